@@ -1,0 +1,5 @@
+"""`python -m cytosynth`."""
+
+from .cli import main
+
+main()

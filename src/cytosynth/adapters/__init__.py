@@ -1,0 +1,1 @@
+"""Ways of tuning the foundation to a domain, one file each (Table I)."""

@@ -1,0 +1,46 @@
+"""Low-Rank Adaptation of every cross-attention's W_q, W_k, W_v and W_out (equation 2, Figure 4)."""
+
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError
+
+from ..errors import UserError
+
+TARGETS = ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"]
+WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+def add(unet: UNet2DConditionModel, rank: int) -> None:
+    """Freeze `unet` and add trainable B·A of `rank`: A Gaussian, B zero, so that nothing changes yet."""
+    unet.requires_grad_(False)
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS))
+
+
+def save(unet: UNet2DConditionModel, folder: Path) -> None:
+    """Write the adapter of `unet` as diffusers' `load_lora_weights` reads it."""
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    StableDiffusionPipeline.save_lora_weights(str(folder), unet_lora_layers=layers, weight_name=WEIGHTS)
+
+
+def load(unet: UNet2DConditionModel, path: Path) -> None:
+    """Merge the adapter at `path`, a folder or a `.safetensors` file (diffusers' or Kohya's names), into `unet`.
+
+    Raises UserError where there is none or it does not fit.
+    """
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise UserError(f"{file}: no LoRA weights there; a .safetensors file is expected")
+    try:
+        weights, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(
+            str(file.parent), weight_name=file.name, local_files_only=True, unet_config=unet.config
+        )
+        StableDiffusionLoraLoaderMixin.load_lora_into_unet(weights, network_alphas=alphas, unet=unet)
+    except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"{file}: not a LoRA for this U-Net ({str(error).strip().splitlines()[0][:200]})") from None
+    unet.fuse_lora()
+    unet.unload_lora()

@@ -1,0 +1,1 @@
+"""Stage 2, Local Cell Editing: the Abnormal Cell Synthesizer (Section III-C)."""

@@ -1,0 +1,120 @@
+"""Local Cell Editing: turn chosen cells of an image into abnormal ones (Section III-C, Figure 5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..bethesda import abnormal_prompt
+from ..data.images import Pixels
+from ..errors import UserError
+from ..field import Box
+from ..foundation import sampling
+from ..foundation.latents import weights_digest
+from ..foundation.load import BUNDLED, bundled, load
+from ..foundation.model import Foundation
+from . import patch, synthesizer
+
+
+class EditSettings(BaseModel):
+    """Settings of stage 2; steps and guidance are the paper's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    steps: int = Field(default=25, ge=1, le=1000)
+    guidance_scale: float = Field(default=5.0, ge=1)
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+    box_scale: float = Field(default=1.8, ge=0.5, le=8, description="edited region over the detected box")
+    feather: int = Field(default=8, ge=0, le=64, description="blend inside the region's edge, pixels")
+    batch: int = Field(default=4, ge=1, description="cells denoised at a time")
+
+
+@dataclass(frozen=True)
+class PlannedEdit:
+    """One edit: the region to repaint (xyxy whole pixels), what to make of it, and its seed."""
+
+    box: Box
+    category: str
+    seed: int
+
+
+class CellEditor:
+    """The Abnormal Cell Synthesizer with its foundation, ready to edit."""
+
+    def __init__(self, model: Foundation) -> None:
+        """Use `model`, whose U-Net is a synthesizer."""
+        if model.unet.config.in_channels != 9 or model.unet.config.attention_type != "gated":
+            raise UserError(f"{model.name}: its U-Net has no nine input channels with gated attention")
+        self.model = model
+        self.digest = ""
+
+    @classmethod
+    def load(cls, foundation: str = BUNDLED, unet: str = BUNDLED, device: str = "cpu") -> "CellEditor":
+        """Load the synthesizer `unet` (a folder in diffusers' layout or `bundled`) on its `foundation`."""
+        path = bundled("cell") if unet == BUNDLED else Path(unet)
+        if not (path / "config.json").exists():
+            raise UserError(f"{path}: no Abnormal Cell Synthesizer there (config.json of a diffusers U-Net)")
+        model = load(foundation)
+        model.unet = UNet2DConditionModel.from_pretrained(path, use_safetensors=True, torch_dtype=torch.float32)
+        editor = cls(model.freeze().to(device))
+        editor.digest = weights_digest(*model.parts.values())
+        return editor
+
+    def edit(self, pixels: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings) -> Pixels:
+        """Return a copy of (height, width, 3) `pixels` with every edit made; all else stays bit-identical.
+
+        Every patch is taken from the unedited image, so the order of `edits` does not matter where their
+        boxes do not overlap. Raises UserError for an image smaller than a patch.
+        """
+        height, width = pixels.shape[:2]
+        if min(height, width) < patch.SIZE:
+            raise UserError(f"an image of {width}x{height} is smaller than a patch of {patch.SIZE} pixels")
+        corners = [patch.corner(edit.box, width, height) for edit in edits]
+        result = pixels.copy()
+        for first in range(0, len(edits), settings.batch):
+            chosen = slice(first, first + settings.batch)
+            windows = np.stack([pixels[y : y + patch.SIZE, x : x + patch.SIZE] for x, y in corners[chosen]])
+            inner = [
+                PlannedEdit((e.box[0] - x, e.box[1] - y, e.box[2] - x, e.box[3] - y), e.category, e.seed)
+                for e, (x, y) in zip(edits[chosen], corners[chosen], strict=True)
+            ]
+            painted = self.patch(windows, inner, settings)
+            for edit, corner, new in zip(edits[chosen], corners[chosen], painted, strict=True):
+                patch.paste(result, new, corner, edit.box, settings.feather)
+        return result
+
+    @torch.no_grad()
+    def patch(self, windows: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings) -> Pixels:
+        """Return the decoded patches (n, size, size, 3) of `windows` (the same, or one), one edit each.
+
+        z_T comes from the forward process on z_0; mask and z_0,bg join it at every step (Figure 5a).
+        """
+        model = self.model
+        windows = windows if windows.ndim == 4 else windows[None]
+        size = windows.shape[1]
+        clean = torch.cat([model.encode_pixels(window[None]) for window in windows])
+        masks = torch.stack([synthesizer.mask_of(edit.box, size // 8) for edit in edits]).to(clean)
+        sampler = sampling.ddim(model.scheduler)
+        sampler.set_timesteps(settings.steps)
+        noises = torch.cat([sampling.noise((1, *clean.shape[1:]), edit.seed) for edit in edits]).to(clean)
+        start = model.scheduler.add_noise(clean, noises, sampler.timesteps[:1].expand(len(edits)).to(clean.device))
+        text = model.encode_text([abnormal_prompt(edit.category) for edit in edits])
+        ground = synthesizer.grounding(
+            [edit.box for edit in edits], size, model.pool_text([edit.category for edit in edits])
+        )
+        latents = sampling.sample(
+            model.unet,
+            sampler,
+            start,
+            text,
+            model.encode_text([""] * len(edits)),
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            guidance_rescale=settings.guidance_rescale,
+            extra_channels=synthesizer.extra_channels(clean, masks),
+            grounding=ground,
+        )
+        return np.concatenate([model.decode_latents(latent[None]) for latent in latents])

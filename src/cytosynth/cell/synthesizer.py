@@ -1,0 +1,77 @@
+"""The Abnormal Cell Synthesizer: a nine-channel U-Net with gated self-attention on box and class.
+
+Equations 3 to 5 are diffusers' own GLIGEN blocks: `GLIGENTextBoundingboxProjection` (3) and
+`GatedSelfAttentionDense` (4, 5), before every cross-attention; both gates start at zero, and so do the
+five new input channels, so that an untrained synthesizer equals its foundation exactly.
+The channels follow GLIGEN: latent 4 | latent x mask 4 | mask 1, where 1 is kept and 0 repainted.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from ..errors import UserError
+from ..field import Box
+
+GATED_PARTS = ("position_net.", ".fuser.", "conv_in.")
+"""What equations 3 to 5 add to the foundation, by parameter name."""
+
+
+def build(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Return the synthesizer that extends `unet` (4 or 9 input channels), equal to it before training."""
+    if unet.config.attention_type == "gated" and unet.config.in_channels == 9:
+        return unet
+    config = dict(unet.config) | {"in_channels": 9, "attention_type": "gated"}
+    synthesizer = UNet2DConditionModel.from_config(config)
+    weights = unet.state_dict()
+    first = torch.zeros_like(synthesizer.conv_in.weight)
+    first[:, : unet.config.in_channels] = weights["conv_in.weight"]
+    missing, unexpected = synthesizer.load_state_dict({**weights, "conv_in.weight": first}, strict=False)
+    stray = [key for key in missing if not any(part in key for part in GATED_PARTS)]
+    if stray or unexpected:
+        raise UserError(f"{(stray or unexpected)[0]}: the foundation's U-Net does not fit the gated architecture")
+    return synthesizer
+
+
+def trainable(unet: UNet2DConditionModel, everything: bool) -> None:
+    """Leave gradients on for the gated parts and the first convolution alone, or for `everything`."""
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(everything or any(part in name for part in GATED_PARTS))
+
+
+def mask_of(box: Box, side: int) -> Tensor:
+    """Return the (1, side, side) mask at latent scale of `box` (xyxy pixels of the patch): 0 inside, 1 kept.
+
+    Every latent cell that the box touches is repainted.
+    """
+    mask = torch.ones(1, side, side)
+    x0, y0 = (max(0, math.floor(value / 8)) for value in box[:2])
+    x1, y1 = (min(side, math.ceil(value / 8)) for value in box[2:])
+    mask[:, y0:y1, x0:x1] = 0
+    return mask
+
+
+def extra_channels(latents: Tensor, masks: Tensor) -> Tensor:
+    """Return (n, 5, h, w): the background latents z_0,bg and the mask, from z_0 (n, 4, h, w) and (n, 1, h, w)."""
+    return torch.cat([latents * masks, masks], dim=1)
+
+
+def grounding(boxes: Sequence[Box], size: int, text: Tensor, shown: Tensor | None = None) -> dict[str, Tensor]:
+    """Return what the gated layers attend to: one normalised box and class embedding a patch.
+
+    Args:
+        boxes: xyxy pixels of patches of `size` pixels a side.
+        size: side of the patches.
+        text: (n, channels) pooled embeddings of the class names, f_text of equation 3.
+        shown: (n,) 1 where the token is given, 0 where its learnt null stands in.
+    """
+    corners = torch.tensor(boxes, dtype=text.dtype, device=text.device) / size
+    masks = torch.ones(len(boxes)) if shown is None else shown
+    return {
+        "boxes": corners[:, None],
+        "positive_embeddings": text[:, None],
+        "masks": masks.to(text)[:, None],
+    }

@@ -1,0 +1,188 @@
+"""`train cell`: fit the Abnormal Cell Synthesizer to annotated cells (Section III-C, IV-A)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..bethesda import ABNORMAL, abnormal_prompt
+from ..data import augment, sources
+from ..data.images import Pixels
+from ..data.preview import grid, save_png
+from ..data.sources import Sample
+from ..errors import UserError
+from ..field import Box, Cell
+from ..foundation import noise
+from ..foundation.latents import cached
+from ..foundation.load import BUNDLED, load, save_part
+from ..foundation.model import Foundation
+from ..foundation.train import CC_BY
+from ..training.loop import Outcome, train
+from ..training.recipe import Recipe, Source
+from ..training.task import Batch, Losses, Task
+from . import patch, synthesizer
+from .edit import CellEditor, EditSettings, PlannedEdit
+
+
+class CellRecipe(Recipe):
+    """Settings of the Abnormal Cell Synthesizer; the defaults are the paper's."""
+
+    kind: Literal["cell"] = "cell"
+    foundation: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    data: list[Source] = [Source(root="abnormal", split="train")]
+    categories: list[str] = list(ABNORMAL)
+    trainable: Literal["gated", "all"] = Field(
+        default="gated", description="the new layers and first convolution, or the whole U-Net"
+    )
+    box_scale: tuple[float, float] = Field(default=(1.0, 1.0), description="range of the factor on annotated boxes")
+    jitter: int = Field(default=0, ge=0, le=96, description="pixels by which the cell may lie off the patch's middle")
+    balance: float = Field(default=0.0, ge=0, le=1, description="0: cells as frequent as they are; 1: classes even")
+    variants: int = Field(default=1, ge=1, le=64, description="encoded crops a cell, each with its own turn and jitter")
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)
+    box_dropout: float = Field(default=0.1, ge=0, le=1)
+    inside_weight: float = Field(default=1.0, ge=1, description="weight of the loss inside the box; equation 1 has 1")
+    min_snr_gamma: float | None = None
+    gradient_checkpointing: bool = False
+
+
+PAPER = CellRecipe(max_steps=50_000, batch_size=4, learning_rate=1e-4, optimizer="adamw", checkpoint_every=1000)
+BUNDLED_RECIPE = CellRecipe(
+    foundation=BUNDLED, data=CC_BY, categories=["NILM", *ABNORMAL], trainable="all", box_scale=(1.4, 2.2), jitter=48,
+    balance=0.7, variants=4, batch_size=12, learning_rate=3e-4, weight_decay=1e-3, warmup_steps=100, max_steps=20_000,
+    ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, checkpoint_every=250, preview_every=250,
+)  # fmt: skip
+PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A training patch: its pixels, the box to repaint in it, its category."""
+
+    pixels: Pixels
+    box: Box
+    category: str
+
+
+class CellTask(Task):
+    """Trains the nine-channel gated U-Net to repaint the box of a cell."""
+
+    text: Tensor
+    pooled: Tensor
+
+    def __init__(
+        self,
+        recipe: CellRecipe,
+        model: Foundation,
+        crops: Sequence[Crop],
+        held_out: Sequence[Crop],
+        cache: Path,
+    ) -> None:
+        """Extend `model`, encode `crops` (kept under `cache`); `held_out` crops are only shown."""
+        super().__init__()
+        model.freeze()
+        self.recipe, self.model, self.crops, self.held_out = recipe, model, crops, held_out
+        self.unet = model.unet = synthesizer.build(model.unet)
+        synthesizer.trainable(self.unet, recipe.trainable == "all")
+        if recipe.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        self.latents = [turns[0] for turns in cached(model, [crop.pixels for crop in crops], cache, [0])]
+        names = sorted({crop.category for crop in crops})
+        counts = np.array([sum(crop.category == name for crop in crops) for name in names], dtype=np.float64)
+        shares = counts / counts.sum() * (1 - recipe.balance) + recipe.balance / len(names)
+        self.weights = np.array([(shares / counts)[names.index(crop.category)] for crop in crops])
+        with torch.no_grad():
+            self.register_buffer("text", model.encode_text(["", *map(abnormal_prompt, names)]), persistent=False)
+            self.register_buffer("pooled", model.pool_text(names), persistent=False)
+        self.names = names
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """Return latents (n, 4, 32, 32), masks, boxes, categories, and what is withheld for guidance."""
+        chosen = rng.choice(len(self.crops), size, p=self.weights / self.weights.sum())
+        side = self.latents[0].shape[-1]
+        boxes = [self.crops[index].box for index in chosen]
+        return {
+            "latents": torch.stack([self.latents[index] for index in chosen]).float(),
+            "masks": torch.stack([synthesizer.mask_of(box, side) for box in boxes]),
+            "boxes": torch.tensor(boxes),
+            "category": torch.tensor([self.names.index(self.crops[index].category) for index in chosen]),
+            "captioned": torch.as_tensor(rng.random(size) >= self.recipe.caption_dropout),
+            "boxed": torch.as_tensor(rng.random(size) >= self.recipe.box_dropout),
+        }
+
+    def forward(self, batch: Batch) -> Losses:
+        """Return the noise loss (equation 1) of `batch` through the gated, nine-channel U-Net."""
+        scheduler, latents, masks = self.model.scheduler, batch["latents"], batch["masks"]
+        noisy, target, timesteps = noise.add_noise(scheduler, latents)
+        text = self.text[(batch["category"] + 1) * batch["captioned"]]
+        ground = synthesizer.grounding(
+            batch["boxes"].tolist(), latents.shape[-1] * 8, self.pooled[batch["category"]], batch["boxed"]
+        )
+        model_input = torch.cat([noisy, synthesizer.extra_channels(latents, masks)], dim=1)
+        prediction = self.unet(model_input, timesteps, text, cross_attention_kwargs={"gligen": ground}).sample
+        weight = (1 + (self.recipe.inside_weight - 1) * (1 - masks)).sqrt()
+        return {
+            "loss": noise.loss(scheduler, prediction * weight, target * weight, timesteps, self.recipe.min_snr_gamma)
+        }
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Write a grid: a row for each held-out crop, first as it is, then as every category."""
+        editor = CellEditor(self.model)
+        tiles = []
+        for row, crop in enumerate(self.held_out[:5]):
+            tiles.append(crop.pixels)
+            edits = [PlannedEdit(crop.box, name, seed=row) for name in self.names]
+            tiles += [editor.patch(crop.pixels, [edit], EditSettings())[0] for edit in edits]
+        save_png(grid(tiles, columns=1 + len(self.names)), folder / f"{step:08d}.png")
+
+    def export(self, folder: Path) -> None:
+        """Write the U-Net in diffusers' layout with GLIGEN's key names, half precision."""
+        save_part(self.unet, folder, torch.float16)
+
+
+def crops_of(samples: Sequence[Sample], recipe: CellRecipe, variants: int) -> list[Crop]:
+    """Return `variants` patches of every cell of the recipe's categories: turned, jittered, box scaled.
+
+    Patches are moved inside at borders, never padded; each depends on (recipe seed, picture, cell, variant).
+    """
+    crops = []
+    for index, sample in enumerate(samples):
+        if min(sample.pixels.shape[:2]) < patch.SIZE:
+            continue
+        for number, cell in enumerate(sample.cells):
+            if cell.category in recipe.categories and min(cell.size) > 0:
+                for variant in range(variants):
+                    rng = np.random.default_rng([recipe.seed, index, number, variant])
+                    crops.append(_crop(sample.pixels, cell, recipe, variant, rng))
+    if not crops:
+        raise UserError(f"no cell of {', '.join(recipe.categories)} in pictures of at least {patch.SIZE} pixels")
+    return crops
+
+
+def _crop(pixels: Pixels, cell: Cell, recipe: CellRecipe, variant: int, rng: np.random.Generator) -> Crop:
+    height, width = pixels.shape[:2]
+    low, high = recipe.box_scale
+    box = patch.enlarge(cell.box, float(rng.uniform(low, high)), width, height)
+    dx, dy = (float(value) for value in rng.integers(-recipe.jitter, recipe.jitter + 1, 2))
+    moved = (box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy)
+    x, y = patch.corner(moved, width, height)
+    inner = (box[0] - x, box[1] - y, box[2] - x, box[3] - y)
+    turn = 0 if recipe.variants == 1 else int(rng.permutation(8)[variant % 8])
+    window = np.ascontiguousarray(augment.d4(augment.crop(pixels, x, y, patch.SIZE), turn))
+    return Crop(window, augment.d4_box(inner, turn, patch.SIZE, patch.SIZE), cell.category)
+
+
+def train_cell(recipe: CellRecipe, run: Path, data_root: Path, max_minutes: float | None = None) -> Outcome:
+    """Train the Abnormal Cell Synthesizer in the run folder `run`, or continue it."""
+    validation: list[Source] = [source.model_copy(update={"split": "val"}) for source in recipe.data]
+
+    def make() -> CellTask:
+        crops = crops_of(sources.load(recipe.data, data_root), recipe, recipe.variants)
+        held_out = crops_of(sources.load(validation, data_root, "reading held-out images"), recipe, 1)
+        return CellTask(recipe, load(recipe.foundation), crops, held_out[::31], run / "latents")
+
+    return train(make, recipe, run, title="cell synthesizer", max_minutes=max_minutes)

@@ -1,0 +1,46 @@
+"""`cytosynth check` and `cytosynth convert`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..registry import FORMATS_IN, FORMATS_OUT
+from . import app
+
+Kind = Annotated[str | None, typer.Option("--from", help=f"{', '.join(FORMATS_IN)}; guessed if not given.")]
+
+
+@app.command()
+def check(data: Annotated[Path, typer.Argument(help="The data set.")], kind: Kind = None) -> None:
+    """List everything wrong with a data set; exit code 1 if there is anything."""
+    from ..data import check as room
+
+    problems = room.check(data, kind)
+    for problem in problems:
+        print(problem)
+    print(f"{data}: {len(problems)} problem{'' if len(problems) == 1 else 's'}")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    data: Annotated[Path, typer.Argument(help="The data set.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    to: Annotated[str, typer.Option("--to", help=", ".join(FORMATS_OUT))],
+    kind: Kind = None,
+    box_side: Annotated[
+        float | None, typer.Option(min=1, help="CRIC: side of the boxes on nucleus points, pixels (90).")
+    ] = None,
+) -> None:
+    """Write a data set in another format, images with it."""
+    from ..data import formats
+    from ..errors import UsageError
+
+    kind = kind or formats.guess(data)
+    if box_side is not None and kind != "cric":
+        raise UsageError("--box-side is for the CRIC release alone")
+    options = {"side": box_side} if box_side is not None else {}
+    done = formats.convert(data, out, kind, to, **options)
+    print(f"{out}: {len(done.pictures)} images, {sum(len(p.cells) for p in done.pictures)} cells, {to}")

@@ -1,0 +1,59 @@
+"""`cytosynth info`."""
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import print as show
+
+from .. import __version__, registry
+from . import app
+
+PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "peft", "accelerate", "safetensors")
+
+
+@app.command()
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say what can be chosen, which models are bundled, and the versions at work."""
+    facts = collect()
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    for title, values in facts.items():
+        show(f"[bold]{title}[/bold]")
+        for name, about in values.items() if isinstance(values, dict) else ((values, ""),):
+            show(f"  {name}  [dim]{about}[/dim]" if about else f"  {name}")
+
+
+def collect() -> dict[str, Any]:
+    """Return everything `info` says."""
+    return {
+        "version": __version__,
+        "presets": registry.PRESETS,
+        "trainers": registry.PARTS,
+        "adapters": registry.ADAPTERS,
+        "detectors": registry.DETECTORS,
+        "samplers": registry.SAMPLERS,
+        "formats_in": registry.FORMATS_IN,
+        "formats_out": registry.FORMATS_OUT,
+        "categories": list(registry.VOCABULARY),
+        "bundled": {name: _size(name) for name in registry.BUNDLED},
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _size(name: str) -> str:
+    folder = Path(str(files("cytosynth"))) / "bundled" / name
+    if not folder.is_dir():
+        return "missing"
+    return f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:.1f} MB"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"

@@ -1,0 +1,63 @@
+"""`cytosynth synthesize` and `cytosynth edit`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import app
+
+Out = Annotated[Path, typer.Argument(help="Data set folder; the same command again continues it.")]
+Model = Annotated[str, typer.Option(help="Folder of the model, or 'bundled'.")]
+Foundation = Annotated[str, typer.Option(help="Stable Diffusion 1.x: 'bundled', folder, .safetensors, hub id.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the whole run.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: cell.steps=50, most=3 ..."),
+]
+
+
+@app.command()
+def synthesize(
+    out: Out,
+    count: Annotated[int, typer.Option(min=1, help="Images in all.")] = 10,
+    seed: Seed = 0,
+    foundation: Foundation = "bundled",
+    normal: Annotated[str, typer.Option(help="LoRA of stage 1: folder, file, 'bundled' or 'none'.")] = "bundled",
+    cell: Model = "bundled",
+    detector: Model = "bundled",
+    device: Device = "cpu",
+    settings: Settings = None,
+) -> None:
+    """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
+    from .. import pipeline
+
+    pipeline.synthesize(
+        out, count=count, seed=seed, foundation=foundation, normal=normal, cell=cell, detector=detector,
+        device=device, settings=settings or [],
+    )  # fmt: skip
+
+
+@app.command()
+def edit(
+    images: Annotated[Path, typer.Argument(help="Folder of normal images, or a COCO data set.")],
+    out: Out,
+    seed: Seed = 0,
+    foundation: Foundation = "bundled",
+    cell: Model = "bundled",
+    detector: Model = "bundled",
+    device: Device = "cpu",
+    scale: Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20.")] = 1.0,
+    label: Annotated[str | None, typer.Option(help="Of a COCO set, take images of this image-level label.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = False,
+    settings: Settings = None,
+) -> None:
+    """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
+    from .. import pipeline
+
+    pipeline.edit(
+        images, out, seed=seed, foundation=foundation, cell=cell, detector=detector, device=device, scale=scale,
+        label=label, limit=limit, strict=strict, settings=settings or [],
+    )  # fmt: skip

@@ -1,0 +1,99 @@
+"""`cytosynth train foundation|normal|cell|detector`."""
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import typer
+from pydantic import BaseModel
+
+from ..errors import UsageError
+from . import app
+
+train_app = typer.Typer(help="Train a model of the pipeline, or continue its training.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+
+Run = Annotated[Path, typer.Argument(help="Run folder; the same command again continues it.")]
+DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets which the recipe names.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")]
+Minutes = Annotated[float | None, typer.Option(min=0, help="Stop, saved, after so many minutes.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Train up to so many steps in all.")]
+Preset = Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe to start from.")]
+Part = Annotated[Literal["all", "autoencoder", "denoiser"], typer.Option(help="Which half to train.")]
+R = TypeVar("R", bound=BaseModel)
+
+
+@train_app.command()
+def foundation(
+    run: Run,
+    data_root: DataRoot = Path(),
+    part: Part = "all",
+    settings: Settings = None,
+    max_minutes: Minutes = None,
+    max_steps: Steps = None,
+) -> None:
+    """Train the small Stable Diffusion that is bundled: autoencoder, then denoiser with its text encoder.
+
+    The whole, in diffusers' layout, is in RUN/denoiser/weights at the end. With `all`, --max-steps and
+    --set need --part.
+    """
+    from ..foundation import train as room
+
+    if part == "all" and (settings or max_steps):
+        raise UsageError("--set and --max-steps: say with --part which half they are for")
+    if part in ("all", "autoencoder"):
+        recipe = _recipe(room.AUTOENCODER, settings, max_steps)
+        room.train_autoencoder(recipe, run / "autoencoder", data_root, max_minutes)
+    if part in ("all", "denoiser"):
+        denoiser = _recipe(room.DENOISER, settings, max_steps)
+        room.train_denoiser(denoiser, run / "autoencoder" / "weights", run / "denoiser", data_root, max_minutes)
+
+
+@train_app.command()
+def normal(
+    run: Run,
+    data_root: DataRoot = Path(),
+    preset: Preset = "paper",
+    settings: Settings = None,
+    max_minutes: Minutes = None,
+    max_steps: Steps = None,
+) -> None:
+    """Train stage 1, the Normal Image Generator: a LoRA on a foundation (Section III-B)."""
+    from ..normal import train as room
+
+    room.train_normal(_recipe(room.PRESETS[preset], settings, max_steps), run, data_root, max_minutes)
+
+
+@train_app.command()
+def cell(
+    run: Run,
+    data_root: DataRoot = Path(),
+    preset: Preset = "paper",
+    settings: Settings = None,
+    max_minutes: Minutes = None,
+    max_steps: Steps = None,
+) -> None:
+    """Train stage 2, the Abnormal Cell Synthesizer, on a foundation (Section III-C)."""
+    from ..cell import train as room
+
+    room.train_cell(_recipe(room.PRESETS[preset], settings, max_steps), run, data_root, max_minutes)
+
+
+@train_app.command()
+def detector(
+    run: Run,
+    data_root: DataRoot = Path(),
+    preset: Preset = "paper",
+    settings: Settings = None,
+    max_minutes: Minutes = None,
+    max_steps: Steps = None,
+) -> None:
+    """Train a cell detector: with the recipes as they are, the pipeline's NILM detector."""
+    from ..detect import train as room
+
+    room.train_detector(_recipe(room.PRESETS[preset], settings, max_steps), run, data_root, max_minutes)
+
+
+def _recipe(preset: R, settings: list[str] | None, max_steps: int | None) -> R:
+    from ..training.recipe import override
+
+    return override(preset, [*(settings or []), *([f"max_steps={max_steps}"] if max_steps else [])])

@@ -1,0 +1,1 @@
+"""Annotated data sets: formats in and out, checking, atomic writing, previews."""

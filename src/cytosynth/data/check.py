@@ -1,0 +1,79 @@
+"""`cytosynth check`: everything wrong with a data set, in one pass."""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..field import Cell, DataSet, Picture
+from ..training.progress import meter
+from . import formats, images
+from .coco import FormatProblem
+
+TOLERANCE = 0.5
+"""Pixels by which a box may pass the border: rounding of the tools that wrote it."""
+
+
+def check(root: Path, kind: str | None = None) -> list[str]:
+    """Return a line for each problem of the data set at `root`, empty when it is sound.
+
+    Unreadable, truncated, missing and duplicate images, wrong sizes, boxes outside their image or without
+    area, NaN, unknown categories, file names that leave the folder, and decompression bombs.
+    """
+    problems: list[str] = []
+    try:
+        data = formats.read(root, kind, report=problems.append)
+    except FormatProblem as problem:
+        return [*problems, str(problem)]
+    prepared = (kind or formats.guess(root)) == "comparison-detector"
+    names: set[str] = set()
+    contents: dict[str, str] = {}
+    with meter("checking", len(data.pictures)) as bar:
+        for picture in data.pictures:
+            if picture.file_name in names:
+                problems.append(f"{picture.file_name}: listed twice")
+            names.add(picture.file_name)
+            problems += _image(data, picture, contents, prepared)
+            problems += _cells(picture)
+            bar.advance()
+    return problems
+
+
+def _image(data: DataSet, picture: Picture, contents: dict[str, str], prepared: bool) -> Iterator[str]:
+    try:
+        path = images.inside(data.images, picture.file_name)
+        pixels = images.read(path)
+    except images.ImageProblem as problem:
+        yield str(problem)
+        return
+    height, width = pixels.shape[:2]
+    if (width, height) != (picture.width, picture.height) and not prepared:
+        yield f"{path}: is {width}x{height}, annotated as {picture.width}x{picture.height}"
+    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+    if digest in contents and contents[digest] != picture.file_name:
+        yield f"{path}: a duplicate of {contents[digest]}"
+    contents.setdefault(digest, picture.file_name)
+
+
+def _cells(picture: Picture) -> Iterator[str]:
+    seen: set[tuple[object, ...]] = set()
+    for number, cell in enumerate(picture.cells):
+        where = f"{picture.file_name}: box {number} ({cell.category})"
+        problem = _box(cell, picture.width, picture.height)
+        if problem:
+            yield f"{where}: {problem}"
+        key = (cell.category, *cell.box)
+        if key in seen:
+            yield f"{where}: a duplicate of another box"
+        seen.add(key)
+
+
+def _box(cell: Cell, width: int, height: int) -> str | None:
+    x0, y0, x1, y1 = cell.box
+    if not all(map(math.isfinite, cell.box)):
+        return f"{cell.box} is not finite"
+    if x1 <= x0 or y1 <= y0:
+        return f"no area ({x1 - x0:g} x {y1 - y0:g})"
+    if x0 < -TOLERANCE or y0 < -TOLERANCE or x1 > width + TOLERANCE or y1 > height + TOLERANCE:
+        return f"({x0:g}, {y0:g}, {x1:g}, {y1:g}) outside the image of {width}x{height}"
+    return None

@@ -1,0 +1,167 @@
+"""COCO: `annotations.json` (ids from 1, boxes xywh) beside `images/`."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import UserError
+from ..field import Cell, DataSet, Picture
+from . import atomic
+
+FILE = "annotations.json"
+MAX_BYTES = 2 * 1024**3
+
+
+class FormatProblem(UserError):
+    """An annotation file that does not follow its format; the message says where."""
+
+
+Report = Callable[[str], None]
+"""Told of each problem: it raises, or it takes note and the entry is left out."""
+
+
+def refuse(problem: str) -> None:
+    """Raise FormatProblem with `problem`: what readers do unless they are told to take note."""
+    raise FormatProblem(problem)
+
+
+def read(root: Path, report: Report = refuse) -> DataSet:
+    """Read the data set at `root`: a folder with `annotations.json` and `images/`, or a COCO file.
+
+    Raises FormatProblem for a file that is missing, not JSON or without its three lists; entries that
+    cannot be understood go to `report`.
+    """
+    file = root / FILE if root.is_dir() else root
+    content = load(file)
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), list):
+            raise FormatProblem(f"{file}: no list '{key}'; a COCO file has images, annotations and categories")
+    return _parse(content, file, report)
+
+
+def load(file: Path) -> dict[str, Any]:
+    """Return the JSON object in `file`; raise FormatProblem if there is none."""
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise FormatProblem(f"{file}: larger than {MAX_BYTES >> 30} GiB")
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise FormatProblem(f"{file}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatProblem(f"{file}: not readable JSON ({str(error)[:120]})") from None
+    if not isinstance(content, dict):
+        raise FormatProblem(f"{file}: a JSON object is expected, found {type(content).__name__}")
+    return content
+
+
+def _parse(content: dict[str, Any], file: Path, report: Report) -> DataSet:
+    names = _by_id(content["categories"], "categories", file, report, lambda entry: str(entry["name"]))
+    pictures = _by_id(content["images"], "images", file, report, _picture)
+    cells: dict[Any, list[Cell]] = {key: [] for key in pictures}
+    seen = set()
+    for index, entry in enumerate(content["annotations"]):
+        where = f"{file}: annotations[{index}]"
+        try:
+            if entry.get("id", index) in seen:
+                report(f"{where}: id {entry['id']!r} is used twice")
+            seen.add(entry.get("id", index))
+            if entry["image_id"] not in cells:
+                report(f"{where}: no image of id {entry['image_id']!r}")
+                continue
+            if entry["category_id"] not in names:
+                report(f"{where}: unknown category {entry['category_id']!r}; there are {sorted(map(str, names))}")
+                continue
+            cells[entry["image_id"]].append(_cell(entry, names))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            report(f"{where}: {_reason(error)}")
+    images = file.parent / "images"
+    licences = content.get("licenses")
+    info = content.get("info")
+    return DataSet(
+        images=images if images.is_dir() else file.parent,
+        pictures=tuple(replace(picture, cells=tuple(cells[key])) for key, picture in pictures.items()),
+        categories=tuple(dict.fromkeys(names.values())),
+        licences=tuple(entry for entry in licences if isinstance(entry, dict)) if isinstance(licences, list) else (),
+        info=dict(info) if isinstance(info, dict) else {},
+    )
+
+
+T = TypeVar("T")
+
+
+def _by_id(
+    entries: list[Any], title: str, file: Path, report: Report, make: Callable[[dict[str, Any]], T]
+) -> dict[Any, T]:
+    result: dict[Any, T] = {}
+    for index, entry in enumerate(entries):
+        try:
+            if entry["id"] in result:
+                report(f"{file}: {title}[{index}]: id {entry['id']!r} is used twice")
+                continue
+            result[entry["id"]] = make(entry)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            report(f"{file}: {title}[{index}]: {_reason(error)}")
+    return result
+
+
+def _picture(entry: dict[str, Any]) -> Picture:
+    return Picture(
+        file_name=str(entry["file_name"]),
+        width=int(entry["width"]),
+        height=int(entry["height"]),
+        extra={k: v for k, v in entry.items() if k not in ("id", "file_name", "width", "height")},
+    )
+
+
+def _cell(entry: dict[str, Any], names: dict[Any, str]) -> Cell:
+    x, y, width, height = (float(value) for value in entry["bbox"])
+    extra = {k: v for k, v in entry.items() if k not in ("id", "image_id", "category_id", "bbox", "score")}
+    score = float(entry["score"]) if entry.get("score") is not None else None
+    return Cell((x, y, x + width, y + height), names[entry["category_id"]], score, extra)
+
+
+def _reason(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)[:160]
+
+
+def encode(data: DataSet) -> dict[str, Any]:
+    """Return `data` as a COCO object; image, annotation and category ids count from 1."""
+    ids = {name: index for index, name in enumerate(data.categories, 1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, picture in enumerate(data.pictures, 1):
+        images.append(
+            {"id": image_id, "file_name": picture.file_name, "width": picture.width, "height": picture.height}
+            | picture.extra
+        )
+        for cell in picture.cells:
+            x0, y0, x1, y1 = cell.box
+            bbox = [round(value, 4) for value in (x0, y0, x1 - x0, y1 - y0)]
+            if not all(map(math.isfinite, bbox)):
+                raise ValueError(f"{picture.file_name}: box {cell.box} is not finite")
+            entry: dict[str, Any] = {
+                "id": len(annotations) + 1,
+                "image_id": image_id,
+                "category_id": ids[cell.category],
+                "bbox": bbox,
+                "area": round(bbox[2] * bbox[3], 4),
+                "iscrowd": 0,
+            }
+            if cell.score is not None:
+                entry["score"] = round(cell.score, 6)
+            annotations.append(entry | cell.extra)
+    return {
+        "info": data.info,
+        "licenses": list(data.licences),
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": index, "name": name} for name, index in ids.items()],
+    }
+
+
+def write(data: DataSet, root: Path) -> None:
+    """Write the annotations of `data` as `root/annotations.json`; the images are the caller's."""
+    atomic.write_json(root / FILE, encode(data))

@@ -1,0 +1,86 @@
+"""Reading and writing data sets by the name of their format."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError, UserError
+from ..field import DataSet
+from ..registry import FORMATS_IN, FORMATS_OUT
+from ..training.progress import meter
+from . import atomic, coco, comparison, cric, folders, images, voc, yolo
+from .coco import Report, refuse
+from .preview import save_png
+
+READERS: dict[str, Callable[..., DataSet]] = {
+    "coco": coco.read,
+    "yolo": yolo.read,
+    "voc": voc.read,
+    "cric": cric.read,
+    "comparison-detector": comparison.read,
+    "folders": folders.read,
+}
+WRITERS: dict[str, tuple[Callable[[DataSet, Path], None], str]] = {
+    "coco": (coco.write, "images"),
+    "yolo": (yolo.write, "images"),
+    "voc": (voc.write, "JPEGImages"),
+}
+
+
+def guess(root: Path) -> str:
+    """Return the format of the data set at `root` by its files; raise UserError when none fits."""
+    if root.is_file() and root.suffix == ".json":
+        return "coco"
+    if (root / coco.FILE).exists():
+        return "coco"
+    if (root / yolo.FILE).exists():
+        return "yolo"
+    if (root / "Annotations").is_dir():
+        return "voc"
+    if (root / "classifications.json").exists() or (root / "classifications.csv").exists():
+        return "cric"
+    if root.is_dir() and any(path.is_dir() for path in root.iterdir()):
+        return "folders"
+    raise UserError(f"{root}: no data set of a known format there ({', '.join(FORMATS_IN)})")
+
+
+def read(root: Path, kind: str | None = None, report: Report = refuse, **options: Any) -> DataSet:
+    """Read the data set at `root` as format `kind`, guessed where None."""
+    kind = kind or guess(root)
+    if kind not in READERS:
+        raise UsageError(f"format {kind!r}: there are {', '.join(READERS)}")
+    return READERS[kind](root, report=report, **options)
+
+
+def convert(source: Path, out: Path, kind: str | None, target: str, **options: Any) -> DataSet:
+    """Write the data set at `source` to the new folder `out` in the format `target`, images with it.
+
+    Complete or absent: nothing is left at `out` when it fails. Raises UserError for what cannot be read.
+    """
+    if target not in WRITERS:
+        raise UsageError(f"format {target!r}: {', '.join(FORMATS_OUT)} can be written")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists already; give a new folder")
+    kind = kind or guess(source)
+    data = read(source, kind, **options)
+    write, folder = WRITERS[target]
+    with atomic.folder(out) as part, meter("images", len(data.pictures)) as bar:
+        pictures = []
+        for picture in data.pictures:
+            path = images.inside(data.images, picture.file_name)
+            if kind == "comparison-detector":
+                picture = replace(picture, file_name=str(Path(picture.file_name).with_suffix(".png").as_posix()))
+                save_png(comparison.prepare(images.read(path)), part / folder / picture.file_name)
+            else:
+                images.size(path)
+                (part / folder / picture.file_name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, part / folder / picture.file_name)
+            pictures.append(picture)
+            bar.advance()
+        write(replace(data, pictures=tuple(pictures)), part)
+        split = source / "split.json" if source.is_dir() else source.parent / "split.json"
+        if split.exists() and kind != "comparison-detector":
+            shutil.copyfile(split, part / "split.json")
+    return data

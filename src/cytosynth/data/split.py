@@ -1,0 +1,79 @@
+"""Splits by image or slide, never by cell: `split.json` where a data set has one, else by hash of its group."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ..errors import UserError
+from ..field import DataSet, Picture
+from .coco import load
+
+FILE = "split.json"
+FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
+
+
+def part(data: DataSet, name: str, root: Path) -> tuple[Picture, ...]:
+    """Return the pictures of `data` in the part `name` ('train', 'val', 'test', or 'all').
+
+    With `root/split.json` that file decides; without one each group (slide, or the image itself) goes
+    where the hash of its name says, which is the same on every machine.
+    """
+    if name == "all":
+        return data.pictures
+    file = root / FILE
+    if file.exists():
+        parts = {key: set(values) for key, values in load(file).items() if isinstance(values, list)}
+        if name not in parts:
+            raise UserError(f"{file}: no part '{name}'; there are {', '.join(sorted(parts))}")
+        _disjoint(parts, file)
+        return tuple(picture for picture in data.pictures if picture.file_name in parts[name])
+    if name not in FRACTIONS:
+        raise UserError(f"{root}: no part '{name}'; without {FILE} there are {', '.join(FRACTIONS)}")
+    return tuple(picture for picture in data.pictures if assigned(group(picture)) == name)
+
+
+def group(picture: Picture) -> str:
+    """Return what must not be divided between parts: the slide where one is known, else the image."""
+    for key in ("slide", "slide_id", "patient", "case"):
+        if key in picture.extra:
+            return str(picture.extra[key])
+    return picture.file_name
+
+
+def assigned(group_name: str, fractions: dict[str, float] = FRACTIONS) -> str:
+    """Return the part that `group_name` belongs to by its hash."""
+    position = int.from_bytes(hashlib.sha256(group_name.encode()).digest()[:8], "big") / 2**64
+    for name, fraction in fractions.items():
+        if position < fraction:
+            return name
+        position -= fraction
+    return name
+
+
+def assign(pictures: Iterable[Picture], of: Callable[[Picture], str] = group) -> dict[str, list[str]]:
+    """Return a split of `pictures` as `split.json` holds it, whole groups only."""
+    result: dict[str, list[str]] = {name: [] for name in FRACTIONS}
+    for picture in pictures:
+        result[assigned(of(picture))].append(picture.file_name)
+    return result
+
+
+def slide_from_name(pattern: str) -> Callable[[Picture], str]:
+    """Return a function that takes a picture's slide from its file name: the first group of `pattern`."""
+    compiled = re.compile(pattern)
+
+    def of(picture: Picture) -> str:
+        match = compiled.search(picture.file_name)
+        return match.group(1) if match else picture.file_name
+
+    return of
+
+
+def _disjoint(parts: dict[str, set[str]], file: Path) -> None:
+    seen: dict[str, str] = {}
+    for name, members in parts.items():
+        for member in members:
+            if member in seen:
+                raise UserError(f"{file}: {member} is in both '{seen[member]}' and '{name}'")
+            seen[member] = name

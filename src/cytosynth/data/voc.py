@@ -1,0 +1,90 @@
+"""Pascal VOC: one XML file an image in `Annotations/`, images in `JPEGImages/`.
+
+Corners are written and read as plain pixel coordinates (0 at the left edge, fractions kept).
+"""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path, PurePosixPath
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import parse
+
+from ..field import Cell, DataSet, Picture
+from . import atomic, coco, sidecar
+from .coco import FormatProblem, Report, refuse
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read(root: Path, report: Report = refuse) -> DataSet:
+    """Read the VOC data set in the folder `root`; entries that cannot be understood go to `report`."""
+    folder = root / "Annotations"
+    if not folder.is_dir():
+        raise FormatProblem(f"{folder}: no such folder; a VOC data set has Annotations/ and JPEGImages/")
+    pictures = [picture for file in sorted(folder.rglob("*.xml")) if (picture := _picture(file, report))]
+    found = dict.fromkeys(cell.category for picture in pictures for cell in picture.cells)
+    order = list(found)
+    if (root / sidecar.FILE).exists():
+        listed = coco.load(root / sidecar.FILE).get("categories")
+        order = [str(name) for name in listed] if isinstance(listed, list) else order
+    categories = tuple(dict.fromkeys([*order, *found]))
+    images = root / "JPEGImages"
+    data = DataSet(images if images.is_dir() else root / "images", tuple(pictures), categories)
+    return sidecar.restore(data, root)
+
+
+def write(data: DataSet, root: Path) -> None:
+    """Write the annotations of `data` under `root`; the images are the caller's."""
+    for picture in data.pictures:
+        tree = ET.Element("annotation")
+        ET.SubElement(tree, "folder").text = "JPEGImages"
+        ET.SubElement(tree, "filename").text = picture.file_name
+        source = ET.SubElement(tree, "source")
+        ET.SubElement(source, "database").text = str(data.info.get("description", "unknown"))
+        size = ET.SubElement(tree, "size")
+        for name, value in (("width", picture.width), ("height", picture.height), ("depth", 3)):
+            ET.SubElement(size, name).text = str(value)
+        for cell in picture.cells:
+            entry = ET.SubElement(tree, "object")
+            ET.SubElement(entry, "name").text = cell.category
+            for name, text in (("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
+                ET.SubElement(entry, name).text = text
+            corners = ET.SubElement(entry, "bndbox")
+            for name, number in zip(CORNERS, cell.box, strict=True):
+                ET.SubElement(corners, name).text = f"{number:.4f}"
+        ET.indent(tree)
+        path = root / "Annotations" / PurePosixPath(picture.file_name).with_suffix(".xml")
+        atomic.write_text(path, ET.tostring(tree, encoding="unicode") + "\n")
+    sidecar.write(data, root)
+
+
+def _picture(file: Path, report: Report) -> Picture | None:
+    try:
+        tree = _root(file)
+        width, height = (int(float(_text(tree, f"size/{name}"))) for name in ("width", "height"))
+        name = _text(tree, "filename")
+    except (ET.ParseError, DefusedXmlException, ValueError, OverflowError, OSError) as error:
+        report(f"{file}: not a VOC annotation ({str(error)[:120]})")
+        return None
+    cells = []
+    for number, entry in enumerate(tree.findall("object")):
+        try:
+            x0, y0, x1, y1 = (float(_text(entry, f"bndbox/{corner}")) for corner in CORNERS)
+            cells.append(Cell((x0, y0, x1, y1), _text(entry, "name")))
+        except ValueError as error:
+            report(f"{file}: object {number}: {error}")
+    return Picture(name, width, height, tuple(cells))
+
+
+def _root(file: Path) -> ET.Element:
+    root: ET.Element | None = parse(file).getroot()
+    if root is None:
+        raise ValueError("empty")
+    return root
+
+
+def _text(tree: ET.Element, path: str) -> str:
+    text = tree.findtext(path)
+    if text is None or not text.strip():
+        raise ValueError(f"no {path}")
+    return text.strip()

@@ -1,0 +1,84 @@
+"""YOLO: `data.yaml` with the class names from 0, `images/`, and `labels/` with normalised centre boxes."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..field import Cell, DataSet, Picture
+from . import atomic, images, sidecar
+from .coco import FormatProblem, Report, refuse
+
+FILE = "data.yaml"
+
+
+def read(root: Path, report: Report = refuse) -> DataSet:
+    """Read the YOLO data set in the folder `root`; entries that cannot be understood go to `report`."""
+    names = _names(root / FILE)
+    folder = root / "images"
+    if not folder.is_dir():
+        raise FormatProblem(f"{folder}: no such folder; a YOLO data set has images/, labels/ and {FILE}")
+    pictures = []
+    for path in _image_files(folder):
+        name = path.relative_to(folder).as_posix()
+        try:
+            width, height = images.size(images.inside(folder, name))
+        except images.ImageProblem as problem:
+            report(str(problem))
+            continue
+        label = (root / "labels" / name).with_suffix(".txt")
+        cells = tuple(_cells(label, names, width, height, report)) if label.exists() else ()
+        pictures.append(Picture(name, width, height, cells))
+    return sidecar.restore(DataSet(folder, tuple(pictures), tuple(names)), root)
+
+
+def write(data: DataSet, root: Path) -> None:
+    """Write the annotations of `data` under `root`; the images are the caller's."""
+    for picture in data.pictures:
+        lines = []
+        for cell in picture.cells:
+            x0, y0, x1, y1 = cell.box
+            values = (
+                (x0 + x1) / 2 / picture.width, (y0 + y1) / 2 / picture.height,
+                (x1 - x0) / picture.width, (y1 - y0) / picture.height,
+            )  # fmt: skip
+            lines.append(" ".join([str(data.categories.index(cell.category)), *(f"{value:.9f}" for value in values)]))
+        path = (root / "labels" / picture.file_name).with_suffix(".txt")
+        atomic.write_text(path, "".join(line + "\n" for line in lines))
+    content = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(data.categories))}
+    atomic.write_text(root / FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    sidecar.write(data, root)
+
+
+def _names(file: Path) -> list[str]:
+    try:
+        content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+        names = content["names"]
+        return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
+    except OSError:
+        raise FormatProblem(f"{file}: no such file; it names the classes of a YOLO data set") from None
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
+        raise FormatProblem(f"{file}: no 'names' in it, a list or a map of the classes from 0") from None
+
+
+def _cells(label: Path, names: list[str], width: int, height: int, report: Report) -> Iterable[Cell]:
+    for number, line in enumerate(label.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        parts = line.split()
+        if not parts:
+            continue
+        try:
+            index = int(parts[0])
+            x, y, w, h = (float(part) for part in parts[1:5])
+            category = names[index] if index >= 0 else names[len(names)]
+        except ValueError:
+            report(f"{label}:{number}: expected 'class x y width height', got {line[:80]!r}")
+        except IndexError:
+            report(f"{label}:{number}: unknown category {parts[0]}; there are 0 to {len(names) - 1}")
+        else:
+            box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
+            yield Cell(box, category)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.SUFFIXES)

@@ -1,0 +1,58 @@
+"""Faster R-CNN with a feature pyramid (the paper's [37]): torchvision's, on ResNet-50 or a small ResNet."""
+
+from typing import Any, Literal
+
+from torch import nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.ops import MultiScaleRoIAlign
+
+Backbone = Literal["resnet50", "small"]
+
+
+def build(backbone: Backbone, categories: int) -> FasterRCNN:
+    """Return an untrained Faster R-CNN for `categories` kinds of cell (background is added).
+
+    `resnet50` is torchvision's R50-FPN; `small` is a ResNet of three stages with one block each, features
+    at strides 8 and 16, for nuclei of about 10 pixels on a CPU. Images are not resized.
+    """
+    return _resnet50(categories + 1) if backbone == "resnet50" else _small(categories + 1)
+
+
+def _resnet50(classes: int) -> FasterRCNN:
+    body = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5)
+    anchors = AnchorGenerator(tuple((size,) for size in (16, 32, 64, 128, 256)), ((0.5, 1.0, 2.0),) * 5)
+    return FasterRCNN(body, num_classes=classes, rpn_anchor_generator=anchors, **_common())
+
+
+def _small(classes: int) -> FasterRCNN:
+    channels = 64
+    network = ResNet(BasicBlock, [1, 1, 1, 1])
+    del network.layer4, network.fc
+    body = BackboneWithFPN(network, {"layer2": "0", "layer3": "1"}, [128, 256], channels)
+    return FasterRCNN(
+        body,
+        rpn_anchor_generator=AnchorGenerator(((28, 42), (60, 90), (120, 180)), ((0.75, 1.33),) * 3),
+        box_roi_pool=MultiScaleRoIAlign(["0", "1", "pool"], 7, 2),
+        box_head=TwoMLPHead(channels * 49, 128),
+        box_predictor=FastRCNNPredictor(128, classes),
+        **_common(),
+    )
+
+
+def _common() -> dict[str, Any]:
+    return {
+        "_skip_resize": True,
+        "image_mean": [0.8, 0.8, 0.8],
+        "image_std": [0.2, 0.2, 0.2],
+        "box_detections_per_img": 300,
+        "rpn_pre_nms_top_n_train": 1000,
+        "rpn_post_nms_top_n_train": 500,
+        "rpn_pre_nms_top_n_test": 1000,
+        "rpn_post_nms_top_n_test": 500,
+        "box_score_thresh": 0.05,
+        "box_nms_thresh": 0.5,
+    }

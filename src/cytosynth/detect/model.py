@@ -1,0 +1,120 @@
+"""A trained detector in its folder: safetensors weights and `config.json`; reading it and finding cells."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from ..data.images import Pixels
+from ..errors import UserError
+from ..field import Cell
+from ..foundation.latents import weights_digest
+from ..training.recipe import validated
+from . import faster_rcnn
+
+WEIGHTS = "model.safetensors"
+
+
+class DetectorConfig(BaseModel):
+    """What rebuilds a detector: architecture and categories."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    architecture: str = "faster-rcnn"
+    backbone: faster_rcnn.Backbone = "resnet50"
+    categories: tuple[str, ...]
+
+
+@dataclass
+class Detector:
+    """A detector and the names of what it finds."""
+
+    network: nn.Module
+    config: DetectorConfig
+    digest: str = ""
+
+    @torch.no_grad()
+    def find(self, pixels: Pixels, threshold: float = 0.5, tile: int = 1024, overlap: int = 128) -> list[Cell]:
+        """Return the cells in (height, width, 3) `pixels` of score at least `threshold`, best first.
+
+        Larger images are read in tiles of `tile` pixels that overlap; a cell seen twice is kept once.
+        """
+        self.network.eval()
+        device = next(self.network.parameters()).device
+        boxes, labels, scores = [], [], []
+        for x, y in _corners(pixels.shape[1], pixels.shape[0], tile, overlap):
+            window = np.ascontiguousarray(pixels[y : y + tile, x : x + tile])
+            found = self.network([as_input(window).to(device)])[0]
+            boxes.append(found["boxes"].cpu() + torch.tensor([x, y, x, y]))
+            labels.append(found["labels"].cpu())
+            scores.append(found["scores"].cpu())
+        every_box, every_label, every_score = torch.cat(boxes), torch.cat(labels), torch.cat(scores)
+        kept = batched_nms(every_box, every_score, every_label, 0.5)
+        return [
+            Cell(
+                tuple(round(float(value), 2) for value in every_box[index]),  # type: ignore[arg-type]
+                self.config.categories[int(every_label[index]) - 1],
+                round(float(every_score[index]), 6),
+            )
+            for index in kept
+            if every_score[index] >= threshold
+        ]
+
+
+def build(config: DetectorConfig) -> nn.Module:
+    """Return the untrained network of `config`."""
+    if config.architecture != "faster-rcnn":
+        raise UserError(f"detector architecture {config.architecture!r}: there is faster-rcnn")
+    network: nn.Module = faster_rcnn.build(config.backbone, len(config.categories))
+    return network
+
+
+def save(network: nn.Module, config: DetectorConfig, folder: Path) -> None:
+    """Write the weights (half precision) and configuration of a detector into `folder`."""
+    state = {k: v.detach().cpu().half() if v.is_floating_point() else v.cpu() for k, v in network.state_dict().items()}
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config.model_dump(mode="json"), indent=1) + "\n")
+
+
+def load(folder: Path) -> Detector:
+    """Read the detector in `folder`; raise UserError naming what is missing or does not fit."""
+    try:
+        values = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        raise UserError(f"{folder}: no detector there (config.json and {WEIGHTS})") from None
+    config = validated(DetectorConfig, values, str(folder / "config.json"))
+    network = build(config)
+    try:
+        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / WEIGHTS).items()}
+        network.load_state_dict(state)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{folder / WEIGHTS}: {str(error).splitlines()[0][:200]}") from None
+    return Detector(network.eval(), config, weights_digest(network))
+
+
+def as_input(pixels: Pixels) -> Tensor:
+    """Return (3, height, width) floats in 0..1, as torchvision's detectors take them."""
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
+
+
+def targets(cells: Sequence[Cell], categories: Sequence[str]) -> dict[str, Tensor]:
+    """Return torchvision's target of `cells`; categories that are not detected are left out."""
+    wanted = [cell for cell in cells if cell.category in categories]
+    return {
+        "boxes": torch.tensor([cell.box for cell in wanted], dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor([categories.index(cell.category) + 1 for cell in wanted], dtype=torch.int64),
+    }
+
+
+def _corners(width: int, height: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
+    step = tile - overlap
+    for y in range(0, max(height - overlap, 1), step):
+        for x in range(0, max(width - overlap, 1), step):
+            yield min(x, max(width - tile, 0)), min(y, max(height - tile, 0))

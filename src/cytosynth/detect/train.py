@@ -1,0 +1,142 @@
+"""`train detector`: fit a detector to annotated fields and measure it on held-out ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from ..bethesda import NILM
+from ..data import augment, sources
+from ..data.atomic import write_json
+from ..data.images import Pixels
+from ..data.preview import grid, save_png, with_boxes
+from ..data.sources import Sample
+from ..field import Cell
+from ..training.loop import Outcome, train
+from ..training.progress import console, meter
+from ..training.recipe import Recipe, Source
+from ..training.task import Batch, Losses, Task
+from . import model
+from .evaluate import Scores, evaluate
+from .faster_rcnn import Backbone
+
+
+class DetectorRecipe(Recipe):
+    """Settings of a detector; the defaults are the paper's Faster R-CNN (Section IV-C)."""
+
+    kind: Literal["detector"] = "detector"
+    architecture: Literal["faster-rcnn"] = "faster-rcnn"
+    backbone: Backbone = "resnet50"
+    categories: list[str] = [NILM]
+    data: list[Source] = [Source(root="fields", split="train")]
+    window: int | None = Field(default=None, ge=64, description="side of random training windows; none: whole images")
+    turns: bool = Field(default=False, description="train on all eight flips and turns")
+    jitter: float = Field(default=0.0, ge=0, le=0.5, description="random change of brightness and of each stain")
+    blur: float = Field(default=0.0, ge=0, le=1, description="share of samples that are softened")
+
+
+PAPER = DetectorRecipe(
+    batch_size=2, optimizer="sgd", learning_rate=2e-4, weight_decay=1e-4, max_steps=30_000, checkpoint_every=1000,
+    preview_every=1000,
+)  # fmt: skip
+BUNDLED_RECIPE = DetectorRecipe(
+    backbone="small", data=[Source(root="cric", scale=0.5)], window=320, turns=True, jitter=0.15, blur=0.5,
+    batch_size=4, optimizer="adamw", learning_rate=5e-4, weight_decay=1e-2, warmup_steps=50, max_steps=3000,
+    lr_schedule="cosine", max_grad_norm=5.0, checkpoint_every=200, preview_every=250,
+)  # fmt: skip
+PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}
+
+
+class DetectorTask(Task):
+    """Trains a detector on annotated pictures."""
+
+    def __init__(self, recipe: DetectorRecipe, samples: Sequence[Sample], held_out: Sequence[Sample]) -> None:
+        """Build the network; `held_out` pictures are only shown and measured."""
+        super().__init__()
+        self.recipe, self.samples, self.held_out = recipe, samples, held_out
+        self.config = model.DetectorConfig(
+            architecture=recipe.architecture, backbone=recipe.backbone, categories=tuple(recipe.categories)
+        )
+        self.network = model.build(self.config)
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """Return `size` augmented windows (each (3, h, w) in 0..1) and torchvision's targets."""
+        images, targets = [], []
+        for index in rng.integers(len(self.samples), size=size):
+            pixels, cells = _window(self.samples[index], self.recipe, rng)
+            images.append(model.as_input(pixels))
+            targets.append(model.targets(cells, self.recipe.categories))
+        return {"images": images, "targets": targets}
+
+    def forward(self, batch: Batch) -> Losses:
+        """Return torchvision's detection losses and their sum."""
+        device = next(self.network.parameters()).device
+        images = [image.to(device) for image in batch["images"]]
+        targets = [{key: value.to(device) for key, value in target.items()} for target in batch["targets"]]
+        losses: Losses = self.network(images, targets)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Write held-out pictures with what is found on them."""
+        detector = model.Detector(self.network, self.config)
+        shown = [with_boxes(s.pixels, detector.find(s.pixels), width=2) for s in self.held_out[:4]]
+        save_png(grid(shown, columns=2), folder / f"{step:08d}.png")
+
+    def export(self, folder: Path) -> None:
+        """Write the detector's weights and configuration."""
+        model.save(self.network, self.config, folder)
+
+
+def _window(sample: Sample, recipe: DetectorRecipe, rng: np.random.Generator) -> tuple[Pixels, list[Cell]]:
+    """Return a random window of `sample` with the cells whose centre lies in it, changed as `recipe` says."""
+    pixels, cells = sample.pixels, list(sample.cells)
+    if recipe.window:
+        width, height = min(recipe.window, pixels.shape[1]), min(recipe.window, pixels.shape[0])
+        x, y = int(rng.integers(pixels.shape[1] - width + 1)), int(rng.integers(pixels.shape[0] - height + 1))
+        pixels = pixels[y : y + height, x : x + width]
+        cells = [c.moved(-x, -y) for c in cells if x <= c.centre[0] < x + width and y <= c.centre[1] < y + height]
+    height, width = pixels.shape[:2]
+    cells = [_clipped(cell, width, height) for cell in cells]
+    if recipe.turns:
+        turn = int(rng.integers(8))
+        pixels = augment.d4(pixels, turn)
+        cells = [Cell(augment.d4_box(cell.box, turn, width, height), cell.category) for cell in cells]
+    return augment.soften(augment.restain(pixels, recipe.jitter, rng), recipe.blur, rng), cells
+
+
+def _clipped(cell: Cell, width: int, height: int) -> Cell:
+    x0, y0, x1, y1 = cell.box
+    return Cell((max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))), cell.category)
+
+
+def train_detector(recipe: DetectorRecipe, run: Path, data_root: Path, max_minutes: float | None = None) -> Outcome:
+    """Train a detector in the run folder `run`, or continue it; then measure it on the validation parts."""
+    validation = [source.model_copy(update={"split": "val"}) for source in recipe.data]
+    held_out = sources.load(validation, data_root, "reading held-out images")
+
+    def make() -> DetectorTask:
+        return DetectorTask(recipe, sources.load(recipe.data, data_root), held_out)
+
+    outcome = train(make, recipe, run, title=f"detector ({recipe.architecture})", max_minutes=max_minutes)
+    scores = measure(model.load(outcome.weights), held_out)
+    write_json(run / "validation.json", {"step": outcome.step, "pictures": len(held_out), **_rounded(scores)})
+    console.print(f"validation: mAP {scores.map:.3f}, mAP.5 {scores.map_50:.3f}, mAP.75 {scores.map_75:.3f}")
+    return outcome
+
+
+def measure(detector: model.Detector, samples: Sequence[Sample]) -> Scores:
+    """Return the COCO scores of `detector` on `samples`."""
+    found = []
+    with meter("detecting", len(samples)) as bar:
+        for sample in samples:
+            found.append(detector.find(sample.pixels, threshold=0.05))
+            bar.advance()
+    return evaluate([s.cells for s in samples], found, detector.config.categories, most=300)
+
+
+def _rounded(scores: Scores) -> dict[str, object]:
+    values = {"map": scores.map, "map_50": scores.map_50, "map_75": scores.map_75, "recall": scores.recall}
+    return {k: round(v, 4) if v == v else None for k, v in {**values, **scores.per_category}.items()}

@@ -1,0 +1,93 @@
+"""What flows through the program: a cell in its box, a picture with its cells, a data set of pictures."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+Box = tuple[float, float, float, float]
+"""x_min, y_min, x_max, y_max in pixels; the image spans 0..width and 0..height."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One annotated cell.
+
+    Attributes:
+        box: xyxy in pixels of its image.
+        category: Bethesda name, or what the data set brings.
+        score: a detector's confidence in 0..1; None where an expert or the synthesizer set the box.
+        extra: what its format says beyond that (nucleus point, area, iscrowd), kept when written again.
+    """
+
+    box: Box
+    category: str
+    score: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The middle of the box, x and y."""
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of the box."""
+        return self.box[2] - self.box[0], self.box[3] - self.box[1]
+
+    def scaled(self, factor: float) -> "Cell":
+        """Return the cell as it lies in an image resized by `factor`."""
+        extra = dict(self.extra)
+        if "nucleus" in extra:
+            extra["nucleus"] = [value * factor for value in extra["nucleus"]]
+        extra.pop("area", None)
+        return replace(self, box=tuple(value * factor for value in self.box), extra=extra)  # type: ignore[arg-type]
+
+    def moved(self, dx: float, dy: float) -> "Cell":
+        """Return the cell shifted by (dx, dy) pixels."""
+        x0, y0, x1, y1 = self.box
+        extra = dict(self.extra)
+        if "nucleus" in extra:
+            extra["nucleus"] = [extra["nucleus"][0] + dx, extra["nucleus"][1] + dy]
+        return replace(self, box=(x0 + dx, y0 + dy, x1 + dx, y1 + dy), extra=extra)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image file of a data set with its cells.
+
+    Attributes:
+        file_name: path below the data set's image folder, with forward slashes.
+        width: pixels.
+        height: pixels.
+        cells: its annotated cells, in file order.
+        extra: licence, source, image-level label and the like, kept when written again.
+    """
+
+    file_name: str
+    width: int
+    height: int
+    cells: tuple[Cell, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Pictures, the ordered categories of their cells, and what is said of the whole.
+
+    Attributes:
+        images: the folder that holds the image files.
+        pictures: in file order.
+        categories: names in order; the first is COCO's id 1 and YOLO's 0.
+        licences: COCO's licence entries (`id`, `name`, `url`).
+        info: COCO's info entry.
+    """
+
+    images: Path
+    pictures: tuple[Picture, ...]
+    categories: tuple[str, ...]
+    licences: tuple[dict[str, Any], ...] = ()
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def path(self, picture: Picture) -> Path:
+        """Return where the image file of `picture` lies."""
+        return self.images / picture.file_name

@@ -1,0 +1,164 @@
+"""Training a U-Net and its text encoder from nothing: the second half of the bundled foundation.
+
+Each crop is captioned by what it holds, in the words of the paper's prompts, so that the bundled
+foundation answers to the same text as Stable Diffusion does after tuning.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from pydantic import Field
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from ..bethesda import ABNORMAL, NILM, NORMAL_PROMPT, abnormal_prompt
+from ..data import augment
+from ..data.preview import grid, save_png
+from ..data.sources import Sample
+from ..training.recipe import Recipe, Source
+from ..training.task import Batch, Losses, Task
+from . import noise, sampling, tokens
+from .latents import cached
+from .load import save
+from .model import Foundation
+
+ANY_PROMPT = "A cervical cytopathological image"
+NORMAL_LABELS = frozenset({"Negative", NILM, "Normal"})
+
+
+class DenoiserRecipe(Recipe):
+    """Settings of the denoiser and its text encoder."""
+
+    kind: Literal["denoiser"] = "denoiser"
+    data: list[Source]
+    crops: list[int] = Field(default=[32, 48], description="sides of the latent crops, taken in turn")
+    block_out_channels: list[int] = [64, 112, 160, 160]
+    attention_levels: list[int] = Field(default=[2, 3], description="levels with transformer blocks, 0 the finest")
+    layers_per_block: int = 1
+    heads: int = 2
+    norm_num_groups: int = 8
+    text_channels: int = 96
+    text_layers: int = 2
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)
+    min_snr_gamma: float | None = 5.0
+    offset_noise: float = Field(default=0.0, ge=0)
+
+
+def build(recipe: DenoiserRecipe, vae: AutoencoderKL) -> Foundation:
+    """Return a Foundation with an untrained denoiser and text encoder around `vae`."""
+    levels = range(len(recipe.block_out_channels))
+    attends = [level in recipe.attention_levels for level in levels]
+    tokenizer = tokens.build([NORMAL_PROMPT, *(abnormal_prompt(name) for name in (NILM, *ABNORMAL, "SCC"))])
+    unet = UNet2DConditionModel(
+        sample_size=max(recipe.crops),
+        block_out_channels=tuple(recipe.block_out_channels),
+        down_block_types=tuple("CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)),
+        layers_per_block=recipe.layers_per_block,
+        cross_attention_dim=recipe.text_channels,
+        attention_head_dim=recipe.heads,
+        norm_num_groups=recipe.norm_num_groups,
+    )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=recipe.text_channels, intermediate_size=4 * recipe.text_channels,
+            num_hidden_layers=recipe.text_layers, num_attention_heads=4, projection_dim=recipe.text_channels,
+            max_position_embeddings=tokenizer.model_max_length, hidden_act="quick_gelu",
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    scheduler = DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
+    return Foundation(unet, vae, text, tokenizer, scheduler, "new")
+
+
+class DenoiserTask(Task):
+    """Trains the U-Net and the text encoder of a Foundation on captioned crops of latents."""
+
+    def __init__(self, recipe: DenoiserRecipe, model: Foundation, samples: Sequence[Sample], cache: Path) -> None:
+        """Encode `samples` (kept under `cache`) and get ready."""
+        super().__init__()
+        self.recipe, self.samples = recipe, samples
+        self.model = model
+        self.unet, self.text_encoder, self.vae = (
+            model.unet,
+            model.text_encoder,
+            model.vae.requires_grad_(False),
+        )
+        self.latents = cached(model, [sample.pixels for sample in samples], cache, range(8))
+        areas = np.array([latent[0].numel() for latent in self.latents], dtype=np.float64)
+        self.weights = areas / areas.sum()
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """Return latent crops (n, 4, side, side), n scaled so that n x side^2 stays level, with token ids."""
+        side = int(rng.choice(self.recipe.crops))
+        count = max(1, round(size * self.recipe.crops[0] ** 2 / side**2))
+        crops, captions = [], []
+        for index in rng.choice(len(self.samples), count, p=self.weights):
+            turn = int(rng.integers(8))
+            latent = self.latents[index][turn]
+            y, x = (int(rng.integers(extent - side + 1)) for extent in latent.shape[1:])
+            crops.append(latent[:, y : y + side, x : x + side])
+            window = (8 * x, 8 * y, 8 * (x + side), 8 * (y + side))
+            captions.append(
+                "" if rng.random() < self.recipe.caption_dropout else caption(self.samples[index], turn, window, rng)
+            )
+        return {"latents": torch.stack(crops).float(), "token_ids": self.model.token_ids(captions)}
+
+    def forward(self, batch: Batch) -> Losses:
+        """Return the noise loss (equation 1) of `batch`."""
+        noisy, target, timesteps = noise.add_noise(self.model.scheduler, batch["latents"], self.recipe.offset_noise)
+        text = self.text_encoder(batch["token_ids"]).last_hidden_state
+        prediction = self.unet(noisy, timesteps, text).sample
+        mse = noise.loss(self.model.scheduler, prediction, target, timesteps)
+        if self.recipe.min_snr_gamma is None:
+            return {"loss": mse}
+        weighted = noise.loss(self.model.scheduler, prediction, target, timesteps, self.recipe.min_snr_gamma)
+        return {"loss": weighted, "mse": mse}
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Write six 384-pixel fields at fixed seeds: four normal, an LSIL and an HSIL, guidance 3."""
+        prompts = [NORMAL_PROMPT] * 4 + [abnormal_prompt("LSIL"), abnormal_prompt("HSIL")]
+        start = torch.cat([sampling.noise((1, 4, 48, 48), 0, index) for index in range(len(prompts))])
+        images = draw(self.model, start, prompts, guidance_scale=3.0)
+        save_png(grid(list(images), columns=3), folder / f"{step:08d}.png")
+
+    def export(self, folder: Path) -> None:
+        """Write the whole Foundation in diffusers' folder layout, half precision."""
+        save(self.model, folder, torch.float16)
+
+
+def draw(model: Foundation, start: Tensor, prompts: Sequence[str], **settings: float) -> np.ndarray:
+    """Return (n, 8h, 8w, 3) images of `prompts`, sampled by DDIM from `start` (n, 4, h, w)."""
+    with torch.no_grad():
+        text, empty = model.encode_text(prompts), model.encode_text([""] * len(prompts))
+        latents = sampling.sample(
+            model.unet,
+            sampling.ddim(model.scheduler),
+            start.to(text),
+            text,
+            empty,
+            **settings,  # type: ignore[arg-type]
+        )
+        return np.concatenate([model.decode_latents(latent[None]) for latent in latents])
+
+
+def caption(sample: Sample, turn: int, window: tuple[int, int, int, int], rng: np.random.Generator) -> str:
+    """Return what the `window` (xyxy pixels of the turned picture) of `sample` shows, as a prompt."""
+    height, width = sample.pixels.shape[:2]
+    boxes = [(augment.d4_box(cell.box, turn, width, height), cell.category) for cell in sample.cells]
+    x0, y0, x1, y1 = window
+    abnormal = sorted(
+        {name for b, name in boxes if name != NILM and x0 < (b[0] + b[2]) / 2 < x1 and y0 < (b[1] + b[3]) / 2 < y1}
+    )
+    if abnormal:
+        return abnormal_prompt(str(rng.choice(abnormal)))
+    if sample.cells or sample.label in NORMAL_LABELS:
+        return NORMAL_PROMPT
+    return abnormal_prompt(sample.label) if sample.label else ANY_PROMPT

@@ -1,0 +1,55 @@
+"""Latents of training pictures, encoded once in all eight flips and turns, and cached on disk."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ..data import atomic, augment
+from ..data.images import Pixels
+from ..training.progress import meter
+from .model import Foundation
+
+
+@torch.no_grad()
+def cached(model: Foundation, pictures: Sequence[Pixels], folder: Path, turns: Sequence[int]) -> list[list[Tensor]]:
+    """Return, for each picture and each D4 turn of `turns`, its (4, h/8, w/8) scaled latents, float16.
+
+    Sides are cut to multiples of 8 after turning. They are kept under `folder`, named by the content of
+    the pictures and of the autoencoder, one file a picture, so that a killed run continues.
+    """
+    result = []
+    key = hashlib.sha256(weights_digest(model.vae).encode())
+    with meter("encoding pictures", len(pictures)) as bar:
+        for pixels in pictures:
+            name = key.copy()
+            name.update(str((pixels.shape, list(turns))).encode() + pixels.tobytes())
+            path = folder / f"{name.hexdigest()[:24]}.safetensors"
+            if path.exists():
+                tensors = load_file(path)
+            else:
+                tensors = {str(turn): _encode(model, pixels, turn) for turn in turns}
+                atomic.write_bytes(path, save(tensors))
+            result.append([tensors[str(turn)] for turn in turns])
+            bar.advance()
+    return result
+
+
+def _encode(model: Foundation, pixels: Pixels, turn: int) -> Tensor:
+    turned = augment.d4(pixels, turn)
+    height, width = (side // 8 * 8 for side in turned.shape[:2])
+    return model.encode_pixels(turned[None, :height, :width])[0].half().contiguous().cpu()
+
+
+def weights_digest(*modules: torch.nn.Module) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 over names and values of the weights of `modules`."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,112 @@
+"""One loader for any Stable Diffusion 1.x: hub id, diffusers folder, single safetensors file, `bundled`."""
+
+from copy import deepcopy
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ..data import atomic
+from ..errors import EnvironmentProblem, UserError
+from .latents import weights_digest
+from .model import Foundation
+from .single_file import read_single_file
+
+BUNDLED = "bundled"
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "feature_extractor": [None, None],
+    "image_encoder": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "DDPMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
+
+
+def bundled(name: str) -> Path:
+    """Return the folder of the bundled model `name` ('foundation', 'normal', 'cell', 'detector')."""
+    path = Path(str(files("cytosynth"))) / "bundled" / name
+    if not path.is_dir():
+        raise UserError(f"bundled model '{name}' is not in this installation; give a folder instead")
+    return path
+
+
+def load(source: str, dtype: torch.dtype = torch.float32, unet: str | None = None) -> Foundation:
+    """Load a Stable Diffusion 1.x.
+
+    Args:
+        source: `bundled`, a folder in diffusers' layout, a `.safetensors` file in the original layout, or
+            the id of a model hub's repository.
+        dtype: of all weights.
+        unet: another folder (diffusers' layout) to take the U-Net from.
+
+    Raises UserError for a folder or file that is not a Stable Diffusion or holds pickled weights,
+    EnvironmentProblem where a hub cannot be reached.
+    """
+    path = bundled("foundation") if source == BUNDLED else Path(source)
+    if path.suffix in PICKLES:
+        raise UserError(
+            f"{path}: pickled weights can run code when they are opened and are refused; "
+            "convert them to .safetensors on a machine you can lose"
+        )
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise UserError(f"{path}: expected a .safetensors file or a folder in diffusers' layout")
+        model = read_single_file(path, dtype)
+    elif path.is_dir() or source.count("/") == 1:
+        model = _from_layout(str(path) if path.is_dir() else source, dtype, path.is_dir())
+    else:
+        raise UserError(f"{source}: no such folder or file, and not a hub id (owner/name)")
+    if unet:
+        model.unet = UNet2DConditionModel.from_pretrained(unet, torch_dtype=dtype, use_safetensors=True)
+    model.name = source if source == BUNDLED or not path.exists() else path.name
+    model.digest = weights_digest(*model.parts.values())
+    return model
+
+
+def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
+    if local:
+        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+            if not (Path(source) / part).is_dir():
+                raise UserError(f"{source}: no folder '{part}'; a Stable Diffusion in diffusers' layout has one")
+    common: dict[str, Any] = {"local_files_only": local}
+    weights = common | {"torch_dtype": dtype, "use_safetensors": True}
+    try:
+        return Foundation(
+            unet=UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
+            vae=AutoencoderKL.from_pretrained(source, subfolder="vae", **weights),
+            text_encoder=CLIPTextModel.from_pretrained(
+                source, subfolder="text_encoder", dtype=dtype, use_safetensors=True, **common
+            ),
+            tokenizer=CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", **common),
+            scheduler=DDPMScheduler.from_pretrained(source, subfolder="scheduler", **common),
+            name=source,
+        )
+    except (OSError, ValueError) as error:
+        line = str(error).strip().split("\n")[0]
+        if local:
+            raise UserError(f"{source}: {line}") from None
+        raise EnvironmentProblem(f"{source}: the hub cannot be reached, or has no such model ({line})") from None
+
+
+def save(model: Foundation, folder: Path, dtype: torch.dtype) -> None:
+    """Write `model` to `folder` in diffusers' layout, weights as safetensors of `dtype`; `model` is unchanged."""
+    for name, part in model.parts.items():
+        save_part(part, folder / name, dtype)
+    model.tokenizer.save_pretrained(folder / "tokenizer")
+    model.scheduler.save_pretrained(folder / "scheduler")
+    atomic.write_json(folder / "model_index.json", INDEX)
+
+
+def save_part(part: Any, folder: Path, dtype: torch.dtype) -> None:
+    """Write one network of diffusers or transformers to `folder`: its configuration, its weights as `dtype`."""
+    copy = deepcopy(part).to(dtype)
+    copy.save_pretrained(folder, safe_serialization=True)

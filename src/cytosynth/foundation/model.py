@@ -1,0 +1,86 @@
+"""A Stable Diffusion in parts: diffusers' and transformers' own classes, held together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .autoencoder import to_pixels, to_tensor
+
+
+@dataclass
+class Foundation:
+    """A loaded Stable Diffusion 1.x.
+
+    Attributes:
+        unet: the denoiser; (n, 4 or 9, h, w) latents in, (n, 4, h, w) out.
+        vae: the autoencoder, downsampling by 8.
+        text_encoder: CLIP's text model.
+        tokenizer: its tokenizer.
+        scheduler: DDPM noise schedule (betas, prediction type) that samplers take their betas from.
+        digest: SHA-256 over the weights' files, first 16 hexadecimal digits, for provenance.
+        name: as the user asked for it.
+    """
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: DDPMScheduler
+    name: str
+    digest: str = ""
+
+    @property
+    def parts(self) -> dict[str, torch.nn.Module]:
+        """The networks by diffusers' folder name."""
+        return {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser is."""
+        return torch.device(self.unet.device)
+
+    def to(self, *args: Any) -> "Foundation":
+        """Move every network to a device or dtype."""
+        for part in self.parts.values():
+            part.to(*args)
+        return self
+
+    def freeze(self) -> "Foundation":
+        """Switch off gradients and put every network in evaluation mode."""
+        for part in self.parts.values():
+            part.requires_grad_(False).eval()
+        return self
+
+    def token_ids(self, texts: Sequence[str]) -> Tensor:
+        """Return (n, max_length) token ids of `texts`, padded as Stable Diffusion pads."""
+        encoded = self.tokenizer(
+            list(texts), padding="max_length", max_length=self.tokenizer.model_max_length,
+            truncation=True, return_tensors="pt",
+        )  # fmt: skip
+        return torch.as_tensor(encoded.input_ids)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Return (n, max_length, channels) text embeddings of `texts`."""
+        ids = self.token_ids(texts).to(self.text_encoder.device)
+        return torch.as_tensor(self.text_encoder(ids).last_hidden_state)
+
+    def pool_text(self, texts: Sequence[str]) -> Tensor:
+        """Return (n, channels) pooled embeddings of `texts`: f_text of equation 3."""
+        ids = self.token_ids(texts).to(self.text_encoder.device)
+        return torch.as_tensor(self.text_encoder(ids).pooler_output)
+
+    def encode_pixels(self, pixels: np.ndarray) -> Tensor:
+        """Return (n, 4, height/8, width/8) scaled latents of (n, height, width, 3) byte images: their mode."""
+        images = to_tensor(pixels).to(self.vae.device, self.vae.dtype)
+        return torch.as_tensor(self.vae.encode(images).latent_dist.mode() * self.vae.config.scaling_factor)
+
+    def decode_latents(self, latents: Tensor) -> np.ndarray:
+        """Return (n, height, width, 3) byte images of scaled latents."""
+        scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
+        return to_pixels(self.vae.decode(scaled).sample)

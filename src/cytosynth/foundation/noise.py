@@ -1,0 +1,45 @@
+"""The noise objective of latent diffusion (equation 1) and its weighting."""
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+
+def add_noise(scheduler: DDPMScheduler, latents: Tensor, offset: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw timesteps and noise for clean `latents` (n, 4, h, w).
+
+    Args:
+        scheduler: the noise schedule.
+        latents: scaled latents z_0.
+        offset: strength of noise that is constant over each channel; 0 is equation 1.
+
+    Returns z_t, the regression target (noise, or velocity for v-prediction), and t (n,), from the global
+    CPU generator, so that the draw is the same on every device.
+    """
+    noise = torch.randn(latents.shape)
+    if offset:
+        noise = noise + offset * torch.randn(*latents.shape[:2], 1, 1)
+    timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),))
+    noise, timesteps = noise.to(latents), timesteps.to(latents.device)
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    if scheduler.config.prediction_type == "v_prediction":
+        return noisy, scheduler.get_velocity(latents, noise, timesteps), timesteps
+    return noisy, noise, timesteps
+
+
+def loss(
+    scheduler: DDPMScheduler,
+    prediction: Tensor,
+    target: Tensor,
+    timesteps: Tensor,
+    min_snr_gamma: float | None = None,
+) -> Tensor:
+    """Return the mean squared error of equation 1, with min-SNR weights (arXiv 2303.09556) where gamma is given."""
+    error = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))
+    if min_snr_gamma is None:
+        return error.mean()
+    signal = scheduler.alphas_cumprod.to(error.device)[timesteps]
+    snr = signal / (1 - signal)
+    divisor = snr if scheduler.config.prediction_type == "epsilon" else snr + 1
+    weighted: Tensor = error * snr.clamp(max=min_snr_gamma) / divisor
+    return weighted.mean()

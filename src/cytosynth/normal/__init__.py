@@ -1,0 +1,1 @@
+"""Stage 1, Global Image Generation: the Normal Image Generator (Section III-B)."""

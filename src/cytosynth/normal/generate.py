@@ -1,0 +1,55 @@
+"""Global Image Generation: 1024x1024 fields full of NILM cells (Section III-B, IV-A)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..adapters import lora
+from ..bethesda import NORMAL_PROMPT
+from ..data.images import Pixels
+from ..foundation import sampling
+from ..foundation.latents import weights_digest
+from ..foundation.load import BUNDLED, bundled, load
+
+
+class GenerateSettings(BaseModel):
+    """Settings of stage 1; the defaults are the paper's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    size: int = Field(default=1024, ge=64, multiple_of=64, description="side of a field, pixels")
+    steps: int = Field(default=25, ge=1, le=1000)
+    guidance_scale: float = Field(default=5.0, ge=1)
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+    prompt: str = NORMAL_PROMPT
+
+
+class NormalImageGenerator:
+    """A foundation with its adapter, ready to draw normal fields."""
+
+    def __init__(self, foundation: str = BUNDLED, adapter: str | None = BUNDLED, device: str = "cpu") -> None:
+        """Load `foundation` and merge the LoRA `adapter` (folder, file, `bundled`, or None) into it."""
+        self.model = load(foundation)
+        if adapter:
+            lora.load(self.model.unet, bundled("normal") if adapter == BUNDLED else Path(adapter))
+        self.model.freeze().to(device)
+        self.digest = weights_digest(*self.model.parts.values())
+
+    @torch.no_grad()
+    def field(self, seed: int, index: int, settings: GenerateSettings) -> Pixels:
+        """Return field number `index` of `seed`: (size, size, 3). It depends on nothing else but the weights."""
+        side = settings.size // 8
+        start = sampling.noise((1, 4, side, side), seed, index, 1).to(self.model.device)
+        text = self.model.encode_text([settings.prompt, ""])
+        latents = sampling.sample(
+            self.model.unet,
+            sampling.ddim(self.model.scheduler),
+            start,
+            text[:1],
+            text[1:],
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            guidance_rescale=settings.guidance_rescale,
+        )
+        return np.asarray(self.model.decode_latents(latents)[0])

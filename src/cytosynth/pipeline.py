@@ -1,0 +1,90 @@
+"""What `synthesize` and `edit` do: load the models by name and run the pipeline on their jobs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .cell.edit import CellEditor
+from .data import coco, images
+from .detect import model as detectors
+from .errors import UserError
+from .field import DataSet
+from .foundation.load import BUNDLED, bundled
+from .normal.generate import NormalImageGenerator
+from .synthesize import Pipeline, PipelineSettings, check, fields, own_images, run
+from .training.recipe import override
+
+
+def synthesize(
+    out: Path,
+    *,
+    count: int,
+    seed: int = 0,
+    foundation: str = BUNDLED,
+    normal: str = BUNDLED,
+    cell: str = BUNDLED,
+    detector: str = BUNDLED,
+    device: str = "cpu",
+    settings: Sequence[str] = (),
+) -> DataSet:
+    """Make `count` wholly synthetic annotated images into `out`; see the verb `synthesize`."""
+    chosen = override(PipelineSettings(seed=seed), settings)
+    check(chosen)
+    generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device)
+    pipeline = _pipeline(foundation, cell, detector, device, generator, normal)
+    return run(pipeline, list(fields(generator, count, chosen)), chosen, out)
+
+
+def edit(
+    source: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    foundation: str = BUNDLED,
+    cell: str = BUNDLED,
+    detector: str = BUNDLED,
+    device: str = "cpu",
+    scale: float = 1.0,
+    label: str | None = None,
+    limit: int | None = None,
+    strict: bool = False,
+    settings: Sequence[str] = (),
+) -> DataSet:
+    """Edit cells of the images of `source` into abnormal ones, into `out`; see the verb `edit`."""
+    chosen = override(PipelineSettings(seed=seed, scale=scale), settings)
+    check(chosen)
+    pictures, licences = _pictures(source, label)
+    pipeline = _pipeline(foundation, cell, detector, device, None, "")
+    return run(pipeline, list(own_images(pictures[:limit], chosen)), chosen, out, licences=licences, strict=strict)
+
+
+def _pictures(source: Path, label: str | None) -> tuple[list[tuple[Path, dict[str, Any]]], tuple[dict[str, Any], ...]]:
+    """Return the image files of a COCO data set with what is said of each, or those of a plain folder."""
+    if (source / coco.FILE).exists():
+        data = coco.read(source)
+        chosen = [p for p in data.pictures if label is None or p.extra.get("image_level_label") == label]
+        if not chosen:
+            raise UserError(f"{source}: no image of image-level label {label!r}")
+        return [(images.inside(data.images, p.file_name), p.extra) for p in chosen], data.licences
+    if label is not None:
+        raise UserError(f"{source}: --label needs a COCO data set ({coco.FILE})")
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder")
+    files = sorted(path for path in source.iterdir() if path.suffix.lower() in images.SUFFIXES)
+    if not files:
+        raise UserError(f"{source}: no image there ({', '.join(sorted(images.SUFFIXES))})")
+    return [(path, {}) for path in files], ()
+
+
+def _pipeline(
+    foundation: str,
+    cell: str,
+    detector: str,
+    device: str,
+    generator: NormalImageGenerator | None,
+    normal: str,
+) -> Pipeline:
+    found = detectors.load(bundled("detector") if detector == BUNDLED else Path(detector))
+    found.network.to(device)
+    names = {role: Path(name).name for role, name in (("cell", cell), ("detector", detector), ("normal", normal))}
+    return Pipeline(found, CellEditor.load(foundation, cell, device), generator, names)

@@ -1,0 +1,30 @@
+"""The names of everything that can be chosen. Imports no torch, so that help and `info` are quick."""
+
+from typing import Final
+
+from .bethesda import CATEGORIES
+
+PRESETS: Final = {
+    "paper": "the paper's settings, on Stable Diffusion 1.5; needs a GPU",
+    "bundled": "made for the small bundled foundation; trains on a CPU",
+}
+PARTS: Final = {
+    "foundation": "a small Stable Diffusion, trained from nothing",
+    "normal": "stage 1: the Normal Image Generator (LoRA)",
+    "cell": "stage 2: the Abnormal Cell Synthesizer (gated self-attention, nine channels)",
+    "detector": "the NILM cell detector (Faster R-CNN)",
+}
+ADAPTERS: Final = {"lora": "Low-Rank Adaptation of every cross-attention (equation 2)"}
+DETECTORS: Final = {"faster-rcnn": "Faster R-CNN with a feature pyramid, on ResNet-50 or a small ResNet"}
+SAMPLERS: Final = {"ddim": "DDIM, eta 0 (the paper's)"}
+FORMATS_IN: Final = {
+    "coco": "a folder with annotations.json and images/, or a COCO file",
+    "yolo": "a folder with images/, labels/ and data.yaml",
+    "voc": "a folder with Annotations/ and JPEGImages/",
+    "cric": "the CRIC Cervix release: JSON or CSV of nucleus points beside the images",
+    "comparison-detector": "the Comparison Detector database: COCO or VOC, 11 classes, brought to 1024x1024",
+    "folders": "one folder of cell images for each class",
+}
+FORMATS_OUT: Final = {"coco": "ids from 1", "yolo": "classes from 0", "voc": "one XML file an image"}
+VOCABULARY: Final = CATEGORIES
+BUNDLED: Final = ("foundation", "normal", "cell", "detector")

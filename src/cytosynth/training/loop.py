@@ -1,0 +1,250 @@
+"""The training loop. To resume, run the same command again: it continues and ends at the same result.
+
+Randomness is drawn anew from (seed, rank, step, micro-step) before every micro-step, so that a run that
+was killed and continued sees the same data and the same noise as one that was not.
+"""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from diffusers.training_utils import EMAModel
+
+from ..data import atomic
+from . import checkpoint as checkpoints
+from .progress import console, meter
+from .recipe import Recipe, pin
+from .task import Batch, Task
+
+
+class Outcome(NamedTuple):
+    """Where a call of `train` ended."""
+
+    step: int
+    finished: bool
+    weights: Path
+
+
+class Stop:
+    """Set by SIGINT or SIGTERM: the step in hand is finished and saved before the run ends."""
+
+    requested = False
+
+
+def train(
+    build: Callable[[], Task],
+    recipe: Recipe,
+    run: Path,
+    *,
+    title: str,
+    max_minutes: float | None = None,
+) -> Outcome:
+    """Train what `build` makes by `recipe` in the run folder `run`, or continue it there.
+
+    Args:
+        build: makes the task; called once, after the global seed is set.
+        recipe: all settings; written to `recipe.yaml`, and compared with it when the run continues.
+        run: run folder: `recipe.yaml`, `stats.jsonl`, `timing.jsonl`, `previews/`, `checkpoints/`, `weights/`.
+        title: what the progress bar says.
+        max_minutes: stop (saved, to be continued) after so many minutes of wall time.
+
+    Returns the step reached, whether that was the last, and the folder of exported weights.
+    """
+    deadline = time.monotonic() + max_minutes * 60 if max_minutes else math.inf
+    AcceleratorState._reset_state()  # one process may train several parts, each in its own precision
+    accelerator = Accelerator(
+        mixed_precision=recipe.mixed_precision, gradient_accumulation_steps=recipe.gradient_accumulation
+    )
+    main = accelerator.is_main_process
+    if main:
+        run.mkdir(parents=True, exist_ok=True)
+        pin(recipe, run / "recipe.yaml")
+    torch.manual_seed(recipe.seed)
+    task = build().train()
+    parameters = [parameter for _, parameter in task.trained()]
+    optimizer = _optimizer(recipe, parameters)
+    ema = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=True, power=0.75) if recipe.ema_decay else None
+    model, optimizer = accelerator.prepare(task, optimizer)
+    task = accelerator.unwrap_model(model)
+
+    step, sums = 0, {}
+    resumed, complaints = checkpoints.newest(run / "checkpoints")
+    for complaint in complaints:
+        console.print(complaint)
+    if resumed:
+        step, sums = resumed.step, dict(resumed.extra["sums"])
+        _restore(task, optimizer, ema, accelerator, resumed)
+    if main:
+        _truncate(run / "stats.jsonl", step)
+        _truncate(run / "timing.jsonl", step)
+
+    def save() -> None:
+        if main:
+            keep = checkpoints.Checkpoint(
+                step=step,
+                weights=dict(task.trained()) | dict(task.trained_buffers()),
+                optimizer=checkpoints.flatten_optimizer(optimizer),
+                ema={str(i): p for i, p in enumerate(ema.shadow_params)} if ema else {},
+                extra={
+                    "sums": sums,
+                    "ema_step": ema.optimization_step if ema else 0,
+                    "scaler": _scaler(accelerator),
+                },
+            )
+            checkpoints.save(run / "checkpoints", keep, recipe.keep_checkpoints)
+
+    saved = step
+    with _stoppable() as stop, meter(title, recipe.max_steps, step) as bar:
+        while step < recipe.max_steps and not stop.requested and time.monotonic() < deadline:
+            started = time.monotonic()
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * lr_factor(recipe, step)
+            for micro in range(recipe.gradient_accumulation):
+                rng = _seed(recipe.seed, accelerator.process_index, step, micro)
+                batch = _to(task.batch(rng, recipe.batch_size), accelerator.device)
+                with accelerator.accumulate(model):
+                    losses = model(batch)
+                    accelerator.backward(losses["loss"])
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(parameters, recipe.max_grad_norm)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + float(value.detach()) / recipe.gradient_accumulation
+            step += 1
+            if ema:
+                ema.step(parameters)
+            if step % recipe.log_every == 0 and main:
+                means = {name: total / recipe.log_every for name, total in sums.items()}
+                _append(run / "stats.jsonl", {"step": step, **means, "lr": optimizer.param_groups[0]["lr"]})
+                _append(run / "timing.jsonl", {"step": step, "seconds": round(time.monotonic() - started, 4)})
+            bar.advance(f"loss {float(losses['loss'].detach()):.4f}")
+            if step % recipe.log_every == 0:
+                sums = {}
+            if step % recipe.checkpoint_every == 0:
+                save()
+                saved = step
+            if step % recipe.preview_every == 0 and main:
+                with _averaged(ema, parameters), evaluating(task):
+                    task.preview(run / "previews", step)
+    if step != saved:
+        save()
+    weights = run / "weights"
+    if main:
+        with _averaged(ema, parameters), evaluating(task), atomic.folder(weights) as part:
+            task.export(part)
+    accelerator.wait_for_everyone()
+    return Outcome(step, step >= recipe.max_steps, weights)
+
+
+def lr_factor(recipe: Recipe, step: int) -> float:
+    """Return the factor on the learning rate at `step`: linear warm-up, then constant or cosine to zero."""
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    if recipe.lr_schedule == "constant":
+        return 1.0
+    done = (step - recipe.warmup_steps) / max(recipe.max_steps - recipe.warmup_steps, 1)
+    return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+@contextmanager
+def evaluating(task: Task) -> Iterator[None]:
+    """Put `task` into evaluation mode without gradients for the length of the block."""
+    task.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        task.train()
+
+
+def _optimizer(recipe: Recipe, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay, foreach=True
+        )
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+
+def _seed(seed: int, rank: int, step: int, micro: int) -> np.random.Generator:
+    rng = np.random.default_rng([seed, rank, step, micro])
+    torch.manual_seed(int(rng.integers(2**63)))
+    return rng
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    return {key: value.to(device) if hasattr(value, "to") else value for key, value in batch.items()}
+
+
+def _scaler(accelerator: Accelerator) -> dict[str, Any]:
+    return dict(accelerator.scaler.state_dict()) if accelerator.scaler else {}
+
+
+def _restore(
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    ema: EMAModel | None,
+    accelerator: Accelerator,
+    saved: checkpoints.Checkpoint,
+) -> None:
+    with torch.no_grad():
+        for name, tensor in [*task.trained(), *task.trained_buffers()]:
+            tensor.copy_(saved.weights[name])
+        if ema:
+            for index, shadow in enumerate(ema.shadow_params):
+                shadow.copy_(saved.ema[str(index)])
+            ema.optimization_step = saved.extra["ema_step"]
+    checkpoints.restore_optimizer(optimizer, saved.optimizer)
+    if accelerator.scaler and saved.extra["scaler"]:
+        accelerator.scaler.load_state_dict(saved.extra["scaler"])
+
+
+@contextmanager
+def _averaged(ema: EMAModel | None, parameters: list[torch.nn.Parameter]) -> Iterator[None]:
+    if ema is None:
+        yield
+        return
+    ema.store(parameters)
+    ema.copy_to(parameters)
+    try:
+        yield
+    finally:
+        ema.restore(parameters)
+
+
+@contextmanager
+def _stoppable() -> Iterator[Stop]:
+    stop = Stop()
+
+    def request(_signal: int, _frame: Any) -> None:
+        stop.requested = True
+
+    old = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _append(path: Path, entry: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _truncate(path: Path, step: int) -> None:
+    """Drop the lines written after the checkpoint from which the run continues."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        atomic.write_text(path, "".join(line + "\n" for line in kept))

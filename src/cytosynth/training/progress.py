@@ -1,0 +1,68 @@
+"""Progress with time left: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+console = Console(stderr=True, highlight=False)
+LINE_EVERY = 20.0
+"""Seconds between lines where there is no terminal."""
+
+
+class Meter:
+    """Counts what is done out of `total` and shows it."""
+
+    def __init__(self, title: str, total: int, done: int = 0, bar: Progress | None = None) -> None:
+        """Start at `done` of `total`."""
+        self.title, self.total, self.done, self.first = title, total, done, done
+        self.started = self.last_line = time.monotonic()
+        self.bar = bar
+        self.task = bar.add_task(title, total=total, completed=done, note="") if bar else None
+
+    def advance(self, note: str = "", amount: int = 1) -> None:
+        """Count `amount` more as done and show `note` beside it."""
+        self.done += amount
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, advance=amount, note=note)
+            return
+        now = time.monotonic()
+        if now - self.last_line >= LINE_EVERY:
+            self.last_line = now
+            left = (now - self.started) / max(self.done - self.first, 1) * (self.total - self.done)
+            print(
+                f"{self.title}: {self.done}/{self.total}, {clock(left)} left {note}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+@contextmanager
+def meter(title: str, total: int, done: int = 0) -> Iterator[Meter]:
+    """Yield a Meter that is drawn until the block ends."""
+    if not console.is_terminal:
+        yield Meter(title, total, done)
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        yield Meter(title, total, done, bar)
+
+
+def clock(seconds: float) -> str:
+    """Return `seconds` as h:mm:ss or m:ss."""
+    minutes, second = divmod(int(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"

@@ -1,0 +1,44 @@
+"""What the training loop needs to know of a thing that is trained."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+Batch = Mapping[str, Any]
+Losses = dict[str, Tensor]
+
+
+class Task(nn.Module):
+    """Something to train: it makes its own batches, computes its losses, shows and exports its weights.
+
+    Only parameters with `requires_grad` are trained and saved; buffers (running statistics) of modules
+    that hold such parameters are saved with them.
+    """
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """Return the batch that `rng` determines; nothing else may decide what is in it."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Losses:
+        """Return the losses by name, scalars; `loss` is the one to minimise."""
+        raise NotImplementedError
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Write a picture of what the weights can do at `step` into `folder`."""
+
+    def export(self, folder: Path) -> None:
+        """Write the weights into the empty `folder` in the layout of their ecosystem."""
+        raise NotImplementedError
+
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the name and parameter of everything that is trained."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+    def trained_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the buffers of modules that train (batch norm's running statistics)."""
+        for prefix, module in self.named_modules():
+            if any(p.requires_grad for p in module.parameters(recurse=False)):
+                yield from module.named_buffers(prefix=prefix, recurse=False)

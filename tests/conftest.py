@@ -1,0 +1,101 @@
+"""Small real things for the tests: drawn fields, an untrained tiny Stable Diffusion, tiny models of each stage."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from cytosynth.adapters import lora
+from cytosynth.cell import synthesizer
+from cytosynth.data import atomic, coco
+from cytosynth.detect import model as detectors
+from cytosynth.field import Cell, DataSet, Picture
+from cytosynth.foundation import autoencoder, denoiser
+from cytosynth.foundation.load import load, save, save_part
+
+CATEGORIES = ("NILM", "ASC-US", "ASC-H", "LSIL", "HSIL")
+LICENCE = {"id": 1, "name": "CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"}
+AUTOENCODER = {"block_out_channels": [4, 4, 8, 8], "norm_num_groups": 4, "crops": [64]}
+DENOISER = {
+    "block_out_channels": [8, 8, 16, 16], "norm_num_groups": 4, "text_channels": 16, "text_layers": 1, "crops": [16],
+}  # fmt: skip
+
+
+def drawn(seed: int, width: int = 320, height: int = 288) -> tuple[np.ndarray, list[Cell]]:
+    """Return a field of ellipses with dark middles, and a box around each middle."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (width, height), (240, 243, 246))
+    draw = ImageDraw.Draw(image)
+    cells = []
+    for number in range(5):
+        x, y = int(rng.integers(50, width - 50)), int(rng.integers(50, height - 50))
+        tone = tuple(int(value) for value in rng.integers(120, 220, 3))
+        draw.ellipse((x - 40, y - 32, x + 40, y + 32), fill=tone)
+        draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=(60, 40, 90))
+        cells.append(Cell((x - 20.0, y - 20.0, x + 20.0, y + 20.0), CATEGORIES[(seed + number) % 5]))
+    return np.asarray(image), cells
+
+
+def write_fields(root: Path, count: int = 6) -> DataSet:
+    """Write `count` drawn fields as a COCO data set, the first one without abnormal cells."""
+    (root / "images").mkdir(parents=True)
+    pictures = []
+    for index in range(count):
+        pixels, cells = drawn(index)
+        if index % 3 == 0:
+            cells = [Cell(cell.box, "NILM") for cell in cells]
+        name = f"field {index}.png" if index == 1 else f"field_{index}.png"
+        Image.fromarray(pixels).save(root / "images" / name)
+        label = "Negative" if index % 3 == 0 else "LSIL"
+        extra = {"license": 1, "source": f"doi:10.1/{index}", "image_level_label": label}
+        pictures.append(Picture(name, pixels.shape[1], pixels.shape[0], tuple(cells), extra))
+    data = DataSet(root / "images", tuple(pictures), CATEGORIES, (LICENCE,), {"description": "drawn fields"})
+    coco.write(data, root)
+    names = [picture.file_name for picture in pictures]
+    atomic.write_json(root / "split.json", {"train": names[:-2], "val": names[-2:-1], "test": names[-1:]})
+    return data
+
+
+@pytest.fixture(scope="session")
+def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose `drawn` is a small COCO data set."""
+    root = tmp_path_factory.mktemp("data")
+    write_fields(root / "drawn")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny models: `foundation`, `normal` (LoRA), `cell`, `detector`, all untrained but not zero."""
+    root = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    vae = autoencoder.build(autoencoder.AutoencoderRecipe(data=[], **AUTOENCODER))
+    vae.register_to_config(scaling_factor=1.0)
+    save(denoiser.build(denoiser.DenoiserRecipe(data=[], **DENOISER), vae), root / "foundation", torch.float32)
+    model = load(str(root / "foundation"))
+    lora.add(model.unet, 4)
+    disturb(model.unet, "lora_B")
+    lora.save(model.unet, root / "normal")
+    cell = synthesizer.build(load(str(root / "foundation")).unet)
+    disturb(cell, "alpha", "conv_in.weight")
+    save_part(cell, root / "cell", torch.float32)
+    config = detectors.DetectorConfig(backbone="small", categories=("NILM",))
+    (root / "detector").mkdir()
+    network = detectors.build(config)
+    network.roi_heads.box_predictor.cls_score.bias.data = torch.tensor([-1.0, 1.0])
+    detectors.save(network, config, root / "detector")
+    return root
+
+
+@torch.no_grad()
+def disturb(module: torch.nn.Module, *names: str) -> None:
+    """Give the parameters whose name holds one of `names` values other than zero."""
+    for key, parameter in module.named_parameters():
+        if any(name in key for name in names):
+            parameter += 0.3 * torch.randn_like(parameter)

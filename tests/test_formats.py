@@ -1,0 +1,172 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from conftest import CATEGORIES, LICENCE, drawn, write_fields
+from cytosynth.data import comparison, cric, folders, formats, split, voc
+from cytosynth.data.coco import FormatProblem, encode
+from cytosynth.errors import UserError
+from cytosynth.field import Cell, DataSet, Picture
+
+coordinates = st.floats(0, 1000, allow_nan=False, width=32)
+
+
+def same(first: DataSet, second: DataSet, within: float = 1e-3) -> None:
+    assert first.categories == second.categories
+    assert first.licences == second.licences
+    assert first.info == second.info
+    assert {p.file_name for p in first.pictures} == {p.file_name for p in second.pictures}
+    others = {p.file_name: p for p in second.pictures}
+    for picture in first.pictures:
+        other = others[picture.file_name]
+        assert (picture.width, picture.height, picture.extra) == (other.width, other.height, other.extra)
+        assert [c.category for c in picture.cells] == [c.category for c in other.cells]
+        assert [c.score for c in picture.cells] == [c.score for c in other.cells]
+        for cell, twin in zip(picture.cells, other.cells, strict=True):
+            assert np.allclose(cell.box, twin.box, atol=within)
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc"])
+def test_round_trip_through_every_format_loses_nothing(tmp_path: Path, fields: Path, kind: str) -> None:
+    source = formats.read(fields / "drawn")
+    formats.convert(fields / "drawn", tmp_path / kind, None, kind)
+    assert formats.guess(tmp_path / kind) == kind
+    formats.convert(tmp_path / kind, tmp_path / "back", None, "coco")
+    back = formats.read(tmp_path / "back")
+    same(source, back)
+    for picture in back.pictures:
+        assert back.path(picture).read_bytes() == source.path(picture).read_bytes()
+    assert json.loads((tmp_path / "back/split.json").read_text()) == json.loads(
+        (fields / "drawn/split.json").read_text()
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(coordinates, coordinates, coordinates, coordinates, st.sampled_from(CATEGORIES)), max_size=8))
+def test_any_boxes_survive_yolo_and_voc(tmp_path_factory: pytest.TempPathFactory, boxes: list) -> None:
+    root = tmp_path_factory.mktemp("any")
+    for folder in ("images", "JPEGImages"):
+        (root / folder).mkdir()
+        Image.new("RGB", (1000, 700)).save(root / folder / "a.png")
+    cells = tuple(Cell((min(a, c), min(b, d), max(a, c), max(b, d)), name) for a, b, c, d, name in boxes)
+    data = DataSet(root / "images", (Picture("a.png", 1000, 700, cells),), CATEGORIES)
+    for kind in ("yolo", "voc"):
+        formats.WRITERS[kind][0](data, root)
+        same(data, formats.read(root, kind))
+
+
+def test_coco_ids_count_from_one_and_yolo_classes_from_zero(tmp_path: Path, fields: Path) -> None:
+    content = encode(formats.read(fields / "drawn"))
+    assert [entry["id"] for entry in content["categories"]] == [1, 2, 3, 4, 5]
+    assert min(entry["id"] for entry in content["images"]) == 1
+    assert min(entry["id"] for entry in content["annotations"]) == 1
+    formats.convert(fields / "drawn", tmp_path / "yolo", None, "yolo")
+    classes = [int(line.split()[0]) for f in (tmp_path / "yolo/labels").glob("*.txt") for line in f.open()]
+    assert min(classes) == 0
+    assert max(classes) == 4
+
+
+def release(root: Path, form: str) -> None:
+    root.mkdir()
+    pixels, _ = drawn(0)
+    Image.fromarray(pixels).save(root / "a.png")
+    Image.fromarray(pixels).save(root / "b.png")
+    cells = [
+        {"cell_id": 7, "bethesda_system": "Negative for intraepithelial lesion", "nucleus_x": 100, "nucleus_y": 120},
+        {"cell_id": 8, "bethesda_system": "HSIL", "nucleus_x": 10, "nucleus_y": 280},
+    ]
+    if form == "json":
+        entries = [
+            {"image_id": 1, "image_name": "a.png", "image_doi": "10.1/a", "classifications": cells},
+            {"image_id": 2, "image_name": "b.png", "image_doi": "10.1/b", "classifications": []},
+        ]
+        (root / "classifications.json").write_text(json.dumps(entries))
+    else:
+        lines = ["image_id,image_filename,image_doi,cell_id,bethesda_system,nucleus_x,nucleus_y"]
+        lines += [
+            f"1,a.png,10.1/a,{c['cell_id']},{c['bethesda_system']},{c['nucleus_x']},{c['nucleus_y']}" for c in cells
+        ]
+        (root / "classifications.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_cric_release_points_become_boxes_of_the_side_asked_for(tmp_path: Path, form: str) -> None:
+    release(tmp_path / "cric", form)
+    data = cric.read(tmp_path / "cric", side=60)
+    first, second = data.pictures[0].cells
+    assert (first.category, first.box, first.extra["nucleus"]) == ("NILM", (70, 90, 130, 150), [100.0, 120.0])
+    assert (second.category, second.box) == ("HSIL", (0, 250, 40, 288)), "cut at the border"
+    assert data.pictures[0].extra == {"license": 1, "source": "10.1/a"}
+    assert data.licences[0]["name"] == "CC BY 4.0"
+    assert len(data.pictures) == (2 if form == "json" else 1)
+    formats.convert(tmp_path / "cric", tmp_path / "coco", None, "coco", side=60)
+    same(data, formats.read(tmp_path / "coco"))
+
+
+def test_comparison_detector_database_is_prepared_as_in_the_paper(tmp_path: Path) -> None:
+    root = tmp_path / "cd"
+    (root / "images").mkdir(parents=True)
+    Image.fromarray(drawn(1, 640, 320)[0]).save(root / "images" / "t.jpg")
+    cells = (Cell((100, 50, 200, 150), "ascus"), Cell((0, 0, 640, 320), "hsil"), Cell((5, 5, 9, 9), "candida"))
+    names = ("ascus", "asch", "lsil", "hsil", "scc", "agc", "trichomonas", "candida", "flora", "herps", "actinomyces")
+    formats.coco.write(DataSet(root / "images", (Picture("t.jpg", 640, 320, cells),), names, (LICENCE,)), root)
+    formats.convert(root, tmp_path / "out", "comparison-detector", "coco")
+    data = formats.read(tmp_path / "out")
+    assert data.categories == ("ASC-US", "ASC-H", "LSIL", "HSIL")
+    assert data.licences == (LICENCE,)
+    assert [(c.category, c.box) for c in data.pictures[0].cells] == [
+        ("ASC-US", (160, 80, 320, 240)), ("HSIL", (0, 0, 1024, 512)),
+    ]  # fmt: skip
+    pixels = np.asarray(Image.open(data.path(data.pictures[0])))
+    assert pixels.shape == (1024, 1024, 3)
+    assert pixels[512:].max() == 0
+    assert pixels[:512].mean() > 100
+    assert comparison.category("ASC-H") == comparison.category("asch") == "ASC-H"
+
+
+def test_a_folder_per_class(tmp_path: Path) -> None:
+    for name in ("LSIL", "NILM", "other"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.new("RGB", (30, 20)).save(tmp_path / "set" / name / "cell.png")
+    data = folders.read(tmp_path / "set")
+    assert data.categories == ("NILM", "LSIL", "other")
+    assert data.pictures[1].cells == (Cell((0, 0, 30, 20), "LSIL"),)
+    formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
+    same(data, formats.read(tmp_path / "out"))
+
+
+def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
+    write_fields(tmp_path / "set")
+    (tmp_path / "set/images/field_3.png").unlink()
+    with pytest.raises(UserError, match=r"field_3\.png: no such file"):
+        formats.convert(tmp_path / "set", tmp_path / "out", None, "yolo")
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_hostile_xml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations/a.xml").write_text('<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>')
+    with pytest.raises(FormatProblem, match="not a VOC annotation"):
+        voc.read(tmp_path)
+
+
+def test_splits_never_divide_a_slide_and_never_overlap(tmp_path: Path) -> None:
+    pictures = tuple(
+        Picture(f"s{slide}_{n}.png", 10, 10, (), {"slide": slide}) for slide in range(40) for n in range(5)
+    )
+    data = DataSet(tmp_path, pictures, CATEGORIES)
+    parts = {name: {p.file_name for p in split.part(data, name, tmp_path)} for name in split.FRACTIONS}
+    assert sum(len(part) for part in parts.values()) == len(pictures)
+    assert set().union(*parts.values()) == {p.file_name for p in pictures}
+    for slide in range(40):
+        assert sum(any(name.startswith(f"s{slide}_") for name in part) for part in parts.values()) == 1
+    assert len(parts["train"]) > len(parts["test"]) > 0
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["s0_0.png"], "val": ["s0_0.png"]}))
+    with pytest.raises(UserError, match=r"s0_0\.png is in both"):
+        split.part(data, "train", tmp_path)

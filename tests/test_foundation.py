@@ -1,0 +1,240 @@
+"""The real architecture by name and shape, and every way of loading one, compared with diffusers."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from conftest import AUTOENCODER, disturb
+from cytosynth.adapters import lora
+from cytosynth.bethesda import ABNORMAL, NORMAL_PROMPT, abnormal_prompt
+from cytosynth.cell import synthesizer
+from cytosynth.errors import EnvironmentProblem, UserError
+from cytosynth.foundation import autoencoder, sampling, sd15
+from cytosynth.foundation.load import load
+from cytosynth.foundation.single_file import read_single_file
+
+
+def test_the_papers_prompts_exactly() -> None:
+    assert NORMAL_PROMPT == "A normal cervical cytopathological image"
+    assert abnormal_prompt("ASC-US") == "A cervical cytopathological image with ASC-US cell"
+    assert ABNORMAL == ("ASC-US", "ASC-H", "LSIL", "HSIL")
+
+
+def test_stable_diffusion_15_has_the_published_number_of_parameters() -> None:
+    with torch.device("meta"):
+        unet, vae = UNet2DConditionModel(**sd15.UNET), AutoencoderKL(**sd15.VAE)
+        text = CLIPTextModel(CLIPTextConfig(**sd15.TEXT))
+    counts = [sum(p.numel() for p in part.parameters()) for part in (unet, vae, text)]
+    assert counts == [859_520_964, 83_653_863, 123_060_480]
+    assert len(unet.state_dict()) == 686
+
+
+def test_lora_on_the_full_size_has_diffusers_names_and_shapes() -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**sd15.UNET)
+        lora.add(unet, 8)
+    sizes = {320: 5, 640: 5, 1280: 6}
+    ours = {name: tuple(p.shape) for name, p in unet.named_parameters() if p.requires_grad}
+    assert len(ours) == 16 * 4 * 2
+    assert len(get_peft_model_state_dict(unet)) == 16 * 4 * 2
+    for width, layers in sizes.items():
+        assert sum(shape == (8, width) and ".to_q." in name for name, shape in ours.items()) == layers
+        assert sum(shape == (width, 8) and ".to_out.0." in name for name, shape in ours.items()) == layers
+    assert sum(shape == (8, 768) for shape in ours.values()) == 32, "keys and values read the 768 text channels"
+    assert sum(int(np.prod(shape)) for shape in ours.values()) == 5 * 27_648 + 5 * 43_008 + 6 * 73_728
+
+
+def test_the_synthesizer_at_full_size_is_diffusers_gligen_inpainting_unet() -> None:
+    with torch.device("meta"):
+        expected = UNet2DConditionModel(**sd15.UNET | {"in_channels": 9}, attention_type="gated")
+        plain = UNet2DConditionModel(**sd15.UNET)
+    with torch.device("meta"):
+        ours = synthesizer.build(plain)
+    shapes = {name: tuple(value.shape) for name, value in ours.state_dict().items()}
+    assert shapes == {name: tuple(value.shape) for name, value in expected.state_dict().items()}
+    synthesizer.trainable(ours, everything=False)
+    trained = {name for name, p in ours.named_parameters() if p.requires_grad}
+    assert trained == (set(shapes) - set(plain.state_dict())) | {"conv_in.weight", "conv_in.bias"}
+    assert sum(name.endswith("fuser.alpha_attn") for name in trained) == 16, "before every cross-attention"
+    assert shapes["position_net.linears.0.weight"] == (512, 768 + 64)
+
+
+def test_untrained_synthesizer_equals_its_foundation_exactly(tiny: Path) -> None:
+    model = load(str(tiny / "foundation"))
+    unet = synthesizer.build(model.unet).eval()
+    latents, text = torch.randn(2, 4, 16, 16), model.encode_text(["a", "b"]).detach()
+    ground = synthesizer.grounding([(10, 10, 90, 80)] * 2, 128, model.pool_text(["HSIL", "LSIL"]).detach())
+    extra = synthesizer.extra_channels(torch.randn(2, 4, 16, 16), torch.ones(2, 1, 16, 16))
+    with torch.no_grad():
+        expected = model.unet.eval()(latents, 500, text).sample
+        got = unet(torch.cat([latents, extra], 1), 500, text, cross_attention_kwargs={"gligen": ground}).sample
+        disturb(unet, "alpha")
+        changed = unet(torch.cat([latents, extra], 1), 500, text, cross_attention_kwargs={"gligen": ground}).sample
+    assert torch.equal(expected, got)
+    assert not torch.allclose(expected, changed), "the gates, once open, matter"
+
+
+def test_ours_equals_diffusers_pipeline(tiny: Path) -> None:
+    model = load(str(tiny / "foundation")).freeze()
+    pipeline = StableDiffusionPipeline(
+        model.vae, model.text_encoder, model.tokenizer, model.unet, sampling.ddim(model.scheduler), None, None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    start = sampling.noise((1, 4, 16, 24), 3)
+    theirs = pipeline(
+        NORMAL_PROMPT, height=128, width=192, num_inference_steps=25, guidance_scale=5.0, latents=start,
+        output_type="latent",
+    ).images  # fmt: skip
+    text = model.encode_text([NORMAL_PROMPT, ""])
+    ours = sampling.sample(model.unet, sampling.ddim(model.scheduler), start, text[:1], text[1:])
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_saved_lora_loads_into_diffusers_and_draws_the_same(tiny: Path) -> None:
+    ours = load(str(tiny / "foundation")).freeze()
+    plain = load(str(tiny / "foundation")).freeze()
+    lora.load(ours.unet, tiny / "normal")
+    pipeline = StableDiffusionPipeline(
+        plain.vae, plain.text_encoder, plain.tokenizer, plain.unet, sampling.ddim(plain.scheduler), None, None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    start = sampling.noise((1, 4, 16, 16), 1)
+    text = ours.encode_text([NORMAL_PROMPT, ""])
+
+    def theirs() -> torch.Tensor:
+        return pipeline(
+            NORMAL_PROMPT, height=128, width=128, num_inference_steps=5, latents=start, guidance_scale=5.0,
+            output_type="latent",
+        ).images  # fmt: skip
+
+    before = theirs()
+    pipeline.load_lora_weights(str(tiny / "normal"))
+    after = theirs()
+    mine = sampling.sample(ours.unet, sampling.ddim(ours.scheduler), start, text[:1], text[1:], steps=5)
+    assert torch.allclose(mine, after, atol=1e-4)
+    assert not torch.allclose(before, after, atol=1e-2)
+
+
+def test_latents_are_standardised_without_changing_what_they_decode_to() -> None:
+    torch.manual_seed(1)
+    vae = autoencoder.build(autoencoder.AutoencoderRecipe(data=[], **AUTOENCODER)).eval()
+    disturb(vae, "conv2.weight")
+    pixels = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        before = vae.encode(pixels).latent_dist
+        image = vae.decode(before.mean).sample
+        means, deviations = before.mean.mean((0, 2, 3)), before.mean.std((0, 2, 3))
+        autoencoder.standardise(vae, means, deviations)
+        after = vae.encode(pixels).latent_dist
+        again = vae.decode(after.mean).sample
+    assert torch.allclose(after.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(after.mean.std((0, 2, 3)), torch.ones(4), atol=1e-4)
+    assert torch.allclose(after.std, before.std / deviations[None, :, None, None], rtol=1e-3)
+    assert torch.allclose(image, again, atol=1e-4)
+
+
+def original_layout(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
+    """Return the weights of the tiny foundation under the key names of the original Stable Diffusion files."""
+    configs = {
+        part: json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae", "text_encoder")
+    }
+    unet = load_file(folder / "unet/diffusion_pytorch_model.safetensors")
+    vae = load_file(folder / "vae/diffusion_pytorch_model.safetensors")
+    text = load_file(folder / "text_encoder/model.safetensors")
+    out = {f"model.diffusion_model.{_ldm_unet(key)}": value for key, value in unet.items()}
+    out |= {f"first_stage_model.{_ldm_vae(key)}": value for key, value in vae.items()}
+    for key, value in text.items():
+        out["cond_stage_model.transformer." + (key if key.startswith("text_model.") else f"text_model.{key}")] = value
+    return out, configs
+
+
+INNER = [("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("norm2", "out_layers.0"), ("conv2", "out_layers.3"),
+         ("time_emb_proj", "emb_layers.1"), ("conv_shortcut", "skip_connection")]  # fmt: skip
+
+
+def _ldm_unet(key: str, layers: int = 1) -> str:
+    simple = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+              "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
+    for ours, theirs in simple.items():
+        if key.startswith(ours + "."):
+            return key.replace(ours, theirs, 1)
+    if ".resnets." in key:
+        for ours, theirs in INNER:
+            key = key.replace(f".{ours}.", f".{theirs}.")
+    if match := re.match(r"mid_block\.(resnets|attentions)\.(\d)\.(.*)", key):
+        kind, index, rest = match.groups()
+        return f"middle_block.{1 if kind == 'attentions' else 2 * int(index)}.{rest}"
+    kind, block, part, index, rest = re.match(r"(down|up)_blocks\.(\d)\.(\w+)\.(\d)\.(.*)", key).groups()
+    block, index = int(block), int(index)
+    if kind == "down":
+        if part == "downsamplers":
+            return f"input_blocks.{(block + 1) * (layers + 1)}.0.op.{rest.removeprefix('conv.')}"
+        return f"input_blocks.{1 + block * (layers + 1) + index}.{0 if part == 'resnets' else 1}.{rest}"
+    if part == "upsamplers":
+        place = 2 if block >= 2 else 1
+        return f"output_blocks.{block * (layers + 1) + layers}.{place if block else 1}.{rest}"
+    return f"output_blocks.{block * (layers + 1) + index}.{0 if part == 'resnets' else 1}.{rest}"
+
+
+def _ldm_vae(key: str) -> str:
+    key = key.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
+    key = re.sub(r"encoder\.down_blocks\.(\d)\.resnets\.(\d)", r"encoder.down.\1.block.\2", key)
+    key = re.sub(r"encoder\.down_blocks\.(\d)\.downsamplers\.0", r"encoder.down.\1.downsample", key)
+    key = re.sub(r"decoder\.up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"decoder.up.{3 - int(m[1])}.block.{m[2]}", key)
+    key = re.sub(r"decoder\.up_blocks\.(\d)\.upsamplers\.0", lambda m: f"decoder.up.{3 - int(m[1])}.upsample", key)
+    return re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", key)
+
+
+def test_a_single_original_file_loads_to_the_same_weights(tiny: Path, tmp_path: Path) -> None:
+    weights, configs = original_layout(tiny / "foundation")
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "tokenizer").symlink_to(tiny / "foundation/tokenizer")
+    text = {key: value for key, value in configs["text_encoder"].items() if key in sd15.TEXT}
+    loaded = read_single_file(
+        tmp_path / "model.safetensors", torch.float32,
+        unet={key: configs["unet"][key] for key in sd15.UNET}, vae={
+            key: configs["vae"][key] for key in (*sd15.VAE, "mid_block_add_attention")}, text=text,
+    )  # fmt: skip
+    expected = load(str(tiny / "foundation"))
+    for name, part in expected.parts.items():
+        got = loaded.parts[name].state_dict()
+        assert all(torch.equal(value, got[key]) for key, value in part.state_dict().items()), name
+    assert loaded.tokenizer.tokenize(NORMAL_PROMPT) == expected.tokenizer.tokenize(NORMAL_PROMPT)
+
+
+def test_what_cannot_be_loaded_says_why(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt").write_bytes(b"")
+    with pytest.raises(UserError, match="pickled weights can run code"):
+        load(str(tmp_path / "model.ckpt"))
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"not a Stable Diffusion 1\.x"):
+        load(str(tmp_path / "other.safetensors"))
+    (tmp_path / "short.safetensors").write_bytes(b"1234")
+    with pytest.raises(UserError, match="not a safetensors file"):
+        load(str(tmp_path / "short.safetensors"))
+    with pytest.raises(UserError, match="no folder 'unet'"):
+        load(str(tmp_path))
+    with pytest.raises(UserError, match="no such folder or file"):
+        load("nothing")
+    with pytest.raises(EnvironmentProblem, match="the hub cannot be reached"):
+        load("owner/no-such-model-here")
+    with pytest.raises(UserError, match="no LoRA weights"):
+        lora.load(load(str(tiny / "foundation")).unet, tmp_path)
+
+
+def test_saved_keys_are_the_ones_the_ecosystem_reads(tiny: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny / "foundation", local_files_only=True)
+    ours = load(str(tiny / "foundation"))
+    for name, part in ours.parts.items():
+        theirs = getattr(pipeline, name).state_dict()
+        assert all(torch.equal(value, theirs[key]) for key, value in part.state_dict().items())

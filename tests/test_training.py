@@ -1,0 +1,191 @@
+"""The training loop: the same run whether it is killed or not, for every trainer."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import AUTOENCODER, DENOISER
+from cytosynth.cell.train import CellRecipe, train_cell
+from cytosynth.detect.train import DetectorRecipe, train_detector
+from cytosynth.errors import UsageError
+from cytosynth.foundation.autoencoder import AutoencoderRecipe
+from cytosynth.foundation.denoiser import DenoiserRecipe
+from cytosynth.foundation.train import train_autoencoder, train_denoiser
+from cytosynth.normal.train import NormalRecipe, train_normal
+from cytosynth.training import checkpoint, recipe
+from cytosynth.training.loop import Outcome, lr_factor
+from cytosynth.training.recipe import Recipe, Source
+
+DATA = [Source(root="drawn")]
+COMMON = {"max_steps": 6, "batch_size": 2, "log_every": 4, "checkpoint_every": 100, "preview_every": 5, "seed": 3,
+          "warmup_steps": 2}  # fmt: skip
+
+
+def trainers(tiny: Path, fields: Path) -> dict[str, tuple[Recipe, Callable[[Recipe, Path], Outcome]]]:
+    small = {"foundation": str(tiny / "foundation")}
+    return {
+        "autoencoder": (
+            AutoencoderRecipe(data=DATA, ema_decay=0.9, **AUTOENCODER, **COMMON),
+            lambda r, run: train_autoencoder(r, run, fields),
+        ),
+        "denoiser": (
+            DenoiserRecipe(data=DATA, ema_decay=0.9, lr_schedule="cosine", **DENOISER, **COMMON),
+            lambda r, run: train_denoiser(r, tiny / "foundation/vae", run, fields),
+        ),
+        "normal": (
+            NormalRecipe(
+                data=DATA, window=128, turns=True, optimizer="adam", gradient_accumulation=2, **small, **COMMON
+            ),
+            lambda r, run: train_normal(r, run, fields),
+        ),
+        "cell": (
+            CellRecipe(data=DATA, variants=2, jitter=20, mixed_precision="bf16", **small, **COMMON),
+            lambda r, run: train_cell(r, run, fields),
+        ),
+        "detector": (
+            DetectorRecipe(data=DATA, backbone="small", window=128, turns=True, jitter=0.1, blur=0.5, optimizer="sgd",
+                           learning_rate=1e-3, **COMMON),
+            lambda r, run: train_detector(r, run, fields),
+        ),
+    }  # fmt: skip
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "denoiser", "normal", "cell", "detector"])
+def test_stopped_and_continued_equals_never_stopped(name: str, tiny: Path, fields: Path, tmp_path: Path) -> None:
+    full, start = trainers(tiny, fields)[name]
+    once = start(full, tmp_path / "once")
+    assert once.finished
+    half = start(full.model_copy(update={"max_steps": 3} if full.lr_schedule == "constant" else {"max_steps": 6}),
+                 tmp_path / "twice")  # fmt: skip
+    if full.lr_schedule == "cosine":
+        shutil.rmtree(tmp_path / "twice")
+        half = stopped_after(3, full, start, tmp_path / "twice")
+    assert half.step == 3
+    start(full, tmp_path / "twice")
+    for part in ("weights", "optimizer", "ema"):
+        file = f"checkpoints/step-00000006/{part}.safetensors"
+        a, b = load_file(tmp_path / "once" / file), load_file(tmp_path / "twice" / file)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a), part
+    assert weights(tmp_path / "once/weights") == weights(tmp_path / "twice/weights")
+    for file in ("stats.jsonl", "recipe.yaml"):
+        assert (tmp_path / "once" / file).read_bytes() == (tmp_path / "twice" / file).read_bytes()
+    assert weights(tmp_path / "once/previews") == weights(tmp_path / "twice/previews")
+    moved = load_file(tmp_path / "once/checkpoints/step-00000006/weights.safetensors")
+    assert moved, "something was trained"
+
+
+def stopped_after(steps: int, full: Recipe, start: Callable[[Recipe, Path], Outcome], run: Path) -> Outcome:
+    """Run `start` and ask it to stop, as Ctrl-C does, in the middle of step `steps`."""
+    count = 0
+    original = lr_factor
+
+    def counting(*arguments: object) -> float:
+        nonlocal count
+        count += 1
+        if count == steps:
+            signal.raise_signal(signal.SIGTERM)
+        return original(*arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cytosynth.training.loop.lr_factor", counting)
+        return start(full, run)
+
+
+def test_a_killed_run_continues_from_its_checkpoint_to_the_same_end(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    def command(run: Path) -> list[str]:
+        settings = ["window=128", f"foundation={tiny / 'foundation'}", "data=[{root: drawn}]", "checkpoint_every=2",
+                    "log_every=1", "max_steps=8", "preview_every=1000"]  # fmt: skip
+        flags = [flag for setting in settings for flag in ("--set", setting)]
+        return [sys.executable, "-m", "cytosynth", "train", "normal", str(run), "--data-root", str(fields), *flags]
+
+    subprocess.run(command(tmp_path / "once"), check=True, capture_output=True)
+    victim = subprocess.Popen(command(tmp_path / "killed"), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not checkpoint.found(tmp_path / "killed/checkpoints") and time.monotonic() < deadline:
+        time.sleep(0.005)
+    victim.kill()
+    victim.wait()
+    subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True)
+    assert weights(tmp_path / "once/weights") == weights(tmp_path / "killed/weights")
+    assert (tmp_path / "once/stats.jsonl").read_text() == (tmp_path / "killed/stats.jsonl").read_text()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        state = checkpoint.Checkpoint(step, {"a": torch.full((4,), float(step))}, {}, {}, {"sums": {}})
+        checkpoint.save(tmp_path, state, keep=2)
+    assert [path.name for path in checkpoint.found(tmp_path)] == ["step-00000002", "step-00000003"]
+    file = tmp_path / "step-00000003/weights.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    found, complaints = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.step == 2
+    assert torch.equal(found.weights["a"], torch.full((4,), 2.0))
+    assert len(complaints) == 1
+    assert "weights.safetensors does not match its hash" in complaints[0]
+
+
+def test_settings_by_key_and_value() -> None:
+    base = NormalRecipe()
+    changed = recipe.override(base, ["rank=4", "data=[{root: x, scale: 0.5}]", "ema_decay=0.99"])
+    assert (changed.rank, changed.data[0].scale, changed.ema_decay) == (4, 0.5, 0.99)
+    with pytest.raises(UsageError, match="no such setting"):
+        recipe.override(base, ["rnak=4"])
+    with pytest.raises(UsageError, match=r"rank: .*greater than or equal to 1 \(got 0\)"):
+        recipe.override(base, ["rank=0"])
+    with pytest.raises(UsageError, match="expected key=value"):
+        recipe.override(base, ["rank"])
+
+
+def test_the_papers_recipes() -> None:
+    from cytosynth.cell import train as cell
+    from cytosynth.normal import train as normal
+
+    n, c = normal.PAPER, cell.PAPER
+    assert (n.rank, n.max_steps, n.batch_size, n.learning_rate, n.optimizer, n.window) == (
+        8,
+        5000,
+        1,
+        1e-4,
+        "adam",
+        1024,
+    )
+    assert (c.max_steps, c.batch_size, c.learning_rate, c.optimizer) == (50_000, 4, 1e-4, "adamw")
+    assert n.min_snr_gamma is None and c.min_snr_gamma is None and c.trainable == "gated"
+
+
+def test_a_run_is_not_continued_with_another_recipe(tmp_path: Path) -> None:
+    recipe.pin(NormalRecipe(rank=8), tmp_path / "recipe.yaml")
+    recipe.pin(NormalRecipe(rank=8, max_steps=9), tmp_path / "recipe.yaml")
+    with pytest.raises(UsageError, match="started with rank=8, now 4"):
+        recipe.pin(NormalRecipe(rank=4), tmp_path / "recipe.yaml")
+
+
+def test_two_processes_train_together(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    settings = ["window=128", f"foundation={tiny / 'foundation'}", "data=[{root: drawn}]", "max_steps=2", "log_every=1"]
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29533", "-m",
+         "cytosynth", "train", "normal", str(tmp_path / "run"), "--data-root", str(fields), *flags],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert len((tmp_path / "run/stats.jsonl").read_text().splitlines()) == 2
+    assert json.loads((tmp_path / "run/stats.jsonl").read_text().splitlines()[1])["step"] == 2
+    assert (tmp_path / "run/weights/pytorch_lora_weights.safetensors").exists()
