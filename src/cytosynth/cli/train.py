@@ -18,7 +18,7 @@ Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE"
 Minutes = Annotated[float | None, typer.Option(min=0, help="Stop, saved, after so many minutes.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Train up to so many steps in all.")]
 Preset = Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe to start from.")]
-Part = Annotated[Literal["all", "autoencoder", "denoiser"], typer.Option(help="Which half to train.")]
+Part = Annotated[Literal["all", "autoencoder", "decoder", "denoiser"], typer.Option(help="Which part to train.")]
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -33,8 +33,9 @@ def foundation(
 ) -> None:
     """Train the small Stable Diffusion that is bundled: autoencoder, then denoiser with its text encoder.
 
-    The whole, in diffusers' layout, is in RUN/denoiser/weights at the end. With `all`, --max-steps and
-    --set need --part.
+    `all` is the autoencoder, then the denoiser; the whole, in diffusers' layout, is in RUN/denoiser/weights
+    at the end. `decoder` sharpens the decoder alone, so that everything trained on its latents stays valid.
+    --max-steps and --set are for one part.
     """
     from ..foundation import train as room
 
@@ -43,9 +44,14 @@ def foundation(
     if part in ("all", "autoencoder"):
         recipe = _recipe(room.AUTOENCODER, settings, max_steps)
         room.train_autoencoder(recipe, run / "autoencoder", data_root, max_minutes)
+    encoded = run / "autoencoder" / "weights"
+    if part == "decoder":
+        recipe = _recipe(room.DECODER, settings, max_steps)
+        room.train_autoencoder(recipe, run / "decoder", data_root, max_minutes, start=encoded)
     if part in ("all", "denoiser"):
-        denoiser = _recipe(room.DENOISER, settings, max_steps)
-        room.train_denoiser(denoiser, run / "autoencoder" / "weights", run / "denoiser", data_root, max_minutes)
+        refined = run / "decoder" / "weights"
+        vae = refined if refined.is_dir() else encoded
+        room.train_denoiser(_recipe(room.DENOISER, settings, max_steps), vae, run / "denoiser", data_root, max_minutes)
 
 
 @train_app.command()

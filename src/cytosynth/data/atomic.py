@@ -13,7 +13,7 @@ from typing import Any
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path`: a temporary file beside it, synced, then renamed over it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()

@@ -160,6 +160,9 @@ class AutoencoderTask(Task):
 
     def export(self, folder: Path) -> None:
         """Write the AutoencoderKL in diffusers' layout, its latents standardised on the training pictures."""
+        if self.recipe.decoder_only:
+            self.vae.save_pretrained(folder)
+            return
         vae = deepcopy(self.vae)
         means, deviations = self.latent_statistics()
         standardise(vae, means, deviations)
@@ -219,7 +222,7 @@ def gradient_loss(output: Tensor, target: Tensor, scales: int = 3) -> Tensor:
 def reconstruct(vae: AutoencoderKL, pixels: np.ndarray) -> np.ndarray:
     """Return (height, width, 3) `pixels`, sides multiples of 8, encoded and decoded."""
     latents = vae.encode(to_tensor(pixels[None]).to(vae.device)).latent_dist.mode()
-    return to_pixels(vae.decode(latents).sample)[0]
+    return np.asarray(to_pixels(vae.decode(latents).sample)[0])
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:

@@ -20,10 +20,10 @@ def cached(model: Foundation, pictures: Sequence[Pixels], folder: Path, turns: S
     """Return, for each picture and each D4 turn of `turns`, its (4, h/8, w/8) scaled latents, float16.
 
     Sides are cut to multiples of 8 after turning. They are kept under `folder`, named by the content of
-    the pictures and of the autoencoder, one file a picture, so that a killed run continues.
+    the pictures and of the encoder, one file a picture, so that a killed run continues.
     """
     result = []
-    key = hashlib.sha256(weights_digest(model.vae).encode())
+    key = hashlib.sha256(weights_digest(model.vae.encoder, model.vae.quant_conv).encode())
     with meter("encoding pictures", len(pictures)) as bar:
         for pixels in pictures:
             name = key.copy()

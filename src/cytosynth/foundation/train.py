@@ -4,12 +4,14 @@ from pathlib import Path
 
 from diffusers import AutoencoderKL
 
-from ..data import sources
+from ..data import atomic, sources
 from ..errors import UserError
 from ..training.loop import Outcome, train
+from ..training.progress import console
 from ..training.recipe import Source
 from .autoencoder import AutoencoderRecipe, AutoencoderTask
 from .denoiser import DenoiserRecipe, DenoiserTask, build
+from .reconstruction import measure
 
 CC_BY = [Source(root="cric", scale=0.5), Source(root="lbc_x40", scale=0.5)]
 """The sets that bundled weights may be trained on, at the x20-like working scale (nucleus about 10 px)."""
@@ -19,6 +21,7 @@ AUTOENCODER = AutoencoderRecipe(
     ema_decay=0.999, checkpoint_every=500, preview_every=500, log_every=50,
 )  # fmt: skip
 
+DECODER = AUTOENCODER.model_copy(update={"decoder_only": True, "equivariance": 0.0})
 DENOISER = DenoiserRecipe(
     data=CC_BY, batch_size=16, learning_rate=5e-4, warmup_steps=200, weight_decay=1e-3, max_steps=100_000,
     ema_decay=0.9995, checkpoint_every=250, preview_every=500, log_every=50,
@@ -31,18 +34,28 @@ def held_out(recipe_sources: list[Source]) -> list[Source]:
 
 
 def train_autoencoder(
-    recipe: AutoencoderRecipe, run: Path, data_root: Path, max_minutes: float | None = None
+    recipe: AutoencoderRecipe,
+    run: Path,
+    data_root: Path,
+    max_minutes: float | None = None,
+    start: Path | None = None,
 ) -> Outcome:
-    """Train the autoencoder of a foundation in the run folder `run`, or continue it."""
+    """Train the autoencoder of a foundation in the run folder `run`, or continue it; then measure it.
 
-    def build() -> AutoencoderTask:
-        return AutoencoderTask(
-            recipe,
-            sources.load(recipe.data, data_root),
-            sources.load(held_out(recipe.data), data_root, "reading held-out images"),
-        )
+    With `start`, an autoencoder's folder, training begins there: what `decoder_only` recipes need.
+    """
+    unseen = sources.load(held_out(recipe.data), data_root, "reading held-out images")
 
-    return train(build, recipe, run, title="autoencoder", max_minutes=max_minutes)
+    def make() -> AutoencoderTask:
+        vae = AutoencoderKL.from_pretrained(start, use_safetensors=True) if start else None
+        return AutoencoderTask(recipe, sources.load(recipe.data, data_root), unseen, vae)
+
+    outcome = train(make, recipe, run, title="autoencoder", max_minutes=max_minutes)
+    trained = AutoencoderKL.from_pretrained(outcome.weights, use_safetensors=True).eval()
+    summary = measure(trained, unseen, run / "validation.png").summary()
+    atomic.write_json(run / "validation.json", {"step": outcome.step, "psnr_db": summary})
+    console.print(f"held-out PSNR: {summary['mean']} dB on {summary['pictures']} pictures")
+    return outcome
 
 
 def train_denoiser(

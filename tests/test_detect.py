@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from conftest import drawn
+from cytosynth.detect import model
+from cytosynth.detect.evaluate import evaluate
+from cytosynth.errors import UserError
+from cytosynth.field import Cell
+
+
+def test_scores_equal_pycocotools_on_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth, found = [], []
+    for _ in range(12):
+        cells = [Cell((x, y, x + 40.0, y + 40.0), str(rng.choice(["A", "B"]))) for x, y in rng.uniform(0, 400, (6, 2))]
+        truth.append(cells)
+        noisy = []
+        for cell in cells:
+            dx, dy = rng.normal(0, 5, 2)
+            noisy.append(Cell(cell.moved(dx, dy).box, cell.category, float(rng.uniform(0.2, 1))))
+        noisy.append(Cell((1.0, 1.0, 30.0, 30.0), "A", 0.3))
+        found.append(noisy)
+    ours = evaluate(truth, found, ["A", "B"])
+    images = [{"id": i} for i in range(12)]
+    entries = {"truth": [], "found": []}
+    for name, source in (("truth", truth), ("found", found)):
+        for i, cells in enumerate(source):
+            for cell in cells:
+                x0, y0, x1, y1 = cell.box
+                entry = {"image_id": i, "category_id": " AB".index(cell.category), "bbox": [x0, y0, x1 - x0, y1 - y0]}
+                entry |= (
+                    {"score": cell.score}
+                    if cell.score
+                    else {"area": 1600.0, "iscrowd": 0, "id": len(entries[name]) + 1}
+                )
+                entries[name].append(entry)
+    file = tmp_path / "truth.json"
+    categories = [{"id": 1, "name": "A"}, {"id": 2, "name": "B"}]
+    file.write_text(
+        json.dumps({"images": images, "annotations": entries["truth"], "categories": categories, "info": {}})
+    )
+    coco = COCO(str(file))
+    judge = COCOeval(coco, coco.loadRes(entries["found"]), "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    assert ours.map == pytest.approx(judge.stats[0], abs=1e-6)
+    assert ours.map_50 == pytest.approx(judge.stats[1], abs=1e-6)
+    assert ours.map_75 == pytest.approx(judge.stats[2], abs=1e-6)
+    assert 0.2 < ours.map < 0.95
+
+
+def test_a_saved_detector_finds_the_same(tiny: Path, tmp_path: Path) -> None:
+    pixels, _ = drawn(0)
+    first = model.load(tiny / "detector")
+    model.save(first.network, first.config, tmp_path)
+    again = model.load(tmp_path)
+    assert first.find(pixels, 0.1) == again.find(pixels, 0.1)
+    assert first.digest == again.digest
+    assert first.find(pixels, 0.1), "the untrained detector is set to find something"
+
+
+def test_large_images_are_read_in_tiles_that_cover_them() -> None:
+    covered = np.zeros((2100, 3000), bool)
+    for x, y in model._corners(3000, 2100, 1024, 128):
+        assert 0 <= x <= 3000 - 1024
+        assert 0 <= y <= 2100 - 1024
+        covered[y : y + 1024, x : x + 1024] = True
+    assert covered.all()
+    assert list(model._corners(640, 480, 1024, 128)) == [(0, 0)]
+    assert list(model._corners(1024, 1024, 1024, 128)) == [(0, 0)]
+
+
+def test_boxes_stay_inside_and_scores_above_the_threshold(tiny: Path) -> None:
+    pixels, _ = drawn(2)
+    for cell in model.load(tiny / "detector").find(pixels, 0.3):
+        assert 0 <= cell.box[0] < cell.box[2] <= pixels.shape[1]
+        assert 0 <= cell.box[1] < cell.box[3] <= pixels.shape[0]
+        assert cell.score >= 0.3
+        assert cell.category == "NILM"
+
+
+def test_a_folder_without_a_detector(tmp_path: Path, tiny: Path) -> None:
+    with pytest.raises(UserError, match="no detector there"):
+        model.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"backbone": "small", "categories": ["NILM"], "architecture": "yolo"}')
+    with pytest.raises(UserError, match="there is faster-rcnn"):
+        model.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"backbone": "small", "categories": ["NILM"]}')
+    (tmp_path / "model.safetensors").write_bytes((tiny / "normal/pytorch_lora_weights.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        model.load(tmp_path)

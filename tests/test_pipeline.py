@@ -1,0 +1,196 @@
+"""The pipeline end to end on tiny models: annotated, marked, resumable to the byte."""
+
+import fcntl
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import write_fields
+from cytosynth import pipeline
+from cytosynth.data import coco
+from cytosynth.data.check import check
+from cytosynth.errors import UsageError, UserError
+
+SETTINGS = ["normal.size=320", "normal.steps=2", "cell.steps=2", "threshold=0.1", "cell.box_scale=1.2"]
+
+
+def models(tiny: Path) -> dict[str, str]:
+    return {name: str(tiny / name) for name in ("foundation", "normal", "cell", "detector")}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("made") / "set"
+    pipeline.synthesize(out, count=4, seed=5, settings=SETTINGS, **models(tiny))
+    return out
+
+
+def test_the_data_set_is_sound_and_annotated(made: Path) -> None:
+    assert check(made) == []
+    data = coco.read(made)
+    assert [picture.file_name for picture in data.pictures] == [f"{i:06d}.png" for i in range(4)]
+    assert all((picture.width, picture.height) == (320, 320) for picture in data.pictures)
+    assert data.categories == ("ASC-US", "ASC-H", "LSIL", "HSIL")
+    assert all(1 <= len(picture.cells) <= 8 for picture in data.pictures)
+    assert data.info["synthetic"] is True
+    assert {p.name for p in made.iterdir()} == {
+        "images", "annotations.json", "provenance.jsonl", "preview.png", "README.md", "settings.yaml",
+    }  # fmt: skip
+
+
+def test_every_image_says_that_it_is_synthetic_and_how_it_came_to_be(made: Path) -> None:
+    records = [json.loads(line) for line in (made / "provenance.jsonl").open()]
+    for record in records:
+        image = Image.open(made / "images" / record["file_name"])
+        assert json.loads(image.text["cytosynth"]) == record
+        assert "Not for diagnosis" in image.text["Description"]
+        xmp = image.text["XML:com.adobe.xmp"]
+        assert (
+            "<Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia<"
+            in xmp
+        )
+        assert record["origin"] == "synthetic"
+        assert set(record["models"]) == {"normal", "cell", "detector"}
+    card = (made / "README.md").read_text()
+    assert "Synthetic cervical cytology" in card
+    assert "Not for diagnosis" in card
+    assert str(made.parent) not in "".join(
+        p.read_text() for p in made.iterdir() if p.suffix in (".md", ".json", ".yaml")
+    )
+
+
+def test_an_image_made_alone_equals_that_of_a_run(made: Path, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "one"
+    pipeline.synthesize(out, count=1, seed=5, settings=SETTINGS, **models(tiny))
+    name = "images/000000.png"
+    assert (out / name).read_bytes() == (made / name).read_bytes()
+    for index in (1, 2, 3):
+        alone = tmp_path / f"only_{index}"
+        shutil.copytree(made, alone)
+        (alone / "images" / f"{index:06d}.png").unlink()
+        pipeline.synthesize(alone, count=4, seed=5, settings=SETTINGS, **models(tiny))
+        assert content(alone) == content(made)
+
+
+def test_more_of_the_same_run_keeps_what_is_there(made: Path, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "growing"
+    pipeline.synthesize(out, count=2, seed=5, settings=SETTINGS, **models(tiny))
+    pipeline.synthesize(out, count=4, seed=5, settings=SETTINGS, **models(tiny))
+    assert content(out) == content(made)
+
+
+def test_another_seed_makes_other_images(made: Path, tiny: Path, tmp_path: Path) -> None:
+    pipeline.synthesize(tmp_path / "other", count=1, seed=6, settings=SETTINGS, **models(tiny))
+    name = "images/000000.png"
+    assert (tmp_path / "other" / name).read_bytes() != (made / name).read_bytes()
+
+
+def test_killed_at_any_moment_the_same_command_ends_at_the_same_bytes(made: Path, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    flags = [flag for setting in SETTINGS for flag in ("--set", setting)]
+    paths = [flag for name, path in models(tiny).items() for flag in (f"--{name}", path)]
+    command = [sys.executable, "-m", "cytosynth", "synthesize", str(out), "--count", "4", "--seed", "5", *flags, *paths]
+    rng = np.random.default_rng(0)
+    for kill in range(3):
+        victim = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while len(list(out.glob("images/*.png"))) <= kill and victim.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(float(rng.uniform(0, 0.3)))
+        victim.kill()
+        victim.wait()
+    subprocess.run(command, check=True, capture_output=True)
+    left = content(out)
+    left.pop(".lock", None)
+    assert left == content(made)
+
+
+def test_a_record_cut_short_by_a_kill_is_made_again(made: Path, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut"
+    shutil.copytree(made, out)
+    text = (out / "provenance.jsonl").read_text()
+    (out / "provenance.jsonl").write_text(text[: len(text) - 40])
+    (out / "images" / ".000003.png.123.part").write_bytes(b"half")
+    pipeline.synthesize(out, count=4, seed=5, settings=SETTINGS, **models(tiny))
+    assert content(out) == content(made)
+
+
+def test_a_folder_begun_otherwise_or_in_use_is_refused(made: Path, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="begun with other settings"):
+        pipeline.synthesize(made, count=4, seed=9, settings=SETTINGS, **models(tiny))
+    (tmp_path / "foreign/images").mkdir(parents=True)
+    with pytest.raises(UsageError, match="holds something else"):
+        pipeline.synthesize(tmp_path / "foreign", count=1, settings=SETTINGS, **models(tiny))
+    busy = tmp_path / "busy"
+    busy.mkdir()
+    with (busy / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another run is writing there"):
+            pipeline.synthesize(busy, count=1, settings=SETTINGS, **models(tiny))
+
+
+def test_own_images_are_edited_with_licence_and_background_kept(tiny: Path, tmp_path: Path) -> None:
+    write_fields(tmp_path / "real")
+    chosen = {name: path for name, path in models(tiny).items() if name != "normal"}
+    out = tmp_path / "r2s"
+    pipeline.edit(tmp_path / "real", out, seed=1, label="Negative", settings=SETTINGS, **chosen)
+    assert check(out) == []
+    data = coco.read(out)
+    assert [p.file_name for p in data.pictures] == ["field_0.png", "field_3.png"]
+    assert data.licences[0]["name"] == "CC BY 4.0"
+    assert data.pictures[1].extra["source"] == "doi:10.1/3"
+    assert data.pictures[1].extra["license"] == 1
+    for line in (out / "provenance.jsonl").open():
+        record = json.loads(line)
+        assert record["origin"] == "real-to-synthetic"
+        assert record["original"] == record["file_name"]
+        before = np.asarray(Image.open(tmp_path / "real/images" / record["original"]))
+        after = np.asarray(Image.open(out / "images" / record["file_name"]))
+        changed = (before != after).any(axis=2)
+        for cell in record["cells"]:
+            x0, y0, x1, y1 = map(int, cell["edited_xyxy"])
+            assert changed[y0:y1, x0:x1].any()
+            changed[y0:y1, x0:x1] = False
+        assert not changed.any(), "pixels outside the edited regions are bit-identical"
+
+
+def test_one_bad_image_stops_nothing_unless_strict(tiny: Path, tmp_path: Path) -> None:
+    write_fields(tmp_path / "real")
+    folder = tmp_path / "real/images"
+    (folder / "aa.png").write_bytes(b"broken")
+    Image.new("RGB", (100, 100)).save(folder / "small.png")
+    chosen = {name: path for name, path in models(tiny).items() if name != "normal"}
+    data = pipeline.edit(folder, tmp_path / "out", settings=SETTINGS, **chosen)
+    assert len(data.pictures) == 6
+    card = (tmp_path / "out/README.md").read_text()
+    assert "aa.png: not a readable image" in card
+    assert "100x100 is smaller than a patch" in card
+    with pytest.raises(UserError, match=r"aa\.png"):
+        pipeline.edit(folder, tmp_path / "strict", settings=SETTINGS, strict=True, **chosen)
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("mix={CIN1: 1}", "no category 'CIN1'"),
+        ("mix={HSIL: -1, LSIL: 2}", "must not be negative"),
+        ("fewest=9", "at least 9 cells but at most 8"),
+        ("cell.steps=0", "cell.steps"),
+        ("normal.size=1000", "multiple of 64"),
+    ],
+)
+def test_settings_that_cannot_be(setting: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        pipeline.synthesize(tmp_path / "x", count=1, settings=[setting])
+    assert not (tmp_path / "x").exists()
