@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_COUNT ?= 4
 
-.PHONY: setup demo test lint types clean
+.PHONY: setup demo test lint types bundle clean
 
 setup: $(READY)
 
@@ -30,6 +30,15 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+# Put the weights of the run folders under RUNS (see docs/bundled_models.md) into the package.
+BUNDLED := src/cytosynth/bundled
+bundle:
+	mkdir -p $(BUNDLED)
+	for name in foundation normal cell detector; do \
+	    find $(BUNDLED)/$$name -type f ! -name README.md -delete 2>/dev/null; mkdir -p $(BUNDLED)/$$name; done
+	for pair in foundation:foundation/denoiser normal:normal cell:cell detector:detector; do \
+	    (cd $(RUNS)/$${pair#*:}/weights && find . -type f ! -name README.md -print0 | xargs -0 cp --parents -t $(CURDIR)/$(BUNDLED)/$${pair%%:*}); done
 
 clean:
 	rm -rf demo dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,8 +1,6 @@
 """Splits by image or slide, never by cell: `split.json` where a data set has one, else by hash of its group."""
 
 import hashlib
-import re
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..errors import UserError
@@ -49,25 +47,6 @@ def assigned(group_name: str, fractions: dict[str, float] = FRACTIONS) -> str:
             return name
         position -= fraction
     return name
-
-
-def assign(pictures: Iterable[Picture], of: Callable[[Picture], str] = group) -> dict[str, list[str]]:
-    """Return a split of `pictures` as `split.json` holds it, whole groups only."""
-    result: dict[str, list[str]] = {name: [] for name in FRACTIONS}
-    for picture in pictures:
-        result[assigned(of(picture))].append(picture.file_name)
-    return result
-
-
-def slide_from_name(pattern: str) -> Callable[[Picture], str]:
-    """Return a function that takes a picture's slide from its file name: the first group of `pattern`."""
-    compiled = re.compile(pattern)
-
-    def of(picture: Picture) -> str:
-        match = compiled.search(picture.file_name)
-        return match.group(1) if match else picture.file_name
-
-    return of
 
 
 def _disjoint(parts: dict[str, set[str]], file: Path) -> None:

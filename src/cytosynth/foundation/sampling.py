@@ -1,6 +1,5 @@
 """The one sampling loop: classifier-free guidance over any diffusers scheduler."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,15 +26,13 @@ def sample(
     guidance_rescale: float = 0.0,
     extra_channels: Tensor | None = None,
     grounding: dict[str, Tensor] | None = None,
-    start: int = 0,
-    on_step: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Return clean latents, denoised from `latents` with classifier-free guidance.
 
     Args:
         unet: the denoiser.
         scheduler: any diffusers scheduler.
-        latents: (n, 4, h, w), noise of unit variance at start 0, z_t of that timestep otherwise.
+        latents: (n, 4, h, w) noise of unit variance, or z_T of the sampler's first timestep.
         prompt: (n, length, channels) text embeddings.
         negative: the same of the empty prompt.
         steps: sampler steps.
@@ -44,18 +41,13 @@ def sample(
         extra_channels: (n, 5, h, w) mask and masked latents of the nine-channel U-Net.
         grounding: GLIGEN's `boxes` (n, k, 4), `positive_embeddings` (n, k, channels), `masks` (n, k);
             the unguided half gets the same boxes with masks 0.
-        start: steps to leave out at the noisy end.
-        on_step: called with each step's index.
     """
     guided = guidance_scale != 1.0
     embeddings = torch.cat([negative, prompt]) if guided else prompt
     scheduler.set_timesteps(steps, device=latents.device)
-    if start == 0:
-        latents = latents * scheduler.init_noise_sigma
+    latents = latents * scheduler.init_noise_sigma
     kwargs = _grounding(grounding, guided)
-    for index, timestep in enumerate(scheduler.timesteps):
-        if index < start:
-            continue
+    for timestep in scheduler.timesteps:
         model_input = scheduler.scale_model_input(latents, timestep)
         if extra_channels is not None:
             model_input = torch.cat([model_input, extra_channels], dim=1)
@@ -67,8 +59,6 @@ def sample(
             output = free + guidance_scale * (conditional - free)
             output = rescale(output, conditional, guidance_rescale)
         latents = scheduler.step(output, timestep, latents).prev_sample
-        if on_step:
-            on_step(index)
     return latents
 
 

@@ -52,8 +52,7 @@ SCHEDULER: dict[str, Any] = {
     "clip_sample": False,
     "prediction_type": "epsilon",
     "steps_offset": 1,
+    "set_alpha_to_one": False,
 }
 TOKENIZER = "openai/clip-vit-large-patch14"
 """The repository of the tokenizer, which a single-file checkpoint does not carry."""
-EXTERNAL_KEYS = frozenset({"text_model.embeddings.position_ids"})
-"""Buffers that old checkpoints carry and today's classes compute."""

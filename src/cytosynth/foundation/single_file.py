@@ -52,7 +52,7 @@ def read_single_file(
         vae=autoencoder.to(dtype),
         text_encoder=encoder.to(dtype),
         tokenizer=_tokenizer(path.parent / "tokenizer"),
-        scheduler=DDPMScheduler(**sd15.SCHEDULER),
+        scheduler=DDPMScheduler.from_config(sd15.SCHEDULER),
         name=path.name,
     )
 

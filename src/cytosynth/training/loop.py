@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 from diffusers.training_utils import EMAModel
 
 from ..data import atomic
+from . import card
 from . import checkpoint as checkpoints
 from .progress import console, meter
 from .recipe import Recipe, pin
@@ -68,12 +69,15 @@ def train(
     if main:
         run.mkdir(parents=True, exist_ok=True)
         pin(recipe, run / "recipe.yaml")
+        atomic.write_text(run / "README.md", card.run_card(title))
     torch.manual_seed(recipe.seed)
     task = build().train()
     parameters = [parameter for _, parameter in task.trained()]
     optimizer = _optimizer(recipe, parameters)
     ema = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=True, power=0.75) if recipe.ema_decay else None
     model, optimizer = accelerator.prepare(task, optimizer)
+    if ema:
+        ema.to(accelerator.device)
     task = accelerator.unwrap_model(model)
 
     step, sums = 0, {}
@@ -104,7 +108,7 @@ def train(
 
     saved = step
     with _stoppable() as stop, meter(title, recipe.max_steps, step) as bar:
-        while step < recipe.max_steps and not stop.requested and time.monotonic() < deadline:
+        while step < recipe.max_steps and not _agreed(accelerator, stop.requested or time.monotonic() >= deadline):
             started = time.monotonic()
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * lr_factor(recipe, step)
@@ -142,6 +146,7 @@ def train(
     if main:
         with _averaged(ema, parameters), evaluating(task), atomic.folder(weights) as part:
             task.export(part)
+            atomic.write_text(part / "README.md", card.weights_card(title, step, recipe))
     accelerator.wait_for_everyone()
     return Outcome(step, step >= recipe.max_steps, weights)
 
@@ -154,6 +159,14 @@ def lr_factor(recipe: Recipe, step: int) -> float:
         return 1.0
     done = (step - recipe.warmup_steps) / max(recipe.max_steps - recipe.warmup_steps, 1)
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _agreed(accelerator: Accelerator, stop: bool) -> bool:
+    """Return whether any process wants to stop, so that all stop at the same step."""
+    if accelerator.num_processes == 1:
+        return stop
+    votes = accelerator.gather(torch.tensor([float(stop)], device=accelerator.device))
+    return bool(votes.max() > 0)
 
 
 @contextmanager

@@ -1,0 +1,39 @@
+"""What a run folder and the weights in it say of themselves."""
+
+from ..provenance import NOTICE
+from .recipe import Recipe, dump
+
+RUN = """# A training run: {title}
+
+| | |
+|---|---|
+| `recipe.yaml` | every setting |
+| `stats.jsonl` | losses, means over the steps since the line before |
+| `timing.jsonl` | seconds of a step |
+| `previews/` | what the weights can do, by step |
+| `checkpoints/` | whole states to continue from, verified by hash when read |
+| `weights/` | the trained weights as their ecosystem loads them |
+
+The command that began this run, given again, continues it. Steps, and how often it logs, saves and previews,
+may change; other settings may not.
+"""
+
+WEIGHTS = """# {title}
+
+Weights after {step} steps of this recipe:
+
+```yaml
+{recipe}```
+
+Licences of the data sets named there apply. Images made with these weights are synthetic. {notice}
+"""
+
+
+def run_card(title: str) -> str:
+    """Return the README of a run folder."""
+    return RUN.format(title=title)
+
+
+def weights_card(title: str, step: int, recipe: Recipe) -> str:
+    """Return the model card of weights reached after `step` steps of `recipe`."""
+    return WEIGHTS.format(title=title, step=step, recipe=dump(recipe), notice=NOTICE)

@@ -1,0 +1,96 @@
+"""The bundled models: there, small, marked, and good enough that the pipeline does what it says."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cytosynth import pipeline
+from cytosynth.adapters import lora
+from cytosynth.bethesda import NILM
+from cytosynth.data import coco
+from cytosynth.data.check import check
+from cytosynth.detect import model as detectors
+from cytosynth.foundation.load import bundled, load
+from cytosynth.normal.generate import GenerateSettings, NormalImageGenerator
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def test_all_weights_are_safetensors_of_at_most_60_mb_with_their_licence() -> None:
+    root = bundled("foundation").parent
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 60_000_000
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".txt"}
+    for name in ("foundation", "normal", "cell", "detector"):
+        card = (root / name / "README.md").read_text()
+        assert "CC BY 4.0" in card
+        assert "CRIC" in card
+        assert "Not for diagnosis" in card
+
+
+def test_a_normal_field_is_neither_blank_nor_noise_and_depends_on_seed_and_index_alone() -> None:
+    generator = NormalImageGenerator()
+    settings = GenerateSettings(size=256, steps=10)
+    first, again = generator.field(1, 7, settings), generator.field(1, 7, settings)
+    other = generator.field(1, 8, settings)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    for pixels in (first, other):
+        grey = pixels.mean(axis=2)
+        assert grey.std() > 5, "not blank"
+        assert np.abs(np.diff(grey, axis=1)).mean() < 0.5 * grey.std(), "neighbours resemble each other"
+
+
+def test_the_lora_changes_what_the_foundation_draws() -> None:
+    with_lora, without = NormalImageGenerator(), NormalImageGenerator(adapter=None)
+    settings = GenerateSettings(size=128, steps=4)
+    assert not np.array_equal(with_lora.field(0, 0, settings), without.field(0, 0, settings))
+    assert (bundled("normal") / lora.WEIGHTS).exists()
+
+
+def test_the_pipeline_on_bundled_models_places_cells_at_full_size(tmp_path: Path) -> None:
+    data = pipeline.synthesize(tmp_path / "set", count=1, settings=["normal.steps=8", "cell.steps=4"])
+    assert check(tmp_path / "set") == []
+    assert Image.open(data.path(data.pictures[0])).size == (1024, 1024)
+    assert data.pictures[0].cells, "cells were found and edited"
+    record = json.loads((tmp_path / "set/provenance.jsonl").read_text())
+    assert set(record["models"]) == {"cell", "detector", "normal"}
+
+
+def test_the_detector_finds_nilm_cells_on_images_it_never_saw() -> None:
+    root = SHARED / "cric"
+    if not root.is_dir():
+        pytest.skip(f"needs the CRIC images in {SHARED.name}/cric beside the checkout")
+    from cytosynth.data import sources
+    from cytosynth.detect.train import measure
+    from cytosynth.training.recipe import Source
+
+    samples = sources.load([Source(root="cric", scale=0.5, split="val")], SHARED)
+    scores = measure(detectors.load(bundled("detector")), samples)
+    assert scores.map_50 > 0.3
+    assert scores.per_category.keys() == {NILM}
+
+
+def test_the_autoencoder_keeps_images_it_never_saw() -> None:
+    root = SHARED / "cric"
+    if not root.is_dir():
+        pytest.skip(f"needs the CRIC images in {SHARED.name}/cric beside the checkout")
+    from cytosynth.data import sources
+    from cytosynth.foundation.reconstruction import measure
+    from cytosynth.training.recipe import Source
+
+    samples = sources.load([Source(root="cric", scale=0.5, split="val")], SHARED)[:6]
+    assert measure(load("bundled").freeze().vae, samples).summary()["mean"] > 25
+
+
+def test_own_normal_images_are_edited(tmp_path: Path) -> None:
+    root = SHARED / "cric"
+    if not root.is_dir():
+        pytest.skip(f"needs the CRIC images in {SHARED.name}/cric beside the checkout")
+    data = pipeline.edit(root, tmp_path / "r2s", scale=0.5, label="Negative", limit=2, settings=["cell.steps=4"])
+    assert check(tmp_path / "r2s") == []
+    assert all(picture.cells for picture in data.pictures)
+    assert coco.read(tmp_path / "r2s").licences[0]["name"] == "CC BY 4.0"
