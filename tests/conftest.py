@@ -18,6 +18,7 @@ from cytosynth.detect import model as detectors
 from cytosynth.field import Cell, DataSet, Picture
 from cytosynth.foundation import autoencoder, denoiser
 from cytosynth.foundation.load import load, save, save_part
+from cytosynth.foundation.recipe import AutoencoderRecipe, DenoiserRecipe
 
 CATEGORIES = ("NILM", "ASC-US", "ASC-H", "LSIL", "HSIL")
 LICENCE = {"id": 1, "name": "CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"}
@@ -75,9 +76,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny models: `foundation`, `normal` (LoRA), `cell`, `detector`, all untrained but not zero."""
     root = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    vae = autoencoder.build(autoencoder.AutoencoderRecipe(data=[], **AUTOENCODER))
+    vae = autoencoder.build(AutoencoderRecipe(data=[], **AUTOENCODER))
     vae.register_to_config(scaling_factor=1.0)
-    save(denoiser.build(denoiser.DenoiserRecipe(data=[], **DENOISER), vae), root / "foundation", torch.float32)
+    save(denoiser.build(DenoiserRecipe(data=[], **DENOISER), vae), root / "foundation", torch.float32)
     model = load(str(root / "foundation"))
     lora.add(model.unet, 4)
     disturb(model.unet, "lora_B")

@@ -14,7 +14,9 @@ from cytosynth.data import coco
 from cytosynth.data.check import check
 from cytosynth.detect import model as detectors
 from cytosynth.foundation.load import bundled, load
-from cytosynth.normal.generate import GenerateSettings, NormalImageGenerator
+from cytosynth.normal.generate import NormalImageGenerator
+from cytosynth.settings import GenerateSettings, PipelineSettings
+from cytosynth.training.recipe import override
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -52,7 +54,9 @@ def test_the_lora_changes_what_the_foundation_draws() -> None:
 
 
 def test_the_pipeline_on_bundled_models_places_cells_at_full_size(tmp_path: Path) -> None:
-    data = pipeline.synthesize(tmp_path / "set", count=1, settings=["normal.steps=8", "cell.steps=4"])
+    data = pipeline.synthesize(
+        tmp_path / "set", count=1, settings=override(PipelineSettings(), ["normal.steps=8", "cell.steps=4"])
+    )
     assert check(tmp_path / "set") == []
     assert Image.open(data.path(data.pictures[0])).size == (1024, 1024)
     assert data.pictures[0].cells, "cells were found and edited"
@@ -90,7 +94,8 @@ def test_own_normal_images_are_edited(tmp_path: Path) -> None:
     root = SHARED / "cric"
     if not root.is_dir():
         pytest.skip(f"needs the CRIC images in {SHARED.name}/cric beside the checkout")
-    data = pipeline.edit(root, tmp_path / "r2s", scale=0.5, label="Negative", limit=2, settings=["cell.steps=4"])
+    settings = override(PipelineSettings(scale=0.5), ["cell.steps=4"])
+    data = pipeline.edit(root, tmp_path / "r2s", label="Negative", limit=2, settings=settings)
     assert check(tmp_path / "r2s") == []
     assert all(picture.cells for picture in data.pictures)
     assert coco.read(tmp_path / "r2s").licences[0]["name"] == "CC BY 4.0"

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from conftest import drawn
 from cytosynth.cell import patch, synthesizer
 from cytosynth.cell.choose import choose, overlap
-from cytosynth.cell.edit import CellEditor, EditSettings, PlannedEdit
+from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.data import augment
 from cytosynth.errors import UserError
 from cytosynth.field import Cell
+from cytosynth.settings import EditSettings
 
 FAST = EditSettings(steps=2, batch=2)
 

@@ -19,6 +19,7 @@ from cytosynth.cell import synthesizer
 from cytosynth.errors import EnvironmentProblem, UserError
 from cytosynth.foundation import autoencoder, sampling, sd15
 from cytosynth.foundation.load import load
+from cytosynth.foundation.recipe import AutoencoderRecipe
 from cytosynth.foundation.single_file import read_single_file
 
 
@@ -127,7 +128,7 @@ def test_saved_lora_loads_into_diffusers_and_draws_the_same(tiny: Path) -> None:
 
 def test_latents_are_standardised_without_changing_what_they_decode_to() -> None:
     torch.manual_seed(1)
-    vae = autoencoder.build(autoencoder.AutoencoderRecipe(data=[], **AUTOENCODER)).eval()
+    vae = autoencoder.build(AutoencoderRecipe(data=[], **AUTOENCODER)).eval()
     disturb(vae, "conv2.weight")
     pixels = torch.rand(1, 3, 64, 64) * 2 - 1
     with torch.no_grad():

@@ -17,8 +17,14 @@ from cytosynth import pipeline
 from cytosynth.data import coco
 from cytosynth.data.check import check
 from cytosynth.errors import UsageError, UserError
+from cytosynth.settings import PipelineSettings
+from cytosynth.training.recipe import override
 
 SETTINGS = ["normal.size=320", "normal.steps=2", "cell.steps=2", "threshold=0.1", "cell.box_scale=1.2"]
+
+
+def chosen(seed: int) -> PipelineSettings:
+    return override(PipelineSettings(seed=seed), SETTINGS)
 
 
 def models(tiny: Path) -> dict[str, str]:
@@ -32,7 +38,7 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("made") / "set"
-    pipeline.synthesize(out, count=4, seed=5, settings=SETTINGS, **models(tiny))
+    pipeline.synthesize(out, count=4, settings=chosen(5), **models(tiny))
     return out
 
 
@@ -72,26 +78,26 @@ def test_every_image_says_that_it_is_synthetic_and_how_it_came_to_be(made: Path)
 
 def test_an_image_made_alone_equals_that_of_a_run(made: Path, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "one"
-    pipeline.synthesize(out, count=1, seed=5, settings=SETTINGS, **models(tiny))
+    pipeline.synthesize(out, count=1, settings=chosen(5), **models(tiny))
     name = "images/000000.png"
     assert (out / name).read_bytes() == (made / name).read_bytes()
     for index in (1, 2, 3):
         alone = tmp_path / f"only_{index}"
         shutil.copytree(made, alone)
         (alone / "images" / f"{index:06d}.png").unlink()
-        pipeline.synthesize(alone, count=4, seed=5, settings=SETTINGS, **models(tiny))
+        pipeline.synthesize(alone, count=4, settings=chosen(5), **models(tiny))
         assert content(alone) == content(made)
 
 
 def test_more_of_the_same_run_keeps_what_is_there(made: Path, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "growing"
-    pipeline.synthesize(out, count=2, seed=5, settings=SETTINGS, **models(tiny))
-    pipeline.synthesize(out, count=4, seed=5, settings=SETTINGS, **models(tiny))
+    pipeline.synthesize(out, count=2, settings=chosen(5), **models(tiny))
+    pipeline.synthesize(out, count=4, settings=chosen(5), **models(tiny))
     assert content(out) == content(made)
 
 
 def test_another_seed_makes_other_images(made: Path, tiny: Path, tmp_path: Path) -> None:
-    pipeline.synthesize(tmp_path / "other", count=1, seed=6, settings=SETTINGS, **models(tiny))
+    pipeline.synthesize(tmp_path / "other", count=1, settings=chosen(6), **models(tiny))
     name = "images/000000.png"
     assert (tmp_path / "other" / name).read_bytes() != (made / name).read_bytes()
 
@@ -122,29 +128,29 @@ def test_a_record_cut_short_by_a_kill_is_made_again(made: Path, tiny: Path, tmp_
     text = (out / "provenance.jsonl").read_text()
     (out / "provenance.jsonl").write_text(text[: len(text) - 40])
     (out / "images" / ".000003.png.123.part").write_bytes(b"half")
-    pipeline.synthesize(out, count=4, seed=5, settings=SETTINGS, **models(tiny))
+    pipeline.synthesize(out, count=4, settings=chosen(5), **models(tiny))
     assert content(out) == content(made)
 
 
 def test_a_folder_begun_otherwise_or_in_use_is_refused(made: Path, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="begun with other settings"):
-        pipeline.synthesize(made, count=4, seed=9, settings=SETTINGS, **models(tiny))
+        pipeline.synthesize(made, count=4, settings=chosen(9), **models(tiny))
     (tmp_path / "foreign/images").mkdir(parents=True)
     with pytest.raises(UsageError, match="holds something else"):
-        pipeline.synthesize(tmp_path / "foreign", count=1, settings=SETTINGS, **models(tiny))
+        pipeline.synthesize(tmp_path / "foreign", count=1, settings=chosen(0), **models(tiny))
     busy = tmp_path / "busy"
     busy.mkdir()
     with (busy / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another run is writing there"):
-            pipeline.synthesize(busy, count=1, settings=SETTINGS, **models(tiny))
+            pipeline.synthesize(busy, count=1, settings=chosen(0), **models(tiny))
 
 
 def test_own_images_are_edited_with_licence_and_background_kept(tiny: Path, tmp_path: Path) -> None:
     write_fields(tmp_path / "real")
-    chosen = {name: path for name, path in models(tiny).items() if name != "normal"}
+    given = {name: path for name, path in models(tiny).items() if name != "normal"}
     out = tmp_path / "r2s"
-    pipeline.edit(tmp_path / "real", out, seed=1, label="Negative", settings=SETTINGS, **chosen)
+    pipeline.edit(tmp_path / "real", out, label="Negative", settings=chosen(1), **given)
     assert check(out) == []
     data = coco.read(out)
     assert [p.file_name for p in data.pictures] == ["field_0.png", "field_3.png"]
@@ -170,14 +176,14 @@ def test_one_bad_image_stops_nothing_unless_strict(tiny: Path, tmp_path: Path) -
     folder = tmp_path / "real/images"
     (folder / "aa.png").write_bytes(b"broken")
     Image.new("RGB", (100, 100)).save(folder / "small.png")
-    chosen = {name: path for name, path in models(tiny).items() if name != "normal"}
-    data = pipeline.edit(folder, tmp_path / "out", settings=SETTINGS, **chosen)
+    given = {name: path for name, path in models(tiny).items() if name != "normal"}
+    data = pipeline.edit(folder, tmp_path / "out", settings=chosen(0), **given)
     assert len(data.pictures) == 6
     card = (tmp_path / "out/README.md").read_text()
     assert "aa.png: not a readable image" in card
     assert "100x100 is smaller than a patch" in card
     with pytest.raises(UserError, match=r"aa\.png"):
-        pipeline.edit(folder, tmp_path / "strict", settings=SETTINGS, strict=True, **chosen)
+        pipeline.edit(folder, tmp_path / "strict", settings=chosen(0), strict=True, **given)
 
 
 @pytest.mark.parametrize(
@@ -192,5 +198,5 @@ def test_one_bad_image_stops_nothing_unless_strict(tiny: Path, tmp_path: Path) -
 )
 def test_settings_that_cannot_be(setting: str, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=complaint):
-        pipeline.synthesize(tmp_path / "x", count=1, settings=[setting])
+        pipeline.synthesize(tmp_path / "x", count=1, settings=override(PipelineSettings(), [setting]))
     assert not (tmp_path / "x").exists()

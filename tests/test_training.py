@@ -14,13 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import AUTOENCODER, DENOISER
-from cytosynth.cell.train import CellRecipe, train_cell
-from cytosynth.detect.train import DetectorRecipe, train_detector
+from cytosynth.cell.recipe import CellRecipe
+from cytosynth.cell.train import train_cell
+from cytosynth.detect.recipe import DetectorRecipe
+from cytosynth.detect.train import train_detector
 from cytosynth.errors import UsageError
-from cytosynth.foundation.autoencoder import AutoencoderRecipe
-from cytosynth.foundation.denoiser import DenoiserRecipe
+from cytosynth.foundation.recipe import AutoencoderRecipe, DenoiserRecipe
 from cytosynth.foundation.train import train_autoencoder, train_denoiser
-from cytosynth.normal.train import NormalRecipe, train_normal
+from cytosynth.normal.recipe import NormalRecipe
+from cytosynth.normal.train import train_normal
 from cytosynth.training import checkpoint, recipe
 from cytosynth.training.loop import Outcome, lr_factor
 from cytosynth.training.recipe import Recipe, Source
@@ -154,8 +156,8 @@ def test_settings_by_key_and_value() -> None:
 
 
 def test_the_papers_recipes() -> None:
-    from cytosynth.cell import train as cell
-    from cytosynth.normal import train as normal
+    from cytosynth.cell import recipe as cell
+    from cytosynth.normal import recipe as normal
 
     n, c = normal.PAPER, cell.PAPER
     assert (n.rank, n.max_steps, n.batch_size, n.learning_rate, n.optimizer, n.window) == (

@@ -1,6 +1,5 @@
 """What `synthesize` and `edit` do: load the models by name and run the pipeline on their jobs."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,53 +8,51 @@ from .data import coco, images
 from .detect import model as detectors
 from .errors import UserError
 from .field import DataSet
-from .foundation.load import BUNDLED, bundled
+from .foundation.load import bundled
+from .foundation.recipe import BUNDLED
 from .normal.generate import NormalImageGenerator
-from .synthesize import Pipeline, PipelineSettings, check, fields, own_images, run
-from .training.recipe import override
+from .settings import PipelineSettings, check
+from .synthesize import Pipeline, fields, own_images, run
+
+DEFAULT = PipelineSettings()
 
 
 def synthesize(
     out: Path,
     *,
     count: int,
-    seed: int = 0,
+    settings: PipelineSettings = DEFAULT,
     foundation: str = BUNDLED,
     normal: str = BUNDLED,
     cell: str = BUNDLED,
     detector: str = BUNDLED,
     device: str = "cpu",
-    settings: Sequence[str] = (),
 ) -> DataSet:
     """Make `count` wholly synthetic annotated images into `out`; see the verb `synthesize`."""
-    chosen = override(PipelineSettings(seed=seed), settings)
-    check(chosen)
+    check(settings)
     generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device)
     pipeline = _pipeline(foundation, cell, detector, device, generator, normal)
-    return run(pipeline, list(fields(generator, count, chosen)), chosen, out)
+    return run(pipeline, list(fields(generator, count, settings)), settings, out)
 
 
 def edit(
     source: Path,
     out: Path,
     *,
-    seed: int = 0,
+    settings: PipelineSettings = DEFAULT,
     foundation: str = BUNDLED,
     cell: str = BUNDLED,
     detector: str = BUNDLED,
     device: str = "cpu",
-    scale: float = 1.0,
     label: str | None = None,
     limit: int | None = None,
     strict: bool = False,
-    settings: Sequence[str] = (),
 ) -> DataSet:
     """Edit cells of the images of `source` into abnormal ones, into `out`; see the verb `edit`."""
-    chosen = override(PipelineSettings(seed=seed, scale=scale), settings)
-    check(chosen)
+    check(settings)
     pictures, licences = _pictures(source, label)
     pipeline = _pipeline(foundation, cell, detector, device, None, "")
-    return run(pipeline, list(own_images(pictures[:limit], chosen)), chosen, out, licences=licences, strict=strict)
+    return run(pipeline, list(own_images(pictures[:limit], settings)), settings, out, licences=licences, strict=strict)
 
 
 def _pictures(source: Path, label: str | None) -> tuple[list[tuple[Path, dict[str, Any]]], tuple[dict[str, Any], ...]]:

@@ -15,20 +15,21 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from . import __version__
 from .bethesda import ABNORMAL
 from .cell.choose import choose
-from .cell.edit import CellEditor, EditSettings
+from .cell.edit import CellEditor
 from .data import atomic, card, coco, images, lock
 from .data.images import Pixels
 from .data.preview import grid, save_png, with_boxes
 from .detect.model import Detector
 from .errors import UsageError, UserError
 from .field import Cell, DataSet, Picture
-from .normal.generate import GenerateSettings, NormalImageGenerator
+from .normal.generate import NormalImageGenerator
 from .provenance import png
+from .settings import PipelineSettings, check
 from .training.progress import console, meter
 from .training.recipe import dump, validated
 
@@ -36,20 +37,6 @@ RECORDS = "provenance.jsonl"
 SETTINGS = "settings.yaml"
 SHOWN = 12
 """Images on the contact sheet."""
-
-
-class PipelineSettings(BaseModel):
-    """What a run is asked for, but its number of images; the defaults are the paper's (Section IV)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    normal: GenerateSettings = GenerateSettings()
-    cell: EditSettings = EditSettings()
-    threshold: float = Field(default=0.5, ge=0, le=1, description="least score of a detected NILM cell")
-    fewest: int = Field(default=1, ge=0, description="least number of cells to edit in an image")
-    most: int = Field(default=8, ge=1, description="greatest number of cells to edit in an image")
-    mix: dict[str, float] = Field(default=dict.fromkeys(ABNORMAL, 1.0), description="weight of each category")
-    scale: float = Field(default=1.0, gt=0, le=8, description="factor on the user's images before editing")
 
 
 @dataclass(frozen=True)
@@ -165,17 +152,6 @@ def run(
                 bar.advance(f"{len(cells)} cells")
         records = [record for _, record in sorted(done.items())]
         return _finish(out, records, settings, pipeline, list(licences), problems)
-
-
-def check(settings: PipelineSettings) -> None:
-    """Raise UsageError for settings that contradict each other."""
-    if settings.fewest > settings.most:
-        raise UsageError(f"at least {settings.fewest} cells but at most {settings.most}")
-    if not settings.mix or min(settings.mix.values()) < 0 or sum(settings.mix.values()) <= 0:
-        raise UsageError(f"mix {settings.mix}: weights must not be negative, and one must be above 0")
-    unknown = sorted(set(settings.mix) - set(ABNORMAL))
-    if unknown:
-        raise UsageError(f"mix: no category {unknown[0]!r}; there are {', '.join(ABNORMAL)}")
 
 
 def _pin(out: Path, settings: PipelineSettings, models: dict[str, str]) -> None:

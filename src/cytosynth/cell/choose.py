@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..field import Box, Cell
+from ..settings import EditSettings
 from . import patch
-from .edit import EditSettings, PlannedEdit
+from .edit import PlannedEdit
 
 
 def choose(

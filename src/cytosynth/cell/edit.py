@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
-from pydantic import BaseModel, ConfigDict, Field
 
 from ..bethesda import abnormal_prompt
 from ..data.images import Pixels
@@ -15,21 +14,11 @@ from ..errors import UserError
 from ..field import Box
 from ..foundation import sampling
 from ..foundation.latents import weights_digest
-from ..foundation.load import BUNDLED, bundled, load
+from ..foundation.load import bundled, load
 from ..foundation.model import Foundation
+from ..foundation.recipe import BUNDLED
+from ..settings import EditSettings
 from . import patch, synthesizer
-
-
-class EditSettings(BaseModel):
-    """Settings of stage 2; steps and guidance are the paper's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    steps: int = Field(default=25, ge=1, le=1000)
-    guidance_scale: float = Field(default=5.0, ge=1)
-    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
-    box_scale: float = Field(default=1.8, ge=0.5, le=8, description="edited region over the detected box")
-    feather: int = Field(default=8, ge=0, le=64, description="blend inside the region's edge, pixels")
-    batch: int = Field(default=4, ge=1, description="cells denoised at a time")
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from ..bethesda import ABNORMAL, abnormal_prompt
+from ..bethesda import abnormal_prompt
 from ..data import augment, sources
 from ..data.images import Pixels
 from ..data.preview import grid, save_png
@@ -19,44 +17,15 @@ from ..errors import UserError
 from ..field import Box, Cell
 from ..foundation import noise
 from ..foundation.latents import cached
-from ..foundation.load import BUNDLED, load, save_part
+from ..foundation.load import load, save_part
 from ..foundation.model import Foundation
-from ..foundation.train import CC_BY
+from ..settings import EditSettings
 from ..training.loop import Outcome, train
-from ..training.recipe import Recipe, Source
+from ..training.recipe import Source
 from ..training.task import Batch, Losses, Task
 from . import patch, synthesizer
-from .edit import CellEditor, EditSettings, PlannedEdit
-
-
-class CellRecipe(Recipe):
-    """Settings of the Abnormal Cell Synthesizer; the defaults are the paper's."""
-
-    kind: Literal["cell"] = "cell"
-    foundation: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    data: list[Source] = [Source(root="abnormal", split="train")]
-    categories: list[str] = list(ABNORMAL)
-    trainable: Literal["gated", "all"] = Field(
-        default="gated", description="the new layers and first convolution, or the whole U-Net"
-    )
-    box_scale: tuple[float, float] = Field(default=(1.0, 1.0), description="range of the factor on annotated boxes")
-    jitter: int = Field(default=0, ge=0, le=96, description="pixels by which the cell may lie off the patch's middle")
-    balance: float = Field(default=0.0, ge=0, le=1, description="0: cells as frequent as they are; 1: classes even")
-    variants: int = Field(default=1, ge=1, le=64, description="encoded crops a cell, each with its own turn and jitter")
-    caption_dropout: float = Field(default=0.1, ge=0, le=1)
-    box_dropout: float = Field(default=0.1, ge=0, le=1)
-    inside_weight: float = Field(default=1.0, ge=1, description="weight of the loss inside the box; equation 1 has 1")
-    min_snr_gamma: float | None = None
-    gradient_checkpointing: bool = False
-
-
-PAPER = CellRecipe(max_steps=50_000, batch_size=4, learning_rate=1e-4, optimizer="adamw", checkpoint_every=1000)
-BUNDLED_RECIPE = CellRecipe(
-    foundation=BUNDLED, data=CC_BY, categories=["NILM", *ABNORMAL], trainable="all", box_scale=(1.4, 2.2), jitter=48,
-    balance=0.7, variants=4, batch_size=12, learning_rate=3e-4, weight_decay=1e-3, warmup_steps=100, max_steps=20_000,
-    ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, checkpoint_every=250, preview_every=250,
-)  # fmt: skip
-PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}
+from .edit import CellEditor, PlannedEdit
+from .recipe import CellRecipe
 
 
 @dataclass(frozen=True)

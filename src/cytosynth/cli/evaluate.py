@@ -47,7 +47,8 @@ def detection(
     from ..data import sources
     from ..detect import model
     from ..detect.train import measure
-    from ..foundation.load import BUNDLED, bundled
+    from ..foundation.load import bundled
+    from ..foundation.recipe import BUNDLED
     from ..training.recipe import Source
 
     samples = sources.load([Source(root=data.name, scale=scale, split=split)], data.parent)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ..settings import PipelineSettings, check
+from ..training.recipe import override
 from . import app
 
 Out = Annotated[Path, typer.Argument(help="Data set folder; the same command again continues it.")]
@@ -31,11 +33,12 @@ def synthesize(
     settings: Settings = None,
 ) -> None:
     """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
+    chosen = _settings(PipelineSettings(seed=seed), settings)
     from .. import pipeline
 
     pipeline.synthesize(
-        out, count=count, seed=seed, foundation=foundation, normal=normal, cell=cell, detector=detector,
-        device=device, settings=settings or [],
+        out, count=count, settings=chosen, foundation=foundation, normal=normal, cell=cell, detector=detector,
+        device=device,
     )  # fmt: skip
 
 
@@ -55,9 +58,16 @@ def edit(
     settings: Settings = None,
 ) -> None:
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
+    chosen = _settings(PipelineSettings(seed=seed, scale=scale), settings)
     from .. import pipeline
 
     pipeline.edit(
-        images, out, seed=seed, foundation=foundation, cell=cell, detector=detector, device=device, scale=scale,
-        label=label, limit=limit, strict=strict, settings=settings or [],
+        images, out, settings=chosen, foundation=foundation, cell=cell, detector=detector, device=device,
+        label=label, limit=limit, strict=strict,
     )  # fmt: skip
+
+
+def _settings(base: PipelineSettings, changes: list[str] | None) -> PipelineSettings:
+    settings = override(base, changes or [])
+    check(settings)
+    return settings

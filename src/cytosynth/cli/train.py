@@ -6,7 +6,12 @@ from typing import Annotated, Literal, TypeVar
 import typer
 from pydantic import BaseModel
 
+from ..cell.recipe import PRESETS as CELL
+from ..detect.recipe import PRESETS as DETECTOR
 from ..errors import UsageError
+from ..foundation import recipe as recipes
+from ..normal.recipe import PRESETS as NORMAL
+from ..training.recipe import override
 from . import app
 
 train_app = typer.Typer(help="Train a model of the pipeline, or continue its training.", no_args_is_help=True)
@@ -42,16 +47,17 @@ def foundation(
     if part == "all" and (settings or max_steps):
         raise UsageError("--set and --max-steps: say with --part which half they are for")
     if part in ("all", "autoencoder"):
-        recipe = _recipe(room.AUTOENCODER, settings, max_steps)
+        recipe = _recipe(recipes.AUTOENCODER, settings, max_steps)
         room.train_autoencoder(recipe, run / "autoencoder", data_root, max_minutes)
     encoded = run / "autoencoder" / "weights"
     if part == "decoder":
-        recipe = _recipe(room.DECODER, settings, max_steps)
+        recipe = _recipe(recipes.DECODER, settings, max_steps)
         room.train_autoencoder(recipe, run / "decoder", data_root, max_minutes, start=encoded)
     if part in ("all", "denoiser"):
         refined = run / "decoder" / "weights"
         vae = refined if refined.is_dir() else encoded
-        room.train_denoiser(_recipe(room.DENOISER, settings, max_steps), vae, run / "denoiser", data_root, max_minutes)
+        denoiser = _recipe(recipes.DENOISER, settings, max_steps)
+        room.train_denoiser(denoiser, vae, run / "denoiser", data_root, max_minutes)
 
 
 @train_app.command()
@@ -64,9 +70,10 @@ def normal(
     max_steps: Steps = None,
 ) -> None:
     """Train stage 1, the Normal Image Generator: a LoRA on a foundation (Section III-B)."""
-    from ..normal import train as room
+    chosen = _recipe(NORMAL[preset], settings, max_steps)
+    from ..normal.train import train_normal
 
-    room.train_normal(_recipe(room.PRESETS[preset], settings, max_steps), run, data_root, max_minutes)
+    train_normal(chosen, run, data_root, max_minutes)
 
 
 @train_app.command()
@@ -79,9 +86,10 @@ def cell(
     max_steps: Steps = None,
 ) -> None:
     """Train stage 2, the Abnormal Cell Synthesizer, on a foundation (Section III-C)."""
-    from ..cell import train as room
+    chosen = _recipe(CELL[preset], settings, max_steps)
+    from ..cell.train import train_cell
 
-    room.train_cell(_recipe(room.PRESETS[preset], settings, max_steps), run, data_root, max_minutes)
+    train_cell(chosen, run, data_root, max_minutes)
 
 
 @train_app.command()
@@ -94,12 +102,11 @@ def detector(
     max_steps: Steps = None,
 ) -> None:
     """Train a cell detector: with the recipes as they are, the pipeline's NILM detector."""
-    from ..detect import train as room
+    chosen = _recipe(DETECTOR[preset], settings, max_steps)
+    from ..detect.train import train_detector
 
-    room.train_detector(_recipe(room.PRESETS[preset], settings, max_steps), run, data_root, max_minutes)
+    train_detector(chosen, run, data_root, max_minutes)
 
 
 def _recipe(preset: R, settings: list[str] | None, max_steps: int | None) -> R:
-    from ..training.recipe import override
-
     return override(preset, [*(settings or []), *([f"max_steps={max_steps}"] if max_steps else [])])

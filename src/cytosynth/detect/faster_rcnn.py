@@ -1,6 +1,6 @@
 """Faster R-CNN with a feature pyramid (the paper's [37]): torchvision's, on ResNet-50 or a small ResNet."""
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 from torchvision.models.detection import FasterRCNN
@@ -10,7 +10,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import MultiScaleRoIAlign
 
-Backbone = Literal["resnet50", "small"]
+from .recipe import Backbone
 
 
 def build(backbone: Backbone, categories: int) -> FasterRCNN:

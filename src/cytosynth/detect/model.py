@@ -19,6 +19,7 @@ from ..field import Cell
 from ..foundation.latents import weights_digest
 from ..training.recipe import validated
 from . import faster_rcnn
+from .recipe import Backbone
 
 WEIGHTS = "model.safetensors"
 
@@ -28,7 +29,7 @@ class DetectorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     architecture: str = "faster-rcnn"
-    backbone: faster_rcnn.Backbone = "resnet50"
+    backbone: Backbone = "resnet50"
     categories: tuple[str, ...]
 
 

@@ -7,7 +7,6 @@ steps the latent is shrunk or turned and must decode to the shrunk or turned ima
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,33 +15,16 @@ from diffusers import AutoencoderKL
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
-from pydantic import Field
 from torch import Tensor, nn
 
 from ..data import augment
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
-from ..training.recipe import Recipe, Source
 from ..training.task import Batch, Losses, Task
+from .recipe import AutoencoderRecipe
 
 OPPONENT = torch.tensor([[0.58, 0.58, 0.58], [2.8, -2.8, 0.0], [1.6, 1.6, -3.3]])
 """Brightness, red-green, yellow-blue: colour, a tenth of the variance of stained cells, is made as loud."""
-
-
-class AutoencoderRecipe(Recipe):
-    """Settings of the autoencoder."""
-
-    kind: Literal["autoencoder"] = "autoencoder"
-    data: list[Source]
-    crops: list[int] = Field(default=[64, 128, 256], description="sides of the training crops, taken at random")
-    block_out_channels: list[int] = [16, 32, 64, 128]
-    layers_per_block: int = 1
-    norm_num_groups: int = 8
-    gradient_weight: float = 0.5
-    chroma_weight: float = Field(default=1.0, ge=0, description="L1 between colour differences: without it stains grey")
-    kl_weight: float = 1e-4
-    equivariance: float = Field(default=0.25, ge=0, le=1, description="share of steps with a changed latent")
-    decoder_only: bool = Field(default=False, description="freeze the encoder, so that cached latents stay valid")
 
 
 def build(recipe: AutoencoderRecipe) -> AutoencoderKL:

@@ -6,12 +6,10 @@ foundation answers to the same text as Stable Diffusion does after tuning.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from pydantic import Field
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -19,33 +17,15 @@ from ..bethesda import ABNORMAL, NILM, NORMAL_PROMPT, abnormal_prompt
 from ..data import augment
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
-from ..training.recipe import Recipe, Source
 from ..training.task import Batch, Losses, Task
 from . import noise, sampling, tokens
 from .latents import cached
 from .load import save
 from .model import Foundation
+from .recipe import DenoiserRecipe
 
 ANY_PROMPT = "A cervical cytopathological image"
 NORMAL_LABELS = frozenset({"Negative", NILM, "Normal"})
-
-
-class DenoiserRecipe(Recipe):
-    """Settings of the denoiser and its text encoder."""
-
-    kind: Literal["denoiser"] = "denoiser"
-    data: list[Source]
-    crops: list[int] = Field(default=[32, 48], description="sides of the latent crops, taken in turn")
-    block_out_channels: list[int] = [64, 112, 160, 160]
-    attention_levels: list[int] = Field(default=[2, 3], description="levels with transformer blocks, 0 the finest")
-    layers_per_block: int = 1
-    heads: int = 2
-    norm_num_groups: int = 8
-    text_channels: int = 96
-    text_layers: int = 2
-    caption_dropout: float = Field(default=0.1, ge=0, le=1)
-    min_snr_gamma: float | None = 5.0
-    offset_noise: float = Field(default=0.0, ge=0)
 
 
 def build(recipe: DenoiserRecipe, vae: AutoencoderKL) -> Foundation:

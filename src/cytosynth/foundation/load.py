@@ -13,9 +13,9 @@ from ..data import atomic
 from ..errors import EnvironmentProblem, UserError
 from .latents import weights_digest
 from .model import Foundation
+from .recipe import BUNDLED
 from .single_file import read_single_file
 
-BUNDLED = "bundled"
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "feature_extractor": [None, None],

@@ -9,23 +9,10 @@ from ..errors import UserError
 from ..training.loop import Outcome, train
 from ..training.progress import console
 from ..training.recipe import Source
-from .autoencoder import AutoencoderRecipe, AutoencoderTask
-from .denoiser import DenoiserRecipe, DenoiserTask, build
+from .autoencoder import AutoencoderTask
+from .denoiser import DenoiserTask, build
+from .recipe import AutoencoderRecipe, DenoiserRecipe
 from .reconstruction import measure
-
-CC_BY = [Source(root="cric", scale=0.5), Source(root="lbc_x40", scale=0.5)]
-"""The sets that bundled weights may be trained on, at the x20-like working scale (nucleus about 10 px)."""
-
-AUTOENCODER = AutoencoderRecipe(
-    data=CC_BY, batch_size=8, learning_rate=3e-4, warmup_steps=50, weight_decay=0.0, max_steps=100_000,
-    ema_decay=0.999, checkpoint_every=500, preview_every=500, log_every=50,
-)  # fmt: skip
-
-DECODER = AUTOENCODER.model_copy(update={"decoder_only": True, "equivariance": 0.0})
-DENOISER = DenoiserRecipe(
-    data=CC_BY, batch_size=16, learning_rate=5e-4, warmup_steps=200, weight_decay=1e-3, max_steps=100_000,
-    ema_decay=0.9995, checkpoint_every=250, preview_every=500, log_every=50,
-)  # fmt: skip
 
 
 def held_out(recipe_sources: list[Source]) -> list[Source]:

@@ -4,25 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from ..adapters import lora
-from ..bethesda import NORMAL_PROMPT
 from ..data.images import Pixels
 from ..foundation import sampling
 from ..foundation.latents import weights_digest
-from ..foundation.load import BUNDLED, bundled, load
-
-
-class GenerateSettings(BaseModel):
-    """Settings of stage 1; the defaults are the paper's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    size: int = Field(default=1024, ge=64, multiple_of=64, description="side of a field, pixels")
-    steps: int = Field(default=25, ge=1, le=1000)
-    guidance_scale: float = Field(default=5.0, ge=1)
-    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
-    prompt: str = NORMAL_PROMPT
+from ..foundation.load import bundled, load
+from ..foundation.recipe import BUNDLED
+from ..settings import GenerateSettings
 
 
 class NormalImageGenerator:

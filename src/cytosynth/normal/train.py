@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ..adapters import lora
-from ..bethesda import NILM, NORMAL_PROMPT
+from ..bethesda import NILM
 from ..data import augment, sources
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
@@ -19,41 +17,14 @@ from ..field import Box
 from ..foundation import noise, sampling
 from ..foundation.denoiser import NORMAL_LABELS
 from ..foundation.latents import cached
-from ..foundation.load import BUNDLED, load
+from ..foundation.load import load
 from ..foundation.model import Foundation
-from ..foundation.train import CC_BY
 from ..training.loop import Outcome, train
-from ..training.recipe import Recipe, Source
 from ..training.task import Batch, Losses, Task
+from .recipe import NormalRecipe
 
 ATTEMPTS = 200
 """Windows drawn before a picture is called unfit."""
-
-
-class NormalRecipe(Recipe):
-    """Settings of the Normal Image Generator; the defaults are the paper's."""
-
-    kind: Literal["normal"] = "normal"
-    foundation: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    adapter: Literal["lora"] = "lora"
-    rank: int = Field(default=8, ge=1)
-    data: list[Source] = [Source(root="normal", split="train")]
-    window: int = Field(default=1024, multiple_of=64, description="side of the training windows, pixels")
-    turns: bool = Field(default=False, description="train on all eight flips and turns")
-    prompt: str = NORMAL_PROMPT
-    caption_dropout: float = Field(default=0.0, ge=0, le=1, description="share of samples with the empty prompt")
-    min_snr_gamma: float | None = None
-    offset_noise: float = Field(default=0.0, ge=0)
-    gradient_checkpointing: bool = False
-
-
-PAPER = NormalRecipe(max_steps=5000, batch_size=1, learning_rate=1e-4, optimizer="adam", weight_decay=0.0)
-BUNDLED_RECIPE = NormalRecipe(
-    foundation=BUNDLED, data=CC_BY, window=384, turns=True, caption_dropout=0.1, batch_size=6, learning_rate=1e-3,
-    optimizer="adam", weight_decay=0.0, max_steps=2000, warmup_steps=50, ema_decay=0.999, min_snr_gamma=5.0,
-    checkpoint_every=200, preview_every=200,
-)  # fmt: skip
-PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}
 
 
 class NormalTask(Task):

@@ -1,0 +1,39 @@
+"""Recipes of the Abnormal Cell Synthesizer (Section IV-A)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ..bethesda import ABNORMAL
+from ..foundation.recipe import BUNDLED, CC_BY, STABLE_DIFFUSION
+from ..training.recipe import Recipe, Source
+
+
+class CellRecipe(Recipe):
+    """Settings of the Abnormal Cell Synthesizer; the defaults are the paper's."""
+
+    kind: Literal["cell"] = "cell"
+    foundation: str = STABLE_DIFFUSION
+    data: list[Source] = [Source(root="abnormal", split="train")]
+    categories: list[str] = list(ABNORMAL)
+    trainable: Literal["gated", "all"] = Field(
+        default="gated", description="the new layers and first convolution, or the whole U-Net"
+    )
+    box_scale: tuple[float, float] = Field(default=(1.0, 1.0), description="range of the factor on annotated boxes")
+    jitter: int = Field(default=0, ge=0, le=96, description="pixels by which the cell may lie off the patch's middle")
+    balance: float = Field(default=0.0, ge=0, le=1, description="0: cells as frequent as they are; 1: classes even")
+    variants: int = Field(default=1, ge=1, le=64, description="encoded crops a cell, each with its own turn and jitter")
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)
+    box_dropout: float = Field(default=0.1, ge=0, le=1)
+    inside_weight: float = Field(default=1.0, ge=1, description="weight of the loss inside the box; equation 1 has 1")
+    min_snr_gamma: float | None = None
+    gradient_checkpointing: bool = False
+
+
+PAPER = CellRecipe(max_steps=50_000, batch_size=4, learning_rate=1e-4, optimizer="adamw", checkpoint_every=1000)
+BUNDLED_RECIPE = CellRecipe(
+    foundation=BUNDLED, data=CC_BY, categories=["NILM", *ABNORMAL], trainable="all", box_scale=(1.4, 2.2), jitter=48,
+    balance=0.7, variants=4, batch_size=12, learning_rate=3e-4, weight_decay=1e-3, warmup_steps=100, max_steps=20_000,
+    ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, checkpoint_every=250, preview_every=250,
+)  # fmt: skip
+PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}

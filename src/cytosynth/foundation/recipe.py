@@ -1,0 +1,60 @@
+"""Recipes of the bundled foundation."""
+
+from typing import Final, Literal
+
+from pydantic import Field
+
+from ..training.recipe import Recipe, Source
+
+BUNDLED: Final = "bundled"
+"""The name that stands for a model in the package."""
+STABLE_DIFFUSION: Final = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+
+class AutoencoderRecipe(Recipe):
+    """Settings of the autoencoder."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    data: list[Source]
+    crops: list[int] = Field(default=[64, 128, 256], description="sides of the training crops, taken at random")
+    block_out_channels: list[int] = [16, 32, 64, 128]
+    layers_per_block: int = 1
+    norm_num_groups: int = 8
+    gradient_weight: float = 0.5
+    chroma_weight: float = Field(default=1.0, ge=0, description="L1 between colour differences: without it stains grey")
+    kl_weight: float = 1e-4
+    equivariance: float = Field(default=0.25, ge=0, le=1, description="share of steps with a changed latent")
+    decoder_only: bool = Field(default=False, description="freeze the encoder, so that cached latents stay valid")
+
+
+class DenoiserRecipe(Recipe):
+    """Settings of the denoiser and its text encoder."""
+
+    kind: Literal["denoiser"] = "denoiser"
+    data: list[Source]
+    crops: list[int] = Field(default=[32, 48], description="sides of the latent crops, taken in turn")
+    block_out_channels: list[int] = [64, 112, 160, 160]
+    attention_levels: list[int] = Field(default=[2, 3], description="levels with transformer blocks, 0 the finest")
+    layers_per_block: int = 1
+    heads: int = 2
+    norm_num_groups: int = 8
+    text_channels: int = 96
+    text_layers: int = 2
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)
+    min_snr_gamma: float | None = 5.0
+    offset_noise: float = Field(default=0.0, ge=0)
+
+
+CC_BY = [Source(root="cric", scale=0.5), Source(root="lbc_x40", scale=0.5)]
+"""The sets that bundled weights may be trained on, at the x20-like working scale (nucleus about 10 px)."""
+
+AUTOENCODER = AutoencoderRecipe(
+    data=CC_BY, batch_size=8, learning_rate=3e-4, warmup_steps=50, weight_decay=0.0, max_steps=100_000,
+    ema_decay=0.999, checkpoint_every=500, preview_every=500, log_every=50,
+)  # fmt: skip
+
+DECODER = AUTOENCODER.model_copy(update={"decoder_only": True, "equivariance": 0.0})
+DENOISER = DenoiserRecipe(
+    data=CC_BY, batch_size=16, learning_rate=5e-4, warmup_steps=200, weight_decay=1e-3, max_steps=100_000,
+    ema_decay=0.9995, checkpoint_every=250, preview_every=500, log_every=50,
+)  # fmt: skip
