@@ -111,14 +111,20 @@ def test_cric_release_points_become_boxes_of_the_side_asked_for(tmp_path: Path, 
 def test_comparison_detector_database_is_prepared_as_in_the_paper(tmp_path: Path) -> None:
     root = tmp_path / "cd"
     (root / "images").mkdir(parents=True)
-    Image.fromarray(drawn(1, 640, 320)[0]).save(root / "images" / "t.jpg")
+    for name in ("t.jpg", "none.jpg"):
+        Image.fromarray(drawn(1, 640, 320)[0]).save(root / "images" / name)
+    (root / "split.json").write_text(json.dumps({"train": ["t.jpg"], "test": ["none.jpg"]}))
     cells = (Cell((100, 50, 200, 150), "ascus"), Cell((0, 0, 640, 320), "hsil"), Cell((5, 5, 9, 9), "candida"))
     names = ("ascus", "asch", "lsil", "hsil", "scc", "agc", "trichomonas", "candida", "flora", "herps", "actinomyces")
-    formats.coco.write(DataSet(root / "images", (Picture("t.jpg", 640, 320, cells),), names, (LICENCE,)), root)
+    other = Picture("none.jpg", 640, 320, (Cell((5, 5, 9, 9), "flora"),))
+    pictures = (Picture("t.jpg", 640, 320, cells), other)
+    formats.coco.write(DataSet(root / "images", pictures, names, (LICENCE,)), root)
     formats.convert(root, tmp_path / "out", "comparison-detector", "coco")
     data = formats.read(tmp_path / "out")
     assert data.categories == ("ASC-US", "ASC-H", "LSIL", "HSIL")
     assert data.licences == (LICENCE,)
+    assert [p.file_name for p in data.pictures] == ["t.png"], "images without one of the four are left out"
+    assert json.loads((tmp_path / "out/split.json").read_text())["train"] == ["t.png"]
     assert [(c.category, c.box) for c in data.pictures[0].cells] == [
         ("ASC-US", (160, 80, 320, 240)), ("HSIL", (0, 0, 1024, 512)),
     ]  # fmt: skip
@@ -167,6 +173,68 @@ def test_splits_never_divide_a_slide_and_never_overlap(tmp_path: Path) -> None:
     for slide in range(40):
         assert sum(any(name.startswith(f"s{slide}_") for name in part) for part in parts.values()) == 1
     assert len(parts["train"]) > len(parts["test"]) > 0
-    (tmp_path / "split.json").write_text(json.dumps({"train": ["s0_0.png"], "val": ["s0_0.png"]}))
-    with pytest.raises(UserError, match=r"s0_0\.png is in both"):
-        split.part(data, "train", tmp_path)
+    for first, second in (("s0_0.png", "s0_0.png"), ("s0_0.png", "s0_3.png")):
+        (tmp_path / "split.json").write_text(json.dumps({"train": [first], "val": [second]}))
+        with pytest.raises(UserError, match="0 is in both 'train' and 'val'"):
+            split.part(data, "train", tmp_path)
+
+
+def test_conversions_that_would_lose_or_move_something_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "set/images").mkdir(parents=True)
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / "set/images" / name)
+
+    def attempt(pictures: tuple[Picture, ...], target: str) -> None:
+        formats.coco.write(DataSet(tmp_path / "set/images", pictures, CATEGORIES), tmp_path / "set")
+        formats.convert(tmp_path / "set", tmp_path / "out", None, target)
+
+    both = (Picture("a.jpg", 40, 30), Picture("a.png", 40, 30))
+    with pytest.raises(UserError, match=r"a\.png: would share a file with a\.jpg"):
+        attempt(both, "yolo")
+    with pytest.raises(UserError, match="is 40x30, annotated as 400x30"):
+        attempt((Picture("a.png", 400, 30),), "voc")
+    with pytest.raises(UserError, match="size 0x30"):
+        attempt((Picture("a.png", 0, 30),), "yolo")
+    (tmp_path / "set/annotations.json").write_text(
+        json.dumps({"images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}], "categories": [
+            {"id": 1, "name": "LSIL"}], "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [float("nan"), 1, 2, 2]}]})
+    )  # fmt: skip
+    with pytest.raises(UserError, match="is not finite"):
+        formats.convert(tmp_path / "set", tmp_path / "out", None, "yolo")
+    assert not (tmp_path / "out").exists()
+    attempt(both, "coco")
+    assert len(formats.read(tmp_path / "out").pictures) == 2
+
+
+def test_yolo_as_others_write_it(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (100, 50)).save(tmp_path / "images/a.png")
+    (tmp_path / "data.yaml").write_text("names: {7: HSIL, 2: LSIL}\nlicense: CC BY 4.0\n")
+    (tmp_path / "labels/a.txt").write_text("7 0.5 0.5 0.2 0.4 0.9\n2 0.1 0.1 0.1 0.1\n")
+    data = formats.read(tmp_path)
+    assert data.categories == ("LSIL", "HSIL")
+    assert [(c.category, c.score) for c in data.pictures[0].cells] == [("HSIL", 0.9), ("LSIL", None)]
+    assert np.allclose(data.pictures[0].cells[0].box, (40, 15, 60, 35))
+    assert data.info == {"license": "CC BY 4.0"}
+    (tmp_path / "labels/gone.txt").write_text("2 0.1 0.1 0.1 0.1\n")
+    (tmp_path / "labels/a.txt").write_text("7 0.1 0.1 0.2 0.1 0.2 0.2\n5 0.1 0.1 0.1 0.1\n")
+    problems: list[str] = []
+    formats.read(tmp_path, "yolo", report=problems.append)
+    text = "\n".join(problems)
+    assert "a label without its image" in text
+    assert "expected 'class x y width height'" in text
+    assert "unknown category 5; there are [2, 7]" in text
+
+
+def test_a_truncated_png_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    from cytosynth.data.check import check
+
+    write_fields(tmp_path / "set")
+    formats.convert(tmp_path / "set", tmp_path / "yolo", None, "yolo")
+    file = tmp_path / "yolo/images/field_2.png"
+    file.write_bytes(file.read_bytes()[:500])
+    problems = check(tmp_path / "yolo")
+    assert len(problems) == 1
+    assert "field_2.png: truncated" in problems[0]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -50,6 +51,8 @@ def test_lora_on_the_full_size_has_diffusers_names_and_shapes() -> None:
         assert sum(shape == (8, width) and ".to_q." in name for name, shape in ours.items()) == layers
         assert sum(shape == (width, 8) and ".to_out.0." in name for name, shape in ours.items()) == layers
     assert sum(shape == (8, 768) for shape in ours.values()) == 32, "keys and values read the 768 text channels"
+    suffixes = {re.sub(r".*attn2\.(.*)\.(weight)", r"\1", name) for name in ours}
+    assert suffixes == {f"{t}.lora_{m}.default" for t in ("to_q", "to_k", "to_v", "to_out.0") for m in "AB"}
     assert sum(int(np.prod(shape)) for shape in ours.values()) == 5 * 27_648 + 5 * 43_008 + 6 * 73_728
 
 
@@ -163,7 +166,7 @@ INNER = [("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("norm2", "out_laye
          ("time_emb_proj", "emb_layers.1"), ("conv_shortcut", "skip_connection")]  # fmt: skip
 
 
-def _ldm_unet(key: str, layers: int = 1) -> str:
+def _ldm_unet(key: str, layers: int = 1, attends: tuple[bool, ...] = (True, True, False, False)) -> str:
     simple = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
               "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
     for ours, theirs in simple.items():
@@ -182,8 +185,7 @@ def _ldm_unet(key: str, layers: int = 1) -> str:
             return f"input_blocks.{(block + 1) * (layers + 1)}.0.op.{rest.removeprefix('conv.')}"
         return f"input_blocks.{1 + block * (layers + 1) + index}.{0 if part == 'resnets' else 1}.{rest}"
     if part == "upsamplers":
-        place = 2 if block >= 2 else 1
-        return f"output_blocks.{block * (layers + 1) + layers}.{place if block else 1}.{rest}"
+        return f"output_blocks.{block * (layers + 1) + layers}.{2 if attends[block] else 1}.{rest}"
     return f"output_blocks.{block * (layers + 1) + index}.{0 if part == 'resnets' else 1}.{rest}"
 
 
@@ -193,6 +195,8 @@ def _ldm_vae(key: str) -> str:
     key = re.sub(r"encoder\.down_blocks\.(\d)\.downsamplers\.0", r"encoder.down.\1.downsample", key)
     key = re.sub(r"decoder\.up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"decoder.up.{3 - int(m[1])}.block.{m[2]}", key)
     key = re.sub(r"decoder\.up_blocks\.(\d)\.upsamplers\.0", lambda m: f"decoder.up.{3 - int(m[1])}.upsample", key)
+    for ours, theirs in (("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out")):
+        key = key.replace(f"mid_block.attentions.0.{ours}.", f"mid.attn_1.{theirs}.")
     return re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", key)
 
 
@@ -239,3 +243,35 @@ def test_saved_keys_are_the_ones_the_ecosystem_reads(tiny: Path) -> None:
     for name, part in ours.parts.items():
         theirs = getattr(pipeline, name).state_dict()
         assert all(torch.equal(value, theirs[key]) for key, value in part.state_dict().items())
+
+
+def test_every_key_of_a_full_size_original_file_finds_its_place() -> None:
+    with torch.device("meta"):
+        unet, vae = UNet2DConditionModel(**sd15.UNET), AutoencoderKL(**sd15.VAE)
+        text = CLIPTextModel(CLIPTextConfig(**sd15.TEXT))
+    attends = (False, True, True, True)
+    original = {f"model.diffusion_model.{_ldm_unet(k, 2, attends)}": v for k, v in unet.state_dict().items()}
+    for key, value in vae.state_dict().items():
+        name = _ldm_vae(key)
+        squares = ".attn_1." in name and name.endswith("weight") and value.ndim == 2
+        original[f"first_stage_model.{name}"] = value[:, :, None, None] if squares else value
+    assert original["model.diffusion_model.output_blocks.2.1.conv.weight"].shape == (1280, 1280, 3, 3)
+    assert original["model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"].shape == (320, 768)
+    assert original["first_stage_model.decoder.mid.attn_1.q.weight"].shape == (512, 512, 1, 1)
+    assert len(original) == 686 + 248
+    got = convert_ldm_unet_checkpoint(dict(original), config=sd15.UNET)
+    assert {k: v.shape for k, v in got.items()} == {k: v.shape for k, v in unet.state_dict().items()}
+    got = convert_ldm_vae_checkpoint(dict(original), config=sd15.VAE)
+    assert {k: v.shape for k, v in got.items()} == {k: v.shape for k, v in vae.state_dict().items()}
+    names = {key.removeprefix("text_model.") for key in text.state_dict()}
+    assert {re.sub(r"layers\.\d+", "layers.N", name) for name in names} == TEXT_NAMES
+    assert len(names) == 196
+
+
+TEXT_NAMES = {
+    "embeddings.token_embedding.weight", "embeddings.position_embedding.weight",
+    *(f"{name}.{part}" for part in ("weight", "bias") for name in (
+        "final_layer_norm", *(f"encoder.layers.N.{layer}" for layer in (
+            "layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2", "self_attn.q_proj", "self_attn.k_proj",
+            "self_attn.v_proj", "self_attn.out_proj")))),
+}  # fmt: skip

@@ -67,7 +67,7 @@ def test_every_image_says_that_it_is_synthetic_and_how_it_came_to_be(made: Path)
             in xmp
         )
         assert record["origin"] == "synthetic"
-        assert set(record["models"]) == {"normal", "cell", "detector"}
+        assert set(record["models"]) == {"normal", "cell", "detector", "foundation"}
     card = (made / "README.md").read_text()
     assert "Synthetic cervical cytology" in card
     assert "Not for diagnosis" in card
@@ -77,16 +77,17 @@ def test_every_image_says_that_it_is_synthetic_and_how_it_came_to_be(made: Path)
 
 
 def test_an_image_made_alone_equals_that_of_a_run(made: Path, tiny: Path, tmp_path: Path) -> None:
-    out = tmp_path / "one"
-    pipeline.synthesize(out, count=1, settings=chosen(5), **models(tiny))
-    name = "images/000000.png"
-    assert (out / name).read_bytes() == (made / name).read_bytes()
-    for index in (1, 2, 3):
-        alone = tmp_path / f"only_{index}"
-        shutil.copytree(made, alone)
-        (alone / "images" / f"{index:06d}.png").unlink()
-        pipeline.synthesize(alone, count=4, settings=chosen(5), **models(tiny))
-        assert content(alone) == content(made)
+    for index in range(4):
+        out = tmp_path / f"only_{index}"
+        pipeline.synthesize(out, count=1, start=index, settings=chosen(5), **models(tiny))
+        name = f"images/{index:06d}.png"
+        assert [p.name for p in (out / "images").iterdir()] == [f"{index:06d}.png"]
+        assert (out / name).read_bytes() == (made / name).read_bytes()
+    repaired = tmp_path / "repaired"
+    shutil.copytree(made, repaired)
+    (repaired / "images/000002.png").unlink()
+    pipeline.synthesize(repaired, count=4, settings=chosen(5), **models(tiny))
+    assert content(repaired) == content(made)
 
 
 def test_more_of_the_same_run_keeps_what_is_there(made: Path, tiny: Path, tmp_path: Path) -> None:
@@ -128,6 +129,7 @@ def test_a_record_cut_short_by_a_kill_is_made_again(made: Path, tiny: Path, tmp_
     text = (out / "provenance.jsonl").read_text()
     (out / "provenance.jsonl").write_text(text[: len(text) - 40])
     (out / "images" / ".000003.png.123.part").write_bytes(b"half")
+    (out / ".annotations.json.123.part").write_bytes(b"half")
     pipeline.synthesize(out, count=4, settings=chosen(5), **models(tiny))
     assert content(out) == content(made)
 
@@ -150,13 +152,16 @@ def test_own_images_are_edited_with_licence_and_background_kept(tiny: Path, tmp_
     write_fields(tmp_path / "real")
     given = {name: path for name, path in models(tiny).items() if name != "normal"}
     out = tmp_path / "r2s"
-    pipeline.edit(tmp_path / "real", out, label="Negative", settings=chosen(1), **given)
+    pipeline.edit(tmp_path / "real", out, settings=chosen(1), **given)
     assert check(out) == []
     data = coco.read(out)
     assert [p.file_name for p in data.pictures] == ["field_0.png", "field_3.png"]
     assert data.licences[0]["name"] == "CC BY 4.0"
     assert data.pictures[1].extra["source"] == "doi:10.1/3"
     assert data.pictures[1].extra["license"] == 1
+    assert data.info["derived_from"] == {"description": "drawn fields"}
+    assert "CC BY 4.0" in (out / "README.md").read_text()
+    assert "Real cervical cytology" in Image.open(out / "images/field_0.png").text["Description"]
     for line in (out / "provenance.jsonl").open():
         record = json.loads(line)
         assert record["origin"] == "real-to-synthetic"
@@ -180,8 +185,9 @@ def test_one_bad_image_stops_nothing_unless_strict(tiny: Path, tmp_path: Path) -
     data = pipeline.edit(folder, tmp_path / "out", settings=chosen(0), **given)
     assert len(data.pictures) == 6
     card = (tmp_path / "out/README.md").read_text()
-    assert "aa.png: not a readable image" in card
-    assert "100x100 is smaller than a patch" in card
+    assert "- aa.png: not a readable image" in card
+    assert str(tmp_path) not in card
+    assert "small.png: an image of 100x100 is smaller than a patch" in card
     with pytest.raises(UserError, match=r"aa\.png"):
         pipeline.edit(folder, tmp_path / "strict", settings=chosen(0), strict=True, **given)
 
@@ -200,3 +206,37 @@ def test_settings_that_cannot_be(setting: str, complaint: str, tmp_path: Path) -
     with pytest.raises(UsageError, match=complaint):
         pipeline.synthesize(tmp_path / "x", count=1, settings=override(PipelineSettings(), [setting]))
     assert not (tmp_path / "x").exists()
+
+
+def test_another_file_of_the_same_name_is_noticed(tiny: Path, tmp_path: Path) -> None:
+    write_fields(tmp_path / "real")
+    given = {name: path for name, path in models(tiny).items() if name != "normal"}
+    pipeline.edit(tmp_path / "real", tmp_path / "out", settings=chosen(1), **given)
+    shutil.copy(tmp_path / "real/images/field_4.png", tmp_path / "real/images/field_0.png")
+    with pytest.raises(UsageError, match=r"field_0\.png was made from another file"):
+        pipeline.edit(tmp_path / "real", tmp_path / "out", settings=chosen(1), **given)
+
+
+def test_models_that_do_not_belong_together(tiny: Path, tmp_path: Path) -> None:
+    config = json.loads((tiny / "cell/config.json").read_text())
+    from diffusers import UNet2DConditionModel
+
+    UNet2DConditionModel.from_config(config | {"cross_attention_dim": 24}).save_pretrained(tmp_path / "cell")
+    given = models(tiny) | {"cell": str(tmp_path / "cell")}
+    with pytest.raises(UserError, match="trained on another foundation"):
+        pipeline.synthesize(tmp_path / "out", count=1, settings=chosen(1), **given)
+    with pytest.raises(UsageError, match="--device nonsense: not available"):
+        pipeline.synthesize(tmp_path / "out", count=1, settings=chosen(1), device="nonsense", **models(tiny))
+    with pytest.raises(UserError, match="no weights for a U-Net"):
+        lora_of_nothing(tmp_path / "lora")
+        pipeline.synthesize(
+            tmp_path / "out", count=1, settings=chosen(1), **models(tiny) | {"normal": str(tmp_path / "lora")}
+        )
+
+
+def lora_of_nothing(folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    save_file({"text_encoder.x.lora_A.weight": torch.zeros(1)}, folder / "pytorch_lora_weights.safetensors")

@@ -39,7 +39,8 @@ class Cell:
         extra = dict(self.extra)
         if "nucleus" in extra:
             extra["nucleus"] = [value * factor for value in extra["nucleus"]]
-        extra.pop("area", None)
+        for stale in ("area", "segmentation"):
+            extra.pop(stale, None)
         return replace(self, box=tuple(value * factor for value in self.box), extra=extra)  # type: ignore[arg-type]
 
     def moved(self, dx: float, dy: float) -> "Cell":

@@ -10,7 +10,11 @@ from PIL import Image, PngImagePlugin
 from . import __version__
 from .data.images import Pixels
 
-NOTICE = "Synthetic cervical cytology made by CytoSynth. Not a patient's image. Not for diagnosis."
+NOTICE = "Synthetic cervical cytology made by CytoSynth. Not for diagnosis."
+NOTICES = {
+    "synthetic": NOTICE,
+    "real-to-synthetic": "Real cervical cytology whose marked cells CytoSynth made synthetic. Not for diagnosis.",
+}
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -29,10 +33,11 @@ def png(pixels: Pixels, record: dict[str, Any]) -> bytes:
     `DigitalSourceType` is trainedAlgorithmicMedia.
     """
     chunks = PngImagePlugin.PngInfo()
-    chunks.add_text("Description", NOTICE)
+    notice = NOTICES[record["origin"]]
+    chunks.add_text("Description", notice)
     chunks.add_text("Software", f"CytoSynth {__version__}")
     chunks.add_itxt("cytosynth", json.dumps(record, sort_keys=True, ensure_ascii=False))
-    packet = XMP.format(source=SOURCE_TYPE, version=__version__, notice=NOTICE)
+    packet = XMP.format(source=SOURCE_TYPE, version=__version__, notice=notice)
     chunks.add_itxt("XML:com.adobe.xmp", packet)
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", pnginfo=chunks, compress_level=6)

@@ -11,7 +11,7 @@ class GenerateSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     size: int = Field(default=1024, ge=64, multiple_of=64, description="side of a field, pixels")
-    steps: int = Field(default=25, ge=1, le=1000)
+    steps: int = Field(default=25, ge=1, le=500)
     guidance_scale: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     prompt: str = NORMAL_PROMPT
@@ -21,10 +21,12 @@ class EditSettings(BaseModel):
     """Settings of stage 2; steps and guidance are the paper's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    steps: int = Field(default=25, ge=1, le=1000)
+    steps: int = Field(default=25, ge=1, le=500)
     guidance_scale: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
-    box_scale: float = Field(default=1.8, ge=0.5, le=8, description="edited region over the detected box")
+    box_scale: float | None = Field(
+        default=None, ge=0.5, le=8, description="edited region over the detected box; none: as the model was trained"
+    )
     feather: int = Field(default=8, ge=0, le=64, description="blend inside the region's edge, pixels")
     batch: int = Field(default=4, ge=1, description="cells denoised at a time")
 

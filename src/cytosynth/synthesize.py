@@ -6,10 +6,10 @@ made, with a record of how; a run that was killed continues with the same comman
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,12 @@ from PIL import Image
 from pydantic import BaseModel
 
 from . import __version__
-from .bethesda import ABNORMAL
+from .bethesda import ABNORMAL, NILM
 from .cell.choose import choose
 from .cell.edit import CellEditor
 from .data import atomic, card, coco, images, lock
 from .data.images import Pixels
-from .data.preview import grid, save_png, with_boxes
+from .data.preview import grid, with_boxes
 from .detect.model import Detector
 from .errors import UsageError, UserError
 from .field import Cell, DataSet, Picture
@@ -60,7 +60,11 @@ class Pipeline:
 
     def models(self) -> dict[str, str]:
         """Return name and weights' hash of each model by role."""
-        digests = {"detector": self.detector.digest, "cell": self.editor.digest}
+        digests = {
+            "cell": self.editor.digest,
+            "detector": self.detector.digest,
+            "foundation": self.editor.model.digest,
+        }
         if self.generator:
             digests["normal"] = self.generator.digest
         return {role: f"{self.names[role]} {digest}" for role, digest in sorted(digests.items())}
@@ -68,7 +72,7 @@ class Pipeline:
     def make(self, job: Job, settings: PipelineSettings) -> tuple[Pixels, list[Cell], dict[str, Any]]:
         """Return the finished image of `job`, its annotated cells, and the record of how it was made."""
         field = job.normal()
-        candidates = self.detector.find(field, settings.threshold)
+        candidates = [c for c in self.detector.find(field, settings.threshold) if c.category == NILM]
         height, width = field.shape[:2]
         rng = np.random.default_rng([settings.seed, job.key, 2])
         plan = choose(
@@ -94,22 +98,26 @@ class Pipeline:
         return edited, cells, record | job.extra
 
 
-def fields(generator: NormalImageGenerator, count: int, settings: PipelineSettings) -> Iterator[Job]:
-    """Yield the jobs of `count` wholly synthetic images."""
-    for index in range(count):
+def fields(generator: NormalImageGenerator, indices: range, settings: PipelineSettings) -> Iterator[Job]:
+    """Yield the jobs of the wholly synthetic images of `indices`."""
+    for index in indices:
         yield Job(f"{index:06d}.png", index, partial(generator.field, settings.seed, index, settings.normal), {})
 
 
-def own_images(pictures: Iterable[tuple[Path, dict[str, Any]]], settings: PipelineSettings) -> Iterator[Job]:
+def own_images(pictures: Iterable[tuple[str, Path, dict[str, Any]]], settings: PipelineSettings) -> Iterator[Job]:
     """Yield a job for each image file of the user's, seeded by its name; licence and source go along."""
     taken: set[str] = set()
-    for path, extra in pictures:
-        name = path.stem + ".png"
+    for original, path, extra in pictures:
+        name = PurePosixPath(original).with_suffix(".png").as_posix().replace("/", "_")
         while name in taken:
             name = "_" + name
         taken.add(name)
-        said = {"original": path.name, "picture": extra}
-        yield Job(name, zlib.crc32(path.name.encode()), partial(images.read, path, settings.scale), said)
+        said = {
+            "original": original,
+            "original_sha256": atomic.sha256(path) if path.is_file() else "",
+            "picture": extra,
+        }
+        yield Job(name, zlib.crc32(original.encode()), partial(images.read, path, settings.scale), said)
 
 
 def run(
@@ -119,6 +127,7 @@ def run(
     out: Path,
     *,
     licences: Sequence[dict[str, Any]] = (),
+    derived_from: Mapping[str, Any] | None = None,
     strict: bool = False,
 ) -> DataSet:
     """Make the images of `jobs` into the data set folder `out`, or go on with what is missing there.
@@ -127,21 +136,27 @@ def run(
     Raises UsageError when `out` was begun with other settings or models.
     """
     check(settings)
+    if settings.cell.box_scale is None:
+        cell = settings.cell.model_copy(update={"box_scale": pipeline.editor.box_scale})
+        settings = settings.model_copy(update={"cell": cell})
     with lock.only(out):
+        for stray in (*out.glob(".*.part"), *out.glob("images/.*.part")):
+            stray.unlink()
         _pin(out, settings, pipeline.models())
         done = _records(out)
         problems = []
         with meter("images", len(jobs), sum(job.file_name in done for job in jobs)) as bar:
             for job in jobs:
                 if job.file_name in done:
+                    _same_original(out, job, done[job.file_name])
                     continue
                 try:
                     pixels, cells, record = pipeline.make(job, settings)
                 except UserError as error:
                     if strict:
                         raise
-                    problems.append(str(error).replace(f"{Path.cwd()}/", ""))
-                    console.print(f"skipped: {error}")
+                    problems.append(f"{job.extra.get('original', job.file_name)}: {_reason(error)}")
+                    console.print(f"skipped: {problems[-1]}")
                     continue
                 height, width = pixels.shape[:2]
                 record |= {"width": width, "height": height}
@@ -151,7 +166,21 @@ def run(
                 _append(out / RECORDS, record)
                 bar.advance(f"{len(cells)} cells")
         records = [record for _, record in sorted(done.items())]
-        return _finish(out, records, settings, pipeline, list(licences), problems)
+        info = {"derived_from": dict(derived_from)} if derived_from else {}
+        return _finish(out, records, settings, pipeline, list(licences), info, problems)
+
+
+def _reason(error: UserError) -> str:
+    """Return the message of `error` without the path that it begins with."""
+    return str(error).rpartition(": ")[2]
+
+
+def _same_original(out: Path, job: Job, record: dict[str, Any]) -> None:
+    if record.get("original_sha256") != job.extra.get("original_sha256"):
+        raise UsageError(
+            f"{out}: {job.file_name} was made from another file of the name {job.extra.get('original')}; "
+            "use another folder"
+        )
 
 
 def _pin(out: Path, settings: PipelineSettings, models: dict[str, str]) -> None:
@@ -178,7 +207,7 @@ def _records(out: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     records = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().split(b"\n"):
         try:
             record = json.loads(line)
         except ValueError:
@@ -199,7 +228,7 @@ def _append(path: Path, record: dict[str, Any]) -> None:
 
 
 def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(record, sort_keys=True) + "\n"
 
 
 def _finish(
@@ -208,6 +237,7 @@ def _finish(
     settings: PipelineSettings,
     pipeline: Pipeline,
     licences: list[dict[str, Any]],
+    derived_from: dict[str, Any],
     problems: list[str],
 ) -> DataSet:
     pictures = tuple(
@@ -226,20 +256,20 @@ def _finish(
         "description": "Synthetic cervical cytology (not for diagnosis)",
         "software": f"CytoSynth {__version__}",
         "synthetic": True,
+        **derived_from,
     }
     data = DataSet(out / "images", pictures, tuple(ABNORMAL), tuple(licences), info)
-    for stray in (out / "images").glob(".*.part"):
-        stray.unlink()
     atomic.write_text(out / RECORDS, "".join(_line(record) for record in records))
     coco.write(data, out)
     if pictures:
         shown = [with_boxes(images.read(data.path(p)), p.cells) for p in pictures[:SHOWN]]
-        save_png(contact_sheet(shown), out / "preview.png")
+        sheet = {"origin": records[0]["origin"], "contact_sheet_of": [p.file_name for p in pictures[:SHOWN]]}
+        atomic.write_bytes(out / "preview.png", png(contact_sheet(shown), sheet))
     models = {role: " | ".join(name.rsplit(" ", 1)) for role, name in pipeline.models().items()}
-    uses_bundled = any(name.startswith("bundled") for name in pipeline.models().values())
-    atomic.write_text(
-        out / "README.md", card.text(data, models, settings.model_dump(mode="json"), problems, uses_bundled)
-    )
+    uses_bundled = "bundled" in {name.rsplit(" ", 1)[0] for name in pipeline.models().values()}
+    origin = "synthetic" if pipeline.generator else "real-to-synthetic"
+    said = card.text(data, models, settings.model_dump(mode="json"), problems, uses_bundled, origin)
+    atomic.write_text(out / "README.md", said)
     return data
 
 

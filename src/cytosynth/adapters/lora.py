@@ -42,5 +42,7 @@ def load(unet: UNet2DConditionModel, path: Path) -> None:
         StableDiffusionLoraLoaderMixin.load_lora_into_unet(weights, network_alphas=alphas, unet=unet)
     except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"{file}: not a LoRA for this U-Net ({str(error).strip().splitlines()[0][:200]})") from None
+    if not getattr(unet, "peft_config", None):
+        raise UserError(f"{file}: no weights for a U-Net's layers in it")
     unet.fuse_lora()
     unet.unload_lora()

@@ -38,7 +38,9 @@ def choose(
     for index in rng.permutation(len(cells)):
         if len(chosen) == wanted:
             break
-        region = patch.enlarge(cells[index].box, settings.box_scale, *size)
+        if max(cells[index].size) > patch.MOST:
+            continue
+        region = patch.enlarge(cells[index].box, settings.box_scale or 1.0, *size)
         if all(not overlap(region, edit.box) for _, edit in chosen):
             category = names[int(rng.choice(len(names), p=weights / weights.sum()))]
             chosen.append((cells[index], PlannedEdit(region, category, int(rng.integers(2**32)))))

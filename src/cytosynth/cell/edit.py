@@ -9,16 +9,20 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from ..bethesda import abnormal_prompt
+from ..data import coco
 from ..data.images import Pixels
 from ..errors import UserError
 from ..field import Box
 from ..foundation import sampling
 from ..foundation.latents import weights_digest
-from ..foundation.load import bundled, load
+from ..foundation.load import available, bundled, load
 from ..foundation.model import Foundation
 from ..foundation.recipe import BUNDLED
 from ..settings import EditSettings
 from . import patch, synthesizer
+
+EDITING = "editing.json"
+"""Beside a synthesizer's weights: how much larger than boxes the regions were on which it was trained."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,18 @@ class PlannedEdit:
 class CellEditor:
     """The Abnormal Cell Synthesizer with its foundation, ready to edit."""
 
-    def __init__(self, model: Foundation) -> None:
-        """Use `model`, whose U-Net is a synthesizer."""
+    def __init__(self, model: Foundation, box_scale: float = 1.0) -> None:
+        """Use `model`, whose U-Net is a synthesizer trained on regions `box_scale` times as wide as boxes."""
         if model.unet.config.in_channels != 9 or model.unet.config.attention_type != "gated":
             raise UserError(f"{model.name}: its U-Net has no nine input channels with gated attention")
+        text_channels = model.text_encoder.config.hidden_size
+        if model.unet.config.cross_attention_dim != text_channels:
+            raise UserError(
+                f"the cell synthesizer reads {model.unet.config.cross_attention_dim} text channels, the foundation "
+                f"{model.name} gives {text_channels}: it was trained on another foundation"
+            )
         self.model = model
+        self.box_scale = box_scale
         self.digest = ""
 
     @classmethod
@@ -48,7 +59,8 @@ class CellEditor:
             raise UserError(f"{path}: no Abnormal Cell Synthesizer there (config.json of a diffusers U-Net)")
         model = load(foundation)
         model.unet = UNet2DConditionModel.from_pretrained(path, use_safetensors=True, torch_dtype=torch.float32)
-        editor = cls(model.freeze().to(device))
+        scale = coco.load(path / EDITING).get("box_scale", 1.0) if (path / EDITING).exists() else 1.0
+        editor = cls(model.freeze().to(available(device)), float(scale))
         editor.digest = weights_digest(*model.parts.values())
         return editor
 

@@ -9,6 +9,8 @@ from ..field import Box
 
 SIZE = 256
 """Side of the paper's patches, pixels."""
+MOST = 0.9 * SIZE
+"""Greatest side of an edited region: some of the patch must stay to paint towards."""
 
 
 def corner(box: Box, width: int, height: int, size: int = SIZE) -> tuple[int, int]:
@@ -18,7 +20,7 @@ def corner(box: Box, width: int, height: int, size: int = SIZE) -> tuple[int, in
     return min(max(x, 0), width - size), min(max(y, 0), height - size)
 
 
-def enlarge(box: Box, factor: float, width: int, height: int, most: float = 0.9 * SIZE) -> Box:
+def enlarge(box: Box, factor: float, width: int, height: int, most: float = MOST) -> Box:
     """Return `box` grown about its middle by `factor`, at most `most` a side, in whole pixels inside the image."""
     middle_x, middle_y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     half_x = max(min((box[2] - box[0]) * factor, most) / 2, 4)

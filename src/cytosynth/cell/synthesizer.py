@@ -21,10 +21,20 @@ GATED_PARTS = ("position_net.", ".fuser.", "conv_in.")
 
 
 def build(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Return the synthesizer that extends `unet` (4 or 9 input channels), equal to it before training."""
+    """Return the synthesizer that extends `unet`, equal to it before training, or `unet` if it is one already.
+
+    Raises UserError for nine channels without gated attention: those of Stable Diffusion inpainting have
+    another order and the opposite mask.
+    """
     if unet.config.attention_type == "gated" and unet.config.in_channels == 9:
         return unet
+    if unet.config.in_channels != 4:
+        raise UserError(
+            f"the foundation's U-Net has {unet.config.in_channels} input channels; give one with 4, or a GLIGEN "
+            "inpainting one (9, gated)"
+        )
     config = dict(unet.config) | {"in_channels": 9, "attention_type": "gated"}
+    config.pop("_use_default_values", None)  # from_config would reset to its default whatever is named there
     synthesizer = UNet2DConditionModel.from_config(config)
     weights = unet.state_dict()
     first = torch.zeros_like(synthesizer.conv_in.weight)

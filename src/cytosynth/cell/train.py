@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..bethesda import abnormal_prompt
-from ..data import augment, sources
+from ..data import atomic, augment, sources
 from ..data.images import Pixels
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
@@ -21,10 +21,9 @@ from ..foundation.load import load, save_part
 from ..foundation.model import Foundation
 from ..settings import EditSettings
 from ..training.loop import Outcome, train
-from ..training.recipe import Source
 from ..training.task import Batch, Losses, Task
 from . import patch, synthesizer
-from .edit import CellEditor, PlannedEdit
+from .edit import EDITING, CellEditor, PlannedEdit
 from .recipe import CellRecipe
 
 
@@ -56,6 +55,7 @@ class CellTask(Task):
         model.freeze()
         self.recipe, self.model, self.crops, self.held_out = recipe, model, crops, held_out
         self.unet = model.unet = synthesizer.build(model.unet)
+        self.frozen = nn.ModuleList([model.vae, model.text_encoder])
         synthesizer.trainable(self.unet, recipe.trainable == "all")
         if recipe.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
@@ -106,11 +106,13 @@ class CellTask(Task):
             tiles.append(crop.pixels)
             edits = [PlannedEdit(crop.box, name, seed=row) for name in self.names]
             tiles += [editor.patch(crop.pixels, [edit], EditSettings())[0] for edit in edits]
-        save_png(grid(tiles, columns=1 + len(self.names)), folder / f"{step:08d}.png")
+        if tiles:
+            save_png(grid(tiles, columns=1 + len(self.names)), folder / f"{step:08d}.png")
 
     def export(self, folder: Path) -> None:
         """Write the U-Net in diffusers' layout with GLIGEN's key names, half precision."""
         save_part(self.unet, folder, torch.float16)
+        atomic.write_json(folder / EDITING, {"box_scale": round(sum(self.recipe.box_scale) / 2, 4)})
 
 
 def crops_of(samples: Sequence[Sample], recipe: CellRecipe, variants: int) -> list[Crop]:
@@ -127,8 +129,6 @@ def crops_of(samples: Sequence[Sample], recipe: CellRecipe, variants: int) -> li
                 for variant in range(variants):
                     rng = np.random.default_rng([recipe.seed, index, number, variant])
                     crops.append(_crop(sample.pixels, cell, recipe, variant, rng))
-    if not crops:
-        raise UserError(f"no cell of {', '.join(recipe.categories)} in pictures of at least {patch.SIZE} pixels")
     return crops
 
 
@@ -147,11 +147,12 @@ def _crop(pixels: Pixels, cell: Cell, recipe: CellRecipe, variant: int, rng: np.
 
 def train_cell(recipe: CellRecipe, run: Path, data_root: Path, max_minutes: float | None = None) -> Outcome:
     """Train the Abnormal Cell Synthesizer in the run folder `run`, or continue it."""
-    validation: list[Source] = [source.model_copy(update={"split": "val"}) for source in recipe.data]
 
     def make() -> CellTask:
         crops = crops_of(sources.load(recipe.data, data_root), recipe, recipe.variants)
-        held_out = crops_of(sources.load(validation, data_root, "reading held-out images"), recipe, 1)
-        return CellTask(recipe, load(recipe.foundation), crops, held_out[::31], run / "latents")
+        if not crops:
+            raise UserError(f"no cell of {', '.join(recipe.categories)} in pictures of at least {patch.SIZE} pixels")
+        unseen = crops_of(sources.held_out(recipe.data, data_root), recipe, 1)
+        return CellTask(recipe, load(recipe.foundation), crops, unseen[::31], run / "latents")
 
     return train(make, recipe, run, title="cell synthesizer", max_minutes=max_minutes)

@@ -12,7 +12,7 @@ from . import app
 Out = Annotated[Path, typer.Argument(help="Data set folder; the same command again continues it.")]
 Model = Annotated[str, typer.Option(help="Folder of the model, or 'bundled'.")]
 Foundation = Annotated[str, typer.Option(help="Stable Diffusion 1.x: 'bundled', folder, .safetensors, hub id.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the whole run.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the whole run.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Settings = Annotated[
     list[str] | None,
@@ -24,6 +24,7 @@ Settings = Annotated[
 def synthesize(
     out: Out,
     count: Annotated[int, typer.Option(min=1, help="Images in all.")] = 10,
+    start: Annotated[int, typer.Option(min=0, help="Number of the first image.")] = 0,
     seed: Seed = 0,
     foundation: Foundation = "bundled",
     normal: Annotated[str, typer.Option(help="LoRA of stage 1: folder, file, 'bundled' or 'none'.")] = "bundled",
@@ -37,8 +38,8 @@ def synthesize(
     from .. import pipeline
 
     pipeline.synthesize(
-        out, count=count, settings=chosen, foundation=foundation, normal=normal, cell=cell, detector=detector,
-        device=device,
+        out, count=count, start=start, settings=chosen, foundation=foundation, normal=normal, cell=cell,
+        detector=detector, device=device,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """`cytosynth train foundation|normal|cell|detector`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -48,7 +49,10 @@ def foundation(
         raise UsageError("--set and --max-steps: say with --part which half they are for")
     if part in ("all", "autoencoder"):
         recipe = _recipe(recipes.AUTOENCODER, settings, max_steps)
-        room.train_autoencoder(recipe, run / "autoencoder", data_root, max_minutes)
+        outcome = room.train_autoencoder(recipe, run / "autoencoder", data_root, max_minutes)
+        if part == "all" and not outcome.finished:
+            print(f"stopped at step {outcome.step} of the autoencoder; the same command continues", file=sys.stderr)
+            return
     encoded = run / "autoencoder" / "weights"
     if part == "decoder":
         recipe = _recipe(recipes.DECODER, settings, max_steps)

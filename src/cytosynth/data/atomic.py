@@ -37,6 +37,7 @@ def folder(path: Path) -> Iterator[Path]:
 
     A folder already at `path` is replaced.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..field import DataSet
-from ..provenance import NOTICE
+from ..provenance import NOTICES
 
 ATTRIBUTION = """The bundled models were trained on, and this data set therefore derives from:
 
@@ -22,6 +22,7 @@ def text(
     settings: Mapping[str, Any],
     problems: Sequence[str],
     bundled: bool,
+    origin: str,
 ) -> str:
     """Return the data card as Markdown.
 
@@ -30,6 +31,7 @@ def text(
         models: name and weights' hash of each model by role.
         settings: what the run was asked for.
         problems: lines on what was skipped.
+        origin: 'synthetic', or 'real-to-synthetic' where the user's images were edited.
         bundled: whether bundled models took part, whose training data must be credited.
     """
     counts = Counter(cell.category for picture in data.pictures for cell in picture.cells)
@@ -38,7 +40,7 @@ def text(
     lines = [
         "# Synthetic cervical cytology",
         "",
-        f"**{NOTICE}**",
+        f"**{NOTICES[origin]}**",
         "",
         f"{len(data.pictures)} images ({', '.join(f'{n} of {s}' for s, n in sorted(sizes.items()))}), "
         f"{counts.total()} annotated cells, {empty} images without any. Boxes: `annotations.json` (COCO). "
@@ -67,6 +69,10 @@ def text(
     ]
     if problems:
         lines += ["", "## Skipped", "", *(f"- {line}" for line in problems)]
+    if data.licences or "derived_from" in data.info:
+        lines += ["", "## The images that were edited", ""]
+        lines += [f"- licence: {entry.get('name')} {entry.get('url', '')}".rstrip() for entry in data.licences]
+        lines += [f"- {key}: {value}" for key, value in data.info.get("derived_from", {}).items()]
     if bundled:
         lines += ["", "## Sources and licences", "", ATTRIBUTION.rstrip()]
     return "\n".join(lines) + "\n"

@@ -1,7 +1,8 @@
 """The Comparison Detector database (Liang et al. 2021), prepared as in Section IV-C.3 of the paper.
 
-Of its 11 classes ASC-US, ASC-H, LSIL and HSIL stay. The longest side becomes 1024 pixels, the ratio is
-kept, and the shorter side is padded black to 1024 on the right or below; the boxes follow.
+Of its 11 classes ASC-US, ASC-H, LSIL and HSIL stay, and the images that hold one of them. The longest side
+becomes 1024 pixels, the ratio is kept, and the shorter side is padded black to 1024 on the right or below; the
+boxes follow.
 """
 
 from dataclasses import replace
@@ -12,7 +13,7 @@ from PIL import Image
 
 from ..bethesda import ABNORMAL
 from ..field import Cell, DataSet, Picture
-from . import coco, voc
+from . import coco, images, voc
 from .coco import Report, refuse
 from .images import Pixels
 
@@ -23,7 +24,7 @@ NAMES = {name.lower().replace("-", ""): name for name in ABNORMAL}
 def read(root: Path, report: Report = refuse) -> DataSet:
     """Read the database at `root` (COCO or VOC) with boxes as they lie after `prepare`."""
     data = voc.read(root, report) if (root / "Annotations").is_dir() else coco.read(root, report)
-    pictures = tuple(_prepared(picture, report) for picture in data.pictures)
+    pictures = tuple(new for picture in data.pictures if (new := _prepared(data, picture, report)).cells)
     return replace(data, pictures=pictures, categories=tuple(ABNORMAL))
 
 
@@ -41,11 +42,17 @@ def category(name: str) -> str | None:
     return NAMES.get(name.lower().replace("-", "").replace("_", "").replace(" ", ""))
 
 
-def _prepared(picture: Picture, report: Report) -> Picture:
+def _prepared(data: DataSet, picture: Picture, report: Report) -> Picture:
     longest = max(picture.width, picture.height)
     if longest <= 0:
         report(f"{picture.file_name}: size {picture.width}x{picture.height}")
         longest = SIDE
+    try:
+        size = images.size(images.inside(data.images, picture.file_name))
+        if size != (picture.width, picture.height):
+            report(f"{picture.file_name}: is {size[0]}x{size[1]}, annotated as {picture.width}x{picture.height}")
+    except images.ImageProblem as problem:
+        report(str(problem))
     factor = SIDE / longest
     cells = []
     for cell in picture.cells:

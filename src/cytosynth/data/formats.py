@@ -1,9 +1,10 @@
 """Reading and writing data sets by the name of their format."""
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import UsageError, UserError
@@ -65,22 +66,57 @@ def convert(source: Path, out: Path, kind: str | None, target: str, **options: A
         raise UserError(f"{out}: exists already; give a new folder")
     kind = kind or guess(source)
     data = read(source, kind, **options)
+    _refuse_broken(data)
+    _refuse_collisions(data, target, kind)
     write, folder = WRITERS[target]
     with atomic.folder(out) as part, meter("images", len(data.pictures)) as bar:
         pictures = []
         for picture in data.pictures:
             path = images.inside(data.images, picture.file_name)
             if kind == "comparison-detector":
-                picture = replace(picture, file_name=str(Path(picture.file_name).with_suffix(".png").as_posix()))
+                picture = replace(picture, file_name=_as_png(picture.file_name))
                 save_png(comparison.prepare(images.read(path)), part / folder / picture.file_name)
             else:
-                images.size(path)
+                size = images.size(path)
+                if size != (picture.width, picture.height):
+                    raise UserError(
+                        f"{path}: is {size[0]}x{size[1]}, annotated as {picture.width}x{picture.height}; "
+                        "see `cytosynth check`"
+                    )
                 (part / folder / picture.file_name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, part / folder / picture.file_name)
             pictures.append(picture)
             bar.advance()
         write(replace(data, pictures=tuple(pictures)), part)
         split = source / "split.json" if source.is_dir() else source.parent / "split.json"
-        if split.exists() and kind != "comparison-detector":
-            shutil.copyfile(split, part / "split.json")
+        if split.exists():
+            parts = coco.load(split)
+            if kind == "comparison-detector":
+                parts = {name: [_as_png(file) for file in files] for name, files in parts.items()}
+            atomic.write_json(part / "split.json", parts)
     return data
+
+
+def _as_png(file_name: str) -> str:
+    return str(PurePosixPath(file_name).with_suffix(".png"))
+
+
+def _refuse_broken(data: DataSet) -> None:
+    """Raise UserError for what no format can hold: boxes that are not finite, images without a size."""
+    for picture in data.pictures:
+        if picture.width <= 0 or picture.height <= 0:
+            raise UserError(f"{picture.file_name}: size {picture.width}x{picture.height}; see `cytosynth check`")
+        for cell in picture.cells:
+            if not all(map(math.isfinite, cell.box)):
+                raise UserError(f"{picture.file_name}: box {cell.box} is not finite; see `cytosynth check`")
+
+
+def _refuse_collisions(data: DataSet, target: str, kind: str) -> None:
+    """Raise UserError when two images would share one file of the new data set."""
+    by_stem = target != "coco" or kind == "comparison-detector"
+    taken: dict[str, str] = {}
+    for picture in data.pictures:
+        name = str(PurePosixPath(picture.file_name).with_suffix("")) if by_stem else picture.file_name
+        if name in taken:
+            raise UserError(f"{picture.file_name}: would share a file with {taken[name]}; rename one of them")
+        taken[name] = picture.file_name

@@ -51,7 +51,12 @@ def size(path: Path) -> tuple[int, int]:
     """Return (width, height) from the header of the image at `path`, as it stands after EXIF rotation."""
     with _open(path) as image:
         width, height = image.size
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        if image.format == "PNG" and "exif" not in image.info:
+            return width, height
+        try:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+            raise ImageProblem(f"{path}: {_reason(error)}") from None
         return (height, width) if turned else (width, height)
 
 

@@ -31,17 +31,28 @@ class Sample:
     label: str | None = None
 
 
-def load(sources: Sequence[Source], data_root: Path, title: str = "reading images") -> list[Sample]:
+def held_out(sources: Sequence[Source], data_root: Path) -> list[Sample]:
+    """Return the validation pictures of those of `sources` that are trained on by their part 'train'.
+
+    A source that is used whole has none: it would be measured on what it was trained on.
+    """
+    validation = [s.model_copy(update={"split": "val"}) for s in sources if s.split == "train"]
+    return load(validation, data_root, "reading held-out images", required=False)
+
+
+def load(
+    sources: Sequence[Source], data_root: Path, title: str = "reading images", required: bool = True
+) -> list[Sample]:
     """Return every picture of `sources` (folders below `data_root`), read and scaled.
 
-    Raises UserError when a source is missing or has no picture in the part asked for.
+    Raises UserError when a source is missing or, if that is `required`, has no picture in the part asked for.
     """
     chosen = []
     for source in sources:
         root = data_root / source.root
         data = coco.read(root)
         pictures = split.part(data, source.split, root)
-        if not pictures:
+        if required and not pictures:
             raise UserError(f"{root}: no picture in part '{source.split}'")
         chosen += [(source, data, picture) for picture in pictures]
     samples = []

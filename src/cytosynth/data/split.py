@@ -24,7 +24,7 @@ def part(data: DataSet, name: str, root: Path) -> tuple[Picture, ...]:
         parts = {key: set(values) for key, values in load(file).items() if isinstance(values, list)}
         if name not in parts:
             raise UserError(f"{file}: no part '{name}'; there are {', '.join(sorted(parts))}")
-        _disjoint(parts, file)
+        _disjoint(parts, {picture.file_name: group(picture) for picture in data.pictures}, file)
         return tuple(picture for picture in data.pictures if picture.file_name in parts[name])
     if name not in FRACTIONS:
         raise UserError(f"{root}: no part '{name}'; without {FILE} there are {', '.join(FRACTIONS)}")
@@ -49,10 +49,11 @@ def assigned(group_name: str, fractions: dict[str, float] = FRACTIONS) -> str:
     return name
 
 
-def _disjoint(parts: dict[str, set[str]], file: Path) -> None:
+def _disjoint(parts: dict[str, set[str]], groups: dict[str, str], file: Path) -> None:
+    """Raise UserError when an image, or two of one slide, are in different parts."""
     seen: dict[str, str] = {}
     for name, members in parts.items():
-        for member in members:
-            if member in seen:
-                raise UserError(f"{file}: {member} is in both '{seen[member]}' and '{name}'")
-            seen[member] = name
+        for member in sorted(members):
+            whole = groups.get(member, member)
+            if seen.setdefault(whole, name) != name:
+                raise UserError(f"{file}: {whole} is in both '{seen[whole]}' and '{name}'")

@@ -73,7 +73,8 @@ def _picture(file: Path, report: Report) -> Picture | None:
             cells.append(Cell((x0, y0, x1, y1), _text(entry, "name")))
         except ValueError as error:
             report(f"{file}: object {number}: {error}")
-    return Picture(name, width, height, tuple(cells))
+    said = {key: text for key in ("database", "license", "url") if (text := tree.findtext(f"source/{key}"))}
+    return Picture(name, width, height, tuple(cells), {"source": said} if said else {})
 
 
 def _root(file: Path) -> ET.Element:

@@ -20,6 +20,7 @@ def read(root: Path, report: Report = refuse) -> DataSet:
     if not folder.is_dir():
         raise FormatProblem(f"{folder}: no such folder; a YOLO data set has images/, labels/ and {FILE}")
     pictures = []
+    labels = set((root / "labels").rglob("*.txt"))
     for path in _image_files(folder):
         name = path.relative_to(folder).as_posix()
         try:
@@ -28,9 +29,13 @@ def read(root: Path, report: Report = refuse) -> DataSet:
             report(str(problem))
             continue
         label = (root / "labels" / name).with_suffix(".txt")
+        labels.discard(label)
         cells = tuple(_cells(label, names, width, height, report)) if label.exists() else ()
         pictures.append(Picture(name, width, height, cells))
-    return sidecar.restore(DataSet(folder, tuple(pictures), tuple(names)), root)
+    for label in sorted(labels):
+        report(f"{label}: a label without its image")
+    data = DataSet(folder, tuple(pictures), tuple(names.values()), info=_said(root / FILE))
+    return sidecar.restore(data, root)
 
 
 def write(data: DataSet, root: Path) -> None:
@@ -51,33 +56,43 @@ def write(data: DataSet, root: Path) -> None:
     sidecar.write(data, root)
 
 
-def _names(file: Path) -> list[str]:
+def _said(file: Path) -> dict[str, Any]:
+    """Return what `data.yaml` says beyond paths and names: licence, source, version."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    layout = {"path", "train", "val", "test", "names", "nc"}
+    return {str(key): value for key, value in content.items() if key not in layout}
+
+
+def _names(file: Path) -> dict[int, str]:
+    """Return class names by index, in the order of the indices."""
     try:
         content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
         names = content["names"]
-        return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
+        pairs = names.items() if isinstance(names, dict) else enumerate(names)
+        return dict(sorted((int(index), str(name)) for index, name in pairs))
     except OSError:
         raise FormatProblem(f"{file}: no such file; it names the classes of a YOLO data set") from None
     except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
         raise FormatProblem(f"{file}: no 'names' in it, a list or a map of the classes from 0") from None
 
 
-def _cells(label: Path, names: list[str], width: int, height: int, report: Report) -> Iterable[Cell]:
+def _cells(label: Path, names: dict[int, str], width: int, height: int, report: Report) -> Iterable[Cell]:
     for number, line in enumerate(label.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         parts = line.split()
         if not parts:
             continue
         try:
-            index = int(parts[0])
-            x, y, w, h = (float(part) for part in parts[1:5])
-            category = names[index] if index >= 0 else names[len(names)]
+            index, x, y, w, h, *score = (int(parts[0]), *map(float, parts[1:]))
+            if len(score) > 1:
+                raise ValueError
         except ValueError:
             report(f"{label}:{number}: expected 'class x y width height', got {line[:80]!r}")
-        except IndexError:
-            report(f"{label}:{number}: unknown category {parts[0]}; there are 0 to {len(names) - 1}")
-        else:
-            box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
-            yield Cell(box, category)
+            continue
+        if index not in names:
+            report(f"{label}:{number}: unknown category {index}; there are {sorted(names)}")
+            continue
+        box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
+        yield Cell(box, names[int(index)], score[0] if score else None)
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -52,10 +52,12 @@ class Detector:
         boxes, labels, scores = [], [], []
         for x, y in _corners(pixels.shape[1], pixels.shape[0], tile, overlap):
             window = np.ascontiguousarray(pixels[y : y + tile, x : x + tile])
-            found = self.network([as_input(window).to(device)])[0]
-            boxes.append(found["boxes"].cpu() + torch.tensor([x, y, x, y]))
-            labels.append(found["labels"].cpu())
-            scores.append(found["scores"].cpu())
+            found = {key: value.cpu() for key, value in self.network([as_input(window).to(device)])[0].items()}
+            placed = found["boxes"] + torch.tensor([x, y, x, y])
+            whole = _uncut(placed, (x, y, x + tile, y + tile), pixels.shape[1], pixels.shape[0])
+            boxes.append(placed[whole])
+            labels.append(found["labels"][whole])
+            scores.append(found["scores"][whole])
         every_box, every_label, every_score = torch.cat(boxes), torch.cat(labels), torch.cat(scores)
         kept = batched_nms(every_box, every_score, every_label, 0.5)
         return [
@@ -112,6 +114,16 @@ def targets(cells: Sequence[Cell], categories: Sequence[str]) -> dict[str, Tenso
         "boxes": torch.tensor([cell.box for cell in wanted], dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor([categories.index(cell.category) + 1 for cell in wanted], dtype=torch.int64),
     }
+
+
+def _uncut(boxes: Tensor, tile: tuple[int, int, int, int], width: int, height: int) -> Tensor:
+    """Return which (n, 4) `boxes` touch no edge that `tile` has inside the image; another tile has those whole."""
+    x0, y0, x1, y1 = tile
+    kept = torch.ones(len(boxes), dtype=torch.bool)
+    for edge, column, inner in ((x0, 0, x0 > 0), (y0, 1, y0 > 0), (x1, 2, x1 < width), (y1, 3, y1 < height)):
+        if inner:
+            kept &= (boxes[:, column] - edge).abs() > 1
+    return kept
 
 
 def _corners(width: int, height: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:

@@ -52,6 +52,8 @@ class DetectorTask(Task):
     def preview(self, folder: Path, step: int) -> None:
         """Write held-out pictures with what is found on them."""
         detector = model.Detector(self.network, self.config)
+        if not self.held_out:
+            return
         shown = [with_boxes(s.pixels, detector.find(s.pixels), width=2) for s in self.held_out[:4]]
         save_png(grid(shown, columns=2), folder / f"{step:08d}.png")
 
@@ -69,7 +71,7 @@ def _window(sample: Sample, recipe: DetectorRecipe, rng: np.random.Generator) ->
         pixels = pixels[y : y + height, x : x + width]
         cells = [c.moved(-x, -y) for c in cells if x <= c.centre[0] < x + width and y <= c.centre[1] < y + height]
     height, width = pixels.shape[:2]
-    cells = [_clipped(cell, width, height) for cell in cells]
+    cells = [cell for cell in (_clipped(cell, width, height) for cell in cells) if min(cell.size) >= 1]
     if recipe.turns:
         turn = int(rng.integers(8))
         pixels = augment.d4(pixels, turn)
@@ -84,13 +86,14 @@ def _clipped(cell: Cell, width: int, height: int) -> Cell:
 
 def train_detector(recipe: DetectorRecipe, run: Path, data_root: Path, max_minutes: float | None = None) -> Outcome:
     """Train a detector in the run folder `run`, or continue it; then measure it on the validation parts."""
-    validation = [source.model_copy(update={"split": "val"}) for source in recipe.data]
-    held_out = sources.load(validation, data_root, "reading held-out images")
+    held_out = sources.held_out(recipe.data, data_root)
 
     def make() -> DetectorTask:
         return DetectorTask(recipe, sources.load(recipe.data, data_root), held_out)
 
     outcome = train(make, recipe, run, title=f"detector ({recipe.architecture})", max_minutes=max_minutes)
+    if not held_out:
+        return outcome
     scores = measure(model.load(outcome.weights), held_out)
     write_json(run / "validation.json", {"step": outcome.step, "pictures": len(held_out), **_rounded(scores)})
     console.print(f"validation: mAP {scores.map:.3f}, mAP.5 {scores.map_50:.3f}, mAP.75 {scores.map_75:.3f}")

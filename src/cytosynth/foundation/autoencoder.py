@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..data import augment
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
+from ..errors import UserError
 from ..training.task import Batch, Losses, Task
 from .recipe import AutoencoderRecipe
 
@@ -94,6 +95,9 @@ class AutoencoderTask(Task):
         if recipe.decoder_only:
             for frozen in (self.vae.encoder, self.vae.quant_conv):
                 frozen.requires_grad_(False)
+        for sample in samples:
+            if min(sample.pixels.shape[:2]) < max(recipe.crops):
+                raise UserError(f"{sample.name}: smaller than the crops of {max(recipe.crops)} pixels at its scale")
         areas = np.array([sample.pixels.size for sample in samples], dtype=np.float64)
         self.weights = areas / areas.sum()
 
@@ -137,6 +141,8 @@ class AutoencoderTask(Task):
         for sample in self.held_out[:6]:
             side = min(256, *(extent // 8 * 8 for extent in sample.pixels.shape[:2]))
             rows.append(augment.crop(sample.pixels, 0, 0, side))
+        if not rows:
+            return
         reconstructions = [reconstruct(self.vae, pixels) for pixels in rows]
         save_png(grid([*rows, *reconstructions], columns=len(rows)), folder / f"{step:08d}.png")
 
@@ -147,7 +153,7 @@ class AutoencoderTask(Task):
             return
         vae = deepcopy(self.vae)
         means, deviations = self.latent_statistics()
-        standardise(vae, means, deviations)
+        standardise(vae.cpu(), means, deviations)
         vae.register_to_config(scaling_factor=1.0)
         vae.save_pretrained(folder)
 
@@ -156,7 +162,8 @@ class AutoencoderTask(Task):
         total, square, count = torch.zeros(4), torch.zeros(4), 0
         for sample in self.samples[:: max(1, len(self.samples) // 32)]:
             height, width = (extent // 8 * 8 for extent in sample.pixels.shape[:2])
-            mean = self.vae.encode(to_tensor(sample.pixels[None, :height, :width])).latent_dist.mean
+            pixels = to_tensor(sample.pixels[None, :height, :width]).to(self.vae.device)
+            mean = self.vae.encode(pixels).latent_dist.mean.cpu()
             total += mean.sum((0, 2, 3))
             square += mean.square().sum((0, 2, 3))
             count += mean[0, 0].numel()

@@ -17,6 +17,7 @@ from ..bethesda import ABNORMAL, NILM, NORMAL_PROMPT, abnormal_prompt
 from ..data import augment
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
+from ..errors import UserError
 from ..training.task import Batch, Losses, Task
 from . import noise, sampling, tokens
 from .latents import cached
@@ -72,6 +73,9 @@ class DenoiserTask(Task):
             model.vae.requires_grad_(False),
         )
         self.latents = cached(model, [sample.pixels for sample in samples], cache, range(8))
+        for sample in samples:
+            if min(sample.pixels.shape[:2]) // 8 < max(recipe.crops):
+                raise UserError(f"{sample.name}: smaller than the crops of {8 * max(recipe.crops)} pixels at its scale")
         areas = np.array([latent[0].numel() for latent in self.latents], dtype=np.float64)
         self.weights = areas / areas.sum()
 

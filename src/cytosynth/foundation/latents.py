@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -20,23 +21,26 @@ def cached(model: Foundation, pictures: Sequence[Pixels], folder: Path, turns: S
     """Return, for each picture and each D4 turn of `turns`, its (4, h/8, w/8) scaled latents, float16.
 
     Sides are cut to multiples of 8 after turning. They are kept under `folder`, named by the content of
-    the pictures and of the encoder, one file a picture, so that a killed run continues.
+    the pictures and of the encoder, one file a picture, so that a killed run continues. Several processes
+    divide the work.
     """
-    result = []
+    state = PartialState()
+    model.vae.to(state.device)
     key = hashlib.sha256(weights_digest(model.vae.encoder, model.vae.quant_conv).encode())
-    with meter("encoding pictures", len(pictures)) as bar:
-        for pixels in pictures:
-            name = key.copy()
-            name.update(str((pixels.shape, list(turns))).encode() + pixels.tobytes())
-            path = folder / f"{name.hexdigest()[:24]}.safetensors"
-            if path.exists():
-                tensors = load_file(path)
-            else:
-                tensors = {str(turn): _encode(model, pixels, turn) for turn in turns}
-                atomic.write_bytes(path, save(tensors))
-            result.append([tensors[str(turn)] for turn in turns])
+    paths = []
+    for pixels in pictures:
+        name = key.copy()
+        name.update(str((pixels.shape, list(turns))).encode() + pixels.tobytes())
+        paths.append(folder / f"{name.hexdigest()[:24]}.safetensors")
+    own = [i for i, path in enumerate(paths) if i % state.num_processes == state.process_index and not path.exists()]
+    with meter("encoding pictures", len(own)) as bar:
+        for index in own:
+            tensors = {str(turn): _encode(model, pictures[index], turn) for turn in turns}
+            atomic.write_bytes(paths[index], save(tensors))
             bar.advance()
-    return result
+    state.wait_for_everyone()
+    loaded = [load_file(path) for path in paths]
+    return [[tensors[str(turn)] for turn in turns] for tensors in loaded]
 
 
 def _encode(model: Foundation, pixels: Pixels, turn: int) -> Tensor:

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..data import atomic
-from ..errors import EnvironmentProblem, UserError
+from ..errors import EnvironmentProblem, UsageError, UserError
 from .latents import weights_digest
 from .model import Foundation
 from .recipe import BUNDLED
@@ -37,6 +37,16 @@ def bundled(name: str) -> Path:
     if not path.is_dir():
         raise UserError(f"bundled model '{name}' is not in this installation; give a folder instead")
     return path
+
+
+def available(device: str) -> torch.device:
+    """Return the torch device named `device`; raise UsageError when there is no such, or none here."""
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError, ImportError):
+        raise UsageError(f"--device {device}: not available here; cpu is") from None
+    return chosen
 
 
 def load(source: str, dtype: torch.dtype = torch.float32, unet: str | None = None) -> Foundation:
@@ -87,7 +97,7 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
                 source, subfolder="text_encoder", dtype=dtype, use_safetensors=True, **common
             ),
             tokenizer=CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", **common),
-            scheduler=DDPMScheduler.from_pretrained(source, subfolder="scheduler", **common),
+            scheduler=_schedule(DDPMScheduler.load_config(source, subfolder="scheduler", **common)),
             name=source,
         )
     except (OSError, ValueError) as error:
@@ -95,6 +105,15 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
         if local:
             raise UserError(f"{source}: {line}") from None
         raise EnvironmentProblem(f"{source}: the hub cannot be reached, or has no such model ({line})") from None
+
+
+def _schedule(config: dict[str, Any]) -> DDPMScheduler:
+    """Return the noise schedule of `config`, whichever scheduler wrote it, with Stable Diffusion's conventions.
+
+    Latents are never clipped, and the last step ends at alpha_0, as diffusers' own pipeline insists.
+    """
+    given = {"set_alpha_to_one": False, "steps_offset": 1} | config
+    return DDPMScheduler.from_config(given | {"clip_sample": False})
 
 
 def save(model: Foundation, folder: Path, dtype: torch.dtype) -> None:

@@ -31,6 +31,7 @@ class DenoiserRecipe(Recipe):
     """Settings of the denoiser and its text encoder."""
 
     kind: Literal["denoiser"] = "denoiser"
+    encoder: str = Field(default="", description="hash of the encoder that made the latents; filled in by itself")
     data: list[Source]
     crops: list[int] = Field(default=[32, 48], description="sides of the latent crops, taken in turn")
     block_out_channels: list[int] = [64, 112, 160, 160]

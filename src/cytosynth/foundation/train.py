@@ -8,16 +8,11 @@ from ..data import atomic, sources
 from ..errors import UserError
 from ..training.loop import Outcome, train
 from ..training.progress import console
-from ..training.recipe import Source
 from .autoencoder import AutoencoderTask
 from .denoiser import DenoiserTask, build
+from .latents import weights_digest
 from .recipe import AutoencoderRecipe, DenoiserRecipe
 from .reconstruction import measure
-
-
-def held_out(recipe_sources: list[Source]) -> list[Source]:
-    """Return the validation parts of `recipe_sources`."""
-    return [source.model_copy(update={"split": "val"}) for source in recipe_sources]
 
 
 def train_autoencoder(
@@ -31,13 +26,15 @@ def train_autoencoder(
 
     With `start`, an autoencoder's folder, training begins there: what `decoder_only` recipes need.
     """
-    unseen = sources.load(held_out(recipe.data), data_root, "reading held-out images")
+    unseen = sources.held_out(recipe.data, data_root)
 
     def make() -> AutoencoderTask:
         vae = AutoencoderKL.from_pretrained(start, use_safetensors=True) if start else None
         return AutoencoderTask(recipe, sources.load(recipe.data, data_root), unseen, vae)
 
     outcome = train(make, recipe, run, title="autoencoder", max_minutes=max_minutes)
+    if not unseen:
+        return outcome
     trained = AutoencoderKL.from_pretrained(outcome.weights, use_safetensors=True).eval()
     summary = measure(trained, unseen, run / "validation.png").summary()
     atomic.write_json(run / "validation.json", {"step": outcome.step, "psnr_db": summary})
@@ -52,8 +49,10 @@ def train_denoiser(
     if not (autoencoder / "config.json").exists():
         raise UserError(f"{autoencoder}: no trained autoencoder there; train the part 'autoencoder' first")
 
+    vae = AutoencoderKL.from_pretrained(autoencoder, use_safetensors=True)
+    recipe = recipe.model_copy(update={"encoder": weights_digest(vae.encoder, vae.quant_conv)})
+
     def make() -> DenoiserTask:
-        vae = AutoencoderKL.from_pretrained(autoencoder, use_safetensors=True)
         samples = sources.load(recipe.data, data_root)
         return DenoiserTask(recipe, build(recipe, vae), samples, run / "latents")
 

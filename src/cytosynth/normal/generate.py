@@ -9,7 +9,7 @@ from ..adapters import lora
 from ..data.images import Pixels
 from ..foundation import sampling
 from ..foundation.latents import weights_digest
-from ..foundation.load import bundled, load
+from ..foundation.load import available, bundled, load
 from ..foundation.recipe import BUNDLED
 from ..settings import GenerateSettings
 
@@ -22,7 +22,7 @@ class NormalImageGenerator:
         self.model = load(foundation)
         if adapter:
             lora.load(self.model.unet, bundled("normal") if adapter == BUNDLED else Path(adapter))
-        self.model.freeze().to(device)
+        self.model.freeze().to(available(device))
         self.digest = weights_digest(*self.model.parts.values())
 
     @torch.no_grad()

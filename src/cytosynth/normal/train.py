@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..adapters import lora
 from ..bethesda import NILM
@@ -40,6 +40,7 @@ class NormalTask(Task):
         if recipe.gradient_checkpointing:
             model.unet.enable_gradient_checkpointing()
         self.recipe, self.model, self.unet = recipe, model, model.unet
+        self.frozen = nn.ModuleList([model.vae, model.text_encoder])
         self.turns = range(8) if recipe.turns else range(1)
         labelled = {sample.source for sample in samples if sample.label is not None}
         known = [s for s in samples if s.cells or s.label in NORMAL_LABELS or s.source not in labelled]

@@ -1,7 +1,9 @@
 """What a run folder and the weights in it say of themselves."""
 
+from pathlib import Path
+
 from ..provenance import NOTICE
-from .recipe import Recipe, dump
+from .recipe import Recipe, Source, dump
 
 RUN = """# A training run: {title}
 
@@ -36,4 +38,15 @@ def run_card(title: str) -> str:
 
 def weights_card(title: str, step: int, recipe: Recipe) -> str:
     """Return the model card of weights reached after `step` steps of `recipe`."""
-    return WEIGHTS.format(title=title, step=step, recipe=dump(recipe), notice=NOTICE)
+    return WEIGHTS.format(title=title, step=step, recipe=dump(_portable(recipe)), notice=NOTICE)
+
+
+def _portable(recipe: Recipe) -> Recipe:
+    """Return `recipe` with the paths of this machine cut to their last part."""
+    changes: dict[str, object] = {
+        name: Path(value).name for name, value in recipe if isinstance(value, str) and Path(value).is_absolute()
+    }
+    for name, value in recipe:
+        if isinstance(value, list) and value and isinstance(value[0], Source):
+            changes[name] = [source.model_copy(update={"root": Path(source.root).name}) for source in value]
+    return recipe.model_copy(update=changes)

@@ -9,17 +9,18 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from diffusers.training_utils import EMAModel
 
-from ..data import atomic
+from ..data import atomic, lock
+from ..errors import UserError
 from . import card
 from . import checkpoint as checkpoints
 from .progress import console, meter
@@ -58,8 +59,15 @@ def train(
         title: what the progress bar says.
         max_minutes: stop (saved, to be continued) after so many minutes of wall time.
 
-    Returns the step reached, whether that was the last, and the folder of exported weights.
+    Returns the step reached, whether that was the last, and the folder of exported weights. Raises UserError
+    when another process trains there, or when the loss is no longer finite.
     """
+    main = PartialState().is_main_process
+    with lock.only(run) if main else nullcontext():
+        return _train(build, recipe, run, title, max_minutes)
+
+
+def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max_minutes: float | None) -> Outcome:
     deadline = time.monotonic() + max_minutes * 60 if max_minutes else math.inf
     AcceleratorState._reset_state()  # one process may train several parts, each in its own precision
     accelerator = Accelerator(
@@ -122,6 +130,11 @@ def train(
                         accelerator.clip_grad_norm_(parameters, recipe.max_grad_norm)
                     optimizer.step()
                     optimizer.zero_grad()
+                if not math.isfinite(float(losses["loss"].detach())):
+                    raise UserError(
+                        f"{run}: the loss is {float(losses['loss'].detach())} at step {step}; lower learning_rate, or "
+                        "mixed_precision=no; the last checkpoint is untouched"
+                    )
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0.0) + float(value.detach()) / recipe.gradient_accumulation
             step += 1

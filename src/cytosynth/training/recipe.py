@@ -97,8 +97,9 @@ def pin(recipe: R, path: Path) -> R:
             old = validated(type(recipe), yaml.safe_load(path.read_text()), str(path)).model_dump()
         except yaml.YAMLError:
             raise UsageError(f"{path}: not YAML") from None
+        bound = {"max_steps"} if old.get("lr_schedule") == "cosine" else set()
         for key, value in recipe.model_dump().items():
-            if key not in RESUMABLE and old[key] != value:
+            if key not in RESUMABLE - bound and old[key] != value:
                 raise UsageError(
                     f"{path}: this run was started with {key}={old[key]!r}, now {value!r}; "
                     "use another folder or the old value"
