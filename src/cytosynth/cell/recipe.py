@@ -22,6 +22,7 @@ class CellRecipe(Recipe):
     box_scale: tuple[float, float] = Field(default=(1.0, 1.0), description="range of the factor on annotated boxes")
     jitter: int = Field(default=0, ge=0, le=96, description="pixels by which the cell may lie off the patch's middle")
     balance: float = Field(default=0.0, ge=0, le=1, description="0: cells as frequent as they are; 1: classes even")
+    most_cells: int | None = Field(default=None, ge=1, description="greatest number of cells of a category to use")
     variants: int = Field(default=1, ge=1, le=64, description="encoded crops a cell, each with its own turn and jitter")
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     box_dropout: float = Field(default=0.1, ge=0, le=1)
@@ -33,7 +34,7 @@ class CellRecipe(Recipe):
 PAPER = CellRecipe(max_steps=50_000, batch_size=4, learning_rate=1e-4, optimizer="adamw", checkpoint_every=1000)
 BUNDLED_RECIPE = CellRecipe(
     foundation=BUNDLED, data=CC_BY, categories=["NILM", *ABNORMAL], trainable="all", box_scale=(1.4, 2.2), jitter=48,
-    balance=0.7, variants=4, batch_size=12, learning_rate=3e-4, weight_decay=1e-3, warmup_steps=100, max_steps=20_000,
+    balance=0.7, variants=4, most_cells=500, batch_size=12, learning_rate=3e-4, weight_decay=1e-3, warmup_steps=100, max_steps=20_000,
     ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, checkpoint_every=250, preview_every=250,
 )  # fmt: skip
 PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}

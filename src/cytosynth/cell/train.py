@@ -120,15 +120,19 @@ def crops_of(samples: Sequence[Sample], recipe: CellRecipe, variants: int) -> li
 
     Patches are moved inside at borders, never padded; each depends on (recipe seed, picture, cell, variant).
     """
-    crops = []
+    cells: dict[str, list[tuple[int, int]]] = {}
     for index, sample in enumerate(samples):
-        if min(sample.pixels.shape[:2]) < patch.SIZE:
-            continue
-        for number, cell in enumerate(sample.cells):
-            if cell.category in recipe.categories and min(cell.size) > 0:
-                for variant in range(variants):
-                    rng = np.random.default_rng([recipe.seed, index, number, variant])
-                    crops.append(_crop(sample.pixels, cell, recipe, variant, rng))
+        if min(sample.pixels.shape[:2]) >= patch.SIZE:
+            for number, cell in enumerate(sample.cells):
+                if cell.category in recipe.categories and min(cell.size) > 0:
+                    cells.setdefault(cell.category, []).append((index, number))
+    crops = []
+    for category in sorted(cells):
+        order = np.random.default_rng([recipe.seed, len(cells[category])]).permutation(len(cells[category]))
+        for index, number in (cells[category][i] for i in sorted(order[: recipe.most_cells])):
+            for variant in range(variants):
+                rng = np.random.default_rng([recipe.seed, index, number, variant])
+                crops.append(_crop(samples[index].pixels, samples[index].cells[number], recipe, variant, rng))
     return crops
 
 
