@@ -146,3 +146,14 @@ def test_paste_blends_inside_the_edge_only() -> None:
     assert pixels[90, 80, 0] == 200
     assert 0 < pixels[90, 50, 0] < pixels[90, 53, 0] < 200
     assert pixels[90, 49].max() == pixels[59, 80].max() == pixels[120, 80].max() == 0
+
+
+def test_the_background_says_how_far_the_colours_moved() -> None:
+    original = np.random.default_rng(0).integers(60, 180, (64, 64, 3)).astype(np.uint8)
+    moved = original + np.array([10, 0, 20], np.uint8)
+    moved[10:30, 20:50] = 200
+    matched = patch.match_background(moved, original, (20.0, 10.0, 50.0, 30.0))
+    outside = np.ones((64, 64), bool)
+    outside[10:30, 20:50] = False
+    assert np.array_equal(matched[outside], original[outside])
+    assert matched[15, 30].tolist() == [190, 200, 180]

@@ -83,8 +83,11 @@ class CellEditor:
                 for e, (x, y) in zip(edits[chosen], corners[chosen], strict=True)
             ]
             painted = self.patch(windows, inner, settings)
-            for edit, corner, new in zip(edits[chosen], corners[chosen], painted, strict=True):
-                patch.paste(result, new, corner, edit.box, settings.feather)
+            for edit, corner, new, old, local in zip(
+                edits[chosen], corners[chosen], painted, windows, inner, strict=True
+            ):
+                matched = patch.match_background(new, old, local.box)
+                patch.paste(result, matched, corner, edit.box, settings.feather)
         return result
 
     @torch.no_grad()

@@ -33,6 +33,21 @@ def enlarge(box: Box, factor: float, width: int, height: int, most: float = MOST
     )
 
 
+def match_background(edited: Pixels, original: Pixels, box: Box) -> Pixels:
+    """Return the `edited` patch shifted so that its background has the mean colour of the `original`'s.
+
+    Encoding and decoding a patch by itself moves its colours by a few levels; what lies outside `box` (xyxy of
+    the patch) should not have changed, and says by how much.
+    """
+    x0, y0, x1, y1 = (int(value) for value in box)
+    background = np.ones(edited.shape[:2], dtype=bool)
+    background[y0:y1, x0:x1] = False
+    if not background.any():
+        return edited
+    shift = original[background].mean(axis=0) - edited[background].mean(axis=0)
+    return np.clip(np.rint(edited + shift), 0, 255).astype(np.uint8)
+
+
 def paste(pixels: Pixels, edited: Pixels, at: tuple[int, int], box: Box, feather: int = 8) -> None:
     """Blend `box` (xyxy whole pixels of the image) of the `edited` patch into `pixels`, in place.
 
