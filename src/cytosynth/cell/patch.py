@@ -45,7 +45,7 @@ def match_background(edited: Pixels, original: Pixels, box: Box) -> Pixels:
     if not background.any():
         return edited
     shift = original[background].mean(axis=0) - edited[background].mean(axis=0)
-    return np.clip(np.rint(edited + shift), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(edited + shift), 0, 255), dtype=np.uint8)
 
 
 def paste(pixels: Pixels, edited: Pixels, at: tuple[int, int], box: Box, feather: int = 8) -> None:
