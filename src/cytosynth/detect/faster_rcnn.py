@@ -39,6 +39,7 @@ def _small(classes: int) -> FasterRCNN:
         box_roi_pool=MultiScaleRoIAlign(["0", "1", "pool"], 7, 2),
         box_head=TwoMLPHead(channels * 49, 128),
         box_predictor=FastRCNNPredictor(128, classes),
+        box_batch_size_per_image=64,
         **_common(),
     )
 

@@ -30,7 +30,7 @@ PAPER = DetectorRecipe(
 )  # fmt: skip
 BUNDLED_RECIPE = DetectorRecipe(
     backbone="small", data=[Source(root="cric", scale=0.5)], window=320, turns=True, jitter=0.15, blur=0.5,
-    batch_size=4, optimizer="adamw", learning_rate=5e-4, weight_decay=1e-2, warmup_steps=50, max_steps=1200,
+    batch_size=4, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, warmup_steps=50, max_steps=800,
     lr_schedule="cosine", max_grad_norm=5.0, checkpoint_every=200, preview_every=250,
 )  # fmt: skip
 PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}
