@@ -92,12 +92,11 @@ class CellEditor:
 
     @torch.no_grad()
     def patch(self, windows: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings) -> Pixels:
-        """Return the decoded patches (n, size, size, 3) of `windows` (the same, or one), one edit each.
+        """Return the decoded patches (n, size, size, 3) of as many `windows`, one edit each.
 
         z_T comes from the forward process on z_0; mask and z_0,bg join it at every step (Figure 5a).
         """
         model = self.model
-        windows = windows if windows.ndim == 4 else windows[None]
         size = windows.shape[1]
         clean = torch.cat([model.encode_pixels(window[None]) for window in windows])
         masks = torch.stack([synthesizer.mask_of(edit.box, size // 8) for edit in edits]).to(clean)

@@ -36,6 +36,6 @@ BUNDLED_RECIPE = CellRecipe(
     foundation=BUNDLED, data=CC_BY, categories=["NILM", *ABNORMAL], trainable="all", box_scale=(1.4, 2.2), jitter=48,
     balance=0.7, variants=4, most_cells=500,
     batch_size=12, learning_rate=3e-4, weight_decay=1e-3, warmup_steps=100, max_steps=20_000,
-    ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, checkpoint_every=250, preview_every=250,
+    ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, checkpoint_every=250, preview_every=1000,
 )  # fmt: skip
 PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}

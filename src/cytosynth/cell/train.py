@@ -105,7 +105,7 @@ class CellTask(Task):
         for row, crop in enumerate(self.held_out[:5]):
             tiles.append(crop.pixels)
             edits = [PlannedEdit(crop.box, name, seed=row) for name in self.names]
-            tiles += [editor.patch(crop.pixels, [edit], EditSettings())[0] for edit in edits]
+            tiles += list(editor.patch(np.stack([crop.pixels] * len(edits)), edits, EditSettings()))
         if tiles:
             save_png(grid(tiles, columns=1 + len(self.names)), folder / f"{step:08d}.png")
 

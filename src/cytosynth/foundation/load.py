@@ -1,13 +1,15 @@
 """One loader for any Stable Diffusion 1.x: hub id, diffusers folder, single safetensors file, `bundled`."""
 
-from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, UNet2DConditionModel
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from ..data import atomic
 from ..errors import EnvironmentProblem, UsageError, UserError
@@ -61,6 +63,7 @@ def load(source: str, dtype: torch.dtype = torch.float32, unet: str | None = Non
     Raises UserError for a folder or file that is not a Stable Diffusion or holds pickled weights,
     EnvironmentProblem where a hub cannot be reached.
     """
+    disable_progress_bar()  # its bar for a file that loads in milliseconds would stand among ours
     path = bundled("foundation") if source == BUNDLED else Path(source)
     if path.suffix in PICKLES:
         raise UserError(
@@ -127,5 +130,13 @@ def save(model: Foundation, folder: Path, dtype: torch.dtype) -> None:
 
 def save_part(part: Any, folder: Path, dtype: torch.dtype) -> None:
     """Write one network of diffusers or transformers to `folder`: its configuration, its weights as `dtype`."""
-    copy = deepcopy(part).to(dtype)
-    copy.save_pretrained(folder, safe_serialization=True)
+    state = {
+        key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
+        for key, value in part.state_dict().items()
+    }
+    disable_progress_bar()
+    if isinstance(part, ConfigMixin):
+        part.save_config(folder)
+        save_file(state, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    else:
+        part.save_pretrained(folder, state_dict=state)
