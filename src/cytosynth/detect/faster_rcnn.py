@@ -16,8 +16,8 @@ from .recipe import Backbone
 def build(backbone: Backbone, categories: int) -> FasterRCNN:
     """Return an untrained Faster R-CNN for `categories` kinds of cell (background is added).
 
-    `resnet50` is torchvision's R50-FPN; `small` is a ResNet of three stages with one block each, features
-    at strides 8 and 16, for nuclei of about 10 pixels on a CPU. Images are not resized.
+    `resnet50` is torchvision's R50-FPN; `small` is a ResNet of two stages with one block each, features at
+    strides 8 and 16, for nuclei of about 10 pixels on a CPU. Images are not resized.
     """
     return _resnet50(categories + 1) if backbone == "resnet50" else _small(categories + 1)
 
@@ -31,12 +31,12 @@ def _resnet50(classes: int) -> FasterRCNN:
 def _small(classes: int) -> FasterRCNN:
     channels = 64
     network = ResNet(BasicBlock, [1, 1, 1, 1])
-    del network.layer4, network.fc
-    body = BackboneWithFPN(network, {"layer2": "0", "layer3": "1"}, [128, 256], channels)
+    del network.layer3, network.layer4, network.fc
+    body = BackboneWithFPN(network, {"layer2": "0"}, [128], channels)
     return FasterRCNN(
         body,
-        rpn_anchor_generator=AnchorGenerator(((28, 42), (60, 90), (120, 180)), ((0.75, 1.33),) * 3),
-        box_roi_pool=MultiScaleRoIAlign(["0", "1", "pool"], 7, 2),
+        rpn_anchor_generator=AnchorGenerator(((28, 42), (60, 90)), ((0.75, 1.33),) * 2),
+        box_roi_pool=MultiScaleRoIAlign(["0", "pool"], 7, 2),
         box_head=TwoMLPHead(channels * 49, 128),
         box_predictor=FastRCNNPredictor(128, classes),
         box_batch_size_per_image=64,
