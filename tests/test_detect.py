@@ -95,3 +95,12 @@ def test_a_folder_without_a_detector(tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes((tiny / "normal/pytorch_lora_weights.safetensors").read_bytes())
     with pytest.raises(UserError, match=r"model\.safetensors"):
         model.load(tmp_path)
+
+
+def test_images_are_not_resized_in_training_nor_in_use() -> None:
+    import torch
+
+    for mode in (True, False):
+        network = model.build(model.DetectorConfig(backbone="small", categories=("NILM",))).train(mode)
+        images, _ = network.transform([torch.rand(3, 100, 140)], [{"boxes": torch.rand(1, 4), "labels": torch.ones(1)}])
+        assert images.image_sizes == [(100, 140)]

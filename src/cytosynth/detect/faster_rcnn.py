@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -19,7 +20,17 @@ def build(backbone: Backbone, categories: int) -> FasterRCNN:
     `resnet50` is torchvision's R50-FPN; `small` is a ResNet of two stages with one block each, features at
     strides 8 and 16, for nuclei of about 10 pixels on a CPU. Images are not resized.
     """
-    return _resnet50(categories + 1) if backbone == "resnet50" else _small(categories + 1)
+    network = _resnet50(categories + 1) if backbone == "resnet50" else _small(categories + 1)
+    network.transform = AsGiven(min_size=0, max_size=0, image_mean=[0.8] * 3, image_std=[0.2] * 3)
+    return network
+
+
+class AsGiven(GeneralizedRCNNTransform):
+    """Normalises and batches images without resizing them; torchvision's `_skip_resize` does so in training alone."""
+
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Return both unchanged."""
+        return image, target
 
 
 def _resnet50(classes: int) -> FasterRCNN:
@@ -46,9 +57,6 @@ def _small(classes: int) -> FasterRCNN:
 
 def _common() -> dict[str, Any]:
     return {
-        "_skip_resize": True,
-        "image_mean": [0.8, 0.8, 0.8],
-        "image_std": [0.2, 0.2, 0.2],
         "box_detections_per_img": 300,
         "rpn_pre_nms_top_n_train": 1000,
         "rpn_post_nms_top_n_train": 500,
