@@ -28,7 +28,7 @@ class NormalRecipe(Recipe):
 
 PAPER = NormalRecipe(max_steps=5000, batch_size=1, learning_rate=1e-4, optimizer="adam", weight_decay=0.0)
 BUNDLED_RECIPE = NormalRecipe(
-    foundation=BUNDLED, data=CC_BY, window=384, turns=True, caption_dropout=0.1, batch_size=6, learning_rate=1e-3,
+    foundation=BUNDLED, data=CC_BY, window=384, turns=True, batch_size=6, learning_rate=1e-4,
     optimizer="adam", weight_decay=0.0, max_steps=2000, warmup_steps=50, ema_decay=0.999, min_snr_gamma=5.0,
     checkpoint_every=200, preview_every=200,
 )  # fmt: skip

@@ -6,6 +6,7 @@ was killed and continued sees the same data and the same noise as one that was n
 
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from diffusers.training_utils import EMAModel
 
@@ -62,8 +63,8 @@ def train(
     Returns the step reached, whether that was the last, and the folder of exported weights. Raises UserError
     when another process trains there, or when the loss is no longer finite.
     """
-    main = PartialState().is_main_process
-    with lock.only(run) if main else nullcontext():
+    first = os.environ.get("RANK", "0") == "0"
+    with lock.only(run) if first else nullcontext():
         return _train(build, recipe, run, title, max_minutes)
 
 
@@ -71,7 +72,9 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
     deadline = time.monotonic() + max_minutes * 60 if max_minutes else math.inf
     AcceleratorState._reset_state()  # one process may train several parts, each in its own precision
     accelerator = Accelerator(
-        mixed_precision=recipe.mixed_precision, gradient_accumulation_steps=recipe.gradient_accumulation
+        mixed_precision=recipe.mixed_precision,
+        gradient_accumulation_steps=recipe.gradient_accumulation,
+        cpu=not torch.accelerator.is_available(),  # without it several processes on a CPU ignore each other
     )
     main = accelerator.is_main_process
     if main:
