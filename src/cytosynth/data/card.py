@@ -7,6 +7,10 @@ from typing import Any
 from ..field import DataSet
 from ..provenance import NOTICES
 
+CLASSES = (
+    "The bundled cell synthesizer does not tell the categories apart yet: the category of a cell here is what was "
+    "asked for, not what it looks like (docs/bundled_models.md has the figure)."
+)
 ATTRIBUTION = """The bundled models were trained on, and this data set therefore derives from:
 
 - CRIC Cervix (Rezende et al., *CRIC searchable image database as a public platform for conventional pap smear
@@ -67,6 +71,8 @@ def text(
         "The cells were placed by a generative model and have been judged by no pathologist. Use them to train or to "
         "stress a detector, beside real annotated images, and test only on real ones.",
     ]
+    if models.get("cell", "").startswith("bundled "):
+        lines += ["", CLASSES]
     if problems:
         lines += ["", "## Skipped", "", *(f"- {line}" for line in problems)]
     if data.licences or "derived_from" in data.info:

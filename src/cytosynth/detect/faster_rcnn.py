@@ -25,7 +25,7 @@ def build(backbone: Backbone, categories: int) -> FasterRCNN:
     return network
 
 
-class AsGiven(GeneralizedRCNNTransform):
+class AsGiven(GeneralizedRCNNTransform):  # type: ignore[misc]
     """Normalises and batches images without resizing them; torchvision's `_skip_resize` does so in training alone."""
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
