@@ -41,6 +41,11 @@ def test_no_pickle_no_catch_all_and_short_files() -> None:
         assert len(text.splitlines()) <= 310, f"{path}: what second thing moved in?"
 
 
+def test_no_model_says_where_it_lay() -> None:
+    for path in (ROOT / "src/cytosynth/bundled").rglob("*.json"):
+        assert "_name_or_path" not in path.read_text(), path
+
+
 def test_every_file_that_the_paper_is_mapped_to_exists() -> None:
     text = (ROOT / "docs/method.md").read_text()
     files = set(re.findall(r"`((?:[a-z_]+/)?[a-z_]+\.py)", text))

@@ -1,5 +1,6 @@
 """One loader for any Stable Diffusion 1.x: hub id, diffusers folder, single safetensors file, `bundled`."""
 
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -138,5 +139,8 @@ def save_part(part: Any, folder: Path, dtype: torch.dtype) -> None:
     if isinstance(part, ConfigMixin):
         part.save_config(folder)
         save_file(state, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+        config = json.loads((folder / "config.json").read_text())
+        config.pop("_name_or_path", None)  # where it was loaded from is a path of this machine
+        atomic.write_json(folder / "config.json", config)
     else:
         part.save_pretrained(folder, state_dict=state)
