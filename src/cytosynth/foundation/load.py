@@ -52,14 +52,13 @@ def available(device: str) -> torch.device:
     return chosen
 
 
-def load(source: str, dtype: torch.dtype = torch.float32, unet: str | None = None) -> Foundation:
+def load(source: str, dtype: torch.dtype = torch.float32) -> Foundation:
     """Load a Stable Diffusion 1.x.
 
     Args:
         source: `bundled`, a folder in diffusers' layout, a `.safetensors` file in the original layout, or
             the id of a model hub's repository.
         dtype: of all weights.
-        unet: another folder (diffusers' layout) to take the U-Net from.
 
     Raises UserError for a folder or file that is not a Stable Diffusion or holds pickled weights,
     EnvironmentProblem where a hub cannot be reached.
@@ -79,8 +78,6 @@ def load(source: str, dtype: torch.dtype = torch.float32, unet: str | None = Non
         model = _from_layout(str(path) if path.is_dir() else source, dtype, path.is_dir())
     else:
         raise UserError(f"{source}: no such folder or file, and not a hub id (owner/name)")
-    if unet:
-        model.unet = UNet2DConditionModel.from_pretrained(unet, torch_dtype=dtype, use_safetensors=True)
     model.name = source if source == BUNDLED or not path.exists() else path.name
     model.digest = weights_digest(*model.parts.values())
     return model
