@@ -51,7 +51,7 @@ def test_the_data_set_is_sound_and_annotated(made: Path) -> None:
     assert all(1 <= len(picture.cells) <= 8 for picture in data.pictures)
     assert data.info["synthetic"] is True
     assert {p.name for p in made.iterdir()} == {
-        "images", "annotations.json", "provenance.jsonl", "preview.png", "README.md", "settings.yaml",
+        "images", "annotations.json", "provenance.jsonl", "preview.png", "README.md", "settings.yaml", "plan.json",
     }  # fmt: skip
 
 

@@ -5,37 +5,50 @@ from pathlib import Path
 from typing import Any
 
 from .bethesda import NILM
+from .cell import plan as plans
 from .cell.edit import CellEditor
+from .cell.judge import load_gate
 from .data import coco, images
 from .detect import model as detectors
-from .errors import UserError
+from .errors import UsageError, UserError
 from .field import DataSet
 from .foundation.load import available, bundled
 from .foundation.recipe import BUNDLED
+from .jobs import Job, Own, fields, own_images, planned_fields, planned_own
 from .normal.generate import NormalImageGenerator
 from .settings import PipelineSettings, check
-from .synthesize import Pipeline, fields, own_images, run
+from .synthesize import Pipeline, run
 from .training.progress import console
 
 DEFAULT = PipelineSettings()
+NONE = "none"
+"""Stands for no model: no LoRA, no gate."""
 
 
 def synthesize(
     out: Path,
     *,
-    count: int,
+    count: int = 0,
     start: int = 0,
+    plan: Path | None = None,
     settings: PipelineSettings = DEFAULT,
     foundation: str = BUNDLED,
     normal: str = BUNDLED,
     cell: str = BUNDLED,
     detector: str = BUNDLED,
+    gate: str = NONE,
+    data_root: Path = Path(),
     device: str = "cpu",
 ) -> DataSet:
-    """Make the images `start` to `start + count - 1` into `out`; see the verb `synthesize`."""
-    check(settings)
-    generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device)
-    pipeline = _pipeline(foundation, cell, detector, device, generator, normal)
+    """Make the images `start` to `start + count - 1`, or those of `plan`, into `out`; see the verb `synthesize`."""
+    _check(settings, plan, count or None)
+    given = plans.read(plan) if plan else None
+    generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device)
+    names = {"cell": cell, "foundation": foundation, "normal": normal, "gate": gate, "detector": detector}
+    pipeline = _pipeline(names, settings, data_root, device, generator, finds=plan is None)
+    if given and plan:
+        jobs, sizes = planned_fields(given, plan, generator, settings)
+        return _follow(pipeline, given, plan, jobs, sizes, settings, out)
     return run(pipeline, list(fields(generator, range(start, start + count), settings)), settings, out)
 
 
@@ -43,28 +56,66 @@ def edit(
     source: Path,
     out: Path,
     *,
+    plan: Path | None = None,
     settings: PipelineSettings = DEFAULT,
     foundation: str = BUNDLED,
     cell: str = BUNDLED,
     detector: str = BUNDLED,
+    gate: str = NONE,
+    data_root: Path = Path(),
     device: str = "cpu",
     label: str | None = None,
     limit: int | None = None,
     strict: bool = False,
 ) -> DataSet:
     """Edit cells of the images of `source` into abnormal ones, into `out`; see the verb `edit`."""
-    check(settings)
     own = _own(source, label)
-    pipeline = _pipeline(foundation, cell, detector, device, None, "")
-    jobs = list(own_images(own.pictures[:limit], settings))
-    return run(pipeline, jobs, settings, out, licences=own.licences, derived_from=own.info, strict=strict)
+    pictures = own.pictures[:limit]
+    _check(settings, plan, len(pictures))
+    given = plans.read(plan) if plan else None
+    names = {"cell": cell, "foundation": foundation, "gate": gate, "detector": detector}
+    pipeline = _pipeline(names, settings, data_root, device, None, finds=plan is None)
+    about: dict[str, Any] = {"licences": own.licences, "derived_from": own.info, "strict": strict}
+    if given and plan:
+        jobs, sizes = planned_own(given, plan, pictures, settings)
+        return _follow(pipeline, given, plan, jobs, sizes, settings, out, **about)
+    return run(pipeline, list(own_images(pictures, settings)), settings, out, **about)
+
+
+def _check(settings: PipelineSettings, plan: Path | None, images: int | None) -> None:
+    """Raise UsageError for settings that cannot be, or that a plan leaves no room for."""
+    check(settings, None if plan else images)
+    if plan and settings.counts:
+        raise UsageError("counts: the plan says what each cell becomes; give one or the other")
+
+
+def _follow(
+    pipeline: Pipeline,
+    plan: plans.Plan,
+    path: Path,
+    jobs: list[Job],
+    sizes: dict[str, tuple[int, int]],
+    settings: PipelineSettings,
+    out: Path,
+    **about: Any,
+) -> DataSet:
+    """Run the `jobs` of the `plan` that was read from `path`."""
+    settings = pipeline.settle(settings)
+    plans.fit(plan, path, sizes, settings.cell.box_scale or 1.0)
+    now = pipeline.models()
+    other = [role for role, model in plan.models.items() if role in now and now[role] != model]
+    if other:
+        console.print(
+            f"{path}: was made with another model ({', '.join(other)}): the cells will look different", soft_wrap=True
+        )
+    return run(pipeline, jobs, settings, out, plan=plan.digest, **about)
 
 
 @dataclass(frozen=True)
 class _Own:
     """The user's images: name and path of each and what is said of it, and what is said of the whole."""
 
-    pictures: list[tuple[str, Path, dict[str, Any]]]
+    pictures: list[Own]
     licences: tuple[dict[str, Any], ...] = ()
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -94,13 +145,23 @@ def _own(source: Path, label: str | None) -> _Own:
 
 
 def _pipeline(
-    foundation: str, cell: str, detector: str, device: str, generator: NormalImageGenerator | None, normal: str
+    given: dict[str, str],
+    settings: PipelineSettings,
+    data_root: Path,
+    device: str,
+    generator: NormalImageGenerator | None,
+    finds: bool,
 ) -> Pipeline:
-    found = detectors.load(bundled("detector") if detector == BUNDLED else Path(detector))
-    found.network.to(available(device))
-    given = {"cell": cell, "detector": detector, "foundation": foundation, "normal": normal}
+    """Load the models `given` by role; a detector only where it `finds` the cells."""
+    detector = None
+    if finds:
+        name = given["detector"]
+        detector = detectors.load(bundled("detector") if name == BUNDLED else Path(name))
+        detector.network.to(available(device))
+    editor = CellEditor.load(given["foundation"], given["cell"], device)
+    gate = None if given["gate"] == NONE else load_gate(Path(given["gate"]), settings.gate, data_root, device)
     names = {role: name if name == BUNDLED else _short(name) for role, name in given.items()}
-    return Pipeline(found, CellEditor.load(foundation, cell, device), generator, names)
+    return Pipeline(editor, names, detector, generator, gate)
 
 
 def _short(name: str) -> str:

@@ -1,15 +1,19 @@
-"""Marking what is synthetic: inside each PNG, and where each image came from."""
+"""Marking what is synthetic: inside each PNG, and in `provenance.jsonl`, one line an image."""
 
 import io
 import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from . import __version__
+from .data import atomic
 from .data.images import Pixels
 
+RECORDS = "provenance.jsonl"
 NOTICE = "Synthetic cervical cytology made by CytoSynth. Not for diagnosis."
 NOTICES = {
     "synthetic": NOTICE,
@@ -42,3 +46,38 @@ def png(pixels: Pixels, record: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", pnginfo=chunks, compress_level=6)
     return buffer.getvalue()
+
+
+def read_records(out: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of the whole images of `out` by name; a line that a kill cut short is dropped."""
+    path = out / RECORDS
+    if not path.exists():
+        return {}
+    records = {}
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if (out / "images" / record["file_name"]).exists():
+            records[record["file_name"]] = record
+    return records
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Add `value` as a line of JSON; one that a kill cut short is ended first, so that it spoils no other."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(_line(value).encode())
+
+
+def write_records(out: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write all `records` anew, in their order."""
+    atomic.write_text(out / RECORDS, "".join(map(_line, records)))
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True) + "\n"

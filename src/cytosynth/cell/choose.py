@@ -1,11 +1,11 @@
-"""Choosing which cells to edit, and into what: at random, without overlap (Section III-C, IV-C.1)."""
+"""Choosing which cells to edit, and into what: at random or by rank, without overlap (Section III-C, IV-C.1)."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..field import Box, Cell
-from ..settings import EditSettings
+from ..settings import Choice, EditSettings
 from . import patch
 from .edit import PlannedEdit
 
@@ -19,6 +19,8 @@ def choose(
     fewest: int = 1,
     most: int = 8,
     mix: Mapping[str, float],
+    choice: Choice = "random",
+    neighbours: Sequence[Cell] = (),
 ) -> list[tuple[Cell, PlannedEdit]]:
     """Return `fewest` to `most` of `cells`, each with the edit that is planned for it.
 
@@ -30,21 +32,82 @@ def choose(
         fewest: fewer only where there are not enough candidates.
         most: upper bound on the number, drawn evenly.
         mix: weight of each category.
+        choice: which cells first, see `ranked`.
+        neighbours: all cells of the image, for `isolation`.
     """
     names = list(mix)
     weights = np.array([mix[name] for name in names], dtype=np.float64)
     wanted = int(rng.integers(fewest, most + 1))
-    chosen: list[tuple[Cell, PlannedEdit]] = []
-    for index in rng.permutation(len(cells)):
-        if len(chosen) == wanted:
-            break
-        if max(cells[index].size) > patch.MOST:
-            continue
-        region = patch.enlarge(cells[index].box, settings.box_scale or 1.0, *size)
-        if all(not overlap(region, edit.box) for _, edit in chosen):
-            category = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-            chosen.append((cells[index], PlannedEdit(region, category, int(rng.integers(2**32)))))
+    chosen = []
+    for cell, region in apart(ranked(cells, choice, rng, neighbours), size, settings, wanted):
+        category = names[int(rng.choice(len(names), p=weights / weights.sum()))]
+        chosen.append((cell, PlannedEdit(region, category, int(rng.integers(2**32)))))
     return chosen
+
+
+def deal(
+    cells: Sequence[Cell],
+    size: tuple[int, int],
+    settings: EditSettings,
+    rng: np.random.Generator,
+    *,
+    categories: Sequence[str],
+    choice: Choice = "random",
+    neighbours: Sequence[Cell] = (),
+) -> tuple[list[tuple[Cell, PlannedEdit]], list[tuple[Cell, PlannedEdit]]]:
+    """Return an edit for each of `categories`, and further cells that may stand in for one that is rejected.
+
+    Arguments are as for `choose`. `categories` are given out in order; the stand-ins have category "".
+    """
+    edits = []
+    for number, (cell, region) in enumerate(apart(ranked(cells, choice, rng, neighbours), size, settings)):
+        category = categories[number] if number < len(categories) else ""
+        edits.append((cell, PlannedEdit(region, category, int(rng.integers(2**32)))))
+    return edits[: len(categories)], edits[len(categories) :]
+
+
+def ranked(
+    cells: Sequence[Cell], choice: Choice, rng: np.random.Generator, neighbours: Sequence[Cell] = ()
+) -> list[Cell]:
+    """Return `cells` in the order in which they are to be edited.
+
+    `random` is the paper's. `score`: the detector is surest of the first. `size`: the first has the largest box.
+    `isolation`: the first is farthest from its nearest neighbour (distance of the boxes' middles), the last are
+    squeezed and overlapped ones. Equal cells keep their order.
+    """
+    if choice == "random":
+        return [cells[index] for index in rng.permutation(len(cells))]
+    keys = {
+        "score": lambda cell: cell.score or 0.0,
+        "size": lambda cell: cell.size[0] * cell.size[1],
+        "isolation": lambda cell: isolation(cell, neighbours),
+    }
+    return sorted(cells, key=keys[choice], reverse=True)
+
+
+def isolation(cell: Cell, neighbours: Sequence[Cell]) -> float:
+    """Return the distance in pixels from the middle of `cell` to that of the nearest other of `neighbours`."""
+    x, y = cell.centre
+    return min((float(np.hypot(x - o.centre[0], y - o.centre[1])) for o in neighbours if o is not cell), default=np.inf)
+
+
+def apart(
+    cells: Sequence[Cell], size: tuple[int, int], settings: EditSettings, most: int | None = None
+) -> list[tuple[Cell, Box]]:
+    """Return up to `most` of `cells` in order, with their edited regions, none of which overlaps an earlier one.
+
+    Cells too large for a patch are passed over.
+    """
+    taken: list[tuple[Cell, Box]] = []
+    for cell in cells:
+        if len(taken) == most:
+            break
+        if max(cell.size) > patch.MOST:
+            continue
+        region = patch.enlarge(cell.box, settings.box_scale or 1.0, *size)
+        if all(not overlap(region, other) for _, other in taken):
+            taken.append((cell, region))
+    return taken
 
 
 def overlap(first: Box, second: Box) -> bool:

@@ -19,7 +19,7 @@ from ..foundation.load import available, bundled, load
 from ..foundation.model import Foundation
 from ..foundation.recipe import BUNDLED
 from ..settings import EditSettings
-from . import patch, synthesizer
+from . import patch, strength, synthesizer
 
 EDITING = "editing.json"
 """Beside a synthesizer's weights: how much larger than boxes the regions were on which it was trained."""
@@ -65,42 +65,49 @@ class CellEditor:
         return editor
 
     def edit(self, pixels: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings) -> Pixels:
-        """Return a copy of (height, width, 3) `pixels` with every edit made; all else stays bit-identical.
+        """Return a copy of (height, width, 3) `pixels` with every edit made, put back as `patch.compose` says.
 
-        Every patch is taken from the unedited image, so the order of `edits` does not matter where their
-        boxes do not overlap. Raises UserError for an image smaller than a patch.
+        Every patch is taken from the unedited image, so the order of `edits` does not matter where what they
+        change does not overlap. Raises UserError for an image smaller than a patch.
         """
-        height, width = pixels.shape[:2]
-        if min(height, width) < patch.SIZE:
-            raise UserError(f"an image of {width}x{height} is smaller than a patch of {patch.SIZE} pixels")
-        corners = [patch.corner(edit.box, width, height) for edit in edits]
-        result = pixels.copy()
-        for first in range(0, len(edits), settings.batch):
+        painted = self.paint([(pixels, edit) for edit in edits], settings)
+        return patch.compose(pixels, [(edit.box, new) for edit, new in zip(edits, painted, strict=True)], settings)
+
+    def paint(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:
+        """Return the decoded (size, size, 3) patch of each request: an unedited image and an edit in it.
+
+        They may be of different images. `settings.batch` are denoised at a time, never fewer: a last batch that is
+        not full is filled up by repeating its last request. Matrix products of another shape round otherwise, so
+        this makes the pixels of a patch independent, to the bit on a CPU, of what else is edited beside it.
+        """
+        windows, local = [], []
+        for pixels, edit in requests:
+            height, width = pixels.shape[:2]
+            patch.check_size(width, height)
+            at = patch.corner(edit.box, width, height)
+            windows.append(patch.window(pixels, at))
+            local.append(PlannedEdit(patch.inner(edit.box, at), edit.category, edit.seed))
+        painted: list[Pixels] = []
+        for first in range(0, len(requests), settings.batch):
             chosen = slice(first, first + settings.batch)
-            windows = np.stack([pixels[y : y + patch.SIZE, x : x + patch.SIZE] for x, y in corners[chosen]])
-            inner = [
-                PlannedEdit((e.box[0] - x, e.box[1] - y, e.box[2] - x, e.box[3] - y), e.category, e.seed)
-                for e, (x, y) in zip(edits[chosen], corners[chosen], strict=True)
-            ]
-            painted = self.patch(windows, inner, settings)
-            for edit, corner, new, old, local in zip(
-                edits[chosen], corners[chosen], painted, windows, inner, strict=True
-            ):
-                matched = patch.match_background(new, old, local.box)
-                patch.paste(result, matched, corner, edit.box, settings.feather)
-        return result
+            painted += list(self.patch(np.stack(windows[chosen]), local[chosen], settings, fill=settings.batch))
+        return painted
 
     @torch.no_grad()
-    def patch(self, windows: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings) -> Pixels:
+    def patch(self, windows: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings, fill: int = 0) -> Pixels:
         """Return the decoded patches (n, size, size, 3) of as many `windows`, one edit each.
 
-        z_T comes from the forward process on z_0; mask and z_0,bg join it at every step (Figure 5a).
+        z_T comes from the forward process on z_0; mask and z_0,bg join it at every step (Figure 5a). With a
+        `strength` below 1 it is z_t of an earlier step, from which more of the normal cell shines through.
+        At least `fill` are denoised: the last one is repeated.
         """
         model = self.model
-        size = windows.shape[1]
-        clean = torch.cat([model.encode_pixels(window[None]) for window in windows])
+        count, size = windows.shape[:2]
+        filled = [*range(count), *[count - 1] * (fill - count)]
+        edits = [edits[index] for index in filled]
+        clean = torch.cat([model.encode_pixels(window[None]) for window in windows])[filled]
         masks = torch.stack([synthesizer.mask_of(edit.box, size // 8) for edit in edits]).to(clean)
-        sampler = sampling.ddim(model.scheduler)
+        sampler = strength.from_step(sampling.ddim(model.scheduler), settings.strength)
         sampler.set_timesteps(settings.steps)
         noises = torch.cat([sampling.noise((1, *clean.shape[1:]), edit.seed) for edit in edits]).to(clean)
         start = model.scheduler.add_noise(clean, noises, sampler.timesteps[:1].expand(len(edits)).to(clean.device))
@@ -120,4 +127,4 @@ class CellEditor:
             extra_channels=synthesizer.extra_channels(clean, masks),
             grounding=ground,
         )
-        return np.concatenate([model.decode_latents(latent[None]) for latent in latents])
+        return np.concatenate([model.decode_latents(latent[None]) for latent in latents[:count]])

@@ -1,11 +1,14 @@
-"""Patches around cells: centred on the box, moved inside at the borders, and pasted back."""
+"""Patches around cells: centred on the box, moved inside at the borders, and put back in one of two ways."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..data.images import Pixels
+from ..errors import UserError
 from ..field import Box
+from ..settings import EditSettings
 
 SIZE = 256
 """Side of the paper's patches, pixels."""
@@ -31,6 +34,57 @@ def enlarge(box: Box, factor: float, width: int, height: int, most: float = MOST
         float(min(width, math.ceil(middle_x + half_x))),
         float(min(height, math.ceil(middle_y + half_y))),
     )
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise UserError for an image that is smaller than a patch."""
+    if min(width, height) < SIZE:
+        raise UserError(f"an image of {width}x{height} is smaller than a patch of {SIZE} pixels")
+
+
+def window(pixels: Pixels, at: tuple[int, int]) -> Pixels:
+    """Return the (size, size, 3) patch of `pixels` whose corner is `at` (x, y)."""
+    return pixels[at[1] : at[1] + SIZE, at[0] : at[0] + SIZE]
+
+
+def inner(box: Box, at: tuple[int, int]) -> Box:
+    """Return `box` of the image as it lies in the patch whose corner is `at`."""
+    return box[0] - at[0], box[1] - at[1], box[2] - at[0], box[3] - at[1]
+
+
+def covered(box: Box, width: int, height: int, settings: EditSettings) -> Box:
+    """Return what the edit of the region `box` changes: that region, or its whole patch where that is put back."""
+    if settings.paste == "box":
+        return box
+    x, y = corner(box, width, height)
+    return float(x), float(y), float(x + SIZE), float(y + SIZE)
+
+
+def compose(pixels: Pixels, edits: Sequence[tuple[Box, Pixels]], settings: EditSettings) -> Pixels:
+    """Return a copy of (height, width, 3) `pixels` with edited patches put back.
+
+    With paste=box each region is laid over the image, feathered inside its edge and shifted to the colour of the
+    background that the patch had; whatever lies outside the regions stays bit-identical. With paste=patch the
+    whole decoded patch is put back untouched (Section III-C): in order, a later one over an earlier one, and last
+    all regions once more in order, so that the background of one patch never wipes out the cell of another.
+
+    Args:
+        pixels: the unedited image, from which all patches were taken.
+        edits: region (xyxy whole pixels) and (size, size, 3) decoded patch of each edit, in order.
+        settings: `paste` and `feather`.
+    """
+    height, width = pixels.shape[:2]
+    result = pixels.copy()
+    corners = [corner(box, width, height) for box, _ in edits]
+    if settings.paste == "patch":
+        for at, (_, decoded) in zip(corners, edits, strict=True):
+            window(result, at)[:] = decoded
+    for at, (box, decoded) in zip(corners, edits, strict=True):
+        if settings.paste == "patch":
+            paste(result, decoded, at, box, feather=0)
+        else:
+            paste(result, match_background(decoded, window(pixels, at), inner(box, at)), at, box, settings.feather)
+    return result
 
 
 def match_background(edited: Pixels, original: Pixels, box: Box) -> Pixels:
@@ -66,7 +120,9 @@ def paste(pixels: Pixels, edited: Pixels, at: tuple[int, int], box: Box, feather
 
 
 def _ramp(length: int, feather: int) -> np.ndarray:
-    """Return weights from near 0 at both ends to 1 at `feather` pixels inside."""
+    """Return weights from near 0 at both ends to 1 at `feather` pixels inside; 1 everywhere for a feather of 0."""
+    if not feather:
+        return np.ones(length, dtype=np.float32)
     position = np.arange(length) + 0.5
-    weights = np.clip(np.minimum(position, length - position) / max(feather, 1), 0, 1)
+    weights = np.clip(np.minimum(position, length - position) / feather, 0, 1)
     return np.asarray(weights, dtype=np.float32)

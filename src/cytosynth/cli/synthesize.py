@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import UsageError
 from ..settings import PipelineSettings, check
 from ..training.recipe import override
 from . import app
@@ -12,7 +13,18 @@ from . import app
 Out = Annotated[Path, typer.Argument(help="Data set folder; the same command again continues it.")]
 Model = Annotated[str, typer.Option(help="Folder of the model, or 'bundled'.")]
 Foundation = Annotated[str, typer.Option(help="Stable Diffusion 1.x: 'bundled', folder, .safetensors, hub id.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the whole run.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of the whole run. [default: 0]")]
+Plan = Annotated[Path | None, typer.Option(help="plan.json: which cell of which image becomes what, by hand.")]
+Counts = Annotated[
+    str | None, typer.Option(metavar="HSIL=40,...", help="Cells of each category in the whole run, instead of 'mix'.")
+]
+GateFolder = Annotated[
+    str, typer.Option("--gate", help="Folder of a cell classifier that keeps or rejects, or 'none'.")
+]
+Tries = Annotated[
+    int | None, typer.Option(min=1, max=100, help="Edits of a cell until the gate keeps one. [default: 3]")
+]
+DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets of gate.reference.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Settings = Annotated[
     list[str] | None,
@@ -23,23 +35,29 @@ Settings = Annotated[
 @app.command()
 def synthesize(
     out: Out,
-    count: Annotated[int, typer.Option(min=1, help="Images in all.")] = 10,
-    start: Annotated[int, typer.Option(min=0, help="Number of the first image.")] = 0,
-    seed: Seed = 0,
+    count: Annotated[int | None, typer.Option(min=1, help="Images in all. [default: 10]")] = None,
+    start: Annotated[int | None, typer.Option(min=0, help="Number of the first image. [default: 0]")] = None,
+    seed: Seed = None,
+    plan: Plan = None,
+    counts: Counts = None,
     foundation: Foundation = "bundled",
     normal: Annotated[str, typer.Option(help="LoRA of stage 1: folder, file, 'bundled' or 'none'.")] = "bundled",
     cell: Model = "bundled",
     detector: Model = "bundled",
+    gate: GateFolder = "none",
+    tries: Tries = None,
+    data_root: DataRoot = Path(),
     device: Device = "cpu",
     settings: Settings = None,
 ) -> None:
     """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
-    chosen = _settings(PipelineSettings(seed=seed), settings)
+    _excluded(plan, {"--count": count, "--start": start, "--seed": seed, "--counts": counts})
+    chosen = _settings(plan, {"seed": seed}, counts, tries, settings)
     from .. import pipeline
 
     pipeline.synthesize(
-        out, count=count, start=start, settings=chosen, foundation=foundation, normal=normal, cell=cell,
-        detector=detector, device=device,
+        out, count=0 if plan else count or 10, start=start or 0, plan=plan, settings=chosen, foundation=foundation,
+        normal=normal, cell=cell, detector=detector, gate=gate, data_root=data_root, device=device,
     )  # fmt: skip
 
 
@@ -47,28 +65,64 @@ def synthesize(
 def edit(
     images: Annotated[Path, typer.Argument(help="Folder of normal images, or a COCO data set.")],
     out: Out,
-    seed: Seed = 0,
+    seed: Seed = None,
+    plan: Plan = None,
+    counts: Counts = None,
     foundation: Foundation = "bundled",
     cell: Model = "bundled",
     detector: Model = "bundled",
+    gate: GateFolder = "none",
+    tries: Tries = None,
+    data_root: DataRoot = Path(),
     device: Device = "cpu",
-    scale: Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20.")] = 1.0,
+    scale: Annotated[
+        float | None, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20. [default: 1]")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="Of a COCO set, take images of this image-level label.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = False,
     settings: Settings = None,
 ) -> None:
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
-    chosen = _settings(PipelineSettings(seed=seed, scale=scale), settings)
+    _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label})
+    chosen = _settings(plan, {"seed": seed, "scale": scale}, counts, tries, settings)
     from .. import pipeline
 
     pipeline.edit(
-        images, out, settings=chosen, foundation=foundation, cell=cell, detector=detector, device=device,
-        label=label, limit=limit, strict=strict,
+        images, out, plan=plan, settings=chosen, foundation=foundation, cell=cell, detector=detector, gate=gate,
+        data_root=data_root, device=device, label=label, limit=limit, strict=strict,
     )  # fmt: skip
 
 
-def _settings(base: PipelineSettings, changes: list[str] | None) -> PipelineSettings:
-    settings = override(base, changes or [])
+def _excluded(plan: Path | None, options: dict[str, object]) -> None:
+    """Raise UsageError for an option about what a plan says already."""
+    for name, value in options.items():
+        if plan and value is not None:
+            raise UsageError(f"{name} {value}: the plan says which images, cells and seeds; give one or the other")
+
+
+def _settings(
+    plan: Path | None, given: dict[str, object], counts: str | None, tries: int | None, changes: list[str] | None
+) -> PipelineSettings:
+    """Return the settings of a run: those of the plan or the defaults, then the options, then `--set`."""
+    from ..cell import plan as plans
+
+    base = plans.read(plan).base() if plan else PipelineSettings()
+    options = [f"{key}={value}" for key, value in given.items() if value is not None]
+    options += [f"gate.tries={tries}"] if tries is not None else []
+    if counts is not None:
+        base = base.model_copy(update={"counts": _counts(counts)})
+    settings = override(base, [*options, *(changes or [])])
     check(settings)
     return settings
+
+
+def _counts(text: str) -> dict[str, int]:
+    """Return the numbers of `HSIL=40,ASC-H=30`."""
+    asked: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, number = part.strip().partition("=")
+        if not number.strip().isdecimal() or len(number) > 9 or name.strip() in asked:
+            raise UsageError(f"--counts {text}: expected CATEGORY=NUMBER,..., each category once")
+        asked[name.strip()] = int(number)
+    return asked

@@ -27,6 +27,7 @@ def text(
     problems: Sequence[str],
     bundled: bool,
     origin: str,
+    sections: Sequence[str] = (),
 ) -> str:
     """Return the data card as Markdown.
 
@@ -37,6 +38,7 @@ def text(
         problems: lines on what was skipped.
         origin: 'synthetic', or 'real-to-synthetic' where the user's images were edited.
         bundled: whether bundled models took part, whose training data must be credited.
+        sections: further lines of Markdown, before the limits.
     """
     counts = Counter(cell.category for picture in data.pictures for cell in picture.cells)
     sizes = Counter(f"{picture.width}x{picture.height}" for picture in data.pictures)
@@ -66,6 +68,7 @@ def text(
         *(f"{key}: {value}" for key, value in settings.items()),
         "```",
         "",
+        *sections,
         "## Limits",
         "",
         "The cells were placed by a generative model and have been judged by no pathologist. Use them to train or to "

@@ -1,0 +1,131 @@
+"""A judge from its folder: a classification network of torchvision, `model.safetensors` and `config.json`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision import models
+
+from ..data import sources
+from ..data.images import Pixels
+from ..errors import UserError
+from ..field import Box
+from ..foundation.latents import weights_digest
+from ..foundation.load import available
+from ..settings import GateSettings
+from ..training.recipe import validated
+from . import patch
+from .gate import Gate, Reference
+
+WEIGHTS = "model.safetensors"
+
+
+class JudgeConfig(BaseModel):
+    """What rebuilds a judge. Its crop is a square about the box's middle, `box_margin` times the box's longer side."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    architecture: str = Field(description="a classification network of torchvision by name: resnet50 ...")
+    classes: tuple[str, ...] = Field(min_length=2, description="names in the order of the outputs")
+    input_size: int = Field(ge=16, le=2048, description="side to which crops are resized, pixels")
+    mean: tuple[float, float, float] = Field(description="of RGB in 0..1")
+    std: tuple[float, float, float]
+    box_margin: float = Field(default=1.0, ge=0.5, le=8)
+
+
+class ClassifierJudge:
+    """A cell classifier that gives probabilities and the features that its last linear layer reads."""
+
+    def __init__(self, network: nn.Module, config: JudgeConfig) -> None:
+        """Use `network`, whose last linear layer has an output for each class of `config`."""
+        self.network, self.config = network.eval().requires_grad_(False), config
+        self.classes = config.classes
+        self.digest = weights_digest(network)
+        self._read: Tensor | None = None
+        linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        linear[-1].register_forward_pre_hook(self._keep)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> "ClassifierJudge":
+        """Read the judge in `folder`; raise UserError naming what is missing or does not fit."""
+        file = folder / "config.json"
+        try:
+            values = json.loads(file.read_text())
+        except (OSError, ValueError, RecursionError):
+            raise UserError(f"{folder}: no cell classifier there (config.json and {WEIGHTS})") from None
+        config = validated(JudgeConfig, values, str(file))
+        if config.architecture not in models.list_models(module=models):
+            raise UserError(f"{file}: architecture {config.architecture!r}: no classification network of torchvision")
+        network = models.get_model(config.architecture, weights=None, num_classes=len(config.classes))
+        if not any(isinstance(module, nn.Linear) for module in network.modules()):
+            raise UserError(f"{file}: architecture {config.architecture!r}: has no linear layer to read features from")
+        try:
+            state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / WEIGHTS).items()}
+            network.load_state_dict(state)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise UserError(f"{folder / WEIGHTS}: {str(error).splitlines()[0][:200]}") from None
+        return cls(network.to(available(device)), config)
+
+    @torch.no_grad()
+    def probabilities(self, windows: Sequence[Pixels], boxes: Sequence[Box]) -> NDArray[np.float64]:
+        """Return (n, classes) probabilities of the cells in `boxes` (xyxy) of n `windows` (height, width, 3)."""
+        output = self.network(self._input(windows, boxes)).double().softmax(dim=1)
+        if not output.isfinite().all():
+            raise UserError(f"gate: the judge's network ({self.config.architecture}) gives NaN")
+        return np.asarray(output.cpu().numpy())
+
+    @torch.no_grad()
+    def features(self, windows: Sequence[Pixels], boxes: Sequence[Box]) -> NDArray[np.float64]:
+        """Return (n, channels) features of the same cells."""
+        self.network(self._input(windows, boxes))
+        assert self._read is not None
+        return np.asarray(self._read.flatten(1).double().cpu().numpy())
+
+    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._read = inputs[0]
+
+    def _input(self, windows: Sequence[Pixels], boxes: Sequence[Box]) -> Tensor:
+        size, margin = self.config.input_size, self.config.box_margin
+        crops = [cell_crop(window, box, margin, size) for window, box in zip(windows, boxes, strict=True)]
+        images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+        mean, std = (torch.tensor(value)[:, None, None] for value in (self.config.mean, self.config.std))
+        return ((images - mean) / std).to(next(self.network.parameters()).device)
+
+
+def cell_crop(window: Pixels, box: Box, margin: float, size: int) -> Pixels:
+    """Return the (size, size, 3) square about `box`, `margin` times its longer side, of (height, width, 3) `window`.
+
+    What lies outside the window repeats its edge. Resized bilinearly with antialiasing.
+    """
+    side = max(1, round(max(box[2] - box[0], box[3] - box[1]) * margin))
+    x, y = round((box[0] + box[2] - side) / 2), round((box[1] + box[3] - side) / 2)
+    rows = np.clip(np.arange(y, y + side), 0, window.shape[0] - 1)
+    columns = np.clip(np.arange(x, x + side), 0, window.shape[1] - 1)
+    square = Image.fromarray(np.ascontiguousarray(window[np.ix_(rows, columns)]))
+    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def load_gate(folder: Path, settings: GateSettings, data_root: Path, device: str = "cpu") -> Gate:
+    """Return the gate whose judge is in `folder`; `settings.reference` is read below `data_root`."""
+    judge = ClassifierJudge.load(folder, device)
+    reference = None
+    if settings.reference:
+        windows, boxes = [], []
+        for sample in sources.load(settings.reference, data_root, "reading the reference"):
+            height, width = sample.pixels.shape[:2]
+            if min(height, width) >= patch.SIZE:
+                for cell in sample.cells:
+                    at = patch.corner(cell.box, width, height)
+                    windows.append(patch.window(sample.pixels, at))
+                    boxes.append(patch.inner(cell.box, at))
+        if len(windows) < 2:
+            raise UserError(f"{data_root}: gate.reference has {len(windows)} cells; at least 2 are needed")
+        reference = Reference.of(judge, windows, boxes, settings.copy_percentile)
+    return Gate(judge, settings, reference, judge.digest)

@@ -1,0 +1,59 @@
+"""What may not change between two calls of a run: `settings.yaml`, and the files that were edited."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from .data import atomic, coco
+from .errors import UsageError
+from .jobs import Job
+from .settings import PipelineSettings
+from .training.recipe import dump, validated
+
+SETTINGS = "settings.yaml"
+
+
+class Pinned(BaseModel):
+    """Settings, models by role, digest of the plan, and of the images over which counts are dealt."""
+
+    settings: PipelineSettings
+    models: dict[str, str]
+    plan: str = ""
+    images: str = ""
+
+    @classmethod
+    def of(cls, settings: PipelineSettings, models: dict[str, str], plan: str, names: Sequence[str]) -> "Pinned":
+        """Return what is pinned of a run; `names` of all its images where they matter together."""
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16] if names else ""
+        return cls(settings=settings, models=models, plan=plan, images=digest)
+
+
+def pin(out: Path, wanted: Pinned) -> None:
+    """Write `wanted` into the folder `out`, or make sure that the run there is the same; raise UsageError if not."""
+    path = out / SETTINGS
+    if path.exists():
+        old = validated(Pinned, yaml.safe_load(path.read_text()), str(path))
+        if old != wanted:
+            changed = "other settings or models"
+            if old.plan != wanted.plan:
+                changed = "another plan"
+            elif old.model_copy(update={"images": wanted.images}) == wanted:
+                changed = "other images, over which the counts were dealt"
+            raise UsageError(f"{out}: begun with {changed} (see {SETTINGS}); use another folder")
+    elif (out / coco.FILE).exists() or (out / "images").exists():
+        raise UsageError(f"{out}: holds something else already; use an empty folder")
+    else:
+        atomic.write_text(path, dump(wanted))
+
+
+def same_original(out: Path, job: Job, record: Mapping[str, Any]) -> None:
+    """Raise UsageError when the file that `job` edits is not the one of which `record` tells."""
+    if record.get("original_sha256") != job.extra.get("original_sha256"):
+        raise UsageError(
+            f"{out}: {job.file_name} was made from another file of the name {job.extra.get('original')}; "
+            "use another folder"
+        )
