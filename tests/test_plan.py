@@ -143,7 +143,7 @@ def one(*cells: dict[str, Any], **changes: Any) -> dict[str, Any]:
         ("[" * 100_000, "nested too deeply"),
         ('{"version": 1, "version": 1, "images": []}', "'version' is given twice"),
         (json.dumps(one(cell(seed=float("nan")))), "NaN is no number"),
-        (json.dumps(one(cell(bbox_xyxy=[0, 0, 5, 77]))).replace("77", "1e999"), "bbox_xyxy .0, 0, 5, inf. is not finite"),
+        (json.dumps(one(cell(bbox_xyxy=[0, 0, 5, 77]))).replace("77", "1e999"), "bbox_xyxy .0, 0, 5, inf. is not fin"),
         ('{"version": 1, "images": ' + "1" * 5000 + "}", "no readable JSON"),
         (json.dumps({"version": 2, "images": []}), "version: input should be 1"),
         (json.dumps({"version": 1, "images": []}), "images: list should have at least 1 item"),
