@@ -16,16 +16,15 @@ from cytosynth.cell import synthesizer
 from cytosynth.data import atomic, coco
 from cytosynth.detect import model as detectors
 from cytosynth.field import Cell, DataSet, Picture
-from cytosynth.foundation import autoencoder, denoiser
+from cytosynth.foundation import autoencoder, denoiser, text
 from cytosynth.foundation.load import load, save, save_part
 from cytosynth.foundation.recipe import AutoencoderRecipe, DenoiserRecipe
 
 CATEGORIES = ("NILM", "ASC-US", "ASC-H", "LSIL", "HSIL")
 LICENCE = {"id": 1, "name": "CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"}
 AUTOENCODER = {"block_out_channels": [4, 4, 8, 8], "norm_num_groups": 4, "crops": [64]}
-DENOISER = {
-    "block_out_channels": [8, 8, 16, 16], "norm_num_groups": 4, "text_channels": 16, "text_layers": 1, "crops": [16],
-}  # fmt: skip
+TEXT = {"text_channels": 16, "text_layers": 1, "crop": 64}
+DENOISER = {"block_out_channels": [8, 8, 16, 16], "norm_num_groups": 4, "crops": [16]}
 
 
 def drawn(seed: int, width: int = 320, height: int = 288) -> tuple[np.ndarray, list[Cell]]:
@@ -78,7 +77,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     vae = autoencoder.build(AutoencoderRecipe(data=[], **AUTOENCODER))
     vae.register_to_config(scaling_factor=1.0)
-    save(denoiser.build(DenoiserRecipe(data=[], **DENOISER), vae), root / "foundation", torch.float32)
+    words = text.build(TEXT["text_channels"], TEXT["text_layers"])
+    save(denoiser.build(DenoiserRecipe(data=[], **DENOISER), vae, *words), root / "foundation", torch.float32)
     model = load(str(root / "foundation"))
     lora.add(model.unet, 4)
     disturb(model.unet, "lora_B")

@@ -13,14 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import AUTOENCODER, DENOISER
+from conftest import AUTOENCODER, DENOISER, TEXT
 from cytosynth.cell.recipe import CellRecipe
 from cytosynth.cell.train import train_cell
 from cytosynth.detect.recipe import DetectorRecipe
 from cytosynth.detect.train import train_detector
 from cytosynth.errors import UsageError
-from cytosynth.foundation.recipe import AutoencoderRecipe, DenoiserRecipe
-from cytosynth.foundation.train import train_autoencoder, train_denoiser
+from cytosynth.foundation.recipe import AutoencoderRecipe, DenoiserRecipe, TextRecipe
+from cytosynth.foundation.train import train_autoencoder, train_denoiser, train_text
 from cytosynth.normal.recipe import NormalRecipe
 from cytosynth.normal.train import train_normal
 from cytosynth.training import checkpoint, recipe
@@ -39,9 +39,13 @@ def trainers(tiny: Path, fields: Path) -> dict[str, tuple[Recipe, Callable[[Reci
             AutoencoderRecipe(data=DATA, ema_decay=0.9, **AUTOENCODER, **COMMON),
             lambda r, run: train_autoencoder(r, run, fields),
         ),
+        "text": (
+            TextRecipe(data=DATA, **TEXT, **COMMON),
+            lambda r, run: train_text(r, run, fields),
+        ),
         "denoiser": (
             DenoiserRecipe(data=DATA, ema_decay=0.9, lr_schedule="cosine", **DENOISER, **COMMON),
-            lambda r, run: train_denoiser(r, tiny / "foundation/vae", run, fields),
+            lambda r, run: train_denoiser(r, tiny / "foundation/vae", tiny / "foundation", run, fields),
         ),
         "normal": (
             NormalRecipe(
@@ -65,7 +69,7 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "denoiser", "normal", "cell", "detector"])
+@pytest.mark.parametrize("name", ["autoencoder", "text", "denoiser", "normal", "cell", "detector"])
 def test_stopped_and_continued_equals_never_stopped(name: str, tiny: Path, fields: Path, tmp_path: Path) -> None:
     full, start = trainers(tiny, fields)[name]
     once = start(full, tmp_path / "once")

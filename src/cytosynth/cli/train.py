@@ -24,7 +24,9 @@ Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE"
 Minutes = Annotated[float | None, typer.Option(min=0, help="Stop, saved, after so many minutes.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Train up to so many steps in all.")]
 Preset = Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe to start from.")]
-Part = Annotated[Literal["all", "autoencoder", "decoder", "denoiser"], typer.Option(help="Which part to train.")]
+Part = Annotated[
+    Literal["all", "autoencoder", "decoder", "text", "denoiser"], typer.Option(help="Which part to train.")
+]
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -37,16 +39,16 @@ def foundation(
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
-    """Train the small Stable Diffusion that is bundled: autoencoder, then denoiser with its text encoder.
+    """Train the small Stable Diffusion that is bundled: autoencoder, text encoder, denoiser.
 
-    `all` is the autoencoder, then the denoiser; the whole, in diffusers' layout, is in RUN/denoiser/weights
-    at the end. `decoder` sharpens the decoder alone, so that everything trained on its latents stays valid.
-    --max-steps and --set are for one part.
+    `all` is the three in turn; the whole, in diffusers' layout, is in RUN/denoiser/weights at the end. `decoder`
+    sharpens the decoder alone, so that everything trained on its latents stays valid. --max-steps and --set are
+    for one part.
     """
     from ..foundation import train as room
 
     if part == "all" and (settings or max_steps):
-        raise UsageError("--set and --max-steps: say with --part which half they are for")
+        raise UsageError("--set and --max-steps: say with --part which one they are for")
     if part in ("all", "autoencoder"):
         recipe = _recipe(recipes.AUTOENCODER, settings, max_steps)
         outcome = room.train_autoencoder(recipe, run / "autoencoder", data_root, max_minutes)
@@ -57,11 +59,13 @@ def foundation(
     if part == "decoder":
         recipe = _recipe(recipes.DECODER, settings, max_steps)
         room.train_autoencoder(recipe, run / "decoder", data_root, max_minutes, start=encoded)
+    if part in ("all", "text"):
+        room.train_text(_recipe(recipes.TEXT, settings, max_steps), run / "text", data_root, max_minutes)
     if part in ("all", "denoiser"):
         refined = run / "decoder" / "weights"
         vae = refined if refined.is_dir() else encoded
         denoiser = _recipe(recipes.DENOISER, settings, max_steps)
-        room.train_denoiser(denoiser, vae, run / "denoiser", data_root, max_minutes)
+        room.train_denoiser(denoiser, vae, run / "text" / "weights", run / "denoiser", data_root, max_minutes)
 
 
 @train_app.command()

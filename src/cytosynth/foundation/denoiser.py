@@ -1,7 +1,8 @@
-"""Training a U-Net and its text encoder from nothing: the second half of the bundled foundation.
+"""Training a U-Net from nothing, under a frozen text encoder: the second half of the bundled foundation.
 
 Each crop is captioned by what it holds, in the words of the paper's prompts, so that the bundled
-foundation answers to the same text as Stable Diffusion does after tuning.
+foundation answers to the same text as Stable Diffusion does after tuning. Part of the crops lie around an
+abnormal cell, rare categories as often as common ones: taken evenly from the pictures, one crop in five holds any.
 """
 
 from collections.abc import Sequence
@@ -10,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..bethesda import ABNORMAL, NILM, NORMAL_PROMPT, abnormal_prompt
 from ..data import augment
@@ -19,7 +20,7 @@ from ..data.preview import grid, save_png
 from ..data.sources import Sample
 from ..errors import UserError
 from ..training.task import Batch, Losses, Task
-from . import noise, sampling, tokens
+from . import noise, sampling
 from .latents import cached
 from .load import save
 from .model import Foundation
@@ -29,55 +30,51 @@ ANY_PROMPT = "A cervical cytopathological image"
 NORMAL_LABELS = frozenset({"Negative", NILM, "Normal"})
 
 
-def build(recipe: DenoiserRecipe, vae: AutoencoderKL) -> Foundation:
-    """Return a Foundation with an untrained denoiser and text encoder around `vae`."""
+def build(
+    recipe: DenoiserRecipe, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel
+) -> Foundation:
+    """Return a Foundation with an untrained denoiser around `vae` and `text_encoder`."""
     levels = range(len(recipe.block_out_channels))
     attends = [level in recipe.attention_levels for level in levels]
-    tokenizer = tokens.build([NORMAL_PROMPT, *(abnormal_prompt(name) for name in (NILM, *ABNORMAL, "SCC"))])
     unet = UNet2DConditionModel(
         sample_size=max(recipe.crops),
         block_out_channels=tuple(recipe.block_out_channels),
         down_block_types=tuple("CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in attends),
         up_block_types=tuple("CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)),
         layers_per_block=recipe.layers_per_block,
-        cross_attention_dim=recipe.text_channels,
+        cross_attention_dim=text_encoder.config.hidden_size,
         attention_head_dim=recipe.heads,
         norm_num_groups=recipe.norm_num_groups,
     )
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=recipe.text_channels, intermediate_size=4 * recipe.text_channels,
-            num_hidden_layers=recipe.text_layers, num_attention_heads=4, projection_dim=recipe.text_channels,
-            max_position_embeddings=tokenizer.model_max_length, hidden_act="quick_gelu",
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )  # fmt: skip
     scheduler = DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
-    return Foundation(unet, vae, text, tokenizer, scheduler, "new")
+    return Foundation(unet, vae, text_encoder, tokenizer, scheduler, "new")
 
 
 class DenoiserTask(Task):
-    """Trains the U-Net and the text encoder of a Foundation on captioned crops of latents."""
+    """Trains the U-Net of a Foundation on captioned crops of latents."""
 
     def __init__(self, recipe: DenoiserRecipe, model: Foundation, samples: Sequence[Sample], cache: Path) -> None:
         """Encode `samples` (kept under `cache`) and get ready."""
         super().__init__()
         self.recipe, self.samples = recipe, samples
         self.model = model
-        self.unet, self.text_encoder, self.vae = (
-            model.unet,
-            model.text_encoder,
-            model.vae.requires_grad_(False),
-        )
+        model.freeze()
+        self.unet = model.unet.requires_grad_(True)
+        self.frozen = nn.ModuleList([model.text_encoder, model.vae])
         self.latents = cached(model, [sample.pixels for sample in samples], cache, range(8))
         for sample in samples:
             if min(sample.pixels.shape[:2]) // 8 < max(recipe.crops):
                 raise UserError(f"{sample.name}: smaller than the crops of {8 * max(recipe.crops)} pixels at its scale")
         areas = np.array([latent[0].numel() for latent in self.latents], dtype=np.float64)
         self.weights = areas / areas.sum()
+        self.cells: dict[str, list[tuple[int, int]]] = {}
+        for index, sample in enumerate(samples):
+            for number, cell in enumerate(sample.cells):
+                if cell.category != NILM:
+                    self.cells.setdefault(cell.category, []).append((index, number))
+        self.names = sorted(self.cells)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return latent crops (n, 4, side, side), n scaled so that n x side^2 stays level, with token ids."""
@@ -86,19 +83,39 @@ class DenoiserTask(Task):
         crops, captions = [], []
         for index in rng.choice(len(self.samples), count, p=self.weights):
             turn = int(rng.integers(8))
-            latent = self.latents[index][turn]
-            y, x = (int(rng.integers(extent - side + 1)) for extent in latent.shape[1:])
-            crops.append(latent[:, y : y + side, x : x + side])
-            window = (8 * x, 8 * y, 8 * (x + side), 8 * (y + side))
-            captions.append(
-                "" if rng.random() < self.recipe.caption_dropout else caption(self.samples[index], turn, window, rng)
-            )
+            if self.names and rng.random() < self.recipe.cell_share:
+                text, latent = self._around_cell(side, turn, rng)
+            else:
+                text, latent = self._anywhere(int(index), side, turn, rng)
+            crops.append(latent)
+            captions.append("" if rng.random() < self.recipe.caption_dropout else text)
         return {"latents": torch.stack(crops).float(), "token_ids": self.model.token_ids(captions)}
+
+    def _anywhere(self, index: int, side: int, turn: int, rng: np.random.Generator) -> tuple[str, Tensor]:
+        """Return caption and latents of a crop that lies anywhere in the picture `index`."""
+        latent = self.latents[index][turn]
+        y, x = (int(rng.integers(extent - side + 1)) for extent in latent.shape[1:])
+        window = (8 * x, 8 * y, 8 * (x + side), 8 * (y + side))
+        return caption(self.samples[index], turn, window, rng), latent[:, y : y + side, x : x + side]
+
+    def _around_cell(self, side: int, turn: int, rng: np.random.Generator) -> tuple[str, Tensor]:
+        """Return caption and latents of a crop whose middle half holds an abnormal cell."""
+        category = self.names[int(rng.integers(len(self.names)))]
+        index, number = self.cells[category][int(rng.integers(len(self.cells[category])))]
+        sample, latent = self.samples[index], self.latents[index][turn]
+        height, width = sample.pixels.shape[:2]
+        box = augment.d4_box(sample.cells[number].box, turn, width, height)
+        corner = []
+        for low, high, extent in zip(box[:2], box[2:], (latent.shape[2], latent.shape[1]), strict=True):
+            place = (low + high) / 16 - side * float(rng.uniform(0.25, 0.75))
+            corner.append(min(max(round(place), 0), extent - side))
+        x, y = corner
+        return abnormal_prompt(category), latent[:, y : y + side, x : x + side]
 
     def forward(self, batch: Batch) -> Losses:
         """Return the noise loss (equation 1) of `batch`."""
         noisy, target, timesteps = noise.add_noise(self.model.scheduler, batch["latents"], self.recipe.offset_noise)
-        text = self.text_encoder(batch["token_ids"]).last_hidden_state
+        text = self.model.text_encoder(batch["token_ids"]).last_hidden_state
         prediction = self.unet(noisy, timesteps, text).sample
         mse = noise.loss(self.model.scheduler, prediction, target, timesteps)
         if self.recipe.min_snr_gamma is None:
@@ -107,11 +124,11 @@ class DenoiserTask(Task):
         return {"loss": weighted, "mse": mse}
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write six 384-pixel fields at fixed seeds: four normal, an LSIL and an HSIL, guidance 3."""
-        prompts = [NORMAL_PROMPT] * 4 + [abnormal_prompt("LSIL"), abnormal_prompt("HSIL")]
-        start = torch.cat([sampling.noise((1, 4, 48, 48), 0, index) for index in range(len(prompts))])
+        """Write eight 384-pixel fields, guidance 3: four normal, then the abnormal categories from one noise."""
+        prompts = [NORMAL_PROMPT] * 4 + [abnormal_prompt(category) for category in ABNORMAL]
+        start = torch.cat([sampling.noise((1, 4, 48, 48), 0, min(index, 4)) for index in range(len(prompts))])
         images = draw(self.model, start, prompts, guidance_scale=3.0)
-        save_png(grid(list(images), columns=3), folder / f"{step:08d}.png")
+        save_png(grid(list(images), columns=4), folder / f"{step:08d}.png")
 
     def export(self, folder: Path) -> None:
         """Write the whole Foundation in diffusers' folder layout, half precision."""

@@ -37,6 +37,7 @@ def _words(text: str) -> list[str]:
             current = ""
         if kind != " ":
             current += character
+        previous = kind
     return words
 
 

@@ -1,9 +1,13 @@
-"""`train foundation`: the autoencoder, then the denoiser with its text encoder, into one diffusers folder."""
+"""`train foundation`: the autoencoder, the text encoder, then the denoiser, into one diffusers folder."""
 
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils.logging import disable_progress_bar
 
+from ..bethesda import CATEGORIES, abnormal_prompt
 from ..data import atomic, sources
 from ..errors import UserError
 from ..training.loop import Outcome, train
@@ -11,8 +15,10 @@ from ..training.progress import console
 from .autoencoder import AutoencoderTask
 from .denoiser import DenoiserTask, build
 from .latents import weights_digest
-from .recipe import AutoencoderRecipe, DenoiserRecipe
+from .load import load
+from .recipe import AutoencoderRecipe, DenoiserRecipe, TextRecipe
 from .reconstruction import measure
+from .text import TextTask, similarity
 
 
 def train_autoencoder(
@@ -42,18 +48,62 @@ def train_autoencoder(
     return outcome
 
 
+def train_text(recipe: TextRecipe, run: Path, data_root: Path, max_minutes: float | None = None) -> Outcome:
+    """Train the text encoder in the run folder `run`, or continue it; then measure how far apart the prompts are."""
+
+    def make() -> TextTask:
+        return TextTask(recipe, sources.load(recipe.data, data_root))
+
+    outcome = train(make, recipe, run, title="text encoder", max_minutes=max_minutes)
+    tokenizer, encoder = read_text(outcome.weights)
+    likeness = similarity(encoder, tokenizer, [abnormal_prompt(name) for name in CATEGORIES])
+    atomic.write_json(
+        run / "validation.json",
+        {
+            "step": outcome.step,
+            "prompts": list(CATEGORIES),
+            "cosine_similarity": [[round(value, 3) for value in row] for row in likeness.tolist()],
+        },
+    )
+    return outcome
+
+
+def read_text(folder: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
+    """Return the tokenizer and the text encoder in `folder` (`tokenizer`, `text_encoder`)."""
+    if not (folder / "text_encoder" / "config.json").exists():
+        raise UserError(f"{folder}: no trained text encoder there; train the part 'text' first")
+    disable_progress_bar()
+    encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", use_safetensors=True, dtype=torch.float32)
+    return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"), encoder
+
+
 def train_denoiser(
-    recipe: DenoiserRecipe, autoencoder: Path, run: Path, data_root: Path, max_minutes: float | None = None
+    recipe: DenoiserRecipe,
+    autoencoder: Path,
+    text: Path,
+    run: Path,
+    data_root: Path,
+    max_minutes: float | None = None,
 ) -> Outcome:
-    """Train denoiser and text encoder on the latents of the `autoencoder` folder; exports the whole foundation."""
+    """Train a denoiser on the latents of the `autoencoder` folder, under the text encoder in the `text` folder.
+
+    Exports the whole foundation. Raises UserError where either is missing, or the foundation to begin with has
+    another architecture.
+    """
     if not (autoencoder / "config.json").exists():
         raise UserError(f"{autoencoder}: no trained autoencoder there; train the part 'autoencoder' first")
-
-    vae = AutoencoderKL.from_pretrained(autoencoder, use_safetensors=True)
-    recipe = recipe.model_copy(update={"encoder": weights_digest(vae.encoder, vae.quant_conv)})
+    vae = AutoencoderKL.from_pretrained(autoencoder, use_safetensors=True, torch_dtype=torch.float32)
+    tokenizer, encoder = read_text(text)
+    hashes = {"encoder": weights_digest(vae.encoder, vae.quant_conv), "text": weights_digest(encoder)}
+    recipe = recipe.model_copy(update=hashes)
 
     def make() -> DenoiserTask:
-        samples = sources.load(recipe.data, data_root)
-        return DenoiserTask(recipe, build(recipe, vae), samples, run / "latents")
+        model = build(recipe, vae, tokenizer, encoder)
+        if recipe.start:
+            try:
+                model.unet.load_state_dict(load(recipe.start).unet.state_dict())
+            except RuntimeError:
+                raise UserError(f"{recipe.start}: its denoiser has another architecture than the recipe") from None
+        return DenoiserTask(recipe, model, sources.load(recipe.data, data_root), run / "latents")
 
     return train(make, recipe, run, title="denoiser", max_minutes=max_minutes)
