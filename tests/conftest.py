@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from cytosynth.adapters import lora
+from cytosynth.adapters import adapter, lora
+from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.cell import synthesizer
 from cytosynth.data import atomic, coco
 from cytosynth.detect import model as detectors
@@ -80,9 +81,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = text.build(TEXT["text_channels"], TEXT["text_layers"])
     save(denoiser.build(DenoiserRecipe(data=[], **DENOISER), vae, *words), root / "foundation", torch.float32)
     model = load(str(root / "foundation"))
-    lora.add(model.unet, 4)
+    tuned = lora.Lora(model, 4)
     disturb(model.unet, "lora_B")
-    lora.save(model.unet, root / "normal")
+    (root / "normal").mkdir()
+    adapter.save(tuned, NORMAL_PROMPT, root / "normal")
     cell = synthesizer.build(load(str(root / "foundation")).unet)
     disturb(cell, "alpha", "conv_in.weight")
     save_part(cell, root / "cell", torch.float32)

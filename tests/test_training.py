@@ -34,6 +34,13 @@ COMMON = {"max_steps": 6, "batch_size": 2, "log_every": 4, "checkpoint_every": 1
           "warmup_steps": 2}  # fmt: skip
 
 
+ADAPTERS = {
+    "textual-inversion": {"adapter": "textual-inversion", "prompt": "A cell <x>", "token": "<x>", "vectors": 2},
+    "svdiff": {"adapter": "svdiff"},
+    "custom-diffusion": {"adapter": "custom-diffusion", "prompt": "A <x> cell", "token": "<x>"},
+}
+
+
 def trainers(tiny: Path, fields: Path) -> dict[str, tuple[Recipe, Callable[[Recipe, Path], Outcome]]]:
     small = {"foundation": str(tiny / "foundation")}
     return {
@@ -55,8 +62,16 @@ def trainers(tiny: Path, fields: Path) -> dict[str, tuple[Recipe, Callable[[Reci
             ),
             lambda r, run: train_normal(r, run, fields),
         ),
+        **{
+            name: (
+                NormalRecipe(data=DATA, window=64, validate_every=2, validate_count=8, **settings, **small, **COMMON),
+                lambda r, run: train_normal(r, run, fields),
+            )
+            for name, settings in ADAPTERS.items()
+        },
         "cell": (
-            CellRecipe(data=DATA, variants=2, jitter=20, mixed_precision="bf16", **small, **COMMON),
+            CellRecipe(data=DATA, variants=2, jitter=20, mixed_precision="bf16", validate_every=2, gate_rate=9.0,
+                       **small, **COMMON),
             lambda r, run: train_cell(r, run, fields),
         ),
         "features": (
@@ -75,7 +90,9 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "text", "denoiser", "normal", "cell", "features", "detector"])
+@pytest.mark.parametrize(
+    "name", ["autoencoder", "text", "denoiser", "normal", *ADAPTERS, "cell", "features", "detector"]
+)
 def test_stopped_and_continued_equals_never_stopped(name: str, tiny: Path, fields: Path, tmp_path: Path) -> None:
     full, start = trainers(tiny, fields)[name]
     once = start(full, tmp_path / "once")
@@ -169,15 +186,11 @@ def test_the_papers_recipes() -> None:
     from cytosynth.cell import recipe as cell
     from cytosynth.normal import recipe as normal
 
-    n, c = normal.PAPER, cell.PAPER
-    assert (n.rank, n.max_steps, n.batch_size, n.learning_rate, n.optimizer, n.window) == (
-        8,
-        5000,
-        1,
-        1e-4,
-        "adam",
-        1024,
-    )
+    n, c = normal.PRESETS["paper"]["lora"], cell.PAPER
+    for r in normal.PRESETS["paper"].values():
+        settings = (r.max_steps, r.batch_size, r.learning_rate, r.optimizer, r.window)
+        assert settings == (5000, 1, 1e-4, "adam", 1024)
+    assert n.rank == 8
     assert (c.max_steps, c.batch_size, c.learning_rate, c.optimizer) == (50_000, 4, 1e-4, "adamw")
     assert n.min_snr_gamma is None and c.min_snr_gamma is None and c.trainable == "gated"
 

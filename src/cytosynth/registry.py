@@ -15,7 +15,12 @@ PARTS: Final = {
     "detector": "the NILM cell detector (Faster R-CNN)",
     "features": "a cell classifier (ResNet-50), the network of FID@Cytopathology and of the quality gate",
 }
-ADAPTERS: Final = {"lora": "Low-Rank Adaptation of every cross-attention (equation 2)"}
+ADAPTERS: Final = {
+    "lora": "Low-Rank Adaptation of every cross-attention (equation 2)",
+    "textual-inversion": "the embedding of a new word, nothing else",
+    "svdiff": "spectral shifts of the singular values of all weight matrices of the U-Net",
+    "custom-diffusion": "keys and values of every cross-attention, and a new word",
+}
 EXTRACTORS: Final = {
     "inception-v3": "ImageNet, the network of FID; torch-fidelity's weights, fetched or given by --weights",
     "cytology-resnet50": "cell classes, the network of FID@Cytopathology; weights of `train features`",

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .bethesda import ABNORMAL, NORMAL_PROMPT
+from .bethesda import ABNORMAL
 from .errors import UsageError
 from .training.recipe import Source
 
@@ -19,7 +19,7 @@ class GenerateSettings(BaseModel):
     steps: int = Field(default=25, ge=1, le=500)
     guidance_scale: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
-    prompt: str = NORMAL_PROMPT
+    prompt: str | None = Field(default=None, description="none: the one with which the adapter was trained")
 
 
 class EditSettings(BaseModel):

@@ -1,1 +1,1 @@
-"""Ways of tuning the foundation to a domain, one file each (Table I)."""
+"""Ways of tuning a foundation to a domain with few weights: one file each, behind `adapter.Adapter`."""

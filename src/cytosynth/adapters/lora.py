@@ -10,9 +10,32 @@ from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 
 from ..errors import UserError
+from ..foundation.model import Foundation
+from .adapter import Adapter
 
 TARGETS = ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"]
 WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+class Lora(Adapter):
+    """W + B·A in every cross-attention: A Gaussian, B zero."""
+
+    name = "lora"
+    file = WEIGHTS
+
+    def __init__(self, model: Foundation, rank: int = 8) -> None:
+        """Attach B·A of `rank` to `model`."""
+        super().__init__(model)
+        add(model.unet, rank)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter as diffusers' `load_lora_weights` reads it."""
+        save(self.model.unet, folder)
+
+    @classmethod
+    def merge(cls, model: Foundation, file: Path) -> None:
+        """Put the LoRA in `file` (diffusers' or Kohya's names) into the weights of `model`."""
+        load(model.unet, file)
 
 
 def add(unet: UNet2DConditionModel, rank: int) -> None:
@@ -27,12 +50,11 @@ def save(unet: UNet2DConditionModel, folder: Path) -> None:
     StableDiffusionPipeline.save_lora_weights(str(folder), unet_lora_layers=layers, weight_name=WEIGHTS)
 
 
-def load(unet: UNet2DConditionModel, path: Path) -> None:
-    """Merge the adapter at `path`, a folder or a `.safetensors` file (diffusers' or Kohya's names), into `unet`.
+def load(unet: UNet2DConditionModel, file: Path) -> None:
+    """Merge the LoRA in the `.safetensors` `file` (diffusers' or Kohya's names) into `unet`.
 
     Raises UserError where there is none or it does not fit.
     """
-    file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":
         raise UserError(f"{file}: no LoRA weights there; a .safetensors file is expected")
     try:

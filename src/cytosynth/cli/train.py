@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..foundation import recipe as recipes
 from ..measure.recipe import PRESETS as FEATURES
 from ..normal.recipe import PRESETS as NORMAL
+from ..registry import ADAPTERS
 from ..training.recipe import override
 from . import app
 
@@ -74,12 +75,21 @@ def normal(
     run: Run,
     data_root: DataRoot = Path(),
     preset: Preset = "paper",
+    adapter: Annotated[str, typer.Option(help=f"Way of tuning: {', '.join(ADAPTERS)}.")] = "lora",
     settings: Settings = None,
     max_minutes: Minutes = None,
     max_steps: Steps = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is trained and the memory it takes.")] = False,
 ) -> None:
-    """Train stage 1, the Normal Image Generator: a LoRA on a foundation (Section III-B)."""
-    chosen = _recipe(NORMAL[preset], settings, max_steps)
+    """Train stage 1, the Normal Image Generator: an adapter on a foundation (Section III-B)."""
+    if adapter not in ADAPTERS:
+        raise UsageError(f"--adapter {adapter}: there are {', '.join(ADAPTERS)}")
+    chosen = _recipe(NORMAL[preset][adapter], settings, max_steps)
+    if dry_run:
+        from ..normal.memory import report
+
+        report(chosen).show()
+        return
     from ..normal.train import train_normal
 
     train_normal(chosen, run, data_root, max_minutes)

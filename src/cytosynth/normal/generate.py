@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..adapters import lora
+from ..adapters.load import merge
+from ..bethesda import NORMAL_PROMPT
 from ..data.images import Pixels
 from ..foundation import sampling
 from ..foundation.latents import weights_digest
@@ -18,10 +19,11 @@ class NormalImageGenerator:
     """A foundation with its adapter, ready to draw normal fields."""
 
     def __init__(self, foundation: str = BUNDLED, adapter: str | None = BUNDLED, device: str = "cpu") -> None:
-        """Load `foundation` and merge the LoRA `adapter` (folder, file, `bundled`, or None) into it."""
+        """Load `foundation` and merge the `adapter` of any kind (folder, file, `bundled`, or None) into it."""
         self.model = load(foundation)
+        self.prompt = NORMAL_PROMPT
         if adapter:
-            lora.load(self.model.unet, bundled("normal") if adapter == BUNDLED else Path(adapter))
+            self.prompt = merge(self.model, bundled("normal") if adapter == BUNDLED else Path(adapter))
         self.model.freeze().to(available(device))
         self.digest = weights_digest(*self.model.parts.values())
 
@@ -30,7 +32,7 @@ class NormalImageGenerator:
         """Return field number `index` of `seed`: (size, size, 3). It depends on nothing else but the weights."""
         side = settings.size // 8
         start = sampling.noise((1, 4, side, side), seed, index, 1).to(self.model.device)
-        text = self.model.encode_text([settings.prompt, ""])
+        text = self.model.encode_text([settings.prompt or self.prompt, ""])
         latents = sampling.sample(
             self.model.unet,
             sampling.ddim(self.model.scheduler),

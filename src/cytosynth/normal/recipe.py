@@ -1,12 +1,15 @@
-"""Recipes of the Normal Image Generator (Section IV-A)."""
+"""Recipes of the Normal Image Generator (Section IV-A), one for each way of tuning."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..bethesda import NORMAL_PROMPT
 from ..foundation.recipe import BUNDLED, CC_BY, STABLE_DIFFUSION
 from ..training.recipe import Recipe, Source
+
+AdapterName = Literal["lora", "textual-inversion", "svdiff", "custom-diffusion"]
+WORD = "<normal-field>"
 
 
 class NormalRecipe(Recipe):
@@ -14,8 +17,11 @@ class NormalRecipe(Recipe):
 
     kind: Literal["normal"] = "normal"
     foundation: str = STABLE_DIFFUSION
-    adapter: Literal["lora"] = "lora"
-    rank: int = Field(default=8, ge=1)
+    adapter: AdapterName = "lora"
+    rank: int = Field(default=8, ge=1, description="of LoRA")
+    token: str = Field(default=WORD, min_length=1, description="the word that is learnt, where the adapter learns one")
+    initializer: str = Field(default="cell", description="the word as which it begins; one token")
+    vectors: int = Field(default=1, ge=1, le=64, description="embeddings of the learnt word (textual-inversion)")
     data: list[Source] = [Source(root="normal", split="train")]
     window: int = Field(default=1024, multiple_of=64, description="side of the training windows, pixels")
     turns: bool = Field(default=False, description="train on all eight flips and turns")
@@ -23,13 +29,48 @@ class NormalRecipe(Recipe):
     caption_dropout: float = Field(default=0.0, ge=0, le=1, description="share of samples with the empty prompt")
     min_snr_gamma: float | None = None
     offset_noise: float = Field(default=0.0, ge=0)
+    frozen_dtype: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="of all that is not trained; below fp32 it needs the same mixed_precision"
+    )
     gradient_checkpointing: bool = False
+    validate_count: int = Field(default=32, ge=8, description="windows drawn, and held-out ones, for a score")
+    validate_with: str = Field(default="efficientnet-lite0", description="feature network in which a score is taken")
+    validate_weights: str | None = Field(default=None, description="file or folder of that network's weights")
+
+    @model_validator(mode="after")
+    def _one_precision(self) -> "NormalRecipe":
+        if self.frozen_dtype not in ("fp32", self.mixed_precision):
+            raise ValueError(f"frozen_dtype={self.frozen_dtype} needs mixed_precision={self.frozen_dtype}")
+        return self
 
 
-PAPER = NormalRecipe(max_steps=5000, batch_size=1, learning_rate=1e-4, optimizer="adam", weight_decay=0.0)
-BUNDLED_RECIPE = NormalRecipe(
-    foundation=BUNDLED, data=CC_BY, window=384, turns=True, batch_size=6, learning_rate=1e-4,
-    optimizer="adam", weight_decay=0.0, max_steps=2000, warmup_steps=50, ema_decay=0.999, min_snr_gamma=5.0,
-    checkpoint_every=200, preview_every=200,
-)  # fmt: skip
-PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}
+_WORDS: dict[AdapterName, dict[str, Any]] = {
+    "lora": {},
+    "textual-inversion": {"prompt": f"{NORMAL_PROMPT} of {WORD}"},
+    "svdiff": {},
+    "custom-diffusion": {"prompt": NORMAL_PROMPT.replace("A normal", f"A {WORD} normal")},
+}
+_RATES: dict[AdapterName, float] = {"lora": 1e-4, "textual-inversion": 5e-3, "svdiff": 1e-3, "custom-diffusion": 1e-4}
+"""For the bundled foundation; the paper names 1e-4 for all it trains."""
+
+
+def _paper(adapter: AdapterName) -> NormalRecipe:
+    return NormalRecipe(
+        adapter=adapter, max_steps=5000, batch_size=1, learning_rate=1e-4, optimizer="adam", weight_decay=0.0,
+        validate_every=500, **_WORDS[adapter],
+    )  # fmt: skip
+
+
+def _bundled(adapter: AdapterName) -> NormalRecipe:
+    return NormalRecipe(
+        adapter=adapter, foundation=BUNDLED, data=CC_BY, window=384, turns=True, batch_size=6,
+        learning_rate=_RATES[adapter], optimizer="adam", weight_decay=0.0, max_steps=2000, warmup_steps=50,
+        ema_decay=0.999, min_snr_gamma=5.0, checkpoint_every=200, preview_every=200, validate_every=200,
+        **_WORDS[adapter],
+    )  # fmt: skip
+
+
+PRESETS: dict[str, dict[str, NormalRecipe]] = {
+    "paper": {name: _paper(name) for name in _WORDS},
+    "bundled": {name: _bundled(name) for name in _WORDS},
+}

@@ -7,24 +7,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..adapters import lora
-from ..bethesda import NILM
-from ..data import augment, sources
+from ..adapters.adapter import save as save_adapter
+from ..adapters.load import attach
+from ..data import sources
+from ..data.images import Pixels
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
 from ..errors import UserError
-from ..field import Box
 from ..foundation import noise, sampling
-from ..foundation.denoiser import NORMAL_LABELS
 from ..foundation.latents import cached
 from ..foundation.load import load
 from ..foundation.model import Foundation
 from ..training.loop import Outcome, train
+from ..training.progress import meter
 from ..training.task import Batch, Losses, Task
+from .held_out import HeldOut
+from .places import ATTEMPTS, normal, usable
 from .recipe import NormalRecipe
 
-ATTEMPTS = 200
-"""Windows drawn before a picture is called unfit."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class NormalTask(Task):
@@ -32,24 +33,38 @@ class NormalTask(Task):
 
     text: Tensor
 
-    def __init__(self, recipe: NormalRecipe, model: Foundation, samples: Sequence[Sample], cache: Path) -> None:
-        """Freeze `model`, add the adapter, encode the pictures of `samples` (kept under `cache`)."""
+    def __init__(
+        self,
+        recipe: NormalRecipe,
+        model: Foundation,
+        samples: Sequence[Sample],
+        cache: Path,
+        held_out: Sequence[Sample] = (),
+    ) -> None:
+        """Attach the adapter to `model` and encode the normal pictures of `samples` (kept under `cache`).
+
+        Scores are distances to normal windows of `held_out` pictures.
+        """
         super().__init__()
-        model.freeze()
-        lora.add(model.unet, recipe.rank)
+        self.adapter, self.prompt = attach(model, recipe)
+        freeze_as(model, DTYPES[recipe.frozen_dtype])
         if recipe.gradient_checkpointing:
             model.unet.enable_gradient_checkpointing()
         self.recipe, self.model, self.unet = recipe, model, model.unet
-        self.frozen = nn.ModuleList([model.vae, model.text_encoder])
+        self.others = nn.ModuleList([model.vae, model.text_encoder])
         self.turns = range(8) if recipe.turns else range(1)
-        labelled = {sample.source for sample in samples if sample.label is not None}
-        known = [s for s in samples if s.cells or s.label in NORMAL_LABELS or s.source not in labelled]
-        self.samples = [sample for sample in known if _usable(sample, recipe.window)]
+        self.samples = usable(samples, recipe.window)
         if not self.samples:
             raise UserError(f"no normal picture of at least {recipe.window} pixels a side in the data of the recipe")
-        self.latents = cached(model, [sample.pixels for sample in self.samples], cache, self.turns)
+        self.latents = cached(model, [sample.pixels for sample in self.samples], cache / "latents", self.turns)
+        self.held_out = HeldOut(recipe, held_out, cache) if recipe.validate_every else None
+        if self.held_out and not self.held_out.windows:
+            raise UserError(
+                f"no held-out normal picture of at least {recipe.window} pixels a side to select the best by; add "
+                "a part 'val', or set validate_every=0"
+            )
         with torch.no_grad():
-            self.register_buffer("text", model.encode_text([recipe.prompt, ""]), persistent=False)
+            self.register_buffer("text", model.encode_text([self.prompt, ""]), persistent=False)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return latents of normal windows (n, 4, window/8, window/8) and whether each keeps its prompt."""
@@ -71,52 +86,54 @@ class NormalTask(Task):
         """Return the noise loss (equation 1) of `batch`."""
         scheduler = self.model.scheduler
         noisy, target, timesteps = noise.add_noise(scheduler, batch["latents"], self.recipe.offset_noise)
-        prediction = self.unet(noisy, timesteps, self.text[batch["caption"]]).sample
+        text = self._text()[batch["caption"]]
+        prediction = self.unet(noisy.to(self.unet.dtype), timesteps, text.to(self.unet.dtype)).sample
         return {"loss": noise.loss(scheduler, prediction, target, timesteps, self.recipe.min_snr_gamma)}
 
     def preview(self, folder: Path, step: int) -> None:
         """Write four windows at fixed seeds, DDIM 25, guidance 5."""
-        side = self.recipe.window // 8
-        images = []
-        for index in range(4):
-            start = sampling.noise((1, 4, side, side), 0, index).to(self.model.device)
-            latents = sampling.sample(
-                self.unet, sampling.ddim(self.model.scheduler), start, self.text[:1], self.text[1:]
-            )
-            images.append(self.model.decode_latents(latents)[0])
-        save_png(grid(images, columns=2), folder / f"{step:08d}.png")
+        save_png(grid([self._drawn(index) for index in range(4)], columns=2), folder / f"{step:08d}.png")
+
+    def score(self) -> float | None:
+        """Return the kernel distance of windows drawn at fixed seeds to held-out real ones."""
+        if self.held_out is None:
+            return None
+        with meter("drawing for a score", self.recipe.validate_count) as bar:
+            drawn = []
+            for index in range(self.recipe.validate_count):
+                drawn.append(self._drawn(index))
+                bar.advance()
+        return self.held_out.distance(drawn)
 
     def export(self, folder: Path) -> None:
-        """Write the adapter in diffusers' layout."""
-        lora.save(self.unet, folder)
+        """Write the adapter in the layout of its ecosystem."""
+        save_adapter(self.adapter, self.prompt, folder)
+
+    def _text(self) -> Tensor:
+        """Return the embeddings (2, length, channels) of the prompt and of nothing."""
+        return self.model.encode_text([self.prompt, ""]) if self.adapter.encodes else self.text
+
+    def _drawn(self, index: int) -> Pixels:
+        side, text = self.recipe.window // 8, self._text().to(self.unet.dtype)
+        start = sampling.noise((1, 4, side, side), 0, index).to(self.model.device, self.unet.dtype)
+        latents = sampling.sample(self.unet, sampling.ddim(self.model.scheduler), start, text[:1], text[1:])
+        return np.asarray(self.model.decode_latents(latents)[0])
 
 
-def normal(sample: Sample, turn: int, window: Box) -> bool:
-    """Return whether no abnormal cell has its centre in `window` (xyxy of the turned picture)."""
-    height, width = sample.pixels.shape[:2]
-    x0, y0, x1, y1 = window
-    for cell in sample.cells:
-        if cell.category != NILM:
-            box = augment.d4_box(cell.box, turn, width, height)
-            if x0 <= (box[0] + box[2]) / 2 <= x1 and y0 <= (box[1] + box[3]) / 2 <= y1:
-                return False
-    return True
-
-
-def _usable(sample: Sample, window: int) -> bool:
-    """Large enough, and with at least one normal window."""
-    height, width = (side // 8 * 8 for side in sample.pixels.shape[:2])
-    if min(height, width) < window:
-        return False
-    rng = np.random.default_rng(0)
-    corners = ((int(rng.integers(width - window + 1)), int(rng.integers(height - window + 1))) for _ in range(ATTEMPTS))
-    return any(normal(sample, 0, (x, y, x + window, y + window)) for x, y in corners)
+def freeze_as(model: Foundation, dtype: torch.dtype) -> None:
+    """Bring everything in `model` that is not trained to `dtype`, but for singular values, whose shifts are small."""
+    for part in model.parts.values():
+        for name, tensor in [*part.named_parameters(), *part.named_buffers()]:
+            if tensor.is_floating_point() and not tensor.requires_grad and not name.endswith(".sigma"):
+                tensor.data = tensor.data.to(dtype)
 
 
 def train_normal(recipe: NormalRecipe, run: Path, data_root: Path, max_minutes: float | None = None) -> Outcome:
     """Train the Normal Image Generator in the run folder `run`, or continue it."""
 
     def make() -> NormalTask:
-        return NormalTask(recipe, load(recipe.foundation), sources.load(recipe.data, data_root), run / "latents")
+        samples = sources.load(recipe.data, data_root)
+        held_out = sources.held_out(recipe.data, data_root) if recipe.validate_every else []
+        return NormalTask(recipe, load(recipe.foundation), samples, run / "cache", held_out)
 
     return train(make, recipe, run, title=f"normal ({recipe.adapter})", max_minutes=max_minutes)

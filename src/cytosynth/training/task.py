@@ -49,7 +49,9 @@ class Task(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     def trained_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the buffers of modules that train (batch norm's running statistics)."""
+        """Yield the persistent buffers of modules that train (batch norm's running statistics)."""
         for prefix, module in self.named_modules():
             if any(p.requires_grad for p in module.parameters(recurse=False)):
-                yield from module.named_buffers(prefix=prefix, recurse=False)
+                for name, buffer in module.named_buffers(recurse=False):
+                    if name not in module._non_persistent_buffers_set:
+                        yield f"{prefix}.{name}" if prefix else name, buffer

@@ -1,0 +1,84 @@
+"""What every way of tuning a foundation has in common: attach, train, save, load."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..bethesda import NORMAL_PROMPT
+from ..data import atomic, coco
+from ..errors import UserError
+from ..foundation.model import Foundation
+from ..training.recipe import validated
+
+CARD = "adapter.json"
+
+
+class AdapterCard(BaseModel):
+    """`adapter.json`: what the weights beside it are, and what to ask for when drawing with them."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    adapter: str
+    prompt: str = NORMAL_PROMPT
+    foundation: str = ""
+
+
+class Adapter(ABC):
+    """A way of tuning a Foundation.
+
+    Attributes:
+        name: what it is chosen by.
+        file: its weights, as their ecosystem calls them.
+        encodes: whether it changes the text embeddings, so that they must be computed anew at every step.
+    """
+
+    name: ClassVar[str]
+    file: ClassVar[str]
+    encodes: ClassVar[bool] = False
+
+    def __init__(self, model: Foundation) -> None:
+        """Attach it to `model`, whose own weights stay frozen; drawing gives what it gave before."""
+        self.model = model.freeze()
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the weights into `folder` as their ecosystem loads them."""
+
+    @classmethod
+    @abstractmethod
+    def merge(cls, model: Foundation, file: Path) -> None:
+        """Put the weights in `file` into those of `model`; raise UserError where they do not fit."""
+
+
+def save(adapter: Adapter, prompt: str, folder: Path) -> None:
+    """Write the weights of `adapter` and its card into `folder`."""
+    adapter.save(folder)
+    card = AdapterCard(adapter=adapter.name, prompt=prompt, foundation=Path(adapter.model.name).name)
+    atomic.write_json(folder / CARD, card.model_dump())
+
+
+def read_card(folder: Path) -> AdapterCard | None:
+    """Return the card in `folder`, None where there is none."""
+    path = folder / CARD
+    return validated(AdapterCard, coco.load(path), str(path)) if path.is_file() else None
+
+
+def tensors(file: Path) -> dict[str, Tensor]:
+    """Return what is in the safetensors `file`; raise UserError for anything else."""
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise UserError(f"{file}: no adapter weights there; a .safetensors file is expected")
+    try:
+        return dict(load_file(file))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: not a safetensors file ({str(error)[:120]})") from None
+
+
+def fits(file: Path, key: str, found: Sequence[int], wanted: Sequence[int]) -> None:
+    """Raise UserError when the shape `found` under `key` in `file` is not the one `wanted` by the foundation."""
+    if tuple(found) != tuple(wanted):
+        raise UserError(f"{file}: {key} is {tuple(found)}, the foundation needs {tuple(wanted)}")

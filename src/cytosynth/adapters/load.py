@@ -1,0 +1,76 @@
+"""Making an adapter by name, and reading one, whatever kind it is."""
+
+from pathlib import Path
+
+from ..bethesda import NORMAL_PROMPT
+from ..errors import UsageError, UserError
+from ..foundation.model import Foundation
+from ..normal.recipe import NormalRecipe
+from . import adapter, tokens
+from .adapter import Adapter
+from .custom_diffusion import CustomDiffusion
+from .lora import Lora
+from .svdiff import SVDiff
+from .textual_inversion import TextualInversion
+
+KINDS: dict[str, type[Adapter]] = {kind.name: kind for kind in (Lora, TextualInversion, SVDiff, CustomDiffusion)}
+
+
+def attach(model: Foundation, recipe: NormalRecipe) -> tuple[Adapter, str]:
+    """Attach the adapter of `recipe` to `model`; return it, and the prompt as its tokenizer spells it.
+
+    Raises UsageError when the prompt does not hold the word that is learnt.
+    """
+    made: Adapter
+    if recipe.adapter == "lora":
+        made = Lora(model, recipe.rank)
+    elif recipe.adapter == "svdiff":
+        made = SVDiff(model)
+    else:
+        if recipe.token not in recipe.prompt.split():
+            raise UsageError(f"prompt {recipe.prompt!r}: does not hold the learnt word {recipe.token!r} (token)")
+        if recipe.adapter == "textual-inversion":
+            made = TextualInversion(model, recipe.token, recipe.initializer, recipe.vectors)
+        else:
+            made = CustomDiffusion(model, recipe.token, recipe.initializer)
+    return made, recipe.prompt.replace(recipe.token, tokens.spelled(recipe.token, recipe.vectors))
+
+
+def merge(model: Foundation, path: Path) -> str:
+    """Put the adapter at `path`, our folder or a public file, into the weights of `model`; return its prompt.
+
+    A folder says what it is in `adapter.json`, or by the name of its file; a single file by what is in it. Raises
+    UserError when that is nothing known, or does not fit.
+    """
+    kind, file = identified(path)
+    card = adapter.read_card(path) if path.is_dir() else None
+    kind.merge(model, file)
+    if card:
+        return card.prompt
+    if not kind.encodes:
+        return NORMAL_PROMPT
+    words = [word for word in model.tokenizer.get_added_vocab() if word not in model.tokenizer.all_special_tokens]
+    return f"{NORMAL_PROMPT} {' '.join(words)}"
+
+
+def identified(path: Path) -> tuple[type[Adapter], Path]:
+    """Return which adapter is at `path`, and the file of its weights."""
+    if path.is_dir():
+        card = adapter.read_card(path)
+        if card and card.adapter not in KINDS:
+            raise UserError(f"{path / adapter.CARD}: adapter {card.adapter!r}; there are {', '.join(KINDS)}")
+        for kind in KINDS.values():
+            if card.adapter == kind.name if card else (path / kind.file).is_file():
+                return kind, path / kind.file
+        names = ", ".join(kind.file for kind in KINDS.values())
+        raise UserError(f"{path}: no adapter there; {adapter.CARD} or one of {names} is expected")
+    keys = list(adapter.tensors(path))
+    if any("lora" in key.lower() for key in keys):
+        return Lora, path
+    if keys and all(key.endswith(".delta") for key in keys):
+        return SVDiff, path
+    if any("custom_diffusion" in key for key in keys):
+        return CustomDiffusion, path
+    if len(keys) == 1:
+        return TextualInversion, path
+    raise UserError(f"{path}: weights of no known adapter; there are {', '.join(KINDS)}")

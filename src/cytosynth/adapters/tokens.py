@@ -1,0 +1,85 @@
+"""New words for a text encoder: their embeddings alone are trained, the table of the old ones is not touched."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..foundation.model import Foundation
+
+
+class NewWords(nn.Module):
+    """An embedding table with trainable rows after its own frozen ones."""
+
+    def __init__(self, table: nn.Embedding, first: int, rows: Tensor) -> None:
+        """Hold `table`, and `rows` (n, channels) for the token ids from `first` on."""
+        super().__init__()
+        self.table, self.first = table, first
+        self.rows = nn.Parameter(rows.detach().float().clone())
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Return (..., channels) embeddings of `token_ids`."""
+        new = token_ids >= self.first
+        old = self.table(token_ids.masked_fill(new, 0))
+        rows = self.rows.to(old.dtype)[(token_ids - self.first).clamp(min=0)]
+        return torch.where(new[..., None], rows, old)
+
+
+def add(model: Foundation, word: str, vectors: Tensor) -> NewWords:
+    """Teach `model` the `word`, whose embedding is `vectors` (n, channels); return where it is kept.
+
+    Several vectors become the words `word`, `word_1`, ... as in diffusers. Raises UserError when a word is known
+    already, or the vectors are of another width.
+    """
+    width = model.text_encoder.config.hidden_size
+    if vectors.ndim != 2 or vectors.shape[1] != width:
+        raise UserError(f"{word}: an embedding of {vectors.shape[-1]} channels; the text encoder has {width}")
+    known = model.tokenizer.get_vocab()
+    names = spelled(word, len(vectors)).split(" ")
+    for name in names:
+        if name in known:
+            raise UserError(f"token {name!r}: the tokenizer of {model.name} knows it already; choose another")
+    first = len(model.tokenizer)
+    model.tokenizer.add_tokens(names)
+    table = model.text_encoder.get_input_embeddings()
+    if isinstance(table, NewWords):
+        raise UserError(f"token {word!r}: another one was added already")
+    words = NewWords(table, first, vectors)
+    model.text_encoder.set_input_embeddings(words)
+    return words
+
+
+def start(model: Foundation, initializer: str, vectors: int) -> Tensor:
+    """Return (vectors, channels) copies of the embedding of the word `initializer`.
+
+    Raises UserError when it is not one token.
+    """
+    ids = model.tokenizer(initializer, add_special_tokens=False).input_ids
+    if len(ids) != 1:
+        raise UserError(f"initializer {initializer!r}: {len(ids)} tokens of {model.name}; one word it knows is needed")
+    row: Tensor = model.text_encoder.get_input_embeddings().weight[ids[0]].detach()
+    return row.repeat(vectors, 1)
+
+
+def spelled(word: str, vectors: int) -> str:
+    """Return `word` as the tokenizer has it: one word a vector."""
+    return " ".join([word, *(f"{word}_{number}" for number in range(1, vectors))])
+
+
+def save(words: NewWords, word: str, file: Path) -> None:
+    """Write the vectors of `word` as diffusers' `load_textual_inversion` reads them."""
+    save_file({word: words.rows.detach().cpu().contiguous()}, file, metadata={"format": "pt"})
+
+
+def merge(model: Foundation, word: str, vectors: Tensor) -> None:
+    """Teach `model` the `word` for good: its rows become part of the embedding table."""
+    words = add(model, word, vectors.reshape(-1, vectors.shape[-1]).float())
+    table: nn.Embedding = words.table
+    rows = words.rows.detach().to(table.weight)
+    whole = nn.Embedding(words.first + len(rows), table.embedding_dim).to(table.weight)
+    with torch.no_grad():
+        whole.weight[: words.first] = table.weight[: words.first]
+        whole.weight[words.first :] = rows
+    model.text_encoder.set_input_embeddings(whole.requires_grad_(False))

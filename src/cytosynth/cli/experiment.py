@@ -1,0 +1,72 @@
+"""`cytosynth experiment table1|figure3|figure6`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..experiments import recipe as recipes
+from ..training.recipe import Source, override
+from . import app
+
+experiment_app = typer.Typer(help="Make the paper's tables and figures from your models.", no_args_is_help=True)
+app.add_typer(experiment_app, name="experiment")
+
+Run = Annotated[Path, typer.Argument(help="Run folder; the same command again continues it.")]
+Preset = Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe to start from.")]
+DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets of the recipe.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")]
+
+
+@experiment_app.command()
+def table1(
+    run: Run,
+    preset: Preset = "bundled",
+    data_root: DataRoot = Path(),
+    device: Device = "cpu",
+    settings: Settings = None,
+) -> None:
+    """Table I: train every adapter equally long, draw fields, and measure their distance to held-out real images."""
+    recipe = override(recipes.PRESETS[preset], settings or [])
+    from ..experiments.table1 import table1 as make
+
+    make(recipe, run, data_root, device).show()
+    print(f"{run}/table1.md")
+
+
+@experiment_app.command()
+def figure3(
+    run: Run,
+    data: Annotated[str, typer.Option(help="COCO data set below --data-root.")] = "cric",
+    split: Annotated[str, typer.Option(help="Part of it that the autoencoder never saw.")] = "test",
+    scale: Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20.")] = 0.5,
+    foundation: Annotated[str, typer.Option(help="Foundation whose autoencoder is shown.")] = "bundled",
+    window: Annotated[int, typer.Option(min=64, help="Side of the windows, a multiple of 8.")] = 256,
+    data_root: DataRoot = Path(),
+) -> None:
+    """Figure 3: reconstructions of normal and abnormal cells, with PSNR and SSIM."""
+    from ..experiments.figure3 import figure3 as make
+
+    make(Source(root=data, scale=scale, split=split), data_root, run, foundation, window).show()
+    print(f"{run}/figure3.png")
+
+
+@experiment_app.command()
+def figure6(
+    run: Annotated[Path, typer.Argument(help="Run folder of `experiment table1`.")],
+    data_root: DataRoot = Path(),
+    samples: Annotated[int, typer.Option(min=1, max=16, help="Fields of each adapter.")] = 4,
+) -> None:
+    """Figure 6: fields of every adapter beside real ones."""
+    import yaml
+
+    from ..errors import UserError
+    from ..experiments.figure6 import figure6 as make
+    from ..training.recipe import validated
+
+    path = run / "recipe.yaml"
+    if not path.is_file():
+        raise UserError(f"{run}: no run of `experiment table1` there (recipe.yaml)")
+    recipe = validated(recipes.Table1Recipe, yaml.safe_load(path.read_text()), str(path))
+    print(make(recipe, run, data_root, run, samples))

@@ -1,0 +1,43 @@
+"""Recipes of the experiments. Imports no torch."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..foundation.recipe import BUNDLED, STABLE_DIFFUSION
+from ..training.recipe import Source
+
+UNTUNED = "none"
+"""Stands for the foundation as it is, without an adapter."""
+RIVALS = ["lora", "textual-inversion", "svdiff", "custom-diffusion"]
+
+
+class Table1Recipe(BaseModel):
+    """Settings of Table I: which adapters, how long, and against what they are measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    preset: Literal["paper", "bundled"] = Field(description="whose recipe of each adapter is trained")
+    foundation: str
+    adapters: list[str] = Field(default=[UNTUNED, *RIVALS], min_length=1, description="'none': the foundation untuned")
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="of training, drawing and of the halves")
+    steps: int = Field(default=5000, ge=1, description="optimiser steps, the same for every adapter")
+    training: dict[str, Any] = Field(default={}, description="settings of `train normal`, the same for every adapter")
+    count: int = Field(ge=1, description="fields drawn by each adapter and seed")
+    size: int = Field(default=1024, ge=64, multiple_of=64, description="side of a field, pixels")
+    window: int | None = Field(default=None, ge=32, description="side of the windows that are measured; none: whole")
+    real: Source = Field(description="held-out real images, of which windows without abnormal cells are used")
+    extractors: list[str] = Field(min_length=1, description="feature networks by name")
+    weights: dict[str, str] = Field(default={}, description="file or folder of a feature network's weights, by name")
+
+
+PAPER = Table1Recipe(
+    preset="paper", foundation=STABLE_DIFFUSION, steps=5000, count=1000, real=Source(root="normal", split="test"),
+    extractors=["inception-v3", "cytology-resnet50"],
+)  # fmt: skip
+BUNDLED_RECIPE = Table1Recipe(
+    preset="bundled", foundation=BUNDLED, steps=300, count=16, size=512, window=160,
+    training={"window": 256, "batch_size": 4, "warmup_steps": 30, "preview_every": 150, "checkpoint_every": 100,
+              "validate_every": 150, "validate_count": 16},
+    real=Source(root="cric", scale=0.5, split="test"), extractors=["efficientnet-lite0", "cytology-resnet50"],
+)  # fmt: skip
+PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}

@@ -1,0 +1,319 @@
+"""The four ways of tuning: what they train, what they leave, and that diffusers draws the same with what they save."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import CustomDiffusionAttnProcessor2_0
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from cytosynth.adapters import adapter, load, lora, svdiff, tokens
+from cytosynth.bethesda import NORMAL_PROMPT
+from cytosynth.errors import UsageError, UserError
+from cytosynth.foundation import load as foundations
+from cytosynth.foundation import sampling, sd15
+from cytosynth.foundation.model import Foundation
+from cytosynth.normal import memory
+from cytosynth.normal.recipe import PRESETS, NormalRecipe
+from cytosynth.training.recipe import override
+
+KINDS = ("lora", "textual-inversion", "svdiff", "custom-diffusion")
+PROMPTS = {"textual-inversion": "A cell of <x>", "custom-diffusion": "A <x> cell"}
+
+
+def recipe(kind: str, **changes: object) -> NormalRecipe:
+    given = {"adapter": kind, "token": "<x>", "prompt": PROMPTS.get(kind, NORMAL_PROMPT), "rank": 4}
+    return NormalRecipe.model_validate(given | changes)
+
+
+def fresh(tiny: Path) -> Foundation:
+    return foundations.load(str(tiny / "foundation")).freeze()
+
+
+def trained(model: Foundation) -> dict[str, torch.nn.Parameter]:
+    return {
+        f"{part}.{name}": parameter
+        for part, module in model.parts.items()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def tuned(tiny: Path, kind: str, folder: Path, **changes: object) -> tuple[Foundation, str]:
+    """Save an adapter with weights other than its first ones into `folder`; return its model and prompt."""
+    model = fresh(tiny)
+    made, prompt = load.attach(model, recipe(kind, **changes))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in trained(model).values():
+            parameter += 0.2 * torch.randn_like(parameter)
+    folder.mkdir()
+    adapter.save(made, prompt, folder)
+    return model, prompt
+
+
+def draw(model: Foundation, prompt: str) -> np.ndarray:
+    text = model.encode_text([prompt, ""])
+    start = sampling.noise((1, 4, 16, 16), 1)
+    with torch.no_grad():
+        latents = sampling.sample(model.unet, sampling.ddim(model.scheduler), start, text[:1], text[1:], steps=4)
+        return model.decode_latents(latents)[0].astype(int)
+
+
+def pipeline(model: Foundation) -> StableDiffusionPipeline:
+    made = StableDiffusionPipeline(
+        model.vae, model.text_encoder, model.tokenizer, model.unet, sampling.ddim(model.scheduler), None, None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def drawn_by(made: StableDiffusionPipeline, prompt: str) -> np.ndarray:
+    images = made(
+        prompt, height=128, width=128, num_inference_steps=4, guidance_scale=5.0, output_type="np",
+        latents=sampling.noise((1, 4, 16, 16), 1),
+    ).images  # fmt: skip
+    return np.rint(images[0] * 255).astype(int)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_untrained_it_draws_what_the_foundation_draws(kind: str, tiny: Path) -> None:
+    before = draw(fresh(tiny), "A cell")
+    model = fresh(tiny)
+    load.attach(model, recipe(kind))
+    assert np.abs(draw(model, "A cell") - before).max() <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_its_own_parameters_are_trained(kind: str, tiny: Path) -> None:
+    model = fresh(tiny)
+    _, prompt = load.attach(model, recipe(kind))
+    own = trained(model)
+    frozen = {id(p): p.clone() for part in model.parts.values() for p in part.parameters() if not p.requires_grad}
+    moved = {name: parameter.detach().clone() for name, parameter in own.items()}
+    optimizer = torch.optim.Adam(own.values(), lr=0.1)
+    for _ in range(2):
+        text = model.encode_text([prompt])
+        model.unet(torch.randn(1, 4, 16, 16), 500, text).sample.square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for part in model.parts.values():
+        assert all(torch.equal(p, frozen[id(p)]) for p in part.parameters() if not p.requires_grad)
+    changed = {name for name, parameter in own.items() if not torch.equal(parameter, moved[name])}
+    assert changed == set(own)
+    words = {
+        "lora": (".lora_",), "textual-inversion": (".rows",), "svdiff": (".delta",),
+        "custom-diffusion": ("custom_diffusion.", ".rows"),
+    }[kind]  # fmt: skip
+    assert all(any(word in name for word in words) for name in own)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_saved_loads_and_draws_the_same(kind: str, tiny: Path, tmp_path: Path) -> None:
+    model, prompt = tuned(tiny, kind, tmp_path / "saved")
+    expected = draw(model, prompt)
+    assert np.abs(expected - draw(fresh(tiny), prompt)).max() > 3, "it changes what is drawn"
+    for path in (tmp_path / "saved", next((tmp_path / "saved").glob(load.KINDS[kind].file))):
+        merged = fresh(tiny)
+        said = load.merge(merged, path)
+        assert np.abs(draw(merged, prompt) - expected).max() <= 2
+        assert not trained(merged)
+        if path.is_dir():
+            assert said == prompt
+    (tmp_path / "saved" / adapter.CARD).unlink()
+    assert load.identified(tmp_path / "saved")[0].name == kind, "a public folder is known by its file"
+
+
+def test_lora_is_equation_2(tiny: Path) -> None:
+    model = fresh(tiny)
+    lora.add(model.unet, 4)
+    layer = next(m for n, m in model.unet.named_modules() if n.endswith("attn2.to_k"))
+    a, b = (getattr(layer, f"lora_{side}")["default"].weight for side in "AB")
+    assert not b.any()
+    assert a.detach().std().item() == pytest.approx(1 / 4, rel=0.5), "Gaussian"
+    torch.nn.init.normal_(b)
+    x = torch.randn(3, a.shape[1])
+    assert torch.allclose(layer(x), x @ (layer.base_layer.weight + b @ a).T, atol=1e-5)
+
+
+def test_diffusers_loads_our_textual_inversion_and_draws_the_same(tiny: Path, tmp_path: Path) -> None:
+    model, prompt = tuned(tiny, "textual-inversion", tmp_path / "saved", vectors=3)
+    assert prompt == "A cell of <x> <x>_1 <x>_2"
+    theirs = pipeline(fresh(tiny))
+    theirs.load_textual_inversion(str(tmp_path / "saved" / "learned_embeds.safetensors"))
+    assert np.abs(drawn_by(theirs, "A cell of <x>") - draw(model, prompt)).max() <= 2
+
+
+def test_diffusers_processors_hold_our_custom_diffusion_and_draw_the_same(tiny: Path, tmp_path: Path) -> None:
+    model, prompt = tuned(tiny, "custom-diffusion", tmp_path / "saved")
+    theirs = pipeline(fresh(tiny))
+    theirs.load_textual_inversion(str(tmp_path / "saved"), weight_name="<x>.safetensors")
+    state = load_file(tmp_path / "saved" / "pytorch_custom_diffusion_weights.safetensors")
+    processors = dict(theirs.unet.attn_processors)
+    for name in processors:  # `load_attn_procs` of today's diffusers takes the file and loads nothing
+        own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(name)}
+        if own:
+            width, text = own["to_k_custom_diffusion.weight"].shape
+            processors[name] = CustomDiffusionAttnProcessor2_0(True, False, width, text)
+            processors[name].load_state_dict(own)
+    assert sum(isinstance(p, CustomDiffusionAttnProcessor2_0) for p in processors.values()) == len(state) // 2 > 0
+    theirs.unet.set_attn_processor(processors)
+    assert np.abs(drawn_by(theirs, prompt) - draw(model, prompt)).max() <= 2
+
+
+def test_spectral_shifts_are_numpys(tiny: Path, tmp_path: Path) -> None:
+    model, prompt = tuned(tiny, "svdiff", tmp_path / "saved")
+    shifts = load_file(tmp_path / "saved" / "spectral_shifts.safetensors")
+    plain = fresh(tiny)
+    layers = dict(svdiff.matrices(plain.unet))
+    assert set(shifts) == {f"{name}.delta" for name in layers}
+    for name, layer in layers.items():
+        matrix = layer.weight.detach().numpy().reshape(len(layer.weight), -1).astype(np.float64)
+        u, sigma, v = np.linalg.svd(matrix, full_matrices=False)
+        again = u @ np.diag(np.maximum(sigma + shifts[f"{name}.delta"].numpy(), 0)) @ v
+        layer.weight.data = torch.tensor(again, dtype=torch.float32).reshape(layer.weight.shape)
+    assert np.abs(draw(plain, prompt) - draw(model, prompt)).max() <= 2
+
+
+Tensors = dict[str, torch.Tensor]
+
+
+def kohya(unet: UNet2DConditionModel, rank: int, alpha: float) -> tuple[Tensors, Tensors]:
+    """Return a LoRA in Kohya's names, and what it adds to each weight."""
+    torch.manual_seed(2)
+    state, added = {}, {}
+    for name, module in unet.named_modules():
+        if name.endswith(("attn2.to_q", "attn2.to_v")):
+            down, up = torch.randn(rank, module.in_features), 0.1 * torch.randn(module.out_features, rank)
+            key = f"lora_unet_{name.replace('.', '_')}"
+            state |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(alpha)}
+            added[name] = alpha / rank * up @ down
+    return state, added
+
+
+def test_kohyas_lora_with_its_own_alpha(tiny: Path, tmp_path: Path) -> None:
+    plain, ours = fresh(tiny), fresh(tiny)
+    state, added = kohya(plain.unet, rank=4, alpha=1.0)
+    save_file(state, tmp_path / "kohya.safetensors")
+    load.merge(ours, tmp_path / "kohya.safetensors")
+    for name, value in added.items():
+        expected = plain.unet.get_submodule(name).weight + value
+        assert torch.allclose(ours.unet.get_submodule(name).weight, expected, atol=1e-5)
+    theirs = pipeline(fresh(tiny))
+    theirs.load_lora_weights(str(tmp_path), weight_name="kohya.safetensors")
+    assert np.abs(drawn_by(theirs, NORMAL_PROMPT) - draw(ours, NORMAL_PROMPT)).max() <= 2
+
+
+def full_size() -> Foundation:
+    words = foundations_tokenizer()
+    with torch.device("meta"):
+        return Foundation(
+            UNet2DConditionModel(**sd15.UNET), torch.nn.Module(), CLIPTextModel(CLIPTextConfig(**sd15.TEXT)), words,
+            None, "stable-diffusion-v1-5",
+        )  # fmt: skip
+
+
+def foundations_tokenizer():
+    from cytosynth.foundation.tokens import build
+
+    return build([NORMAL_PROMPT, "cell"])
+
+
+def test_names_and_numbers_at_the_size_of_stable_diffusion(tmp_path: Path) -> None:
+    numbers = {}
+    for kind in KINDS:
+        model = full_size()
+        with torch.device("meta"):
+            load.attach(model, recipe(kind, rank=8))
+        numbers[kind] = sum(parameter.numel() for parameter in trained(model).values())
+        if kind == "custom-diffusion":
+            keys = [name for name in trained(model) if "custom_diffusion" in name]
+            assert len(keys) == 16 * 2
+            first = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_custom_diffusion.weight"
+            assert first in keys
+        if kind == "svdiff":
+            shifts = {n.removesuffix(".parametrizations.weight.0.delta"): p.numel() for n, p in trained(model).items()}
+            assert len(shifts) == 282, "the linear and convolutional layers of the U-Net"
+            assert shifts["unet.conv_in"] == 36
+            assert shifts["unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"] == 320
+    keys_and_values = 2 * 768 * (5 * 320 + 5 * 640 + 6 * 1280)
+    assert numbers == {
+        "lora": 5 * 27_648 + 5 * 43_008 + 6 * 73_728, "textual-inversion": 768, "svdiff": 222_696,
+        "custom-diffusion": keys_and_values + 768,
+    }  # fmt: skip
+
+
+def test_memory_is_counted_and_less_with_each_setting(tiny: Path) -> None:
+    base = recipe("lora", foundation=str(tiny / "foundation"), window=128, batch_size=2)
+    needs = [memory.count(base.model_copy(update=changes)) for _, changes in memory.LESS]
+    model = fresh(tiny)
+    plain = sum(p.numel() * 4 for part in model.parts.values() for p in part.parameters())
+    lora.add(model.unet, 4)
+    own = sum(p.numel() for p in model.unet.parameters() if p.requires_grad)
+    assert needs[0].parameters == own
+    assert plain + 4 * own <= needs[0].weights < plain + 4 * own + 20_000, "buffers of the text encoder on top"
+    assert needs[0].peak > needs[0].weights + 2 * 4 * own
+    assert needs[2].weights < 0.6 * needs[0].weights
+    assert needs[3].peak < needs[2].peak < needs[0].peak
+
+
+def test_precision_of_what_is_frozen(tiny: Path) -> None:
+    with pytest.raises(UsageError, match="frozen_dtype=bf16 needs mixed_precision=bf16"):
+        override(PRESETS["bundled"]["lora"], ["frozen_dtype=bf16"])
+
+
+def test_bad_adapters_are_refused_in_one_line(tiny: Path, tmp_path: Path) -> None:
+    model = fresh(tiny)
+    save_file({"a": torch.zeros(2), "b": torch.zeros(3)}, tmp_path / "other.safetensors")
+    (tmp_path / "pickle.bin").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "unknown").mkdir()
+    (tmp_path / "unknown" / adapter.CARD).write_text(json.dumps({"adapter": "dreambooth"}))
+    (tmp_path / "broken.safetensors").write_bytes(b"1234")
+    width = model.text_encoder.config.hidden_size
+    save_file({"<y>": torch.zeros(1, width + 1)}, tmp_path / "wide.safetensors")
+    save_file({"image</w>": torch.zeros(1, width)}, tmp_path / "known.safetensors")
+    name = "down_blocks.9.attentions.0.transformer_blocks.0.attn2.processor.to_k_custom_diffusion.weight"
+    (tmp_path / "cd").mkdir()
+    save_file({name: torch.zeros(2, 2)}, tmp_path / "cd" / "pytorch_custom_diffusion_weights.safetensors")
+    save_file({"<z>": torch.zeros(1, width)}, tmp_path / "cd" / "<z>.safetensors")
+    save_file({"conv_in.delta": torch.zeros(3)}, tmp_path / "short.safetensors")
+    save_file({"nowhere.delta": torch.zeros(3)}, tmp_path / "nowhere.safetensors")
+    for path, words in (
+        ("other.safetensors", "weights of no known adapter"),
+        ("pickle.bin", "a .safetensors file is expected"),
+        ("none.safetensors", "a .safetensors file is expected"),
+        ("broken.safetensors", "not a safetensors file"),
+        ("empty", "no adapter there"),
+        ("unknown", "adapter 'dreambooth'; there are lora"),
+        ("wide.safetensors", "the text encoder has 16"),
+        ("known.safetensors", "knows it already"),
+        ("cd", "the foundation has no such layer"),
+        ("short.safetensors", r"conv_in.delta is \(3,\), the foundation needs \(8,\)"),
+        ("nowhere.safetensors", "has no such layer"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            load.merge(fresh(tiny), tmp_path / path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="does not hold the learnt word '<x>'"):
+        load.attach(fresh(tiny), recipe("textual-inversion", prompt="A cell"))
+    with pytest.raises(UserError, match="one word it knows is needed"):
+        load.attach(fresh(tiny), recipe("textual-inversion", initializer="koilocyte"))
+
+
+def test_a_new_word_leaves_the_table_alone(tiny: Path) -> None:
+    model = fresh(tiny)
+    table = model.text_encoder.get_input_embeddings().weight.clone()
+    words = tokens.add(model, "<x>", tokens.start(model, "cell", 2))
+    ids = model.token_ids(["A <x> <x>_1 cell"])
+    assert (ids >= words.first).sum() == 2
+    embedded = model.text_encoder.get_input_embeddings()(ids)
+    cell = table[model.tokenizer("cell", add_special_tokens=False).input_ids[0]]
+    assert torch.equal(embedded[ids >= words.first], cell.repeat(2, 1))
+    assert torch.equal(words.table.weight, table)
+    assert torch.equal(embedded[ids < words.first], table[ids[ids < words.first]])

@@ -1,0 +1,146 @@
+"""Tables and figures at the smallest size: what they compare, that they continue, what they say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cytosynth.data.sources import Sample
+from cytosynth.errors import UsageError, UserError
+from cytosynth.experiments import figure3, figure6, table1
+from cytosynth.experiments.recipe import PRESETS, RIVALS, UNTUNED, Table1Recipe
+from cytosynth.experiments.statistics import mean
+from cytosynth.field import Cell
+from cytosynth.measure import pictures
+from cytosynth.training.recipe import Source
+
+
+def test_mean_and_interval_are_students() -> None:
+    found = mean([1.0, 2.0, 3.0])
+    assert found.value == 2.0
+    half = 4.302653 * 1.0 / 3**0.5  # the 97.5 % point of t with two degrees of freedom, standard error 1 / sqrt(3)
+    assert (found.low, found.high) == (pytest.approx(2 - half, abs=1e-5), pytest.approx(2 + half, abs=1e-5))
+    assert mean([5.0]).low is None
+    assert str(mean([5.0])) == "5"
+
+
+def test_the_presets_train_every_rival_equally_long_and_measure_on_images_that_nothing_saw() -> None:
+    for recipe in PRESETS.values():
+        assert set(RIVALS) <= set(recipe.adapters)
+        assert recipe.real.split == "test"
+        assert len(recipe.seeds) >= 3
+
+
+def small(tiny: Path) -> Table1Recipe:
+    return Table1Recipe(
+        preset="bundled", foundation=str(tiny / "foundation"), adapters=[UNTUNED, "lora", "svdiff"], seeds=[0, 1],
+        steps=2, count=2, size=192, window=64,
+        training={"window": 64, "batch_size": 2, "preview_every": 100, "data": [{"root": "drawn"}],
+                  "validate_every": 0},
+        real=Source(root="drawn", split="all"), extractors=["efficientnet-lite0"],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Path, fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("table")
+    table1.table1(small(tiny), run, fields)
+    return run
+
+
+def test_table_1_has_a_row_for_each_adapter_and_the_floor(finished: Path) -> None:
+    found = json.loads((finished / "table1.json").read_text())
+    assert [row["adapter"] for row in found["rows"]] == [UNTUNED, "lora", "svdiff", "real against real"]
+    lora = found["rows"][1]
+    assert lora["paper: FID@ImageNet"] == 43.7446
+    assert lora["trained parameters"] == 4 * 8 * (8 + 8) or lora["trained parameters"] > 0
+    entries = [json.loads(path.read_text()) for path in sorted(finished.glob("lora/seed-*/result.json"))]
+    values = [entry["values"]["efficientnet-lite0"]["frechet"] for entry in entries]
+    assert len(values) == 2
+    assert lora["FD (EfficientNet-Lite0)"].split(" ")[0] == f"{np.mean(values):.4g}"
+    rows = (finished / "all.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3 * 2 * len(table1.MEASURES)
+    assert any(note.startswith("svdiff less lora") for note in found["notes"])
+
+
+def test_table_1_continues_where_it_was_killed_and_ends_the_same(finished: Path, tiny: Path, fields: Path) -> None:
+    before = {name: (finished / name).read_bytes() for name in ("table1.json", "table1.md", "all.csv")}
+    field = finished / "svdiff/seed-1/fields/0001.png"
+    image = field.read_bytes()
+    kept = finished / "lora/seed-0/fields/0000.png"
+    stamp = kept.stat().st_mtime_ns
+    (finished / "svdiff/seed-1/result.json").unlink()
+    field.unlink()
+    table1.table1(small(tiny), finished, fields)
+    assert field.read_bytes() == image
+    assert kept.stat().st_mtime_ns == stamp, "what was finished is not made again"
+    assert {name: (finished / name).read_bytes() for name in before} == before
+
+
+def test_table_1_refuses_a_folder_of_another_recipe(finished: Path, tiny: Path, fields: Path) -> None:
+    with pytest.raises(UsageError, match="steps=2, now 3"):
+        table1.table1(small(tiny).model_copy(update={"steps": 3}), finished, fields)
+
+
+def test_fields_of_table_1_say_that_they_are_synthetic(finished: Path) -> None:
+    for path in finished.glob("*/seed-*/fields/*.png"):
+        with Image.open(path) as image:
+            assert "Synthetic" in image.info["Description"]
+
+
+def test_real_windows_hold_no_abnormal_centre(tiny: Path, fields: Path) -> None:
+    recipe = small(tiny)
+    chosen = table1.real_windows(recipe, fields)
+    everything = pictures.gather(fields / "drawn", "all", 1.0, 64)
+    data = json.loads((fields / "drawn/annotations.json").read_text())
+    names = {image["id"]: image["file_name"] for image in data["images"]}
+    nilm = next(c["id"] for c in data["categories"] if c["name"] == "NILM")
+    expected = 0
+    for window in everything.windows:
+        x, y = window.corner
+        inside = [
+            a for a in data["annotations"]
+            if names[a["image_id"]] == window.name and a["category_id"] != nilm
+            and x <= a["bbox"][0] + a["bbox"][2] / 2 <= x + 64 and y <= a["bbox"][1] + a["bbox"][3] / 2 <= y + 64
+        ]  # fmt: skip
+        expected += not inside
+    assert len(chosen) == expected < len(everything)
+
+
+def test_figure_3_compares_normal_and_abnormal_windows(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    report = figure3.figure3(
+        Source(root="drawn", split="all"), fields, tmp_path, str(tiny / "foundation"), window=64, draws=20
+    )
+    assert [row[:2] for row in report.rows] == [
+        ("normal", "PSNR"), ("normal", "SSIM"), ("abnormal", "PSNR"), ("abnormal", "SSIM")
+    ]  # fmt: skip
+    assert all(row[3] <= row[2] <= row[4] for row in report.rows)
+    assert (tmp_path / "figure3.png").exists()
+    with pytest.raises(UserError, match="no normal window of 1024"):
+        figure3.figure3(Source(root="drawn", split="all"), fields, tmp_path, str(tiny / "foundation"), window=1024)
+
+
+def test_places_of_figure_3_do_not_overlap_and_are_what_they_are_called() -> None:
+    cells = (Cell((90.0, 90.0, 110.0, 110.0), "HSIL"), Cell((100.0, 95.0, 120.0, 115.0), "LSIL"),
+             Cell((10.0, 150.0, 30.0, 170.0), "NILM"))  # fmt: skip
+    sample = Sample("a.png", "drawn", np.zeros((256, 256, 3), np.uint8), cells)
+    found = figure3.places(sample, 64)
+    assert found[0] == ("abnormal", (68, 68))
+    assert [kind for kind, _ in found].count("abnormal") == 1, "the second cell's window would overlap the first"
+    corners = [corner for _, corner in found]
+    assert len(set(corners)) == len(corners) > 5
+    for index, (x, y) in enumerate(corners):
+        assert 0 <= x <= 192
+        assert 0 <= y <= 192
+        assert all(max(abs(x - a), abs(y - b)) >= 64 for a, b in corners[:index])
+
+
+def test_figure_6_shows_the_first_fields_of_every_adapter(finished: Path, tiny: Path, fields: Path) -> None:
+    recipe = small(tiny).model_copy(update={"size": 64})
+    path = figure6.figure6(recipe, finished, fields, finished, samples=2)
+    with Image.open(path) as image:
+        assert image.width == 2 * 64 + 6
+    with pytest.raises(UserError, match="run `experiment table1` first"):
+        figure6.figure6(recipe, finished, fields, finished, samples=4)
