@@ -35,7 +35,9 @@ def square(pixels: Pixels, box: Box, context: float, size: int, shift: int = 0) 
     target = size + 2 * shift
     side = round(target * factor)
     x, y = round((box[0] + box[2] - side) / 2), round((box[1] + box[3] - side) / 2)
-    rows, columns = (_mirrored(np.arange(at, at + side), end) for at, end in ((y, pixels.shape[0]), (x, pixels.shape[1])))
+    rows, columns = (
+        _mirrored(np.arange(at, at + side), end) for at, end in ((y, pixels.shape[0]), (x, pixels.shape[1]))
+    )
     cut = np.ascontiguousarray(pixels[np.ix_(rows, columns)])
     if side == target:
         return cut

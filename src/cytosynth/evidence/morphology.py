@@ -28,8 +28,8 @@ from ..field import Box
 Mask = NDArray[np.bool_]
 SMOOTHING = 1.0
 """Deviation of the Gaussian that takes the grain off, pixels."""
-DENSE = 0.4
-"""Optical density of thick cytoplasm."""
+DENSE = 0.2
+"""Optical density of a cytoplasm that is surely there."""
 FEWEST = 12
 """A nucleus has at least so many pixels."""
 OTHER = 0.5
