@@ -44,7 +44,8 @@ NOTES = (
     "[low, high]: 95 % under resampling of whole images; of distances and shares of few images it is itself unsure",
     "the number of pictures is small: Fréchet distances are too high and comparable only along a row, not with the "
     "paper's 1.41, 1.65, 1.19 and 1.35",
-    "nucleus and cell are told by stain density (evidence/morphology.py says how, and where it fails)",
+    "nucleus and cell are told by stain density (evidence/morphology.py says how, and where it fails); the N/C ratio is "
+    "of the areas of nucleus and whole cell, distances between distributions are Wasserstein's, in their own unit",
     "the classifier must not have had a part in training or choosing the edits; synthetic cells are not for diagnosis",
 )
 
@@ -243,13 +244,16 @@ def _histograms(found: Sequence[Sides], shapes: dict[int, Morphology | None], pa
 def _sheet(found: Sequence[Sides], window: int, path: Path) -> None:
     """Write for each category a row of real cells, one of cells before the edit, and one of the same after it."""
     tiles: list[tuple[Pixels, str]] = []
+    times = max(1, sheet.SIDE // window)
     for sides in found:
         for cells, caption in (
             (sides.reference + sides.other, f"real {sides.category}"),
             (sides.unedited, "the NILM cell before"),
             (sides.edited, f"made into {sides.category} (synthetic)"),
         ):
-            row = [(cell.about(window), caption) for cell in cells[:SHOWN]]
-            blank = np.full((window, window, 3), 255, np.uint8)
+            row = [
+                (np.kron(cell.about(window), np.ones((times, times, 1), np.uint8)), caption) for cell in cells[:SHOWN]
+            ]
+            blank = np.full((sheet.SIDE, sheet.SIDE, 3), 255, np.uint8)
             tiles += row + [(blank, "")] * (SHOWN - len(row))
     sheet.write(path, tiles, columns=SHOWN)

@@ -21,7 +21,7 @@ from .patches import CellPatch
 from .recipe import Measuring
 from .resampling import Estimate, Indices, estimates
 
-PROPERTIES = {"area": "nucleus area, px²", "diameter": "nucleus diameter, px", "ratio": "nucleus/cell area ratio"}
+PROPERTIES = {"area": "nucleus area, square px", "diameter": "nucleus diameter, px", "ratio": "N/C ratio"}
 
 
 class Line(NamedTuple):
@@ -88,7 +88,7 @@ def after_edit(
 
 def feature_distances(found: Sides, extractor: Extractor, cache: Path, how: Measuring) -> list[Line]:
     """Return the Fréchet and the kernel distance (x 1000) between the features of patches, at the same number."""
-    names = (f"{extractor.frechet}, {extractor.name}", f"{extractor.kernel} x 1000, {extractor.name}")
+    names = (extractor.frechet, f"{extractor.kernel} x 1000")
     number = _number(found)
     if number < how.fewest:
         return [Line(found.category, name, number) for name in names]
@@ -137,7 +137,7 @@ def morphology_lines(found: Sides, shapes: dict[str, list[Morphology | None]], h
         medians = [_median(values, names, how) for values, names in ((kept[0], own), (kept[1], own),
                                                                     (kept[2] + kept[3], others))]  # fmt: skip
         lines.append(Line(found.category, f"{title}: median", len(pairs), *medians))
-        name = f"{title}: Wasserstein distance"
+        name = f"{title}: distance"
         if number < how.fewest:
             lines.append(Line(found.category, name, number))
         else:
@@ -159,7 +159,7 @@ def agreement_line(found: Sides, given: dict[str, tuple[str, ...]], how: Measuri
         if own_images else (None, None, None)
     )  # fmt: skip
     real = _share([*marks["reference"], *marks["other"]], [c.image for c in found.reference + found.other], how)
-    return Line(found.category, "judged as the category, share", len(found.edited), edited, unedited, real, gain)
+    return Line(found.category, "judged as it, share", len(found.edited), edited, unedited, real, gain)
 
 
 def background_lines(
