@@ -44,8 +44,8 @@ NOTES = (
     "[low, high]: 95 % under resampling of whole images; of distances and shares of few images it is itself unsure",
     "the number of pictures is small: Fréchet distances are too high and comparable only along a row, not with the "
     "paper's 1.41, 1.65, 1.19 and 1.35",
-    "nucleus and cell are told by stain density (evidence/morphology.py says how, and where it fails); the N/C ratio is "
-    "of the areas of nucleus and whole cell, distances between distributions are Wasserstein's, in their own unit",
+    "nucleus and cell are told by stain density (evidence/morphology.py says how, and where it fails); the N/C ratio "
+    "is of the areas of nucleus and whole cell, distances between distributions are Wasserstein's, in their own unit",
     "the classifier must not have had a part in training or choosing the edits; synthetic cells are not for diagnosis",
 )
 
@@ -102,7 +102,8 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
         }
         after = {name: comparison.after_edit(before, decoded[name], name, cell) for name in how.categories}
         found = [comparison.sides(name, before, after[name], real, editing.seed) for name in how.categories]
-        shapes = _look_up(_measured, [*real, *before, *(c for cells in after.values() for c in cells)])
+        asked = [cell for cell in real if cell.category in how.categories]
+        shapes = _look_up(_measured, [*asked, *before, *(c for cells in after.values() for c in cells)])
         answers = _judged(models.judge, real, before, after)
         lines = []
         for sides in found:

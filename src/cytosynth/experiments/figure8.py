@@ -1,6 +1,7 @@
 """Figure 8: pure synthetic images and real-to-synthetic ones, with the boxes of their synthetic cells."""
 
 from pathlib import Path
+from typing import Any
 
 from .. import pipeline
 from ..data import images
@@ -46,7 +47,7 @@ def figure8(
 
     Raises UserError where `source` has fewer than `count` images that can be edited.
     """
-    models = {"foundation": foundation, "cell": cell, "detector": detector, "device": device}
+    models: dict[str, Any] = {"foundation": foundation, "cell": cell, "detector": detector, "device": device}
     made = {
         "pure": pipeline.synthesize(out / "pure", count=count, settings=settings, normal=normal, **models),
         "real-to-synthetic": pipeline.edit(
