@@ -1,4 +1,4 @@
-"""Evidence on edited cells: what is measured of drawn cells, against what is compared with what, and figures 7 and 8."""
+"""Evidence on edited cells: what is measured of drawn cells, what is compared with what, and figures 7 and 8."""
 
 import json
 from collections.abc import Sequence
@@ -65,6 +65,13 @@ def test_a_neighbour_is_not_counted_in() -> None:
     assert alone is not None and beside is not None
     assert beside.area == pytest.approx(alone.area, rel=0.05)
     assert beside.ratio == pytest.approx(alone.ratio, rel=0.1), "half-way between the two nuclei is the border"
+
+
+def test_thick_counterstain_is_no_nucleus() -> None:
+    pixels = slide([(128, 128, 50, 10)])
+    pixels[112:144, 139:146] = (10, 120, 150)  # absorbs more than the nucleus, but lets blue and green through
+    found = morphology.measure(pixels, MIDDLE)
+    assert found is not None and found.diameter == pytest.approx(21, abs=1.2)
 
 
 def test_no_nucleus_where_there_is_none() -> None:
@@ -215,8 +222,8 @@ def test_halves_share_no_image() -> None:
     assert not {cell.image for cell in first} & {cell.image for cell in second}
     assert len(first) + len(second) == 40 and abs(len(first) - len(second)) <= 6
     assert patches.halves(cells[::7], rng)[1] == []
-    sides = comparison.sides("HSIL", [plain(0, f"image {n}") for n in range(7)], [plain(1, f"image {n}") for n in range(7)],
-                             [replace(cell, category="HSIL") for cell in cells], 0)  # fmt: skip
+    before, after = ([plain(level, f"image {number}") for number in range(7)] for level in (0, 1))
+    sides = comparison.sides("HSIL", before, after, [replace(cell, category="HSIL") for cell in cells], 0)
     assert not {cell.image for cell in sides.reference} & {cell.image for cell in sides.edited + sides.other}
     assert [cell.image for cell in sides.edited] == [cell.image for cell in sides.unedited]
     assert sides.edited

@@ -42,8 +42,8 @@ NOTES = (
     "on every side; blank: too few cells, or all of one image",
     "nearer: unedited less edited of a distance, edited less unedited of a share; above 0 the edit works",
     "[low, high]: 95 % under resampling of whole images; of distances and shares of few images it is itself unsure",
-    "the number of pictures is small: Fréchet distances are too high and comparable only along a row, not with the "
-    "paper's 1.41, 1.65, 1.19 and 1.35",
+    "Fréchet distances of fewer than some thousand pictures are too high: compare along a row, not with the paper's "
+    "1.41, 1.65, 1.19 and 1.35 (ASC-US, ASC-H, LSIL, HSIL), which are of other data, features and numbers",
     "nucleus and cell are told by stain density (evidence/morphology.py says how, and where it fails); the N/C ratio "
     "is of the areas of nucleus and whole cell, distances between distributions are Wasserstein's, in their own unit",
     "the classifier must not have had a part in training or choosing the edits; synthetic cells are not for diagnosis",
