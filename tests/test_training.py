@@ -21,6 +21,8 @@ from cytosynth.detect.train import train_detector
 from cytosynth.errors import UsageError
 from cytosynth.foundation.recipe import AutoencoderRecipe, DenoiserRecipe, TextRecipe
 from cytosynth.foundation.train import train_autoencoder, train_denoiser, train_text
+from cytosynth.measure.recipe import FeatureRecipe
+from cytosynth.measure.train import train_features
 from cytosynth.normal.recipe import NormalRecipe
 from cytosynth.normal.train import train_normal
 from cytosynth.training import checkpoint, recipe
@@ -57,6 +59,10 @@ def trainers(tiny: Path, fields: Path) -> dict[str, tuple[Recipe, Callable[[Reci
             CellRecipe(data=DATA, variants=2, jitter=20, mixed_precision="bf16", **small, **COMMON),
             lambda r, run: train_cell(r, run, fields),
         ),
+        "features": (
+            FeatureRecipe(data=DATA, size=32, shift=4, jitter=0.1, categories=["NILM", "LSIL"], **COMMON),
+            lambda r, run: train_features(r, run, fields),
+        ),
         "detector": (
             DetectorRecipe(data=DATA, backbone="small", window=128, turns=True, jitter=0.1, blur=0.5, optimizer="sgd",
                            learning_rate=1e-3, **COMMON),
@@ -69,7 +75,7 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "text", "denoiser", "normal", "cell", "detector"])
+@pytest.mark.parametrize("name", ["autoencoder", "text", "denoiser", "normal", "cell", "features", "detector"])
 def test_stopped_and_continued_equals_never_stopped(name: str, tiny: Path, fields: Path, tmp_path: Path) -> None:
     full, start = trainers(tiny, fields)[name]
     once = start(full, tmp_path / "once")

@@ -13,8 +13,15 @@ PARTS: Final = {
     "normal": "stage 1: the Normal Image Generator (LoRA)",
     "cell": "stage 2: the Abnormal Cell Synthesizer (gated self-attention, nine channels)",
     "detector": "the NILM cell detector (Faster R-CNN)",
+    "features": "a cell classifier (ResNet-50), the network of FID@Cytopathology and of the quality gate",
 }
 ADAPTERS: Final = {"lora": "Low-Rank Adaptation of every cross-attention (equation 2)"}
+EXTRACTORS: Final = {
+    "inception-v3": "ImageNet, the network of FID; torch-fidelity's weights, fetched or given by --weights",
+    "cytology-resnet50": "cell classes, the network of FID@Cytopathology; weights of `train features`",
+    "dinov2": "self-supervised on natural images; a local folder given by --weights",
+    "efficientnet-lite0": "ImageNet, from the Python registry; works offline",
+}
 DETECTORS: Final = {"faster-rcnn": "Faster R-CNN with a feature pyramid, on ResNet-50 or a small ResNet"}
 SAMPLERS: Final = {"ddim": "DDIM, eta 0 (the paper's)"}
 FORMATS_IN: Final = {

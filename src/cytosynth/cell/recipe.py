@@ -28,6 +28,10 @@ class CellRecipe(Recipe):
     box_dropout: float = Field(default=0.1, ge=0, le=1)
     inside_weight: float = Field(default=1.0, ge=1, description="weight of the loss inside the box; equation 1 has 1")
     min_snr_gamma: float | None = None
+    gate_rate: float = Field(
+        default=1.0, ge=1, description="learning rate of the gates, which start at 0, over the rest's"
+    )
+    validate_count: int = Field(default=64, ge=1, description="held-out cells, classes even, on which a score rests")
     gradient_checkpointing: bool = False
 
 
@@ -36,6 +40,7 @@ BUNDLED_RECIPE = CellRecipe(
     foundation=BUNDLED, data=CC_BY, categories=["NILM", *ABNORMAL], trainable="all", box_scale=(1.4, 2.2), jitter=48,
     balance=0.7, variants=4, most_cells=500,
     batch_size=12, learning_rate=3e-4, weight_decay=1e-3, warmup_steps=100, max_steps=20_000,
-    ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, checkpoint_every=250, preview_every=1000,
+    ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, gate_rate=30.0, checkpoint_every=250, preview_every=500,
+    validate_every=500,
 )  # fmt: skip
 PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}

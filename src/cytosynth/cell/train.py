@@ -15,7 +15,7 @@ from ..data.preview import grid, save_png
 from ..data.sources import Sample
 from ..errors import UserError
 from ..field import Box, Cell
-from ..foundation import noise
+from ..foundation import noise, sampling
 from ..foundation.latents import cached
 from ..foundation.load import load, save_part
 from ..foundation.model import Foundation
@@ -25,6 +25,10 @@ from ..training.task import Batch, Losses, Task
 from . import patch, synthesizer
 from .edit import EDITING, CellEditor, PlannedEdit
 from .recipe import CellRecipe
+
+GATES = ("alpha_attn", "alpha_dense")
+TIMESTEPS = (100, 300, 500, 700)
+"""At which the held-out loss is taken."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class CellTask(Task):
         held_out: Sequence[Crop],
         cache: Path,
     ) -> None:
-        """Extend `model`, encode `crops` (kept under `cache`); `held_out` crops are only shown."""
+        """Extend `model`, encode `crops` (kept under `cache`); `held_out` crops are only shown and scored."""
         super().__init__()
         model.freeze()
         self.recipe, self.model, self.crops, self.held_out = recipe, model, crops, held_out
@@ -68,25 +72,33 @@ class CellTask(Task):
             self.register_buffer("text", model.encode_text(["", *map(abnormal_prompt, names)]), persistent=False)
             self.register_buffer("pooled", model.pool_text(names), persistent=False)
         self.names = names
+        self.scored = _evenly(held_out, names, recipe.validate_count) if recipe.validate_every else []
+        self.scored_latents = [turns[0] for turns in cached(model, [crop.pixels for crop in self.scored], cache, [0])]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return latents (n, 4, 32, 32), masks, boxes, categories, and what is withheld for guidance."""
         chosen = rng.choice(len(self.crops), size, p=self.weights / self.weights.sum())
-        side = self.latents[0].shape[-1]
-        boxes = [self.crops[index].box for index in chosen]
-        return {
-            "latents": torch.stack([self.latents[index] for index in chosen]).float(),
-            "masks": torch.stack([synthesizer.mask_of(box, side) for box in boxes]),
-            "boxes": torch.tensor(boxes),
-            "category": torch.tensor([self.names.index(self.crops[index].category) for index in chosen]),
+        return self._packed([self.crops[index] for index in chosen], [self.latents[index] for index in chosen]) | {
             "captioned": torch.as_tensor(rng.random(size) >= self.recipe.caption_dropout),
             "boxed": torch.as_tensor(rng.random(size) >= self.recipe.box_dropout),
         }
 
+    def _packed(self, crops: Sequence[Crop], latents: Sequence[Tensor]) -> dict[str, Tensor]:
+        side = latents[0].shape[-1]
+        return {
+            "latents": torch.stack(list(latents)).float(),
+            "masks": torch.stack([synthesizer.mask_of(crop.box, side) for crop in crops]),
+            "boxes": torch.tensor([crop.box for crop in crops]),
+            "category": torch.tensor([self.names.index(crop.category) for crop in crops]),
+        }
+
     def forward(self, batch: Batch) -> Losses:
         """Return the noise loss (equation 1) of `batch` through the gated, nine-channel U-Net."""
+        noisy, target, timesteps = noise.add_noise(self.model.scheduler, batch["latents"])
+        return {"loss": self._loss(batch, noisy, target, timesteps)}
+
+    def _loss(self, batch: Batch, noisy: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
         scheduler, latents, masks = self.model.scheduler, batch["latents"], batch["masks"]
-        noisy, target, timesteps = noise.add_noise(scheduler, latents)
         text = self.text[(batch["category"] + 1) * batch["captioned"]]
         ground = synthesizer.grounding(
             batch["boxes"].tolist(), latents.shape[-1] * 8, self.pooled[batch["category"]], batch["boxed"]
@@ -94,15 +106,35 @@ class CellTask(Task):
         model_input = torch.cat([noisy, synthesizer.extra_channels(latents, masks)], dim=1)
         prediction = self.unet(model_input, timesteps, text, cross_attention_kwargs={"gligen": ground}).sample
         weight = (1 + (self.recipe.inside_weight - 1) * (1 - masks)).sqrt()
-        return {
-            "loss": noise.loss(scheduler, prediction * weight, target * weight, timesteps, self.recipe.min_snr_gamma)
-        }
+        return noise.loss(scheduler, prediction * weight, target * weight, timesteps, self.recipe.min_snr_gamma)
+
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return the gates with the recipe's faster rate, and the rest."""
+        gates = [p for name, p in self.trained() if name.endswith(GATES)]
+        rest = [p for name, p in self.trained() if not name.endswith(GATES)]
+        return [(rest, 1.0), (gates, self.recipe.gate_rate)]
+
+    def score(self) -> float:
+        """Return the noise loss (equation 1) on held-out cells, classes even, at fixed noise and timesteps."""
+        scheduler, losses = self.model.scheduler, []
+        for number, (crop, latents) in enumerate(zip(self.scored, self.scored_latents, strict=True)):
+            count = len(TIMESTEPS)
+            batch = self._packed([crop] * count, [latents] * count) | {
+                "captioned": torch.ones(count, dtype=torch.bool), "boxed": torch.ones(count, dtype=torch.bool),
+            }  # fmt: skip
+            batch = {key: value.to(self.text.device) for key, value in batch.items()}
+            clean, timesteps = batch["latents"], torch.tensor(TIMESTEPS, device=self.text.device)
+            drawn = sampling.noise(clean.shape, number).to(clean)
+            noisy = scheduler.add_noise(clean, drawn, timesteps)
+            target = noise.target(scheduler, clean, drawn, timesteps)
+            losses.append(float(self._loss(batch, noisy, target, timesteps)))
+        return float(np.mean(losses))
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write a grid: a row for each held-out crop, first as it is, then as every category."""
+        """Write a grid: a row for each of some held-out crops, first as it is, then as every category."""
         editor = CellEditor(self.model)
         tiles = []
-        for row, crop in enumerate(self.held_out[:5]):
+        for row, crop in enumerate(self.held_out[::31][:5]):
             tiles.append(crop.pixels)
             edits = [PlannedEdit(crop.box, name, seed=row) for name in self.names]
             tiles += list(editor.patch(np.stack([crop.pixels] * len(edits)), edits, EditSettings()))
@@ -113,6 +145,16 @@ class CellTask(Task):
         """Write the U-Net in diffusers' layout with GLIGEN's key names, half precision."""
         save_part(self.unet, folder, torch.float16)
         atomic.write_json(folder / EDITING, {"box_scale": round(sum(self.recipe.box_scale) / 2, 4)})
+
+
+def _evenly(crops: Sequence[Crop], names: Sequence[str], count: int) -> list[Crop]:
+    """Return about `count` of `crops`, as many of each of the categories `names` as there are, evenly spread."""
+    chosen = []
+    for name in names:
+        own = [crop for crop in crops if crop.category == name]
+        most = min(-(-count // len(names)), len(own))
+        chosen += [own[int(index)] for index in np.linspace(0, len(own) - 1, most)]
+    return chosen
 
 
 def crops_of(samples: Sequence[Sample], recipe: CellRecipe, variants: int) -> list[Crop]:
@@ -157,6 +199,6 @@ def train_cell(recipe: CellRecipe, run: Path, data_root: Path, max_minutes: floa
         if not crops:
             raise UserError(f"no cell of {', '.join(recipe.categories)} in pictures of at least {patch.SIZE} pixels")
         unseen = crops_of(sources.held_out(recipe.data, data_root), recipe, 1)
-        return CellTask(recipe, load(recipe.foundation), crops, unseen[::31], run / "latents")
+        return CellTask(recipe, load(recipe.foundation), crops, unseen, run / "latents")
 
     return train(make, recipe, run, title="cell synthesizer", max_minutes=max_minutes)

@@ -35,6 +35,7 @@ def collect() -> dict[str, Any]:
         "presets": registry.PRESETS,
         "trainers": registry.PARTS,
         "adapters": registry.ADAPTERS,
+        "extractors": registry.EXTRACTORS,
         "detectors": registry.DETECTORS,
         "samplers": registry.SAMPLERS,
         "formats_in": registry.FORMATS_IN,

@@ -11,6 +11,7 @@ from ..cell.recipe import PRESETS as CELL
 from ..detect.recipe import PRESETS as DETECTOR
 from ..errors import UsageError
 from ..foundation import recipe as recipes
+from ..measure.recipe import PRESETS as FEATURES
 from ..normal.recipe import PRESETS as NORMAL
 from ..training.recipe import override
 from . import app
@@ -114,6 +115,22 @@ def detector(
     from ..detect.train import train_detector
 
     train_detector(chosen, run, data_root, max_minutes)
+
+
+@train_app.command()
+def features(
+    run: Run,
+    data_root: DataRoot = Path(),
+    preset: Preset = "paper",
+    settings: Settings = None,
+    max_minutes: Minutes = None,
+    max_steps: Steps = None,
+) -> None:
+    """Train the cell classifier (ResNet-50) behind FID@Cytopathology, also a judge for `--gate`."""
+    chosen = _recipe(FEATURES[preset], settings, max_steps)
+    from ..measure.train import train_features
+
+    train_features(chosen, run, data_root, max_minutes)
 
 
 def _recipe(preset: R, settings: list[str] | None, max_steps: int | None) -> R:

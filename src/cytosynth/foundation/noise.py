@@ -21,10 +21,14 @@ def add_noise(scheduler: DDPMScheduler, latents: Tensor, offset: float = 0.0) ->
         noise = noise + offset * torch.randn(*latents.shape[:2], 1, 1)
     timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),))
     noise, timesteps = noise.to(latents), timesteps.to(latents.device)
-    noisy = scheduler.add_noise(latents, noise, timesteps)
+    return scheduler.add_noise(latents, noise, timesteps), target(scheduler, latents, noise, timesteps), timesteps
+
+
+def target(scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """Return what the denoiser is to predict at `timesteps` (n,): the noise, or the velocity for v-prediction."""
     if scheduler.config.prediction_type == "v_prediction":
-        return noisy, scheduler.get_velocity(latents, noise, timesteps), timesteps
-    return noisy, noise, timesteps
+        return torch.as_tensor(scheduler.get_velocity(latents, noise, timesteps))
+    return noise
 
 
 def loss(

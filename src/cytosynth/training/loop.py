@@ -22,19 +22,40 @@ from diffusers.training_utils import EMAModel
 
 from ..data import atomic, lock
 from ..errors import UserError
-from . import card
+from . import card, validation
 from . import checkpoint as checkpoints
 from .progress import console, meter
 from .recipe import Recipe, pin
 from .task import Batch, Task
+from .validation import Best
 
 
 class Outcome(NamedTuple):
-    """Where a call of `train` ended."""
+    """Where a call of `train` ended.
+
+    Attributes:
+        step: the last.
+        finished: whether there is nothing left to do.
+        weights: folder of the exported weights of that step.
+        parameters: how many numbers were trained.
+        best: the weights with the best score on held-out data, where the recipe asks for scores.
+    """
 
     step: int
     finished: bool
     weights: Path
+    parameters: int = 0
+    best: Best | None = None
+
+    @property
+    def selected(self) -> Path:
+        """The best weights, or the last where no score was taken."""
+        return self.best.weights if self.best else self.weights
+
+    @property
+    def selected_step(self) -> int:
+        """The step of the selected weights."""
+        return self.best.step if self.best else self.step
 
 
 class Stop:
@@ -56,12 +77,13 @@ def train(
     Args:
         build: makes the task; called once, after the global seed is set.
         recipe: all settings; written to `recipe.yaml`, and compared with it when the run continues.
-        run: run folder: `recipe.yaml`, `stats.jsonl`, `timing.jsonl`, `previews/`, `checkpoints/`, `weights/`.
+        run: run folder: `recipe.yaml`, `stats.jsonl`, `timing.jsonl`, `previews/`, `checkpoints/`, `weights/`,
+            and, with `validate_every`, `validation.jsonl` and `best/`.
         title: what the progress bar says.
         max_minutes: stop (saved, to be continued) after so many minutes of wall time.
 
-    Returns the step reached, whether that was the last, and the folder of exported weights. Raises UserError
-    when another process trains there, or when the loss is no longer finite.
+    Returns where it ended. Raises UserError when another process trains there, or when the loss is no longer
+    finite; UsageError when scores are asked for and nothing is held out.
     """
     first = os.environ.get("RANK", "0") == "0"
     with lock.only(run) if first else nullcontext():
@@ -83,8 +105,9 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
         atomic.write_text(run / "README.md", card.run_card(title))
     torch.manual_seed(recipe.seed)
     task = build().train()
-    parameters = [parameter for _, parameter in task.trained()]
-    optimizer = _optimizer(recipe, parameters)
+    groups = task.groups()
+    parameters = [parameter for group, _ in groups for parameter in group]
+    optimizer = _optimizer(recipe, groups)
     ema = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=True, power=0.75) if recipe.ema_decay else None
     model, optimizer = accelerator.prepare(task, optimizer)
     if ema:
@@ -101,6 +124,7 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
     if main:
         _truncate(run / "stats.jsonl", step)
         _truncate(run / "timing.jsonl", step)
+        _truncate(run / validation.SCORES, step)
 
     def save() -> None:
         if main:
@@ -119,10 +143,12 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
 
     saved = step
     with _stoppable() as stop, meter(title, recipe.max_steps, step) as bar:
-        while step < recipe.max_steps and not _agreed(accelerator, stop.requested or time.monotonic() >= deadline):
+        while step < recipe.max_steps and not _agreed(
+            accelerator, stop.requested or time.monotonic() >= deadline or (main and validation.exhausted(run, recipe))
+        ):
             started = time.monotonic()
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * lr_factor(recipe, step)
+                group["lr"] = recipe.learning_rate * group["factor"] * lr_factor(recipe, step)
             for micro in range(recipe.gradient_accumulation):
                 rng = _seed(recipe.seed, accelerator.process_index, step, micro)
                 batch = _to(task.batch(rng, recipe.batch_size), accelerator.device)
@@ -150,6 +176,11 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
             bar.advance(f"loss {float(losses['loss'].detach()):.4f}")
             if step % recipe.log_every == 0:
                 sums = {}
+            if recipe.validate_every and step % recipe.validate_every == 0:
+                if main:
+                    with _averaged(ema, parameters), evaluating(task):
+                        bar.note(validation.validate(task, recipe, run, step, title))
+                accelerator.wait_for_everyone()
             if step % recipe.checkpoint_every == 0:
                 save()
                 saved = step
@@ -164,7 +195,8 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
             task.export(part)
             atomic.write_text(part / "README.md", card.weights_card(title, step, recipe))
     accelerator.wait_for_everyone()
-    return Outcome(step, step >= recipe.max_steps, weights)
+    finished = step >= recipe.max_steps or validation.exhausted(run, recipe)
+    return Outcome(step, finished, weights, sum(p.numel() for p in parameters), validation.best(run))
 
 
 def lr_factor(recipe: Recipe, step: int) -> float:
@@ -196,13 +228,14 @@ def evaluating(task: Task) -> Iterator[None]:
         task.train()
 
 
-def _optimizer(recipe: Recipe, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def _optimizer(recipe: Recipe, groups: list[tuple[list[torch.nn.Parameter], float]]) -> torch.optim.Optimizer:
+    wanted = [{"params": parameters, "factor": factor} for parameters, factor in groups if parameters]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
-            parameters, lr=recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay, foreach=True
+            wanted, lr=recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay, foreach=True
         )
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return kind(wanted, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
 
 def _seed(seed: int, rank: int, step: int, micro: int) -> np.random.Generator:

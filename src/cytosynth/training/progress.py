@@ -46,6 +46,10 @@ class Meter:
                 flush=True,
             )
 
+    def note(self, text: str) -> None:
+        """Say `text` without counting anything."""
+        console.print(f"{self.title}: {text}", soft_wrap=True)
+
 
 @contextmanager
 def meter(title: str, total: int, done: int = 0) -> Iterator[Meter]:

@@ -44,6 +44,10 @@ class Recipe(BaseModel):
     checkpoint_every: int = Field(default=500, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     preview_every: int = Field(default=500, ge=1)
+    validate_every: int = Field(
+        default=0, ge=0, description="steps between scores on held-out data; 0: no best is kept"
+    )
+    patience: int | None = Field(default=None, ge=1, description="stop after so many scores in a row without a better")
 
 
 R = TypeVar("R", bound=BaseModel)

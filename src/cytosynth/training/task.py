@@ -33,6 +33,17 @@ class Task(nn.Module):
         """Write the weights into the empty `folder` in the layout of their ecosystem."""
         raise NotImplementedError
 
+    def score(self) -> float | None:
+        """Return how far the weights are from held-out data, lower is better; None where nothing is held out.
+
+        It may not depend on the global random generator.
+        """
+        return None
+
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return all that is trained in groups, each with the factor on the recipe's learning rate."""
+        return [([parameter for _, parameter in self.trained()], 1.0)]
+
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the name and parameter of everything that is trained."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)

@@ -1,0 +1,139 @@
+"""`cytosynth evaluate fidelity|memorisation|membership`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..bethesda import NORMAL_PROMPT
+from ..errors import UsageError
+from ..registry import EXTRACTORS
+from .evaluate import evaluate_app
+
+if TYPE_CHECKING:
+    from ..measure.extractor import Extractor
+    from ..measure.report import Report
+
+Features = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Feature network, may be repeated: {', '.join(EXTRACTORS)}. [default: efficientnet-lite0]"),
+]
+Weights = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=PATH", help="File or folder of a feature network's weights.")
+]
+Window = Annotated[int | None, typer.Option(min=32, help="Cut all images into windows of this side; none: whole.")]
+Count = Annotated[int | None, typer.Option(min=10, help="Most pictures on each side.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of halves, choices and resampling.")]
+Cache = Annotated[Path | None, typer.Option(help="Folder of cached features. [default: the user's cache folder]")]
+Output = Annotated[Path | None, typer.Option(help="Folder for the table (JSON, Markdown, CSV) and pictures.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
+Scale = Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the real images to x20.")]
+Part = Annotated[str | None, typer.Option(help="Part of a COCO data set's split; none: all.")]
+
+
+@evaluate_app.command()
+def fidelity(
+    generated: Annotated[Path, typer.Argument(help="Folder of images, or COCO data set.")],
+    real: Annotated[Path, typer.Argument(help="Folder of images, or COCO data set.")],
+    features: Features = None,
+    weights: Weights = None,
+    split: Part = None,
+    scale: Scale = 1.0,
+    window: Window = None,
+    count: Count = None,
+    seed: Seed = 0,
+    cache: Cache = None,
+    output: Output = None,
+    device: Device = "cpu",
+) -> None:
+    """Fréchet and kernel distances, precision, recall, density, coverage, each with its real-vs-real floor."""
+    from ..measure import fidelity, pictures
+
+    extractors = _extractors(features, weights, device)
+    found = fidelity.compare(
+        pictures.gather(generated, None, 1.0, window), pictures.gather(real, split, scale, window), extractors,
+        cache or default_cache(), count=count, seed=seed, sheets=output,
+    )  # fmt: skip
+    _finish(found, output, "fidelity")
+
+
+@evaluate_app.command()
+def memorisation(
+    generated: Annotated[Path, typer.Argument(help="Folder of images, or COCO data set.")],
+    training: Annotated[Path, typer.Argument(help="What the generator was trained on.")],
+    held_out: Annotated[Path, typer.Argument(help="Real images it was not trained on; may be the same data set.")],
+    features: Annotated[str, typer.Option(help=f"Feature network: {', '.join(EXTRACTORS)}.")] = "efficientnet-lite0",
+    weights: Weights = None,
+    split: Annotated[str | None, typer.Option(help="Part of TRAINING that was trained on; none: all.")] = None,
+    held_out_split: Annotated[str | None, typer.Option(help="Part of HELD_OUT; none: all.")] = None,
+    scale: Scale = 1.0,
+    window: Window = None,
+    count: Count = None,
+    seed: Seed = 0,
+    cache: Cache = None,
+    output: Output = None,
+    device: Device = "cpu",
+) -> None:
+    """The nearest training picture of each generated one, the rate of copies against new real pictures, worst pairs."""
+    from ..measure import memorisation, pictures
+
+    found = memorisation.measure(
+        pictures.gather(generated, None, 1.0, window), pictures.gather(training, split, scale, window),
+        pictures.gather(held_out, held_out_split, scale, window), _extractors([features], weights, device)[0],
+        cache or default_cache(), count=count, seed=seed, out=output,
+    )  # fmt: skip
+    _finish(found, output, "memorisation")
+
+
+@evaluate_app.command()
+def membership(
+    members: Annotated[Path, typer.Argument(help="What the generator was trained on.")],
+    others: Annotated[Path, typer.Argument(help="Real images it was not trained on; may be the same data set.")],
+    foundation: Annotated[str, typer.Option(help="Stable Diffusion 1.x: 'bundled', folder, file, hub id.")] = "bundled",
+    normal: Annotated[str, typer.Option(help="Adapter of stage 1: folder, file, 'bundled' or 'none'.")] = "bundled",
+    split: Annotated[str | None, typer.Option(help="Part of MEMBERS that was trained on; none: all.")] = None,
+    others_split: Annotated[str | None, typer.Option(help="Part of OTHERS; none: all.")] = None,
+    scale: Scale = 1.0,
+    window: Window = None,
+    count: Count = None,
+    seed: Seed = 0,
+    output: Output = None,
+    device: Device = "cpu",
+) -> None:
+    """Loss-threshold attack: can training images be told from others? AUC, and TPR at 1 % FPR."""
+    import numpy as np
+
+    from ..measure import membership, pictures
+    from ..normal.generate import NormalImageGenerator
+
+    generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device)
+    sets = [pictures.gather(root, part, scale, window) for root, part in ((members, split), (others, others_split))]
+    rng = np.random.default_rng(seed)
+    trained, unseen = (found.sample(min(len(found), count or len(found)), rng) for found in sets)
+    found = membership.measure(generator.model, trained, unseen, NORMAL_PROMPT, seed=seed)
+    _finish(found, output, "membership")
+
+
+def default_cache() -> Path:
+    """Return the folder of cached features: below XDG_CACHE_HOME, or `.cache` of the user's home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cytosynth" / "features"
+
+
+def _extractors(names: list[str] | None, weights: list[str] | None, device: str) -> "list[Extractor]":
+    from ..measure import features
+
+    given = {}
+    for text in weights or []:
+        name, separator, path = text.partition("=")
+        if not separator or name not in EXTRACTORS:
+            raise UsageError(f"--weights {text}: expected NAME=PATH with a name of {', '.join(EXTRACTORS)}")
+        given[name] = Path(path)
+    return [features.load(name, given.get(name), device) for name in names or ["efficientnet-lite0"]]
+
+
+def _finish(report: "Report", output: Path | None, name: str) -> None:
+    report.show()
+    if output:
+        report.write(output, name)
+        print(f"{output}/{name}.md")

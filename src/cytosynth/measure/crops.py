@@ -1,0 +1,99 @@
+"""Square crops around annotated cells, from COCO data sets or from folders that hold the cells of one class each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..data import coco, formats, images, split
+from ..data.images import Pixels
+from ..errors import UserError
+from ..field import Cell, DataSet
+from ..training.progress import meter
+from ..training.recipe import Source
+from .recipe import FeatureRecipe
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One cell.
+
+    Attributes:
+        pixels: (side, side, 3), the square around the cell with a margin for moving it.
+        category: its class.
+    """
+
+    pixels: Pixels
+    category: str
+
+
+def load(recipe: FeatureRecipe, data_root: Path, held_out: bool = False) -> list[Crop]:
+    """Return the cells of the recipe's categories in the parts of its sources.
+
+    With `held_out`, those of the validation parts of sources that are trained on by their part 'train'. Raises
+    UserError when a source is missing or, unless held out, when a category has no cell.
+    """
+    sources = recipe.data
+    if held_out:
+        sources = [source.model_copy(update={"split": "val"}) for source in sources if source.split == "train"]
+    chosen = []
+    for source in sources:
+        root = data_root / source.root
+        data = _read(root)
+        chosen += [(source, data, picture) for picture in split.part(data, source.split, root)]
+    crops: list[Crop] = []
+    with meter("cutting out held-out cells" if held_out else "cutting out cells", len(chosen)) as bar:
+        for source, data, picture in chosen:
+            cells = [cell for cell in picture.cells if cell.category in recipe.categories]
+            if cells:
+                pixels = images.read(images.inside(data.images, picture.file_name), source.scale)
+                crops += [cut(pixels, cell.scaled(source.scale), recipe) for cell in cells]
+            bar.advance()
+    lacking = sorted(set(recipe.categories) - {crop.category for crop in crops})
+    if lacking and not held_out:
+        raise UserError(f"no cell of category {lacking[0]!r} in {_names(sources)}; set `categories` to what is there")
+    return crops
+
+
+def cut(pixels: Pixels, cell: Cell, recipe: FeatureRecipe) -> Crop:
+    """Return the square around `cell`: `context` times its longer side, at least the recipe's `size`.
+
+    A larger square is reduced to `size`; a smaller one is not enlarged but takes in more of the field, so that nuclei
+    keep their size. Beyond the image's edge it is mirrored. It has a margin of `shift` pixels on each side.
+    """
+    longest = max(cell.size) * recipe.context
+    factor = max(longest / recipe.size, 1.0)
+    side = round((recipe.size + 2 * recipe.shift) * factor)
+    x, y = (round(middle - side / 2) for middle in cell.centre)
+    square = _window(pixels, x, y, side)
+    target = recipe.size + 2 * recipe.shift
+    if side != target:
+        square = np.asarray(Image.fromarray(square).resize((target, target), Image.Resampling.LANCZOS))
+    return Crop(square, cell.category)
+
+
+def _window(pixels: Pixels, x: int, y: int, side: int) -> Pixels:
+    """Return the `side` x `side` window of `pixels` at (x, y), mirrored beyond the edges."""
+    height, width = pixels.shape[:2]
+    rows, columns = (_mirrored(np.arange(at, at + side), extent) for at, extent in ((y, height), (x, width)))
+    return np.ascontiguousarray(pixels[np.ix_(rows, columns)])
+
+
+def _mirrored(positions: np.ndarray, extent: int) -> np.ndarray:
+    """Return `positions` reflected into 0..extent-1, the edge pixel not doubled, as often as needed."""
+    period = max(2 * (extent - 1), 1)
+    inside = np.abs(positions) % period
+    return np.asarray(np.minimum(inside, period - inside))
+
+
+def _read(root: Path) -> DataSet:
+    """Read a COCO set, or class folders where there is no annotation file but folders."""
+    if root.is_dir() and not (root / coco.FILE).exists() and any(path.is_dir() for path in root.iterdir()):
+        return formats.read(root)
+    return coco.read(root)
+
+
+def _names(sources: Sequence[Source]) -> str:
+    return ", ".join(source.root for source in sources)

@@ -1,0 +1,51 @@
+"""Reading the weights of feature networks: safetensors, or a pickle whose content is known by its hash."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..data.atomic import sha256
+from ..errors import UserError
+
+
+def read(path: Path, known: str) -> dict[str, Tensor]:
+    """Return the tensors in the file at `path`.
+
+    Args:
+        path: a `.safetensors` file, or a `.pth` one whose SHA-256 is `known`; that one is read by PyTorch's
+            unpickler for weights, which runs no code of the file.
+        known: hexadecimal SHA-256 of the original release.
+
+    Raises UserError for any other pickle, and for a file that is missing or damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; weights are one file, .safetensors or the release's .pth")
+    if path.suffix == ".safetensors":
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: not a safetensors file ({str(error)[:120]})") from None
+    if sha256(path) != known:
+        raise UserError(
+            f"{path}: a pickle can run code when it is opened, and this one is not the release known here "
+            f"(SHA-256 {known[:16]}...); convert it to .safetensors on a machine you can lose"
+        )
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Put `state` into `network`; raise UserError naming `path` and what does not fit."""
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise misfit(error, path) from None
+
+
+def misfit(error: RuntimeError, path: Path) -> UserError:
+    """Return what to raise when PyTorch says that the weights at `path` are another network's."""
+    lines = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+    return UserError(f"{path}: not weights of this network ({lines[0][:160]})")

@@ -1,0 +1,62 @@
+"""Keeping the best weights: "the best model is selected" (Section IV-A), by a score on held-out data."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from ..data import atomic
+from ..errors import UsageError
+from . import card
+from .recipe import Recipe
+from .task import Task
+
+SCORES = "validation.jsonl"
+BEST = "best"
+SCORE = "best.json"
+"""In the folder of the best weights: their step and score, written with them or not at all."""
+
+
+class Best(NamedTuple):
+    """The weights with the lowest score so far."""
+
+    step: int
+    score: float
+    weights: Path
+
+
+def validate(task: Task, recipe: Recipe, run: Path, step: int, title: str) -> str:
+    """Score `task` as it is, note it in the folder `run`, keep its weights if they are the best; return what to say.
+
+    Raises UsageError when nothing is held out to score on.
+    """
+    score = task.score()
+    if score is None:
+        raise UsageError(f"validate_every={recipe.validate_every}: nothing is held out to score on; set it to 0")
+    before = best(run)
+    # A run that was killed here may have kept a later best already: it is met again with the same score.
+    if before is None or score < before.score:
+        with atomic.folder(run / BEST) as part:
+            task.export(part)
+            atomic.write_text(part / "README.md", card.weights_card(title, step, recipe))
+            atomic.write_json(part / SCORE, {"step": step, "score": score})
+    with (run / SCORES).open("a") as file:
+        file.write(json.dumps({"step": step, "score": score}) + "\n")
+    return f"step {step}: score {score:.5g}" + (f", best {before.score:.5g} at {before.step}" if before else "")
+
+
+def best(run: Path) -> Best | None:
+    """Return the best weights in the folder `run`; None where there are none."""
+    path = run / BEST / SCORE
+    if not path.exists():
+        return None
+    said = json.loads(path.read_text())
+    return Best(int(said["step"]), float(said["score"]), run / BEST)
+
+
+def exhausted(run: Path, recipe: Recipe) -> bool:
+    """Return whether the last `patience` scores in the folder `run` were none of them better than the best before."""
+    path = run / SCORES
+    if recipe.patience is None or not path.exists():
+        return False
+    scores = [json.loads(line)["score"] for line in path.read_text().splitlines()]
+    return len(scores) > recipe.patience and len(scores) - 1 - scores.index(min(scores)) >= recipe.patience
