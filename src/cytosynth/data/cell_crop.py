@@ -48,4 +48,4 @@ def _mirrored(positions: np.ndarray, extent: int) -> np.ndarray:
     """Return `positions` reflected into 0..extent-1, the edge pixel not doubled, as often as needed."""
     period = max(2 * (extent - 1), 1)
     inside = np.abs(positions) % period
-    return np.minimum(inside, period - inside)
+    return np.asarray(np.minimum(inside, period - inside))

@@ -50,8 +50,9 @@ def figure7(
     """Edit each of `boxes` of (height, width, 3) `normal` into each category; write `figure7.png` and `figure7.json`.
 
     A row for each cell: before, then each category. The last row: the whole image with the chosen cells marked, then
-    combinations of the same edits, drawn by `seed`. Raises UserError where a box is not in the image or too large, or
-    where edited regions overlap.
+    combinations of the same edits, drawn by `seed`, no category twice where there are enough.
+
+    Raises UserError where a box is not in the image or too large, or where edited regions overlap.
     """
     settings = settings.model_copy(update={"box_scale": settings.box_scale or editor.box_scale})
     edits = planned(boxes, (normal.shape[1], normal.shape[0]), settings, seed)
@@ -65,7 +66,8 @@ def figure7(
 
     single = {request: composed([request]) for request in requests}
     rng = np.random.default_rng([seed, 7])
-    drawn = [tuple(str(name) for name in rng.choice(ABNORMAL, len(boxes))) for _ in range(COMBINATIONS)]
+    again = len(boxes) > len(ABNORMAL)
+    drawn = [tuple(map(str, rng.choice(ABNORMAL, len(boxes), replace=again))) for _ in range(COMBINATIONS)]
     combinations = tuple((names, composed(list(enumerate(names)))) for names in drawn)
     made = Figure7(normal, tuple(boxes), edits, single, combinations)
     sheet.write(out / "figure7.png", tiles(made), columns=1 + len(ABNORMAL), side=SHOWN)
