@@ -24,7 +24,7 @@ from cytosynth.evidence.load import load
 from cytosynth.evidence.patches import CellPatch
 from cytosynth.evidence.recipe import Editing, Measuring
 from cytosynth.evidence.resampling import estimates
-from cytosynth.experiments.figure7 import figure7, find, tiles
+from cytosynth.experiments.figure7 import figure7, find, from_models, tiles
 from cytosynth.experiments.figure8 import figure8
 from cytosynth.field import Box, Cell
 from cytosynth.measure import crops, cytology_resnet50, distance
@@ -336,6 +336,18 @@ def test_figure_7(editor: CellEditor, tmp_path: Path) -> None:
     assert [cell["bbox_xyxy"] for cell in said["cells"]] == [list(box) for box in BOXES]
     again = figure7(normal, BOXES, editor, FAST, 3, tmp_path)
     assert all(np.array_equal(again.single[key], made.single[key]) for key in made.single)
+
+
+def test_figure_7_of_a_generated_field_and_of_an_own_image(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    settings = override(
+        PipelineSettings(), ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0", "cell.box_scale=0.5"]
+    )
+    given = {name: str(tiny / name) for name in ("foundation", "normal", "cell", "detector")}
+    made = from_models(tmp_path, settings=settings, **given)
+    assert made.normal.shape == (320, 320, 3) and len(made.boxes) == 3
+    own = fields / "drawn/images/field_0.png"
+    made = from_models(tmp_path, image=own, boxes=BOXES, settings=settings, **given)
+    assert np.array_equal(made.normal, drawn(0)[0])
 
 
 def test_figure_7_refuses_cells_that_overlap_or_lie_outside(editor: CellEditor, tiny: Path, tmp_path: Path) -> None:

@@ -10,15 +10,20 @@ import numpy as np
 from ..bethesda import ABNORMAL, NILM
 from ..cell import choose, patch
 from ..cell.edit import CellEditor, PlannedEdit
-from ..data import atomic
+from ..data import atomic, images
 from ..data.images import Pixels
 from ..data.preview import with_boxes
+from ..detect import model as detectors
 from ..detect.model import Detector
 from ..errors import UserError
 from ..field import Box, Cell
+from ..foundation.load import available, bundled
+from ..foundation.recipe import BUNDLED
 from ..measure import sheet
-from ..settings import EditSettings
+from ..normal.generate import NormalImageGenerator
+from ..settings import EditSettings, PipelineSettings
 
+DEFAULT = PipelineSettings()
 CELLS = 3
 COMBINATIONS = len(ABNORMAL)
 SHOWN = 256
@@ -86,6 +91,46 @@ def figure7(
         },
     )  # fmt: skip
     return made
+
+
+def from_models(
+    out: Path,
+    *,
+    image: Path | None = None,
+    boxes: Sequence[Box] = (),
+    settings: PipelineSettings = DEFAULT,
+    foundation: str = BUNDLED,
+    normal: str = BUNDLED,
+    cell: str = BUNDLED,
+    detector: str = BUNDLED,
+    device: str = "cpu",
+) -> Figure7:
+    """Make the figure with models by name.
+
+    Args:
+        out: folder.
+        image: the user's normal image, resized by `settings.scale`; None: field 0 of `settings.seed` is generated.
+        boxes: xyxy pixels of the chosen cells; none: three that the detector finds.
+        settings: seed, threshold, scale, and settings of the two stages.
+        foundation: Stable Diffusion of both stages.
+        normal: LoRA of stage 1, or 'none'.
+        cell: the Abnormal Cell Synthesizer.
+        detector: of NILM cells.
+        device: cpu, cuda ...
+    """
+    editor = CellEditor.load(foundation, cell, device)
+    edit = settings.cell.model_copy(update={"box_scale": settings.cell.box_scale or editor.box_scale})
+    if image:
+        pixels = images.read(image, settings.scale)
+    else:
+        adapter = None if normal == "none" else normal
+        pixels = NormalImageGenerator(foundation, adapter, device).field(settings.seed, 0, settings.normal)
+    patch.check_size(pixels.shape[1], pixels.shape[0])
+    if not boxes:
+        finder = detectors.load(bundled("detector") if detector == BUNDLED else Path(detector))
+        finder.network.to(available(device))
+        boxes = find(pixels, finder, edit, settings.threshold, settings.seed)
+    return figure7(pixels, boxes, editor, edit, settings.seed, out)
 
 
 def planned(
