@@ -173,8 +173,9 @@ def test_distances_stand_beside_the_unedited_cells_and_the_floor(tmp_path: Path)
                 assert value.value == pytest.approx(measure(features[name], features["reference"]), rel=1e-3, abs=1e-3)
     few = replace(sides, reference=sides.reference[:5])
     assert [line.edited for line in comparison.feature_distances(few, COLOUR, tmp_path, how)] == [None, None]
-    alone = replace(sides, other=[])
-    assert comparison.feature_distances(alone, COLOUR, tmp_path, how)[0].real is None
+    for others in (0, 5):
+        line = comparison.feature_distances(replace(sides, other=sides.other[:others]), COLOUR, tmp_path, how)[0]
+        assert line.n == 30 and line.edited and line.real is None, "no floor, but the edit is compared"
 
 
 def test_morphology_beside_real_cells() -> None:

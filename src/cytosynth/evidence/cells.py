@@ -39,7 +39,7 @@ NOTES = (
     "edited: NILM cells made into the category; unedited: the same cells before; real: other real cells of the "
     "category, and where a distance is meant, the floor that no edit can be expected to go below",
     "distances are to held-out real cells of the category, of images that none of the three comes from, at the same n "
-    "on every side; blank: too few cells, or all of one image",
+    "on every side; blank: too few cells, or too few other images for a floor",
     "nearer: unedited less edited of a distance, edited less unedited of a share; above 0 the edit works",
     "[low, high]: 95 % under resampling of whole images; of distances and shares of few images it is itself unsure",
     "Fréchet distances of fewer than some thousand pictures are too high: compare along a row, not with the paper's "
@@ -102,7 +102,8 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
         }
         after = {name: comparison.after_edit(before, decoded[name], name, cell) for name in how.categories}
         found = [comparison.sides(name, before, after[name], real, editing.seed) for name in how.categories]
-        asked = [cell for cell in real if cell.category in how.categories]
+        real = [cell for cell in real if cell.category in (NILM, *how.categories)]
+        asked = [cell for cell in real if cell.category != NILM]
         shapes = _look_up(_measured, [*asked, *before, *(c for cells in after.values() for c in cells)])
         answers = _judged(models.judge, real, before, after)
         lines = []

@@ -89,6 +89,7 @@ def after_edit(
 def feature_distances(found: Sides, extractor: Extractor, cache: Path, how: Measuring) -> list[Line]:
     """Return the Fréchet and the kernel distance (x 1000) between the features of patches, at the same number."""
     names = (extractor.frechet, f"{extractor.kernel} x 1000")
+    found = _with_a_floor_or_none(found, how)
     number = _number(found)
     if number < how.fewest:
         return [Line(found.category, name, number) for name in names]
@@ -126,7 +127,8 @@ def morphology_lines(found: Sides, shapes: dict[str, list[Morphology | None]], h
         *([cell for cell, shape in zip(getattr(found, side), shapes[side], strict=True) if shape]
           for side in ("reference", "other")),
     )  # fmt: skip
-    number = _number(measured)
+    compared = _with_a_floor_or_none(measured, how)
+    number = _number(compared)
     for key, title in PROPERTIES.items():
         kept = [
             [getattr(pair[1], key) for pair in pairs], [getattr(pair[3], key) for pair in pairs],
@@ -141,8 +143,9 @@ def morphology_lines(found: Sides, shapes: dict[str, list[Morphology | None]], h
         if number < how.fewest:
             lines.append(Line(found.category, name, number))
         else:
-            values = [np.asarray(part[:number]) if part else None for part in kept]
-            lines.append(_compared(name, measured, values, wasserstein_distance, how))
+            parts = kept if compared.other else [*kept[:3], []]
+            values = [np.asarray(part[:number]) if part else None for part in parts]
+            lines.append(_compared(name, compared, values, wasserstein_distance, how))
     return lines
 
 
@@ -202,6 +205,11 @@ def _compared(
 def _kernel(a: Features, b: Features) -> float:
     """Return 1000 times the unbiased kernel distance of all of the smaller set and as many of the larger."""
     return 1000 * distance.kid(a, b, subsets=1, subset_size=min(len(a), len(b))).mean
+
+
+def _with_a_floor_or_none(found: Sides, how: Measuring) -> Sides:
+    """Return `found` without other real cells where they are too few for a floor: the edit can still be compared."""
+    return found if len(found.other) >= how.fewest else replace(found, other=[])
 
 
 def _number(found: Sides) -> int:
