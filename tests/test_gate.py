@@ -16,10 +16,11 @@ from cytosynth import pipeline
 from cytosynth.cell import gate as gates
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.gate import Gate, Reference, Verdict, retry_seed
-from cytosynth.cell.judge import ClassifierJudge, cell_crop, load_gate
+from cytosynth.cell.judge import ClassifierJudge, load_gate
 from cytosynth.cell.queue import Canvas, EditQueue, Spot
 from cytosynth.cell.seam import border_ratio, seam
 from cytosynth.data import coco
+from cytosynth.data.cell_crop import square
 from cytosynth.data.check import check
 from cytosynth.errors import UsageError, UserError
 from cytosynth.field import Box, Cell
@@ -145,8 +146,8 @@ def save_judge(folder: Path, **changes: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), folder / "model.safetensors")
     config = {
-        "architecture": "shufflenet_v2_x0_5", "classes": CATEGORIES, "input_size": 32, "mean": [0.8, 0.7, 0.8],
-        "std": [0.2, 0.2, 0.2], "scale": 1.0, "box_margin": 1.5,
+        "architecture": "shufflenet_v2_x0_5", "classes": CATEGORIES, "size": 32, "mean": [0.8, 0.7, 0.8],
+        "std": [0.2, 0.2, 0.2], "scale": {"drawn": 1.0}, "context": 1.5,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config | changes))
     return folder
@@ -160,7 +161,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_judge_gives_what_its_network_gives_on_the_crop(judge: Path) -> None:
     loaded = ClassifierJudge.load(judge)
     image, cells = drawn(2)
-    crops = [cell_crop(image, cell.box, 1.5, 32) for cell in cells[:2]]
+    crops = [square(image, cell.box, 1.5, 32) for cell in cells[:2]]
     inputs = (
         torch.tensor(np.stack(crops)).permute(0, 3, 1, 2) / 255 - torch.tensor([0.8, 0.7, 0.8]).view(3, 1, 1)
     ) / 0.2
@@ -177,14 +178,18 @@ def test_a_judge_gives_what_its_network_gives_on_the_crop(judge: Path) -> None:
     assert np.allclose(loaded.features(*given), body, atol=1e-6)
 
 
-def test_the_crop_is_square_about_the_box_and_repeats_the_edge() -> None:
+def test_the_crop_is_square_about_the_box_never_enlarged_and_mirrored_at_the_edge() -> None:
     image = np.zeros((100, 100, 3), np.uint8)
     image[40:60, 30:70] = 200
-    crop = cell_crop(image, (30.0, 40.0, 70.0, 60.0), 1.0, 40)
+    crop = square(image, (30.0, 40.0, 70.0, 60.0), 1.0, 40)
     assert (crop[10:30] == 200).all()
     assert (crop[:10] == 0).all() and (crop[30:] == 0).all()
-    edge = cell_crop(np.full((50, 50, 3), 7, np.uint8), (0.0, 0.0, 20.0, 20.0), 3.0, 16)
-    assert (edge == 7).all()
+    assert (square(image, (45.0, 45.0, 55.0, 55.0), 1.0, 40) == crop).all(), "a small box takes in more of the field"
+    assert square(image, (30.0, 40.0, 70.0, 60.0), 2.0, 20).shape == (20, 20, 3), "a large one is reduced"
+    ramp = np.broadcast_to(np.arange(50, dtype=np.uint8)[None, :, None], (50, 50, 3))
+    edge = square(ramp, (0.0, 0.0, 10.0, 10.0), 2.0, 16)
+    assert square(ramp, (0.0, 0.0, 16.0, 16.0), 1.5, 24)[0, :, 0].tolist() == [4, 3, 2, 1, *range(20)]
+    assert edge.shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +200,7 @@ def test_the_crop_is_square_about_the_box_and_repeats_the_edge() -> None:
         ({"architecture": "squeezenet1_1"}, "no linear layer"),
         ({"classes": ["NILM", "HSIL"]}, "model.safetensors: "),
         ({"mean": [0.5]}, "mean"),
-        ({"input_size": 0}, "input_size"),
+        ({"size": 0}, "size"),
     ],
 )
 def test_a_judge_that_cannot_be_used_is_one_line(changes: dict[str, object], complaint: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A judge from its folder: a classification network of torchvision, `model.safetensors` and `config.json`."""
+"""A judge from its folder, as `train features` writes it: a classification network of torchvision and its config."""
 
 import json
 from collections.abc import Sequence
@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
 from ..data import sources
+from ..data.cell_crop import ClassifierConfig, square
 from ..data.images import Pixels
 from ..errors import UserError
 from ..field import Box
@@ -28,22 +27,10 @@ from .gate import Gate, Reference
 WEIGHTS = "model.safetensors"
 
 
-class JudgeConfig(BaseModel):
-    """What rebuilds a judge. Its crop is a square about the box's middle, `box_margin` times the box's longer side."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-    architecture: str = Field(description="a classification network of torchvision by name: resnet50 ...")
-    classes: tuple[str, ...] = Field(min_length=2, description="names in the order of the outputs")
-    input_size: int = Field(ge=16, le=2048, description="side to which crops are resized, pixels")
-    mean: tuple[float, float, float] = Field(description="of RGB in 0..1")
-    std: tuple[float, float, float]
-    box_margin: float = Field(default=1.0, ge=0.5, le=8)
-
-
 class ClassifierJudge:
     """A cell classifier that gives probabilities and the features that its last linear layer reads."""
 
-    def __init__(self, network: nn.Module, config: JudgeConfig) -> None:
+    def __init__(self, network: nn.Module, config: ClassifierConfig) -> None:
         """Use `network`, whose last linear layer has an output for each class of `config`."""
         self.network, self.config = network.eval().requires_grad_(False), config
         self.classes = config.classes
@@ -60,7 +47,7 @@ class ClassifierJudge:
             values = json.loads(file.read_text())
         except (OSError, ValueError, RecursionError):
             raise UserError(f"{folder}: no cell classifier there (config.json and {WEIGHTS})") from None
-        config = validated(JudgeConfig, values, str(file))
+        config = validated(ClassifierConfig, values, str(file))
         if config.architecture not in models.list_models(module=models):
             raise UserError(f"{file}: architecture {config.architecture!r}: no classification network of torchvision")
         network = models.get_model(config.architecture, weights=None, num_classes=len(config.classes))
@@ -92,24 +79,11 @@ class ClassifierJudge:
         self._read = inputs[0]
 
     def _input(self, windows: Sequence[Pixels], boxes: Sequence[Box]) -> Tensor:
-        size, margin = self.config.input_size, self.config.box_margin
-        crops = [cell_crop(window, box, margin, size) for window, box in zip(windows, boxes, strict=True)]
+        size, context = self.config.size, self.config.context
+        crops = [square(window, box, context, size) for window, box in zip(windows, boxes, strict=True)]
         images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
         mean, std = (torch.tensor(value)[:, None, None] for value in (self.config.mean, self.config.std))
         return ((images - mean) / std).to(next(self.network.parameters()).device)
-
-
-def cell_crop(window: Pixels, box: Box, margin: float, size: int) -> Pixels:
-    """Return the (size, size, 3) square about `box`, `margin` times its longer side, of (height, width, 3) `window`.
-
-    What lies outside the window repeats its edge. Resized bilinearly with antialiasing.
-    """
-    side = max(1, round(max(box[2] - box[0], box[3] - box[1]) * margin))
-    x, y = round((box[0] + box[2] - side) / 2), round((box[1] + box[3] - side) / 2)
-    rows = np.clip(np.arange(y, y + side), 0, window.shape[0] - 1)
-    columns = np.clip(np.arange(x, x + side), 0, window.shape[1] - 1)
-    square = Image.fromarray(np.ascontiguousarray(window[np.ix_(rows, columns)]))
-    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def load_gate(folder: Path, settings: GateSettings, data_root: Path, device: str = "cpu") -> Gate:

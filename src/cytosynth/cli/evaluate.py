@@ -1,4 +1,4 @@
-"""`cytosynth evaluate reconstruction|detection`."""
+"""`cytosynth evaluate reconstruction|detection|cells`."""
 
 import json
 from pathlib import Path
@@ -55,6 +55,56 @@ def detection(
     found = model.load(bundled("detector") if detector == BUNDLED else Path(detector))
     scores = measure(found, samples)
     print(json.dumps({"pictures": len(samples)} | {k: _short(v) for k, v in asdict(scores).items()}))
+
+
+@evaluate_app.command()
+def cells(
+    real: Annotated[Path, typer.Argument(help="COCO data set of held-out real cells, normal and abnormal.")],
+    out: Annotated[Path, typer.Argument(help="Folder for patches and tables; the same command again continues it.")],
+    split: Split = "test",
+    scale: Scale = 1.0,
+    foundation: Annotated[str, typer.Option(help="Foundation of the synthesizer.")] = "bundled",
+    cell: Annotated[str, typer.Option(help="Folder of the synthesizer, or 'bundled'.")] = "bundled",
+    judge: Annotated[
+        Path | None, typer.Option(help="Folder of a cell classifier (RUN/weights of `train features`) apart from it.")
+    ] = None,
+    extractor: Annotated[list[str] | None, typer.Option("--features", help="Feature network; may be repeated.")] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="Weights of a feature network; may be repeated.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="NILM cells to edit, each into every category.")] = 100,
+    fields: Annotated[int, typer.Option(min=0, help="Edit cells of so many generated fields instead.")] = 0,
+    normal: Annotated[str, typer.Option(help="With --fields, the LoRA of stage 1, or 'none'.")] = "bundled",
+    detector: Annotated[str, typer.Option(help="With --fields, the detector of NILM cells.")] = "bundled",
+    categories: Annotated[str, typer.Option(help="Categories to edit into.")] = "ASC-US,ASC-H,LSIL,HSIL",
+    window: Annotated[int, typer.Option(min=32, max=256, help="Side of the compared patches, pixels.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    draws: Annotated[int, typer.Option(min=10, help="Resamplings of images behind the intervals.")] = 200,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="cell.steps=50, cell.paste=patch ...")
+    ] = None,
+) -> None:
+    """Are edited cells nearer to real ones of their category? Distances, a classifier's verdict, nucleus and N/C ratio.
+
+    Every number stands beside that of the same cells before the edit, and beside that of other real cells.
+    """
+    from ..evidence.recipe import Editing, Measuring
+    from ..training.recipe import Source, override, validated
+
+    editing = override(Editing(real=Source(root=real.name, scale=scale, split=split), seed=seed), settings or [])
+    asked = {"categories": categories.split(","), "count": count, "fields": fields, "window": window, "draws": draws}
+    how = validated(Measuring, asked, "evaluate cells")
+    from ..evidence.cells import evaluate_cells
+    from ..evidence.load import load
+
+    models = load(
+        {"foundation": foundation, "cell": cell, "normal": normal, "detector": detector},
+        judge, extractor or ["efficientnet-lite0"], weights or [], drawn=fields > 0, device=device,
+    )  # fmt: skip
+    for report in evaluate_cells(editing, how, models, real.parent, out):
+        report.show()
+    print(f"{out}/cells.md")
 
 
 def _short(value: object) -> object:

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from ..data import coco, formats, images, split
+from ..data.cell_crop import square
 from ..data.images import Pixels
 from ..errors import UserError
 from ..field import Cell, DataSet
@@ -58,34 +56,8 @@ def load(recipe: FeatureRecipe, data_root: Path, held_out: bool = False) -> list
 
 
 def cut(pixels: Pixels, cell: Cell, recipe: FeatureRecipe) -> Crop:
-    """Return the square around `cell`: `context` times its longer side, at least the recipe's `size`.
-
-    A larger square is reduced to `size`; a smaller one is not enlarged but takes in more of the field, so that nuclei
-    keep their size. Beyond the image's edge it is mirrored. It has a margin of `shift` pixels on each side.
-    """
-    longest = max(cell.size) * recipe.context
-    factor = max(longest / recipe.size, 1.0)
-    side = round((recipe.size + 2 * recipe.shift) * factor)
-    x, y = (round(middle - side / 2) for middle in cell.centre)
-    square = _window(pixels, x, y, side)
-    target = recipe.size + 2 * recipe.shift
-    if side != target:
-        square = np.asarray(Image.fromarray(square).resize((target, target), Image.Resampling.LANCZOS))
-    return Crop(square, cell.category)
-
-
-def _window(pixels: Pixels, x: int, y: int, side: int) -> Pixels:
-    """Return the `side` x `side` window of `pixels` at (x, y), mirrored beyond the edges."""
-    height, width = pixels.shape[:2]
-    rows, columns = (_mirrored(np.arange(at, at + side), extent) for at, extent in ((y, height), (x, width)))
-    return np.ascontiguousarray(pixels[np.ix_(rows, columns)])
-
-
-def _mirrored(positions: np.ndarray, extent: int) -> np.ndarray:
-    """Return `positions` reflected into 0..extent-1, the edge pixel not doubled, as often as needed."""
-    period = max(2 * (extent - 1), 1)
-    inside = np.abs(positions) % period
-    return np.asarray(np.minimum(inside, period - inside))
+    """Return the square around `cell` that `data/cell_crop.py` describes, with a margin of the recipe's `shift`."""
+    return Crop(square(pixels, cell.box, recipe.context, recipe.size, recipe.shift), cell.category)
 
 
 def _read(root: Path) -> DataSet:

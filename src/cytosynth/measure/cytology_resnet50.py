@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from ..data import atomic
+from ..data.cell_crop import ClassifierConfig
 from ..data.images import Pixels
 from ..errors import EnvironmentProblem, UserError
 from ..training.recipe import validated
@@ -23,16 +23,12 @@ MEAN, STD = (0.8, 0.8, 0.8), (0.2, 0.2, 0.2)
 """Of a bright field, 0..1."""
 
 
-class CytologyConfig(BaseModel):
+class CytologyConfig(ClassifierConfig):
     """What rebuilds the network, and what it was trained on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     architecture: str = "resnet50"
-    classes: tuple[str, ...] = Field(min_length=2)
-    size: int = Field(ge=32, description="side of the crops it was trained on, pixels")
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
-    scale: dict[str, float] = Field(default={}, description="factor on the images of each training set")
 
 
 class Classifier(nn.Module):

@@ -36,6 +36,7 @@ class FeatureTask(Task):
         self.config = CytologyConfig(
             classes=tuple(recipe.categories),
             size=recipe.size,
+            context=recipe.context,
             scale={Path(source.root).name: source.scale for source in recipe.data},
         )
         self.classifier = Classifier(len(recipe.categories))

@@ -1,0 +1,91 @@
+"""`cytosynth experiment figure7|figure8`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError
+from ..field import Box
+from ..settings import PipelineSettings, check
+from ..training.recipe import override
+from .experiment import experiment_app
+
+Out = Annotated[Path, typer.Argument(help="Folder of the figure.")]
+Foundation = Annotated[str, typer.Option(help="Stable Diffusion 1.x: 'bundled', folder, .safetensors, hub id.")]
+Normal = Annotated[str, typer.Option(help="LoRA of stage 1: folder, file, 'bundled' or 'none'.")]
+Model = Annotated[str, typer.Option(help="Folder of the model, or 'bundled'.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1)]
+Scale = Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: cell.steps=50 ...")
+]
+
+
+@experiment_app.command()
+def figure7(
+    out: Out,
+    image: Annotated[Path | None, typer.Option(help="Your own normal image; none: a field is generated.")] = None,
+    box: Annotated[
+        list[str] | None, typer.Option(metavar="X0,Y0,X1,Y1", help="A cell to edit, pixels; may be repeated.")
+    ] = None,
+    seed: Seed = 0,
+    scale: Scale = 1.0,
+    foundation: Foundation = "bundled",
+    normal: Normal = "bundled",
+    cell: Model = "bundled",
+    detector: Model = "bundled",
+    device: Device = "cpu",
+    settings: Settings = None,
+) -> None:
+    """Figure 7: three chosen cells of one image made into each category, and combinations of those edits."""
+    boxes = [_box(text) for text in box or []]
+    chosen = _settings(seed, scale, settings)
+    from ..experiments.figure7 import from_models
+
+    from_models(
+        out, image=image, boxes=boxes, settings=chosen, foundation=foundation, normal=normal, cell=cell,
+        detector=detector, device=device,
+    )  # fmt: skip
+    print(f"{out}/figure7.png")
+
+
+@experiment_app.command()
+def figure8(
+    source: Annotated[Path, typer.Argument(help="Real normal images: a COCO data set or a folder.")],
+    out: Out,
+    count: Annotated[int, typer.Option(min=1, max=16, help="Images of each kind.")] = 3,
+    label: Annotated[str | None, typer.Option(help="Of a COCO set, take images of this image-level label.")] = None,
+    seed: Seed = 0,
+    scale: Scale = 1.0,
+    foundation: Foundation = "bundled",
+    normal: Normal = "bundled",
+    cell: Model = "bundled",
+    detector: Model = "bundled",
+    device: Device = "cpu",
+    settings: Settings = None,
+) -> None:
+    """Figure 8: pure synthetic and real-to-synthetic images, with the boxes of their synthetic cells."""
+    chosen = _settings(seed, scale, settings)
+    from ..experiments.figure8 import figure8 as make
+
+    path = make(
+        source, out, count=count, settings=chosen, foundation=foundation, normal=normal, cell=cell,
+        detector=detector, label=label, device=device,
+    )  # fmt: skip
+    print(path)
+
+
+def _settings(seed: int, scale: float, changes: list[str] | None) -> PipelineSettings:
+    settings = override(PipelineSettings(seed=seed, scale=scale), changes or [])
+    check(settings)
+    return settings
+
+
+def _box(text: str) -> Box:
+    try:
+        x0, y0, x1, y1 = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"--box {text}: expected X0,Y0,X1,Y1 in pixels") from None
+    return x0, y0, x1, y1

@@ -1,0 +1,1 @@
+"""Whether edited cells are what they were meant to become: distances, a classifier's verdict, morphology."""

@@ -1,0 +1,68 @@
+"""Figure 8: pure synthetic images and real-to-synthetic ones, with the boxes of their synthetic cells."""
+
+from pathlib import Path
+from typing import Any
+
+from .. import pipeline
+from ..data import images
+from ..data.images import Pixels
+from ..data.preview import with_boxes
+from ..errors import UserError
+from ..field import DataSet
+from ..foundation.recipe import BUNDLED
+from ..measure import sheet
+from ..settings import PipelineSettings
+
+KINDS = {"pure": "pure synthetic", "real-to-synthetic": "real-to-synthetic"}
+SIDE = 512
+"""Largest side of an image in the figure, pixels."""
+
+
+def figure8(
+    source: Path,
+    out: Path,
+    *,
+    count: int = 3,
+    settings: PipelineSettings = pipeline.DEFAULT,
+    foundation: str = BUNDLED,
+    normal: str = BUNDLED,
+    cell: str = BUNDLED,
+    detector: str = BUNDLED,
+    label: str | None = None,
+    device: str = "cpu",
+) -> Path:
+    """Make the data sets `out/pure` and `out/real-to-synthetic`, and `out/figure8.png` with a row of each; return it.
+
+    Args:
+        source: real normal images: a COCO data set or a folder; the first `count` are edited.
+        out: folder; the same call continues there.
+        count: images of each kind.
+        settings: of both; `scale` is that of the real images.
+        foundation: Stable Diffusion of both stages.
+        normal: LoRA of stage 1, or 'none'.
+        cell: the Abnormal Cell Synthesizer.
+        detector: of NILM cells.
+        label: of a COCO data set, take images of this image-level label.
+        device: cpu, cuda ...
+
+    Raises UserError where `source` has fewer than `count` images that can be edited.
+    """
+    models: dict[str, Any] = {"foundation": foundation, "cell": cell, "detector": detector, "device": device}
+    made = {
+        "pure": pipeline.synthesize(out / "pure", count=count, settings=settings, normal=normal, **models),
+        "real-to-synthetic": pipeline.edit(
+            source, out / "real-to-synthetic", settings=settings, label=label, limit=count, **models
+        ),
+    }
+    shown: list[tuple[Pixels, str]] = []
+    for kind, data in made.items():
+        if len(data.pictures) < count:
+            raise UserError(f"{out / kind}: {len(data.pictures)} images could be made, {count} are needed")
+        shown += row(data, KINDS[kind])
+    sheet.write(out / "figure8.png", shown, columns=count, side=SIDE)
+    return out / "figure8.png"
+
+
+def row(data: DataSet, caption: str) -> list[tuple[Pixels, str]]:
+    """Return the images of `data`, each with the boxes of its synthetic cells drawn, and `caption`."""
+    return [(with_boxes(images.read(data.path(picture)), picture.cells), caption) for picture in data.pictures]
