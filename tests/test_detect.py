@@ -89,7 +89,7 @@ def test_a_folder_without_a_detector(tmp_path: Path, tiny: Path) -> None:
     with pytest.raises(UserError, match="no detector there"):
         model.load(tmp_path)
     (tmp_path / "config.json").write_text('{"backbone": "small", "categories": ["NILM"], "architecture": "yolo"}')
-    with pytest.raises(UserError, match="there is faster-rcnn"):
+    with pytest.raises(UserError, match="there are faster-rcnn"):
         model.load(tmp_path)
     (tmp_path / "config.json").write_text('{"backbone": "small", "categories": ["NILM"]}')
     (tmp_path / "model.safetensors").write_bytes((tiny / "normal/pytorch_lora_weights.safetensors").read_bytes())

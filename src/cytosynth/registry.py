@@ -12,7 +12,7 @@ PARTS: Final = {
     "foundation": "a small Stable Diffusion, trained from nothing",
     "normal": "stage 1: the Normal Image Generator (LoRA)",
     "cell": "stage 2: the Abnormal Cell Synthesizer (gated self-attention, nine channels)",
-    "detector": "the NILM cell detector (Faster R-CNN)",
+    "detector": "a cell detector; as the recipe is, the NILM detector of the pipeline",
     "features": "a cell classifier (ResNet-50), the network of FID@Cytopathology and of the quality gate",
 }
 ADAPTERS: Final = {
@@ -27,7 +27,11 @@ EXTRACTORS: Final = {
     "dinov2": "self-supervised on natural images; a local folder given by --weights",
     "efficientnet-lite0": "ImageNet, from the Python registry; works offline",
 }
-DETECTORS: Final = {"faster-rcnn": "Faster R-CNN with a feature pyramid, on ResNet-50 or a small ResNet"}
+DETECTORS: Final = {
+    "faster-rcnn": "Faster R-CNN with a feature pyramid, on ResNet-50 or a small ResNet",
+    "retinanet": "RetinaNet: one stage, focal loss, on ResNet-50 or a small ResNet",
+    "comparison-detector": "Comparison Detector: Faster R-CNN that compares cells with a prototype of each class",
+}
 SAMPLERS: Final = {"ddim": "DDIM, eta 0 (the paper's)"}
 FORMATS_IN: Final = {
     "coco": "a folder with annotations.json and images/, or a COCO file",

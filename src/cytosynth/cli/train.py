@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..foundation import recipe as recipes
 from ..measure.recipe import PRESETS as FEATURES
 from ..normal.recipe import PRESETS as NORMAL
-from ..registry import ADAPTERS
+from ..registry import ADAPTERS, DETECTORS
 from ..training.recipe import override
 from . import app
 
@@ -116,12 +116,15 @@ def detector(
     run: Run,
     data_root: DataRoot = Path(),
     preset: Preset = "paper",
+    architecture: Annotated[str, typer.Option(help=f"Network: {', '.join(DETECTORS)}.")] = "faster-rcnn",
     settings: Settings = None,
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
     """Train a cell detector: with the recipes as they are, the pipeline's NILM detector."""
-    chosen = _recipe(DETECTOR[preset], settings, max_steps)
+    if architecture not in DETECTORS:
+        raise UsageError(f"--architecture {architecture}: there are {', '.join(DETECTORS)}")
+    chosen = _recipe(DETECTOR[preset][architecture], settings, max_steps)
     from ..detect.train import train_detector
 
     train_detector(chosen, run, data_root, max_minutes)

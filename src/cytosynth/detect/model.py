@@ -1,9 +1,10 @@
 """A trained detector in its folder: safetensors weights and `config.json`; reading it and finding cells."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,19 +19,37 @@ from ..errors import UserError
 from ..field import Cell
 from ..foundation.latents import weights_digest
 from ..training.recipe import validated
-from . import faster_rcnn
+from . import comparison_detector, faster_rcnn, retinanet
 from .recipe import Backbone
 
 WEIGHTS = "model.safetensors"
+BUILDERS: Final[dict[str, Callable[[Backbone, int, bool], nn.Module]]] = {
+    "faster-rcnn": faster_rcnn.build,
+    "retinanet": retinanet.build,
+    "comparison-detector": comparison_detector.build,
+}
+"""What builds each architecture of `registry.DETECTORS` from backbone, number of categories, and whether pretrained.
+
+The network is torchvision's kind: called with images ((3, h, w) in 0..1) and targets (`boxes` xyxy, `labels` from 1) it
+returns losses by name while training, and with images alone, in evaluation, `boxes`, `labels` and `scores` of each.
+"""
 
 
 class DetectorConfig(BaseModel):
-    """What rebuilds a detector: architecture and categories."""
+    """What rebuilds a detector: architecture and categories.
+
+    Attributes:
+        architecture: a name of `registry.DETECTORS`.
+        backbone: ResNet-50 or the small one.
+        categories: what it finds, in the order of its labels.
+        pretrained: whether ResNet-50 began from ImageNet weights, which fixes its batch norm and how images are read.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     architecture: str = "faster-rcnn"
     backbone: Backbone = "resnet50"
     categories: tuple[str, ...]
+    pretrained: bool = False
 
 
 @dataclass
@@ -73,10 +92,9 @@ class Detector:
 
 def build(config: DetectorConfig) -> nn.Module:
     """Return the untrained network of `config`."""
-    if config.architecture != "faster-rcnn":
-        raise UserError(f"detector architecture {config.architecture!r}: there is faster-rcnn")
-    network: nn.Module = faster_rcnn.build(config.backbone, len(config.categories))
-    return network
+    if config.architecture not in BUILDERS:
+        raise UserError(f"detector architecture {config.architecture!r}: there are {', '.join(BUILDERS)}")
+    return BUILDERS[config.architecture](config.backbone, len(config.categories), config.pretrained)
 
 
 def save(network: nn.Module, config: DetectorConfig, folder: Path) -> None:

@@ -1,5 +1,7 @@
 """`train detector`: fit a detector to annotated fields and measure it on held-out ones."""
 
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,26 +13,42 @@ from ..data.atomic import write_json
 from ..data.images import Pixels
 from ..data.preview import grid, save_png, with_boxes
 from ..data.sources import Sample
+from ..errors import UsageError, UserError
 from ..field import Cell
 from ..training.loop import Outcome, train
 from ..training.progress import console, meter
 from ..training.task import Batch, Losses, Task
-from . import model
+from . import backbone, model, references
+from .comparison_detector import REFERENCE_SIDE, ComparisonDetector
 from .evaluate import Scores, evaluate
-from .recipe import DetectorRecipe
+from .recipe import NO_WEIGHTS, DetectorRecipe
 
 
 class DetectorTask(Task):
     """Trains a detector on annotated pictures."""
 
-    def __init__(self, recipe: DetectorRecipe, samples: Sequence[Sample], held_out: Sequence[Sample]) -> None:
+    def __init__(
+        self,
+        recipe: DetectorRecipe,
+        samples: Sequence[Sample],
+        held_out: Sequence[Sample],
+        data_root: Path = Path(),
+    ) -> None:
         """Build the network; `held_out` pictures are only shown and measured."""
         super().__init__()
+        pretrained = recipe.weights != NO_WEIGHTS
+        if pretrained and recipe.backbone != "resnet50":
+            raise UsageError(f"weights={recipe.weights}: are for backbone=resnet50, not {recipe.backbone}")
         self.recipe, self.samples, self.held_out = recipe, samples, held_out
         self.config = model.DetectorConfig(
-            architecture=recipe.architecture, backbone=recipe.backbone, categories=tuple(recipe.categories)
-        )
+            architecture=recipe.architecture, backbone=recipe.backbone, categories=tuple(recipe.categories),
+            pretrained=pretrained,
+        )  # fmt: skip
         self.network = model.build(self.config)
+        if pretrained:
+            backbone.start(self.network.get_submodule("backbone.body"), recipe.weights)
+        if isinstance(self.network, ComparisonDetector):
+            self.network.refer(_references(recipe, samples, data_root))
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return `size` augmented windows (each (3, h, w) in 0..1) and torchvision's targets."""
@@ -49,6 +67,15 @@ class DetectorTask(Task):
         losses: Losses = self.network(images, targets)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
+    def score(self) -> float | None:
+        """Return 1 - mAP on the held-out pictures; raise UserError where these have no cell of a category."""
+        if not self.held_out:
+            return None
+        mean = measure(model.Detector(self.network, self.config), self.held_out).map
+        if math.isnan(mean):
+            raise UserError(f"the held-out pictures have no {' or '.join(self.recipe.categories)} cell to score on")
+        return 1 - mean
+
     def preview(self, folder: Path, step: int) -> None:
         """Write held-out pictures with what is found on them."""
         detector = model.Detector(self.network, self.config)
@@ -60,6 +87,14 @@ class DetectorTask(Task):
     def export(self, folder: Path) -> None:
         """Write the detector's weights and configuration."""
         model.save(self.network, self.config, folder)
+
+
+def _references(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path) -> torch.Tensor:
+    """Return the reference cells of a Comparison Detector."""
+    side = REFERENCE_SIDE[recipe.backbone]
+    if recipe.references:
+        return references.of_folder(data_root / recipe.references, recipe.categories, recipe.shots, side)
+    return references.of_samples(samples, recipe.categories, recipe.shots, side, recipe.seed)
 
 
 def _window(sample: Sample, recipe: DetectorRecipe, rng: np.random.Generator) -> tuple[Pixels, list[Cell]]:
@@ -87,17 +122,28 @@ def _clipped(cell: Cell, width: int, height: int) -> Cell:
 def train_detector(recipe: DetectorRecipe, run: Path, data_root: Path, max_minutes: float | None = None) -> Outcome:
     """Train a detector in the run folder `run`, or continue it; then measure it on the validation parts."""
     held_out = sources.held_out(recipe.data, data_root)
+    samples = sources.load(recipe.data, data_root)
+    recipe = recipe.model_copy(update={"max_steps": steps(recipe, len(samples))})
+    console.print(f"{recipe.architecture} on {recipe.backbone}, weights from: {recipe.weights}", soft_wrap=True)
 
     def make() -> DetectorTask:
-        return DetectorTask(recipe, sources.load(recipe.data, data_root), held_out)
+        return DetectorTask(recipe, samples, held_out, data_root)
 
     outcome = train(make, recipe, run, title=f"detector ({recipe.architecture})", max_minutes=max_minutes)
     if not held_out:
         return outcome
-    scores = measure(model.load(outcome.weights), held_out)
-    write_json(run / "validation.json", {"step": outcome.step, "pictures": len(held_out), **_rounded(scores)})
+    scores = measure(model.load(outcome.selected), held_out)
+    write_json(run / "validation.json", {"step": outcome.selected_step, "pictures": len(held_out), **_rounded(scores)})
     console.print(f"validation: mAP {scores.map:.3f}, mAP.5 {scores.map_50:.3f}, mAP.75 {scores.map_75:.3f}")
     return outcome
+
+
+def steps(recipe: DetectorRecipe, pictures: int) -> int:
+    """Return how many optimiser steps `recipe` takes on so many `pictures`, with as many processes as there are."""
+    if recipe.epochs is None:
+        return recipe.max_steps
+    together = recipe.batch_size * recipe.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+    return min(recipe.max_steps, math.ceil(recipe.epochs * pictures / together))
 
 
 def measure(detector: model.Detector, samples: Sequence[Sample]) -> Scores:

@@ -1,0 +1,152 @@
+"""Comparison Detector (Liang et al. 2021, the paper's [52]): proposals are compared with a prototype of each class.
+
+Faster R-CNN with a feature pyramid, as its authors' code has it, but for the box classifier:
+
+- the prototype of a class is the mean of the features of its reference cells, from the same backbone and pyramid,
+  each level brought to the 7x7 of a pooled proposal, over references and levels;
+- the prototype of the background is not chosen but learnt: a 3x3 convolution over the prototypes of all classes;
+- the logit of a class falls with the squared distance of its prototype, each feature with its own learnt weight.
+
+Where theirs differs: their metric's weights may be negative and a ReLU follows; here they are positive. Their
+backbone stands on frozen ImageNet statistics; from scratch this one has group norm, as batch norm would measure
+references and images by different statistics.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from . import backbone as bodies
+from .faster_rcnn import anchors, limits
+from .recipe import Backbone
+
+SIDE: Final = 7
+REFERENCE_SIDE: Final = {"resnet50": 224, "small": 64}
+"""Pixels of a reference cell's side, by backbone; 224 is the authors'."""
+CLASS_WEIGHT: Final = 5.0
+"""Of the classification loss, in the authors' code."""
+
+
+def build(backbone: Backbone, categories: int, pretrained: bool = False) -> "ComparisonDetector":
+    """Return an untrained Comparison Detector for `categories` kinds of cell (background is added).
+
+    It trains once `refer` has given it reference cells. Images are not resized.
+    """
+    small = backbone == "small"
+    body = bodies.small(bodies.group_norm) if small else bodies.resnet50(pretrained, bodies.group_norm)
+    levels = ["0", "pool"] if small else ["0", "1", "2", "3"]
+    head = ComparisonHead(body.out_channels, categories, 128 if small else 1024)
+    network = ComparisonDetector(
+        body,
+        rpn_anchor_generator=anchors(backbone),
+        box_roi_pool=MultiScaleRoIAlign(levels, SIDE, 2),
+        box_head=nn.Identity(),
+        box_predictor=head,
+        box_batch_size_per_image=64 if small else 200,
+        **limits(),
+    )
+    network.transform = bodies.AsGiven(pretrained)
+    return network
+
+
+class ComparisonHead(nn.Module):
+    """Classifies pooled proposals by their distance to prototypes, and moves their boxes as Faster R-CNN does."""
+
+    def __init__(self, channels: int, categories: int, hidden: int) -> None:
+        """Start with equal weights of all features and an unmeasured scale of distances."""
+        super().__init__()
+        self.background = nn.Conv2d(categories * channels, channels, 3, padding=1)
+        self.metric = nn.Parameter(torch.zeros(channels, SIDE, SIDE))
+        self.scale = nn.BatchNorm1d(1)
+        self.box_head = TwoMLPHead(channels * SIDE * SIDE, hidden)
+        self.bbox_pred = nn.Linear(hidden, (categories + 1) * 4)
+        self.prototypes: Tensor
+        self.register_buffer("prototypes", torch.zeros(categories, channels, SIDE, SIDE))
+        self._current: Tensor | None = None
+
+    @contextmanager
+    def comparing(self, prototypes: Tensor) -> Iterator[None]:
+        """Compare with these (categories, channels, 7, 7) `prototypes`, not with the kept ones, within the block."""
+        self._current = prototypes
+        try:
+            yield
+        finally:
+            self._current = None
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class logits (n, categories + 1) and box changes (n, 4 (categories + 1)) of (n, channels, 7, 7)."""
+        prototypes = self.prototypes if self._current is None else self._current
+        return self.logits(features, prototypes), self.bbox_pred(self.box_head(features))
+
+    def logits(self, features: Tensor, prototypes: Tensor) -> Tensor:
+        """Return (n, categories + 1) logits, background first."""
+        flat = torch.cat([self.background(prototypes.flatten(0, 1)[None]), prototypes]).flatten(1)
+        distances = _distances(features.flatten(1), flat, functional.softplus(self.metric).flatten())
+        return -self.scale(distances.reshape(-1, 1)).reshape(distances.shape)
+
+
+def _distances(features: Tensor, prototypes: Tensor, weights: Tensor) -> Tensor:
+    """Return (n, k) weighted squared distances of (n, d) `features` to (k, d) `prototypes`, less what is common to all.
+
+    sum_i w_i (f_i - p_i)^2 = sum w f^2 - 2 sum w f p + sum w p^2; the first term is the same for every prototype of a
+    proposal, so that softmax does not see it, and would drown the others when the scale of distances is measured.
+    """
+    return (weights * prototypes**2).sum(dim=1) - 2 * features @ (weights * prototypes).T
+
+
+class ComparisonDetector(FasterRCNN):  # type: ignore[misc]
+    """Faster R-CNN whose proposals are compared with prototypes, made anew in every training step.
+
+    They are kept with the weights when training ends or pauses, so that a saved detector needs no references.
+    """
+
+    references: Tensor | None = None
+
+    def refer(self, references: Tensor) -> None:
+        """Take reference cells: (categories, shots, 3, side, side) in 0..1."""
+        device = next(self.parameters()).device
+        self.register_buffer("references", references.to(device), persistent=False)
+
+    @property
+    def head(self) -> ComparisonHead:
+        """What compares."""
+        return cast(ComparisonHead, self.roi_heads.box_predictor)
+
+    def measure(self) -> Tensor:
+        """Return the prototypes (categories, channels, 7, 7) of the references under the weights as they are."""
+        if self.references is None:
+            raise ValueError("a Comparison Detector trains with reference cells: call refer first")
+        categories, shots = self.references.shape[:2]
+        images = torch.stack([self.transform.normalize(image) for image in self.references.flatten(0, 1)])
+        levels = [
+            functional.interpolate(level, (SIDE, SIDE), mode="bilinear", align_corners=False)
+            for level in self.backbone(images).values()
+        ]
+        return torch.stack(levels).mean(dim=0).unflatten(0, (categories, shots)).mean(dim=1)
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Return the losses of a training step, or what is found on each of `images` ((3, h, w) in 0..1)."""
+        if not self.training:
+            found: list[dict[str, Tensor]] = super().forward(images)
+            return found
+        with self.head.comparing(self.measure()):
+            losses: dict[str, Tensor] = super().forward(images, targets)
+        return {**losses, "loss_classifier": CLASS_WEIGHT * losses["loss_classifier"]}
+
+    def train(self, mode: bool = True) -> "ComparisonDetector":
+        """Change between training and use; on leaving training, keep the prototypes of the weights as they are."""
+        leaves = self.training and not mode
+        super().train(mode)
+        if leaves and self.references is not None:
+            with torch.no_grad():
+                self.head.prototypes.copy_(self.measure())
+        return self

@@ -1,0 +1,70 @@
+"""Reference cells of the Comparison Detector: a few of each class, cut along their boxes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..data import folders, images
+from ..data.images import Pixels
+from ..data.sources import Sample
+from ..errors import UserError
+from ..field import Box
+
+
+def of_samples(samples: Sequence[Sample], categories: Sequence[str], shots: int, side: int, seed: int) -> Tensor:
+    """Return `shots` cells of each category, drawn from `samples` by `seed`.
+
+    Returns (categories, shots, 3, side, side) in 0..1. A category with fewer cells repeats them. Raises UserError for
+    one that has none.
+    """
+    found = []
+    for category in categories:
+        cells = [(sample, cell.box) for sample in samples for cell in sample.cells if cell.category == category]
+        if not cells:
+            raise UserError(
+                f"no {category} cell in the training data to refer to; "
+                "give a folder of reference cells: --set references=FOLDER"
+            )
+        rng = np.random.default_rng([seed, len(found)])
+        chosen = rng.permutation(len(cells))[:shots]
+        found.append([_cut(cells[index][0].pixels, cells[index][1], side) for index in np.resize(chosen, shots)])
+    return _tensor(found)
+
+
+def of_folder(root: Path, categories: Sequence[str], shots: int, side: int) -> Tensor:
+    """Return the first `shots` images, by name, of each category's folder below `root`.
+
+    Returns (categories, shots, 3, side, side) in 0..1. A category with fewer images repeats them. Raises UserError for
+    one that has none, and for an image that cannot be read.
+    """
+    data = folders.read(root)
+    found = []
+    for category in categories:
+        paths = [data.path(picture) for picture in data.pictures if picture.cells[0].category == category]
+        if not paths:
+            raise UserError(f"{root / category}: no reference image of {category} there")
+        pictures = [images.read(path) for path in paths[:shots]]
+        whole = [_cut(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), side) for pixels in pictures]
+        found.append([whole[index % len(whole)] for index in range(shots)])
+    return _tensor(found)
+
+
+def _cut(pixels: Pixels, box: Box, side: int) -> Pixels:
+    """Return the box (xyxy) of `pixels`, brought to (side, side, 3)."""
+    size = (side, side)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, _inside(box, pixels)))
+
+
+def _inside(box: Box, pixels: Pixels) -> Box:
+    """Return `box` cut at the edges of `pixels`, at least one pixel large."""
+    height, width = pixels.shape[:2]
+    x0, y0 = min(max(box[0], 0.0), width - 1.0), min(max(box[1], 0.0), height - 1.0)
+    return x0, y0, max(min(box[2], float(width)), x0 + 1), max(min(box[3], float(height)), y0 + 1)
+
+
+def _tensor(found: Sequence[Sequence[Pixels]]) -> Tensor:
+    return torch.from_numpy(np.stack([np.stack(row) for row in found])).permute(0, 1, 4, 2, 3).float() / 255
