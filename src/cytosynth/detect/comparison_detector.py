@@ -14,7 +14,7 @@ references and images by different statistics.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ from .recipe import Backbone
 SIDE: Final = 7
 REFERENCE_SIDE: Final = {"resnet50": 224, "small": 64}
 """Pixels of a reference cell's side, by backbone; 224 is the authors'."""
+STEEPNESS: Final = 4.0
+"""Deviation of the logits at the start, so that scores can be sure of themselves early; the authors' is 1."""
 CLASS_WEIGHT: Final = 5.0
 """Of the classification loss, in the authors' code."""
 
@@ -65,6 +67,7 @@ class ComparisonHead(nn.Module):
         self.background = nn.Conv2d(categories * channels, channels, 3, padding=1)
         self.metric = nn.Parameter(torch.zeros(channels, SIDE, SIDE))
         self.scale = nn.BatchNorm1d(1)
+        nn.init.constant_(self.scale.weight, STEEPNESS)
         self.box_head = TwoMLPHead(channels * SIDE * SIDE, hidden)
         self.bbox_pred = nn.Linear(hidden, (categories + 1) * 4)
         self.prototypes: Tensor
@@ -89,7 +92,8 @@ class ComparisonHead(nn.Module):
         """Return (n, categories + 1) logits, background first."""
         flat = torch.cat([self.background(prototypes.flatten(0, 1)[None]), prototypes]).flatten(1)
         distances = _distances(features.flatten(1), flat, functional.softplus(self.metric).flatten())
-        return -self.scale(distances.reshape(-1, 1)).reshape(distances.shape)
+        scaled: Tensor = self.scale(distances.reshape(-1, 1))
+        return -scaled.reshape(distances.shape)
 
 
 def _distances(features: Tensor, prototypes: Tensor, weights: Tensor) -> Tensor:
@@ -107,12 +111,15 @@ class ComparisonDetector(FasterRCNN):  # type: ignore[misc]
     They are kept with the weights when training ends or pauses, so that a saved detector needs no references.
     """
 
-    references: Tensor | None = None
+    def __init__(self, *parts: Any, **settings: Any) -> None:
+        """Take what torchvision's Faster R-CNN takes; the box predictor is a ComparisonHead."""
+        super().__init__(*parts, **settings)
+        self.references: Tensor | None
+        self.register_buffer("references", None, persistent=False)
 
     def refer(self, references: Tensor) -> None:
         """Take reference cells: (categories, shots, 3, side, side) in 0..1."""
-        device = next(self.parameters()).device
-        self.register_buffer("references", references.to(device), persistent=False)
+        self.references = references.to(next(self.parameters()).device)
 
     @property
     def head(self) -> ComparisonHead:
@@ -129,7 +136,8 @@ class ComparisonDetector(FasterRCNN):  # type: ignore[misc]
             functional.interpolate(level, (SIDE, SIDE), mode="bilinear", align_corners=False)
             for level in self.backbone(images).values()
         ]
-        return torch.stack(levels).mean(dim=0).unflatten(0, (categories, shots)).mean(dim=1)
+        pooled = torch.stack(levels).mean(dim=0)
+        return pooled.reshape(categories, shots, *pooled.shape[1:]).mean(dim=1)
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None

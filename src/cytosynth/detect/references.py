@@ -21,7 +21,7 @@ def of_samples(samples: Sequence[Sample], categories: Sequence[str], shots: int,
     Returns (categories, shots, 3, side, side) in 0..1. A category with fewer cells repeats them. Raises UserError for
     one that has none.
     """
-    found = []
+    found: list[list[Pixels]] = []
     for category in categories:
         cells = [(sample, cell.box) for sample in samples for cell in sample.cells if cell.category == category]
         if not cells:
