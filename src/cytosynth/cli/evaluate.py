@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,21 +40,33 @@ def detection(
     detector: Annotated[str, typer.Option(help="Folder of the detector, or 'bundled'.")] = "bundled",
     split: Split = "test",
     scale: Scale = 1.0,
+    draws: Annotated[int, typer.Option(min=0, help="Resamplings of images behind the 95 % intervals; 0: none.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
 ) -> None:
-    """COCO average precision of a detector."""
+    """COCO average precision of a detector: mAP, mAP.5, mAP.75, and AP of each category (Section IV-C).
+
+    A category of which the data have no cell has none (null).
+    """
     from dataclasses import asdict
 
     from ..data import sources
+    from ..data.atomic import write_json
     from ..detect import model
     from ..detect.train import measure
-    from ..foundation.load import bundled
+    from ..foundation.load import available, bundled
     from ..foundation.recipe import BUNDLED
     from ..training.recipe import Source
 
     samples = sources.load([Source(root=data.name, scale=scale, split=split)], data.parent)
     found = model.load(bundled("detector") if detector == BUNDLED else Path(detector))
-    scores = measure(found, samples)
-    print(json.dumps({"pictures": len(samples)} | {k: _short(v) for k, v in asdict(scores).items()}))
+    found.network.to(available(device))
+    said = {"pictures": len(samples), "detector": found.digest, "split": split, "scale": scale}
+    scores = said | {key: _short(value) for key, value in asdict(measure(found, samples, draws)).items()}
+    if output:
+        write_json(output, scores)
+    print(json.dumps(scores) if as_json else _table(scores))
 
 
 @evaluate_app.command()
@@ -107,7 +119,21 @@ def cells(
     print(f"{out}/cells.md")
 
 
+def _table(scores: dict[str, Any]) -> str:
+    """Return detection scores, as `detection` gathers them, as lines of text."""
+    overall = {"mAP": "map", "mAP.5": "map_50", "mAP.75": "map_75", "recall": "recall"}
+    rows = [(title, scores[key], scores["intervals"].get(key)) for title, key in overall.items()]
+    rows += [(f"AP {name}", value, scores["intervals"].get(name)) for name, value in scores["per_category"].items()]
+    lines = [f"{scores['pictures']} pictures of part '{scores['split']}'"]
+    for title, value, interval in rows:
+        span = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+        lines.append(f"{title:<12} {'none annotated' if value is None else f'{value:.3f}'}{span}")
+    return "\n".join(lines)
+
+
 def _short(value: object) -> object:
     if isinstance(value, dict):
         return {key: _short(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_short(inner) for inner in value]
     return None if value != value else round(float(value), 4)  # type: ignore[arg-type]

@@ -146,14 +146,14 @@ def steps(recipe: DetectorRecipe, pictures: int) -> int:
     return min(recipe.max_steps, math.ceil(recipe.epochs * pictures / together))
 
 
-def measure(detector: model.Detector, samples: Sequence[Sample]) -> Scores:
-    """Return the COCO scores of `detector` on `samples`."""
+def measure(detector: model.Detector, samples: Sequence[Sample], draws: int = 0) -> Scores:
+    """Return the COCO scores of `detector` on `samples`, with intervals from `draws` resamplings of the images."""
     found = []
     with meter("detecting", len(samples)) as bar:
         for sample in samples:
             found.append(detector.find(sample.pixels, threshold=0.05))
             bar.advance()
-    return evaluate([s.cells for s in samples], found, detector.config.categories, most=300)
+    return evaluate([s.cells for s in samples], found, detector.config.categories, most=300, draws=draws)
 
 
 def _rounded(scores: Scores) -> dict[str, object]:

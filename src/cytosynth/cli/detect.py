@@ -1,0 +1,36 @@
+"""`cytosynth detect`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import app
+
+
+@app.command()
+def detect(
+    images: Annotated[Path, typer.Argument(help="An image, a folder of images, or a COCO data set.")],
+    out: Annotated[Path, typer.Argument(help="Folder for what is found; the same command again continues it.")],
+    detector: Annotated[
+        str, typer.Option(help="Folder of the detector (RUN/weights of `train detector`), or 'bundled'.")
+    ] = "bundled",
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a cell.")] = 0.5,
+    split: Annotated[str | None, typer.Option(help="Part of a COCO data set's split; none: all.")] = None,
+    scale: Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20.")] = 1.0,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
+) -> None:
+    """Find cells on images: COCO annotations and results, GeoJSON for QuPath, pictures with boxes.
+
+    Detectors report nothing below a score of 0.05.
+    """
+    from ..detect import folder, model
+    from ..foundation.load import available, bundled
+    from ..foundation.recipe import BUNDLED
+
+    found = folder.gather(images, split)
+    finder = model.load(bundled("detector") if detector == BUNDLED else Path(detector))
+    finder.network.to(available(device))
+    folder.detect(found, out, finder, threshold=threshold, scale=scale, strict=strict)
+    print(f"{out}/annotations.json")

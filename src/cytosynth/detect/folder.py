@@ -1,0 +1,158 @@
+"""`detect`: the cells of all images of a folder, as COCO, as GeoJSON for QuPath, and drawn on the images."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..data import atomic, coco, images, lock, qupath, split
+from ..data.preview import save_png, with_boxes
+from ..errors import UsageError, UserError
+from ..field import Cell, DataSet, Picture
+from ..provenance import append_line
+from ..training.progress import console, meter
+from .model import Detector
+
+RUN = "detect.json"
+FOUND = "found.jsonl"
+RESULTS = "results.json"
+PICTURES = "pictures"
+QUPATH = "qupath"
+NOTICE = "Cells found by CytoSynth's detector. Not for diagnosis."
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is searched: name and path of each image, and what is said of the whole."""
+
+    files: tuple[tuple[str, Path], ...]
+    source: str
+    licences: tuple[dict[str, Any], ...] = ()
+
+
+def gather(source: Path, part: str | None = None) -> Images:
+    """Return the images of `source`: one file, a folder of them, or a COCO data set (or a `part` of its split).
+
+    Raises UserError where there is none.
+    """
+    if (source / coco.FILE).exists():
+        data = coco.read(source)
+        pictures = split.part(data, part, source) if part else data.pictures
+        files = [(picture.file_name, images.inside(data.images, picture.file_name)) for picture in pictures]
+        if not files:
+            raise UserError(f"{source}: no picture in part '{part or 'all'}'")
+        return Images(tuple(files), source.resolve().name, data.licences)
+    if part:
+        raise UsageError(f"{source}: --split needs a COCO data set ({coco.FILE})")
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    paths = [source] if source.is_file() else sorted(source.iterdir())
+    chosen = [(path.name, path) for path in paths if path.suffix.lower() in images.SUFFIXES]
+    if not chosen:
+        raise UserError(f"{source}: no image there ({', '.join(sorted(images.SUFFIXES))})")
+    return Images(tuple(chosen), source.resolve().name)
+
+
+def detect(
+    found: Images, out: Path, detector: Detector, *, threshold: float = 0.5, scale: float = 1.0, strict: bool = False
+) -> DataSet:
+    """Find the cells of the images `found` and write them into `out`, or go on with the images missing there.
+
+    Args:
+        found: what `gather` returns.
+        out: folder; gets `annotations.json` (COCO, with scores), `results.json` (COCO's results format, same ids),
+            `pictures/NAME.png`, `qupath/NAME.geojson`, and `found.jsonl`, a line for each finished image.
+        detector: finds them.
+        threshold: least score.
+        scale: factor that brings the images to the detector's scale; boxes are in pixels of the images as they are.
+        strict: stop at an image that cannot be used, rather than skip, name and count it.
+
+    Returns what was found. Raises UsageError when `out` was begun with another detector or other settings.
+    """
+    with lock.only(out):
+        for stray in out.rglob(".*.part"):
+            stray.unlink()
+        _pin(out, {"detector": detector.digest, "threshold": threshold, "scale": scale})
+        done = _finished(out)
+        problems: list[str] = []
+        pictures: list[Picture] = []
+        with meter("images", len(found.files)) as bar:
+            for name, path in found.files:
+                try:
+                    pictures.append(_one(name, path, out, detector, threshold, scale, done.get(name)))
+                except images.ImageProblem as problem:
+                    if strict:
+                        raise
+                    problems.append(f"{name}: {str(problem).removeprefix(f'{path}: ')}")
+                    bar.note(f"skipped {problems[-1]}")
+                bar.advance()
+        info = {"description": NOTICE, "images": found.source, "detector": detector.digest, "skipped": problems}
+        data = DataSet(out, tuple(pictures), detector.config.categories, found.licences, info)
+        _publish(data, out)
+        cells = sum(len(picture.cells) for picture in pictures)
+        console.print(f"{len(pictures)} images, {cells} cells, {len(problems)} images skipped")
+        return data
+
+
+def _one(
+    name: str, path: Path, out: Path, detector: Detector, threshold: float, scale: float, before: dict[str, Any] | None
+) -> Picture:
+    """Return the picture at `path` with its cells: as they were found `before` if it is the same, or else now."""
+    digest = atomic.sha256(path) if path.is_file() else ""
+    if before and before["sha256"] == digest:
+        cells = tuple(Cell(tuple(cell["box"]), cell["category"], cell["score"]) for cell in before["cells"])
+        return Picture(name, before["width"], before["height"], cells)
+    pixels = images.read(path)
+    seen = pixels if scale == 1.0 else images.read(path, scale)
+    cells = tuple(_placed(cell, scale) for cell in detector.find(seen, threshold))
+    save_png(with_boxes(pixels, cells, width=2), out / PICTURES / f"{name}.png")
+    qupath.write(cells, name, out / QUPATH / f"{name}.geojson")
+    picture = Picture(name, pixels.shape[1], pixels.shape[0], cells)
+    said = [{"box": list(cell.box), "category": cell.category, "score": cell.score} for cell in cells]
+    append_line(
+        out / FOUND,
+        {"file_name": name, "sha256": digest, "width": picture.width, "height": picture.height, "cells": said},
+    )
+    return picture
+
+
+def _placed(cell: Cell, scale: float) -> Cell:
+    x0, y0, x1, y1 = (round(value / scale, 2) for value in cell.box)
+    return replace(cell, box=(x0, y0, x1, y1))
+
+
+def _publish(data: DataSet, out: Path) -> None:
+    """Write both COCO files of `data`."""
+    content = coco.encode(data)
+    keys = ("image_id", "category_id", "bbox", "score")
+    atomic.write_json(out / coco.FILE, content)
+    atomic.write_json(out / RESULTS, [{key: entry[key] for key in keys} for entry in content["annotations"]])
+
+
+def _pin(out: Path, wanted: dict[str, Any]) -> None:
+    """Write `wanted` into `out`, or make sure that what was begun there is the same."""
+    path = out / RUN
+    if not path.exists():
+        if (out / coco.FILE).exists():
+            raise UsageError(f"{out}: holds something else already; use an empty folder")
+        atomic.write_json(path, wanted)
+        return
+    old = coco.load(path)
+    for key, value in wanted.items():
+        if old.get(key) != value:
+            raise UsageError(f"{out}: begun with {key} {old.get(key)!r}, now {value!r}; use another folder")
+
+
+def _finished(out: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of finished images by name; a line that a kill cut short is dropped."""
+    path = out / FOUND
+    records: dict[str, dict[str, Any]] = {}
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        name = record["file_name"]
+        if (out / PICTURES / f"{name}.png").exists() and (out / QUPATH / f"{name}.geojson").exists():
+            records[name] = record
+    return records
