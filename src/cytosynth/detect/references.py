@@ -54,16 +54,11 @@ def of_folder(root: Path, categories: Sequence[str], shots: int, side: int) -> T
 
 
 def _cut(pixels: Pixels, box: Box, side: int) -> Pixels:
-    """Return the box (xyxy) of `pixels`, brought to (side, side, 3)."""
-    size = (side, side)
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, _inside(box, pixels)))
-
-
-def _inside(box: Box, pixels: Pixels) -> Box:
-    """Return `box` cut at the edges of `pixels`, at least one pixel large."""
+    """Return the box (xyxy) of `pixels`, cut at their edges and at least one pixel large, as (side, side, 3)."""
     height, width = pixels.shape[:2]
-    x0, y0 = min(max(box[0], 0.0), width - 1.0), min(max(box[1], 0.0), height - 1.0)
-    return x0, y0, max(min(box[2], float(width)), x0 + 1), max(min(box[3], float(height)), y0 + 1)
+    x0, y0 = min(max(round(box[0]), 0), width - 1), min(max(round(box[1]), 0), height - 1)
+    inside = pixels[y0 : max(round(box[3]), y0 + 1), x0 : max(round(box[2]), x0 + 1)]
+    return np.asarray(Image.fromarray(inside).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def _tensor(found: Sequence[Sequence[Pixels]]) -> Tensor:
