@@ -30,7 +30,7 @@ from .recipe import Backbone
 SIDE: Final = 7
 REFERENCE_SIDE: Final = {"resnet50": 224, "small": 64}
 """Pixels of a reference cell's side, by backbone; 224 is the authors'."""
-STEEPNESS: Final = 4.0
+STEEPNESS: Final = 2.0
 """Deviation of the logits at the start, so that scores can be sure of themselves early; the authors' is 1."""
 CLASS_WEIGHT: Final = 5.0
 """Of the classification loss, in the authors' code."""
@@ -97,12 +97,13 @@ class ComparisonHead(nn.Module):
 
 
 def _distances(features: Tensor, prototypes: Tensor, weights: Tensor) -> Tensor:
-    """Return (n, k) weighted squared distances of (n, d) `features` to (k, d) `prototypes`, less what is common to all.
+    """Return (n, k) weighted mean squared differences of (n, d) `features` and (k, d) `prototypes`, less a common term.
 
-    sum_i w_i (f_i - p_i)^2 = sum w f^2 - 2 sum w f p + sum w p^2; the first term is the same for every prototype of a
+    mean_i w_i (f_i - p_i)^2 = mean w f^2 - 2 mean w f p + mean w p^2; the first is the same for every prototype of a
     proposal, so that softmax does not see it, and would drown the others when the scale of distances is measured.
+    The authors sum where this takes the mean, which stays within half precision on disk.
     """
-    return (weights * prototypes**2).sum(dim=1) - 2 * features @ (weights * prototypes).T
+    return ((weights * prototypes**2).sum(dim=1) - 2 * features @ (weights * prototypes).T) / features.shape[1]
 
 
 class ComparisonDetector(FasterRCNN):  # type: ignore[misc]
