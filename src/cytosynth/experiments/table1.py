@@ -21,6 +21,7 @@ from ..measure.extractor import Extractor, Features
 from ..measure.pictures import Pictures
 from ..measure.recipe import PRESETS as FEATURES
 from ..measure.report import Report, write_csv
+from ..measure.resampling import Estimate
 from ..measure.train import train_features
 from ..normal.generate import NormalImageGenerator
 from ..normal.recipe import PRESETS as NORMAL
@@ -31,7 +32,7 @@ from ..settings import GenerateSettings
 from ..training.progress import clock, console, meter
 from ..training.recipe import pin
 from .recipe import UNTUNED, Table1Recipe
-from .statistics import Mean, mean
+from .statistics import mean
 
 PUBLISHED = {
     "textual-inversion": (132.2895, 114.3035),
@@ -203,7 +204,7 @@ def everything(entries: Sequence[Entry]) -> tuple[tuple[str, ...], list[tuple[st
     return columns, rows
 
 
-def _verdict(gap: Mean) -> str:
+def _verdict(gap: Estimate) -> str:
     if gap.low is None or gap.high is None:
         return f"{gap}, one seed: no verdict"
     if gap.low > 0:
