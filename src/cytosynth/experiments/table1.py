@@ -85,12 +85,12 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
             console.print(f"table 1: {adapter}, seed {seed} ({len(grid) - len(todo) + number + 1}/{len(grid)}), "
                           f"time left {left}")  # fmt: skip
             folder = _result(run, adapter, seed).parent
-            weights, parameters, step = _train(adapter, seed, recipe, folder, data_root)
+            weights, parameters, step = _train(adapter, seed, recipe, folder, data_root, run / "cache")
             drawn = draw(adapter, weights, seed, recipe, folder / "fields", device)
             atomic.write_json(
                 folder / "result.json",
                 {"adapter": adapter, "seed": seed, "parameters": parameters, "step": step}
-                | judge(drawn, real, extractors, seed, run / "features-cache"),
+                | judge(drawn, real, extractors, seed, run / "cache" / "features"),
             )
         entries = [Entry(**coco.load(_result(run, *cell))) for cell in grid]
         report = tabulate(recipe, entries, extractors, real)
@@ -237,7 +237,7 @@ def _measures(a: Features, b: Features) -> dict[str, float]:
 
 
 def _train(
-    adapter: str, seed: int, recipe: Table1Recipe, folder: Path, data_root: Path
+    adapter: str, seed: int, recipe: Table1Recipe, folder: Path, data_root: Path, cache: Path
 ) -> tuple[Path | None, int, int]:
     """Train `adapter`; return its best weights, how many parameters were trained, and the step of the weights."""
     if adapter == UNTUNED:
@@ -245,7 +245,7 @@ def _train(
     given: NormalRecipe = NORMAL[recipe.preset][adapter]
     base = NormalRecipe.model_validate(given.model_dump() | recipe.training)
     chosen = base.model_copy(update={"foundation": recipe.foundation, "seed": seed, "max_steps": recipe.steps})
-    outcome = train_normal(chosen, folder / "training", data_root)
+    outcome = train_normal(chosen, folder / "training", data_root, cache=cache)
     return outcome.selected, outcome.parameters, outcome.selected_step
 
 
