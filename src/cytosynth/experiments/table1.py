@@ -16,7 +16,6 @@ from ..bethesda import NILM
 from ..data import atomic, coco, lock
 from ..errors import UserError
 from ..measure import distance, features, pictures
-from ..measure.cytology_resnet50 import WEIGHTS as RESNET_WEIGHTS
 from ..measure.extractor import Extractor, Features
 from ..measure.pictures import Pictures
 from ..measure.recipe import PRESETS as FEATURES
@@ -29,6 +28,7 @@ from ..normal.recipe import NormalRecipe
 from ..normal.train import train_normal
 from ..provenance import png
 from ..settings import GenerateSettings
+from ..training.loop import Outcome
 from ..training.progress import clock, console, meter
 from ..training.recipe import pin
 from .recipe import UNTUNED, Table1Recipe
@@ -245,8 +245,15 @@ def _train(
     given: NormalRecipe = NORMAL[recipe.preset][adapter]
     base = NormalRecipe.model_validate(given.model_dump() | recipe.training)
     chosen = base.model_copy(update={"foundation": recipe.foundation, "seed": seed, "max_steps": recipe.steps})
-    outcome = train_normal(chosen, folder / "training", data_root, cache=cache)
+    outcome = _whole(train_normal(chosen, folder / "training", data_root, cache=cache))
     return outcome.selected, outcome.parameters, outcome.selected_step
+
+
+def _whole(outcome: Outcome) -> Outcome:
+    """Return `outcome` of a training that came to its end; one that was asked to stop ends the experiment too."""
+    if not outcome.finished:
+        raise KeyboardInterrupt
+    return outcome
 
 
 def _extractor(name: str, recipe: Table1Recipe, run: Path, data_root: Path, device: str) -> Extractor:
@@ -254,8 +261,8 @@ def _extractor(name: str, recipe: Table1Recipe, run: Path, data_root: Path, devi
     weights = Path(recipe.weights[name]) if name in recipe.weights else None
     if name == "cytology-resnet50" and weights is None:
         weights = run / "features" / "weights"
-        if not (weights / RESNET_WEIGHTS).exists():
-            train_features(FEATURES[recipe.preset], run / "features", data_root)
+        if not (run / "features" / "validation.json").exists():
+            _whole(train_features(FEATURES[recipe.preset], run / "features", data_root))
     return features.load(name, weights, device)
 
 
