@@ -128,12 +128,17 @@ def freeze_as(model: Foundation, dtype: torch.dtype) -> None:
                 tensor.data = tensor.data.to(dtype)
 
 
-def train_normal(recipe: NormalRecipe, run: Path, data_root: Path, max_minutes: float | None = None) -> Outcome:
-    """Train the Normal Image Generator in the run folder `run`, or continue it."""
+def train_normal(
+    recipe: NormalRecipe, run: Path, data_root: Path, max_minutes: float | None = None, cache: Path | None = None
+) -> Outcome:
+    """Train the Normal Image Generator in the run folder `run`, or continue it.
+
+    Latents and features are kept in `run`/cache, or in a `cache` that several runs share.
+    """
 
     def make() -> NormalTask:
         samples = sources.load(recipe.data, data_root)
         held_out = sources.held_out(recipe.data, data_root) if recipe.validate_every else []
-        return NormalTask(recipe, load(recipe.foundation), samples, run / "cache", held_out)
+        return NormalTask(recipe, load(recipe.foundation), samples, cache or run / "cache", held_out)
 
     return train(make, recipe, run, title=f"normal ({recipe.adapter})", max_minutes=max_minutes)
