@@ -22,7 +22,7 @@ CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
     "lcm": (LCMScheduler, {}),
     "tcd": (TCDScheduler, {}),
 }
-STOCHASTIC = ("lcm", "tcd")
+STOCHASTIC = (LCMScheduler, TCDScheduler)
 """They add new noise at every step; they are made for models distilled for them."""
 
 

@@ -43,6 +43,7 @@ def sample(
         clean: (n, 4, h, w) z_0 of which z_T is made by the forward process; None: z_T is noise.
         strength: with `clean`, the share of the steps that is walked (SDEdit, arXiv 2108.01073); 1: all.
         seeds: of each image, for samplers that add noise at every step: it depends on nothing else in the batch.
+            ValueError where such a sampler is given none.
         extra_channels: (n, 5, h, w) mask and masked latents of the nine-channel U-Net.
         grounding: GLIGEN's `boxes` (n, k, 4), `positive_embeddings` (n, k, channels), `masks` (n, k);
             the unguided half gets the same boxes with masks 0.
@@ -96,6 +97,8 @@ def generator(*seed: int) -> torch.Generator:
 
 def _draws(scheduler: Any, seeds: Sequence[Sequence[int]] | None) -> dict[str, Any]:
     """Return the argument by which a scheduler that takes one draws its noise, one generator an image."""
+    if seeds is None and isinstance(scheduler, samplers.STOCHASTIC):
+        raise ValueError(f"{type(scheduler).__name__} draws noise at every step: give the seed of each image")
     if seeds is None or "generator" not in inspect.signature(scheduler.step).parameters:
         return {}
     return {"generator": [generator(*seed, 2) for seed in seeds]}
