@@ -18,7 +18,7 @@ from cytosynth.adapters import adapter, load, lora, svdiff, tokens
 from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.errors import UsageError, UserError
 from cytosynth.foundation import load as foundations
-from cytosynth.foundation import sampling, sd15
+from cytosynth.foundation import samplers, sampling, sd15
 from cytosynth.foundation.model import Foundation
 from cytosynth.normal import memory
 from cytosynth.normal.recipe import PRESETS, NormalRecipe
@@ -63,13 +63,15 @@ def draw(model: Foundation, prompt: str) -> np.ndarray:
     text = model.encode_text([prompt, ""])
     start = sampling.noise((1, 4, 16, 16), 1)
     with torch.no_grad():
-        latents = sampling.sample(model.unet, sampling.ddim(model.scheduler), start, text[:1], text[1:], steps=4)
+        latents = sampling.sample(
+            model.unet, samplers.build("ddim", model.scheduler), start, text[:1], text[1:], steps=4
+        )
         return model.decode_latents(latents)[0].astype(int)
 
 
 def pipeline(model: Foundation) -> StableDiffusionPipeline:
     made = StableDiffusionPipeline(
-        model.vae, model.text_encoder, model.tokenizer, model.unet, sampling.ddim(model.scheduler), None, None,
+        model.vae, model.text_encoder, model.tokenizer, model.unet, samplers.build("ddim", model.scheduler), None, None,
         requires_safety_checker=False,
     )  # fmt: skip
     made.set_progress_bar_config(disable=True)

@@ -37,7 +37,11 @@ def test_no_pickle_no_catch_all_and_short_files() -> None:
     for path in sorted((ROOT / "src/cytosynth").rglob("*.py")):
         text = path.read_text()
         assert not re.search(r"except( Exception)?:", text), path
-        assert not re.search(r"\bpickle\b.*load|weights_only=False|allow_pickle=True|torch\.load", text), path
+        unpickled = re.findall(r"\bpickle\b.*load|weights_only=False|allow_pickle=True|torch\.load\(.*", text)
+        if path.name == "weights.py":  # published feature networks come as .pth: read where the hash is the release's
+            assert unpickled == ['torch.load(path, map_location="cpu", weights_only=True)'], path
+        else:
+            assert not unpickled, path
         assert len(text.splitlines()) <= 310, f"{path}: what second thing moved in?"
 
 

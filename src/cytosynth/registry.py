@@ -28,7 +28,14 @@ EXTRACTORS: Final = {
     "efficientnet-lite0": "ImageNet, from the Python registry; works offline",
 }
 DETECTORS: Final = {"faster-rcnn": "Faster R-CNN with a feature pyramid, on ResNet-50 or a small ResNet"}
-SAMPLERS: Final = {"ddim": "DDIM, eta 0 (the paper's)"}
+SAMPLERS: Final = {
+    "ddim": "DDIM, eta 0 (the paper's)",
+    "dpm++2m": "DPM-Solver++, second order, multistep",
+    "unipc": "UniPC",
+    "euler": "Euler",
+    "lcm": "for latent consistency models: few steps, guidance near 1",
+    "tcd": "for models of trajectory consistency distillation: few steps, guidance near 1",
+}
 FORMATS_IN: Final = {
     "coco": "a folder with annotations.json and images/, or a COCO file",
     "yolo": "a folder with images/, labels/ and data.yaml",

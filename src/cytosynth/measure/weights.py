@@ -1,4 +1,4 @@
-"""Reading the weights of feature networks: safetensors, or a pickle whose content is known by its hash."""
+"""Weights of feature networks: safetensors, or the published .pth release that is known by its hash."""
 
 from pathlib import Path
 

@@ -14,7 +14,7 @@ from ..data.images import Pixels
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
 from ..errors import UserError
-from ..foundation import noise, sampling
+from ..foundation import noise, samplers, sampling
 from ..foundation.latents import cached
 from ..foundation.load import load
 from ..foundation.model import Foundation
@@ -126,7 +126,7 @@ class NormalTask(Task):
     def _drawn(self, index: int) -> Pixels:
         side, text = self.recipe.window // 8, self._text().to(self.unet.dtype)
         start = sampling.noise((1, 4, side, side), 0, index).to(self.model.device, self.unet.dtype)
-        latents = sampling.sample(self.unet, sampling.ddim(self.model.scheduler), start, text[:1], text[1:])
+        latents = sampling.sample(self.unet, samplers.build("ddim", self.model.scheduler), start, text[:1], text[1:])
         return np.asarray(self.model.decode_latents(latents)[0])
 
 
