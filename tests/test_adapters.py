@@ -21,8 +21,10 @@ from cytosynth.foundation import load as foundations
 from cytosynth.foundation import samplers, sampling, sd15
 from cytosynth.foundation.model import Foundation
 from cytosynth.normal import memory
+from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.recipe import PRESETS, NormalRecipe
-from cytosynth.training.recipe import override
+from cytosynth.normal.train import train_normal
+from cytosynth.training.recipe import Source, override
 
 KINDS = ("lora", "textual-inversion", "svdiff", "custom-diffusion")
 PROMPTS = {"textual-inversion": "A cell of <x>", "custom-diffusion": "A <x> cell"}
@@ -278,6 +280,7 @@ def test_a_lora_is_taken_whole_or_not_at_all(tiny: Path, tmp_path: Path) -> None
     (key, *_) = (key for key in good if key.endswith("attn2_to_q.lora_down.weight"))
     layer = key.removesuffix(".lora_down.weight")
     foreign = layer.replace("down_blocks_", "down_blocks_7")
+    model, plain = fresh(tiny), fresh(tiny)
     for state, words in (
         (good | {key.replace(layer, foreign): v for key, v in good.items() if key.startswith(f"{layer}.")},
          "the foundation has no such layer"),
@@ -290,7 +293,6 @@ def test_a_lora_is_taken_whole_or_not_at_all(tiny: Path, tmp_path: Path) -> None
         ({k: v for k, v in good.items() if k.startswith("lora_te_")}, "no weights for a U-Net"),
     ):  # fmt: skip
         save_file({key: value.clone() for key, value in state.items()}, tmp_path / "bad.safetensors")
-        model, plain = fresh(tiny), fresh(tiny)
         with pytest.raises(UserError, match=words) as caught:
             load.merge(model, tmp_path / "bad.safetensors")
         assert "\n" not in str(caught.value)
@@ -425,3 +427,29 @@ def test_a_new_word_leaves_the_table_alone(tiny: Path) -> None:
     assert torch.equal(embedded[ids >= words.first], cell.repeat(2, 1))
     assert torch.equal(words.table.weight, table)
     assert torch.equal(embedded[ids < words.first], table[ids[ids < words.first]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_savings_at_once_train_the_adapter_in_full_precision(
+    kind: str, tiny: Path, fields: Path, tmp_path: Path
+) -> None:
+    settings = recipe(
+        kind, foundation=str(tiny / "foundation"), data=[Source(root="drawn")], window=64, turns=True, batch_size=2,
+        max_steps=2, learning_rate=1e-2, optimizer="adam", lr_schedule="cosine", gradient_accumulation=2,
+        ema_decay=0.9, min_snr_gamma=5.0, offset_noise=0.1, mixed_precision="bf16", frozen_dtype="bf16",
+        gradient_checkpointing=True, preview_every=2,
+    )  # fmt: skip
+    outcome = train_normal(settings, tmp_path / "run", fields)
+    saved = load_file(tmp_path / "run/checkpoints/step-00000002/weights.safetensors")
+    assert sum(value.numel() for value in saved.values()) == outcome.parameters
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in saved.values())
+    assert (tmp_path / "run/previews/00000002.png").exists()
+    card = adapter.read_card(outcome.weights)
+    assert card is not None
+    assert card.digest == fresh(tiny).digest, "of the foundation as it is on disk, whatever it was trained in"
+    assert card.training["parameters"] == outcome.parameters
+    assert (card.training["window"], card.training["learning_rate"]) == (64, 1e-2)
+    drawing = NormalImageGenerator(str(tiny / "foundation"), str(outcome.weights))
+    plain = NormalImageGenerator(str(tiny / "foundation"), None)
+    assert drawing.prompt == card.prompt
+    assert drawing.digest != plain.digest
