@@ -106,7 +106,7 @@ def test_ours_equals_diffusers_pipeline(tiny: Path) -> None:
 def test_saved_lora_loads_into_diffusers_and_draws_the_same(tiny: Path) -> None:
     ours = load(str(tiny / "foundation")).freeze()
     plain = load(str(tiny / "foundation")).freeze()
-    lora.load(ours.unet, tiny / "normal" / lora.WEIGHTS)
+    lora.load(ours, tiny / "normal" / lora.WEIGHTS)
     pipeline = StableDiffusionPipeline(
         plain.vae, plain.text_encoder, plain.tokenizer, plain.unet, samplers.build("ddim", plain.scheduler), None, None,
         requires_safety_checker=False,
@@ -233,8 +233,8 @@ def test_what_cannot_be_loaded_says_why(tiny: Path, tmp_path: Path) -> None:
         load("nothing")
     with pytest.raises(EnvironmentProblem, match="the hub cannot be reached"):
         load("owner/no-such-model-here")
-    with pytest.raises(UserError, match="no LoRA weights"):
-        lora.load(load(str(tiny / "foundation")).unet, tmp_path / lora.WEIGHTS)
+    with pytest.raises(UserError, match="no adapter weights"):
+        lora.load(load(str(tiny / "foundation")), tmp_path / lora.WEIGHTS)
 
 
 def test_saved_keys_are_the_ones_the_ecosystem_reads(tiny: Path) -> None:

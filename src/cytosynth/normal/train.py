@@ -26,6 +26,14 @@ from .places import ATTEMPTS, normal, usable
 from .recipe import NormalRecipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SHARED = ("window", "turns", "batch_size", "gradient_accumulation", "learning_rate", "optimizer", "seed")
+FACTS = {
+    "lora": ("rank", *SHARED),
+    "textual-inversion": ("token", "initializer", "vectors", *SHARED),
+    "svdiff": SHARED,
+    "custom-diffusion": ("token", "initializer", *SHARED),
+}
+"""Settings that go into `adapter.json`; all of them are in the run's `recipe.yaml`."""
 
 
 class NormalTask(Task):
@@ -107,7 +115,9 @@ class NormalTask(Task):
 
     def export(self, folder: Path) -> None:
         """Write the adapter in the layout of its ecosystem."""
-        save_adapter(self.adapter, self.prompt, folder)
+        trained = sum(parameter.numel() for _, parameter in self.trained())
+        facts = self.recipe.model_dump(mode="json", include=set(FACTS[self.recipe.adapter]))
+        save_adapter(self.adapter, self.prompt, folder, {"parameters": trained, **facts})
 
     def _text(self) -> Tensor:
         """Return the embeddings (2, length, channels) of the prompt and of nothing."""
