@@ -8,6 +8,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import CustomDiffusionAttnProcessor2_0
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -15,11 +18,13 @@ from cytosynth.adapters import adapter, load, lora, svdiff, tokens
 from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.errors import UsageError, UserError
 from cytosynth.foundation import load as foundations
-from cytosynth.foundation import sampling, sd15
+from cytosynth.foundation import samplers, sampling, sd15
 from cytosynth.foundation.model import Foundation
 from cytosynth.normal import memory
+from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.recipe import PRESETS, NormalRecipe
-from cytosynth.training.recipe import override
+from cytosynth.normal.train import train_normal
+from cytosynth.training.recipe import Source, override
 
 KINDS = ("lora", "textual-inversion", "svdiff", "custom-diffusion")
 PROMPTS = {"textual-inversion": "A cell of <x>", "custom-diffusion": "A <x> cell"}
@@ -60,13 +65,15 @@ def draw(model: Foundation, prompt: str) -> np.ndarray:
     text = model.encode_text([prompt, ""])
     start = sampling.noise((1, 4, 16, 16), 1)
     with torch.no_grad():
-        latents = sampling.sample(model.unet, sampling.ddim(model.scheduler), start, text[:1], text[1:], steps=4)
+        latents = sampling.sample(
+            model.unet, samplers.build("ddim", model.scheduler), start, text[:1], text[1:], steps=4
+        )
         return model.decode_latents(latents)[0].astype(int)
 
 
 def pipeline(model: Foundation) -> StableDiffusionPipeline:
     made = StableDiffusionPipeline(
-        model.vae, model.text_encoder, model.tokenizer, model.unet, sampling.ddim(model.scheduler), None, None,
+        model.vae, model.text_encoder, model.tokenizer, model.unet, samplers.build("ddim", model.scheduler), None, None,
         requires_safety_checker=False,
     )  # fmt: skip
     made.set_progress_bar_config(disable=True)
@@ -183,30 +190,128 @@ def test_spectral_shifts_are_numpys(tiny: Path, tmp_path: Path) -> None:
 Tensors = dict[str, torch.Tensor]
 
 
-def kohya(unet: UNet2DConditionModel, rank: int, alpha: float) -> tuple[Tensors, Tensors]:
-    """Return a LoRA in Kohya's names, and what it adds to each weight."""
+def kohya(model: Foundation, rank: int, alpha: float) -> tuple[Tensors, Tensors]:
+    """Return a LoRA of both networks in Kohya's names, and what it adds to each weight by its name in `model`."""
     torch.manual_seed(2)
     state, added = {}, {}
-    for name, module in unet.named_modules():
-        if name.endswith(("attn2.to_q", "attn2.to_v")):
-            down, up = torch.randn(rank, module.in_features), 0.1 * torch.randn(module.out_features, rank)
-            key = f"lora_unet_{name.replace('.', '_')}"
-            state |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(alpha)}
-            added[name] = alpha / rank * up @ down
+    unet = ("attn1.to_q", "attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0", "ff.net.0.proj", "proj_in")
+    text = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+    for part, prefix, ends in (("unet", "lora_unet_", unet), ("text_encoder", "lora_te_text_model_", text)):
+        for name, module in model.parts[part].named_modules():
+            if name.endswith(ends):
+                shape = module.weight.shape
+                kernel = (1,) * (len(shape) - 2)
+                down, up = torch.randn(rank, shape[1], *kernel), 0.1 * torch.randn(shape[0], rank, *kernel)
+                key = f"{prefix}{name.removeprefix('text_model.').replace('.', '_')}"
+                state |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}
+                state[f"{key}.alpha"] = torch.tensor(alpha)
+                added[f"{part}.{name}"] = (alpha / rank * up.flatten(1) @ down.flatten(1)).reshape(shape)
     return state, added
+
+
+def weight_of(model: Foundation, name: str) -> torch.Tensor:
+    part, _, layer = name.partition(".")
+    return model.parts[part].get_submodule(layer).weight
 
 
 def test_kohyas_lora_with_its_own_alpha(tiny: Path, tmp_path: Path) -> None:
     plain, ours = fresh(tiny), fresh(tiny)
-    state, added = kohya(plain.unet, rank=4, alpha=1.0)
+    state, added = kohya(plain, rank=4, alpha=1.0)
     save_file(state, tmp_path / "kohya.safetensors")
     load.merge(ours, tmp_path / "kohya.safetensors")
+    assert {name.partition(".")[0] for name in added} == {"unet", "text_encoder"}
     for name, value in added.items():
-        expected = plain.unet.get_submodule(name).weight + value
-        assert torch.allclose(ours.unet.get_submodule(name).weight, expected, atol=1e-5)
+        assert torch.allclose(weight_of(ours, name), weight_of(plain, name) + value, atol=1e-5), name
     theirs = pipeline(fresh(tiny))
     theirs.load_lora_weights(str(tmp_path), weight_name="kohya.safetensors")
     assert np.abs(drawn_by(theirs, NORMAL_PROMPT) - draw(ours, NORMAL_PROMPT)).max() <= 2
+    assert np.abs(draw(ours, NORMAL_PROMPT) - draw(plain, NORMAL_PROMPT)).max() > 3
+
+
+def disturbed_peft(tiny: Path) -> tuple[Foundation, LoraConfig, Tensors]:
+    """Return a model with peft's own LoRA, alpha other than the rank and once more other, and its merged weights."""
+    model = fresh(tiny)
+    config = LoraConfig(r=4, lora_alpha=1, target_modules=lora.TARGETS, alpha_pattern={"attn2.to_v": 6})
+    wrapped = get_peft_model(model.unet, config)
+    torch.manual_seed(3)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    expected = {
+        name.removeprefix("base_model.model."): (module.get_base_layer().weight + module.get_delta_weight("default"))
+        for name, module in wrapped.named_modules()
+        if hasattr(module, "get_delta_weight")
+    }
+    model.wrapped = wrapped
+    return model, config, expected
+
+
+def test_pefts_own_folder(tiny: Path, tmp_path: Path) -> None:
+    model, _, expected = disturbed_peft(tiny)
+    model.wrapped.save_pretrained(tmp_path / "peft")
+    for path in (tmp_path / "peft", tmp_path / "peft" / "adapter_model.safetensors"):
+        ours = fresh(tiny)
+        assert load.merge(ours, path) == NORMAL_PROMPT
+        assert len(expected) == len(lora.TARGETS) * sum(n.endswith("attn2") for n, _ in ours.unet.named_modules())
+        for name, value in expected.items():
+            assert torch.allclose(ours.unet.get_submodule(name).weight, value, atol=1e-6), name
+    (tmp_path / "peft" / "adapter_config.json").unlink()
+    with pytest.raises(UserError, match=r"need adapter_config\.json beside them"):
+        load.merge(fresh(tiny), tmp_path / "peft")
+
+
+def test_alpha_in_diffusers_header(tiny: Path, tmp_path: Path) -> None:
+    model, config, expected = disturbed_peft(tiny)
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(model.wrapped))
+    layers = {key.removeprefix("base_model.model."): value for key, value in layers.items()}
+    StableDiffusionPipeline.save_lora_weights(
+        str(tmp_path), unet_lora_layers=layers, unet_lora_adapter_metadata=config.to_dict()
+    )
+    ours, theirs = fresh(tiny), pipeline(fresh(tiny))
+    load.merge(ours, tmp_path)
+    for name, value in expected.items():
+        assert torch.allclose(ours.unet.get_submodule(name).weight, value, atol=1e-6), name
+    theirs.load_lora_weights(str(tmp_path), weight_name=lora.WEIGHTS)
+    assert np.abs(drawn_by(theirs, NORMAL_PROMPT) - draw(ours, NORMAL_PROMPT)).max() <= 2
+
+
+def test_a_lora_is_taken_whole_or_not_at_all(tiny: Path, tmp_path: Path) -> None:
+    good, _ = kohya(fresh(tiny), rank=4, alpha=1.0)
+    (key, *_) = (key for key in good if key.endswith("attn2_to_q.lora_down.weight"))
+    layer = key.removesuffix(".lora_down.weight")
+    foreign = layer.replace("down_blocks_", "down_blocks_7")
+    model, plain = fresh(tiny), fresh(tiny)
+    for state, words in (
+        (good | {key.replace(layer, foreign): v for key, v in good.items() if key.startswith(f"{layer}.")},
+         "the foundation has no such layer"),
+        (good | {key: good[key][:, 1:].contiguous()}, r"attn2.to_q is \(\d+, \d+\), the foundation needs"),
+        (good | {key: good[key][1:].contiguous()}, "A's rank is"),
+        ({k: v for k, v in good.items() if k != f"{layer}.lora_up.weight"}, "belongs to no lora_up"),
+        (good | {f"{layer}.dora_scale": torch.ones(1)}, "a DoRA"),
+        (good | {f"{layer}.hada_w1_a": torch.ones(1)}, "not a LoRA"),
+        ({k.replace("lora_te_", "lora_te2_"): v for k, v in good.items()}, "neither the U-Net nor the text encoder"),
+        ({k: v for k, v in good.items() if k.startswith("lora_te_")}, "no weights for a U-Net"),
+    ):  # fmt: skip
+        save_file({key: value.clone() for key, value in state.items()}, tmp_path / "bad.safetensors")
+        with pytest.raises(UserError, match=words) as caught:
+            load.merge(model, tmp_path / "bad.safetensors")
+        assert "\n" not in str(caught.value)
+        for part, module in model.parts.items():
+            untouched = plain.parts[part].state_dict()
+            assert all(torch.equal(value, untouched[name]) for name, value in module.state_dict().items())
+
+
+def test_the_card_says_what_it_was_trained_on(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tuned(tiny, "svdiff", tmp_path / "saved")
+    model = fresh(tiny)
+    card = json.loads((tmp_path / "saved" / adapter.CARD).read_text())
+    assert (card["adapter"], card["foundation"], card["digest"]) == ("svdiff", "foundation", model.digest)
+    load.merge(model, tmp_path / "saved")
+    assert "trained on foundation" not in capsys.readouterr().err
+    other = fresh(tiny)
+    other.digest = "0" * 16
+    load.merge(other, tmp_path / "saved")
+    assert f"trained on foundation foundation {model.digest}, put into foundation {'0' * 16}" in capsys.readouterr().err
 
 
 def full_size() -> Foundation:
@@ -231,6 +336,8 @@ def test_names_and_numbers_at_the_size_of_stable_diffusion(tmp_path: Path) -> No
         with torch.device("meta"):
             load.attach(model, recipe(kind, rank=8))
         numbers[kind] = sum(parameter.numel() for parameter in trained(model).values())
+        if kind == "lora":
+            assert sum(name.endswith("lora_A.default.weight") for name in trained(model)) == 16 * 4
         if kind == "custom-diffusion":
             keys = [name for name in trained(model) if "custom_diffusion" in name]
             assert len(keys) == 16 * 2
@@ -271,6 +378,8 @@ def test_bad_adapters_are_refused_in_one_line(tiny: Path, tmp_path: Path) -> Non
     model = fresh(tiny)
     save_file({"a": torch.zeros(2), "b": torch.zeros(3)}, tmp_path / "other.safetensors")
     (tmp_path / "pickle.bin").write_bytes(b"x")
+    (tmp_path / "pickles").mkdir()
+    (tmp_path / "pickles" / "pytorch_lora_weights.bin").write_bytes(b"x")
     (tmp_path / "empty").mkdir()
     (tmp_path / "unknown").mkdir()
     (tmp_path / "unknown" / adapter.CARD).write_text(json.dumps({"adapter": "dreambooth"}))
@@ -286,7 +395,8 @@ def test_bad_adapters_are_refused_in_one_line(tiny: Path, tmp_path: Path) -> Non
     save_file({"nowhere.delta": torch.zeros(3)}, tmp_path / "nowhere.safetensors")
     for path, words in (
         ("other.safetensors", "weights of no known adapter"),
-        ("pickle.bin", "a .safetensors file is expected"),
+        ("pickle.bin", "can run code when they are opened"),
+        ("pickles", "can run code when they are opened"),
         ("none.safetensors", "a .safetensors file is expected"),
         ("broken.safetensors", "not a safetensors file"),
         ("empty", "no adapter there"),
@@ -317,3 +427,29 @@ def test_a_new_word_leaves_the_table_alone(tiny: Path) -> None:
     assert torch.equal(embedded[ids >= words.first], cell.repeat(2, 1))
     assert torch.equal(words.table.weight, table)
     assert torch.equal(embedded[ids < words.first], table[ids[ids < words.first]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_savings_at_once_train_the_adapter_in_full_precision(
+    kind: str, tiny: Path, fields: Path, tmp_path: Path
+) -> None:
+    settings = recipe(
+        kind, foundation=str(tiny / "foundation"), data=[Source(root="drawn")], window=64, turns=True, batch_size=2,
+        max_steps=2, learning_rate=1e-2, optimizer="adam", lr_schedule="cosine", gradient_accumulation=2,
+        ema_decay=0.9, min_snr_gamma=5.0, offset_noise=0.1, mixed_precision="bf16", frozen_dtype="bf16",
+        gradient_checkpointing=True, preview_every=2,
+    )  # fmt: skip
+    outcome = train_normal(settings, tmp_path / "run", fields)
+    saved = load_file(tmp_path / "run/checkpoints/step-00000002/weights.safetensors")
+    assert sum(value.numel() for value in saved.values()) == outcome.parameters
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in saved.values())
+    assert (tmp_path / "run/previews/00000002.png").exists()
+    card = adapter.read_card(outcome.weights)
+    assert card is not None
+    assert card.digest == fresh(tiny).digest, "of the foundation as it is on disk, whatever it was trained in"
+    assert card.training["parameters"] == outcome.parameters
+    assert (card.training["window"], card.training["learning_rate"]) == (64, 1e-2)
+    drawing = NormalImageGenerator(str(tiny / "foundation"), str(outcome.weights))
+    plain = NormalImageGenerator(str(tiny / "foundation"), None)
+    assert drawing.prompt == card.prompt
+    assert drawing.digest != plain.digest

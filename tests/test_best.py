@@ -1,6 +1,7 @@
 """The best weights are kept beside the last, an early stop is one, and neither changes what is trained."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cytosynth.errors import UsageError
+from cytosynth.errors import EnvironmentProblem, UsageError
 from cytosynth.training import checkpoint, loop
 from cytosynth.training.loop import Outcome, train
 from cytosynth.training.recipe import Recipe
@@ -136,6 +137,19 @@ def kill_at(patch: pytest.MonkeyPatch, moment: str) -> None:
         patch.setattr(validation.json, "dumps", dying(json.dumps, lambda value, *_: value == {"step": 5, "score": 2.0}))
     else:
         patch.setattr(loop.checkpoints, "save", dying(checkpoint.save, lambda folder, saved, keep: saved.step == 6))
+
+
+def test_tensorboard_has_what_stats_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.value for event in events.Scalars("held-out score")] == SCORES
+    stats = [json.loads(line)["loss"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx(stats)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(EnvironmentProblem, match="TensorBoard is not installed; pip install"):
+        run(tmp_path / "without", tensorboard=True)
 
 
 def test_nothing_held_out_is_said(tmp_path: Path) -> None:

@@ -1,16 +1,22 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionGLIGENPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from conftest import drawn
+from cytosynth.bethesda import abnormal_prompt
 from cytosynth.cell import patch, synthesizer
 from cytosynth.cell.choose import choose, overlap
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.data import augment
 from cytosynth.errors import UserError
 from cytosynth.field import Cell
+from cytosynth.foundation import samplers
 from cytosynth.settings import EditSettings
 
 FAST = EditSettings(steps=2, batch=2)
@@ -157,3 +163,49 @@ def test_the_background_says_how_far_the_colours_moved() -> None:
     outside[10:30, 20:50] = False
     assert np.array_equal(matched[outside], original[outside])
     assert matched[15, 30].tolist() == [190, 200, 180]
+
+
+def test_the_network_is_given_what_diffusers_gligen_inpainting_gives_it(tiny: Path) -> None:
+    """Channels, mask, boxes, phrases and what is withheld from the unguided half; the pipeline pads to 30 objects."""
+    editor = CellEditor.load(str(tiny / "foundation"), str(tiny / "cell"))
+    model = editor.model
+    with torch.no_grad():
+        model.vae.quant_conv.bias[4:] = -30.0  # the pipeline samples the posterior, ours takes its mode
+        model.vae.quant_conv.weight[4:] = 0.0
+    theirs = StableDiffusionGLIGENPipeline(
+        model.vae, model.text_encoder, model.tokenizer, model.unet, samplers.build("ddim", model.scheduler), None, None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    theirs.set_progress_bar_config(disable=True)
+    seen: list[tuple] = []
+    hook = model.unet.register_forward_hook(lambda _, given, kwargs, out: seen.append((given, out)), with_kwargs=True)
+    side = model.vae.config.sample_size
+    field = np.ascontiguousarray(drawn(4)[0][:side, :side])
+    box = (16.0, 8.0, 48.0, 40.0)
+    gligen: dict[str, torch.Tensor] = {}
+    project = model.unet.position_net.forward
+    model.unet.position_net.forward = lambda **given: (gligen.update(given), project(**given))[1]
+    theirs(
+        abnormal_prompt("HSIL"), height=side, width=side, num_inference_steps=2, guidance_scale=5.0,
+        output_type="latent",
+        gligen_phrases=["HSIL"], gligen_boxes=[[value / side for value in box]],
+        gligen_inpaint_image=Image.fromarray(field), gligen_scheduled_sampling_beta=1.0,
+    )  # fmt: skip
+    hook.remove()
+    shown, output = seen[0]
+    with torch.no_grad():
+        clean = model.encode_pixels(field[None])
+        extra = synthesizer.extra_channels(clean, synthesizer.mask_of(box, side // 8)[None])
+        assert torch.allclose(shown[0][0, 4:], extra[0], atol=1e-4)
+        ours = synthesizer.grounding([box], side, model.pool_text(["HSIL"]))
+        for name, expected in (("boxes", ours["boxes"]), ("positive_embeddings", ours["positive_embeddings"])):
+            assert torch.allclose(gligen[name][1, :1], expected[0], atol=1e-5), name
+        assert gligen["masks"].tolist() == [[0.0] * 30, [1.0] + [0.0] * 29], "unguided half first, nothing shown to it"
+        padded = {key: torch.cat([value, torch.zeros(1, 29, *value.shape[2:])], 1) for key, value in ours.items()}
+        doubled = {key: torch.cat([value, value]) for key, value in padded.items()}
+        doubled["masks"][0] = 0
+        model.unet.position_net.forward = project
+        text = model.encode_text(["", abnormal_prompt("HSIL")])
+        latents = torch.cat([shown[0][:1, :4], extra], 1)
+        again = model.unet(torch.cat([latents] * 2), shown[1], text, cross_attention_kwargs={"gligen": doubled}).sample
+    assert torch.allclose(again, output.sample, atol=1e-4)

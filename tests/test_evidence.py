@@ -23,13 +23,13 @@ from cytosynth.evidence.cells import Models, evaluate_cells
 from cytosynth.evidence.load import load
 from cytosynth.evidence.patches import CellPatch
 from cytosynth.evidence.recipe import Editing, Measuring
-from cytosynth.evidence.resampling import estimates
 from cytosynth.experiments.figure7 import figure7, find, from_models, tiles
 from cytosynth.experiments.figure8 import figure8
 from cytosynth.field import Box, Cell
 from cytosynth.measure import crops, cytology_resnet50, distance
 from cytosynth.measure.extractor import Extractor
 from cytosynth.measure.recipe import FeatureRecipe
+from cytosynth.measure.resampling import estimates
 from cytosynth.settings import EditSettings, PipelineSettings
 from cytosynth.training.recipe import Source, override
 

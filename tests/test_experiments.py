@@ -14,6 +14,9 @@ from cytosynth.experiments.recipe import PRESETS, RIVALS, UNTUNED, Table1Recipe
 from cytosynth.experiments.statistics import mean
 from cytosynth.field import Cell
 from cytosynth.measure import pictures
+from cytosynth.normal.recipe import NormalRecipe
+from cytosynth.normal.train import train_normal
+from cytosynth.training.loop import Outcome
 from cytosynth.training.recipe import Source
 
 
@@ -77,6 +80,24 @@ def test_table_1_continues_where_it_was_killed_and_ends_the_same(finished: Path,
     assert field.read_bytes() == image
     assert kept.stat().st_mtime_ns == stamp, "what was finished is not made again"
     assert {name: (finished / name).read_bytes() for name in before} == before
+
+
+def test_a_training_that_is_asked_to_stop_ends_the_table_and_counts_for_nothing(
+    tiny: Path, fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(recipe: NormalRecipe, run: Path, data_root: Path, cache: Path) -> Outcome:
+        return train_normal(recipe.model_copy(update={"max_steps": 1}), run, data_root, cache=cache)._replace(
+            finished=False
+        )
+
+    once = small(tiny).model_copy(update={"adapters": ["lora"], "seeds": [0]})
+    with monkeypatch.context() as patch:
+        patch.setattr(table1, "train_normal", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            table1.table1(once, tmp_path, fields)
+    assert not list(tmp_path.glob("lora/seed-0/fields/*"))
+    table1.table1(once, tmp_path, fields)
+    assert json.loads((tmp_path / "lora/seed-0/result.json").read_text())["step"] == 2
 
 
 def test_table_1_refuses_a_folder_of_another_recipe(finished: Path, tiny: Path, fields: Path) -> None:

@@ -18,7 +18,7 @@ from cytosynth.adapters import lora
 from cytosynth.bethesda import ABNORMAL, NORMAL_PROMPT, abnormal_prompt
 from cytosynth.cell import synthesizer
 from cytosynth.errors import EnvironmentProblem, UserError
-from cytosynth.foundation import autoencoder, sampling, sd15
+from cytosynth.foundation import autoencoder, samplers, sampling, sd15
 from cytosynth.foundation.load import load
 from cytosynth.foundation.recipe import AutoencoderRecipe
 from cytosynth.foundation.single_file import read_single_file
@@ -89,7 +89,7 @@ def test_untrained_synthesizer_equals_its_foundation_exactly(tiny: Path) -> None
 def test_ours_equals_diffusers_pipeline(tiny: Path) -> None:
     model = load(str(tiny / "foundation")).freeze()
     pipeline = StableDiffusionPipeline(
-        model.vae, model.text_encoder, model.tokenizer, model.unet, sampling.ddim(model.scheduler), None, None,
+        model.vae, model.text_encoder, model.tokenizer, model.unet, samplers.build("ddim", model.scheduler), None, None,
         requires_safety_checker=False,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
@@ -99,16 +99,16 @@ def test_ours_equals_diffusers_pipeline(tiny: Path) -> None:
         output_type="latent",
     ).images  # fmt: skip
     text = model.encode_text([NORMAL_PROMPT, ""])
-    ours = sampling.sample(model.unet, sampling.ddim(model.scheduler), start, text[:1], text[1:])
+    ours = sampling.sample(model.unet, samplers.build("ddim", model.scheduler), start, text[:1], text[1:])
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 def test_saved_lora_loads_into_diffusers_and_draws_the_same(tiny: Path) -> None:
     ours = load(str(tiny / "foundation")).freeze()
     plain = load(str(tiny / "foundation")).freeze()
-    lora.load(ours.unet, tiny / "normal" / lora.WEIGHTS)
+    lora.load(ours, tiny / "normal" / lora.WEIGHTS)
     pipeline = StableDiffusionPipeline(
-        plain.vae, plain.text_encoder, plain.tokenizer, plain.unet, sampling.ddim(plain.scheduler), None, None,
+        plain.vae, plain.text_encoder, plain.tokenizer, plain.unet, samplers.build("ddim", plain.scheduler), None, None,
         requires_safety_checker=False,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
@@ -124,7 +124,7 @@ def test_saved_lora_loads_into_diffusers_and_draws_the_same(tiny: Path) -> None:
     before = theirs()
     pipeline.load_lora_weights(str(tiny / "normal"))
     after = theirs()
-    mine = sampling.sample(ours.unet, sampling.ddim(ours.scheduler), start, text[:1], text[1:], steps=5)
+    mine = sampling.sample(ours.unet, samplers.build("ddim", ours.scheduler), start, text[:1], text[1:], steps=5)
     assert torch.allclose(mine, after, atol=1e-4)
     assert not torch.allclose(before, after, atol=1e-2)
 
@@ -233,8 +233,8 @@ def test_what_cannot_be_loaded_says_why(tiny: Path, tmp_path: Path) -> None:
         load("nothing")
     with pytest.raises(EnvironmentProblem, match="the hub cannot be reached"):
         load("owner/no-such-model-here")
-    with pytest.raises(UserError, match="no LoRA weights"):
-        lora.load(load(str(tiny / "foundation")).unet, tmp_path / lora.WEIGHTS)
+    with pytest.raises(UserError, match="no adapter weights"):
+        lora.load(load(str(tiny / "foundation")), tmp_path / lora.WEIGHTS)
 
 
 def test_saved_keys_are_the_ones_the_ecosystem_reads(tiny: Path) -> None:

@@ -32,7 +32,14 @@ DETECTORS: Final = {
     "retinanet": "RetinaNet: one stage, focal loss, on ResNet-50 or a small ResNet",
     "comparison-detector": "Comparison Detector: Faster R-CNN that compares cells with a prototype of each class",
 }
-SAMPLERS: Final = {"ddim": "DDIM, eta 0 (the paper's)"}
+SAMPLERS: Final = {
+    "ddim": "DDIM, eta 0 (the paper's)",
+    "dpm++2m": "DPM-Solver++, second order, multistep",
+    "unipc": "UniPC",
+    "euler": "Euler",
+    "lcm": "for latent consistency models: few steps, guidance near 1",
+    "tcd": "for models of trajectory consistency distillation: few steps, guidance near 1",
+}
 FORMATS_IN: Final = {
     "coco": "a folder with annotations.json and images/, or a COCO file",
     "yolo": "a folder with images/, labels/ and data.yaml",

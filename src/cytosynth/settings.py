@@ -8,6 +8,9 @@ from .bethesda import ABNORMAL
 from .errors import UsageError
 from .training.recipe import Source
 
+SamplerName = Literal["ddim", "dpm++2m", "unipc", "euler", "lcm", "tcd"]
+DISTILLED = ("lcm", "tcd")
+"""Samplers of models distilled for few steps; they know 50 timesteps."""
 Choice = Literal["random", "score", "size", "isolation"]
 
 
@@ -16,6 +19,7 @@ class GenerateSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     size: int = Field(default=1024, ge=64, multiple_of=64, description="side of a field, pixels")
+    sampler: SamplerName = "ddim"
     steps: int = Field(default=25, ge=1, le=500)
     guidance_scale: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
@@ -26,6 +30,7 @@ class EditSettings(BaseModel):
     """Settings of stage 2; steps and guidance are the paper's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    sampler: SamplerName = "ddim"
     steps: int = Field(default=25, ge=1, le=500)
     guidance_scale: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
@@ -86,6 +91,9 @@ def check(settings: PipelineSettings, images: int | None = None) -> None:
         raise UsageError(f"at least {settings.fewest} cells but at most {settings.most}")
     if not settings.mix or min(settings.mix.values()) < 0 or sum(settings.mix.values()) <= 0:
         raise UsageError(f"mix {settings.mix}: weights must not be negative, and one must be above 0")
+    for stage, chosen in (("normal", settings.normal), ("cell", settings.cell)):
+        if chosen.sampler in DISTILLED and chosen.steps > 50:
+            raise UsageError(f"{stage}.steps={chosen.steps}: {chosen.sampler} takes at most 50")
     for name, asked in (("mix", settings.mix), ("counts", settings.counts)):
         unknown = sorted(set(asked) - set(ABNORMAL))
         if unknown:

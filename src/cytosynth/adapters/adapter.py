@@ -1,9 +1,9 @@
 """What every way of tuning a foundation has in common: attach, train, save, load."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..bethesda import NORMAL_PROMPT
 from ..data import atomic, coco
 from ..errors import UserError
+from ..foundation.load import refuse_pickle
 from ..foundation.model import Foundation
 from ..training.recipe import validated
 
@@ -20,12 +21,22 @@ CARD = "adapter.json"
 
 
 class AdapterCard(BaseModel):
-    """`adapter.json`: what the weights beside it are, and what to ask for when drawing with them."""
+    """`adapter.json`: what the weights beside it are, and what to ask for when drawing with them.
+
+    Attributes:
+        adapter: its kind.
+        prompt: what it was trained on, with the words it learnt.
+        foundation: name of the foundation it was trained on.
+        digest: hash of that foundation's weights.
+        training: how it was trained.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     adapter: str
     prompt: str = NORMAL_PROMPT
     foundation: str = ""
+    digest: str = ""
+    training: dict[str, Any] = {}
 
 
 class Adapter(ABC):
@@ -55,10 +66,14 @@ class Adapter(ABC):
         """Put the weights in `file` into those of `model`; raise UserError where they do not fit."""
 
 
-def save(adapter: Adapter, prompt: str, folder: Path) -> None:
-    """Write the weights of `adapter` and its card into `folder`."""
+def save(adapter: Adapter, prompt: str, folder: Path, training: Mapping[str, Any] | None = None) -> None:
+    """Write the weights of `adapter` and its card, which says how its `training` went, into `folder`."""
     adapter.save(folder)
-    card = AdapterCard(adapter=adapter.name, prompt=prompt, foundation=Path(adapter.model.name).name)
+    model = adapter.model
+    card = AdapterCard(
+        adapter=adapter.name, prompt=prompt, foundation=Path(model.name).name, digest=model.digest,
+        training=dict(training or {}),
+    )  # fmt: skip
     atomic.write_json(folder / CARD, card.model_dump())
 
 
@@ -69,7 +84,8 @@ def read_card(folder: Path) -> AdapterCard | None:
 
 
 def tensors(file: Path) -> dict[str, Tensor]:
-    """Return what is in the safetensors `file`; raise UserError for anything else."""
+    """Return what is in the safetensors `file`; raise UserError for anything else, pickles with the reason."""
+    refuse_pickle(file)
     if not file.is_file() or file.suffix != ".safetensors":
         raise UserError(f"{file}: no adapter weights there; a .safetensors file is expected")
     try:

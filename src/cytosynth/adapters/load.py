@@ -4,12 +4,15 @@ from pathlib import Path
 
 from ..bethesda import NORMAL_PROMPT
 from ..errors import UsageError, UserError
+from ..foundation.load import refuse_pickle
 from ..foundation.model import Foundation
 from ..normal.recipe import NormalRecipe
+from ..training.progress import console
 from . import adapter, tokens
 from .adapter import Adapter
 from .custom_diffusion import CustomDiffusion
 from .lora import Lora
+from .lora_file import PEFT_WEIGHTS
 from .svdiff import SVDiff
 from .textual_inversion import TextualInversion
 
@@ -44,6 +47,11 @@ def merge(model: Foundation, path: Path) -> str:
     """
     kind, file = identified(path)
     card = adapter.read_card(path) if path.is_dir() else None
+    if card and card.digest and model.digest and card.digest != model.digest:
+        console.print(
+            f"{path}: trained on foundation {card.foundation} {card.digest}, put into {model.name} {model.digest}",
+            soft_wrap=True,
+        )
     kind.merge(model, file)
     if card:
         return card.prompt
@@ -62,6 +70,10 @@ def identified(path: Path) -> tuple[type[Adapter], Path]:
         for kind in KINDS.values():
             if card.adapter == kind.name if card else (path / kind.file).is_file():
                 return kind, path / kind.file
+        if (path / PEFT_WEIGHTS).is_file():
+            return Lora, path / PEFT_WEIGHTS
+        for file in sorted(path.iterdir()):
+            refuse_pickle(file)
         names = ", ".join(kind.file for kind in KINDS.values())
         raise UserError(f"{path}: no adapter there; {adapter.CARD} or one of {names} is expected")
     keys = list(adapter.tensors(path))

@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
+import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors import SafetensorError
+from torch import Tensor
 
 from ..errors import UserError
 from ..foundation.model import Foundation
-from .adapter import Adapter
+from . import lora_file
+from .adapter import Adapter, fits
 
 TARGETS = ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"]
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -34,8 +35,8 @@ class Lora(Adapter):
 
     @classmethod
     def merge(cls, model: Foundation, file: Path) -> None:
-        """Put the LoRA in `file` (diffusers' or Kohya's names) into the weights of `model`."""
-        load(model.unet, file)
+        """Put the LoRA in `file` (diffusers', peft's or Kohya's names) into the weights of `model`."""
+        load(model, file)
 
 
 def add(unet: UNet2DConditionModel, rank: int) -> None:
@@ -50,21 +51,32 @@ def save(unet: UNet2DConditionModel, folder: Path) -> None:
     StableDiffusionPipeline.save_lora_weights(str(folder), unet_lora_layers=layers, weight_name=WEIGHTS)
 
 
-def load(unet: UNet2DConditionModel, file: Path) -> None:
-    """Merge the LoRA in the `.safetensors` `file` (diffusers' or Kohya's names) into `unet`.
+def load(model: Foundation, file: Path) -> None:
+    """Add the LoRA in the `.safetensors` `file` (diffusers', peft's or Kohya's names) to the weights of `model`.
 
-    Raises UserError where there is none or it does not fit.
+    All of it is checked before any weight changes. Raises UserError where there is none, or where a layer is
+    missing or of another shape.
     """
-    if not file.is_file() or file.suffix != ".safetensors":
-        raise UserError(f"{file}: no LoRA weights there; a .safetensors file is expected")
+    pairs = lora_file.read(file, model.unet.config)
+    weights = {key: _weight(model, *key, file) for key in pairs}
+    for (part, layer), pair in pairs.items():
+        out, rank = pair.b.flatten(1).shape
+        fits(file, f"{part}.{layer}", (out, *pair.a.flatten(1).shape[1:]), weights[part, layer].flatten(1).shape)
+        fits(file, f"{part}.{layer}: A's rank", pair.a.shape[:1], (rank,))
+    with torch.no_grad():
+        for key, weight in weights.items():
+            a, b, scale = pairs[key]
+            weight += (scale * (b.flatten(1) @ a.flatten(1))).reshape(weight.shape).to(weight)
+
+
+def _weight(model: Foundation, part: str, layer: str, file: Path) -> Tensor:
+    """Return the weight of `layer`; the text encoder's are named with or without a prefix, as transformers is old."""
+    module = model.parts[part]
+    if part == "text_encoder" and not hasattr(module, "text_model"):
+        layer = layer.removeprefix("text_model.")
     try:
-        weights, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(
-            str(file.parent), weight_name=file.name, local_files_only=True, unet_config=unet.config
-        )
-        StableDiffusionLoraLoaderMixin.load_lora_into_unet(weights, network_alphas=alphas, unet=unet)
-    except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"{file}: not a LoRA for this U-Net ({str(error).strip().splitlines()[0][:200]})") from None
-    if not getattr(unet, "peft_config", None):
-        raise UserError(f"{file}: no weights for a U-Net's layers in it")
-    unet.fuse_lora()
-    unet.unload_lora()
+        weight = module.get_submodule(layer).weight
+    except AttributeError:
+        raise UserError(f"{file}: {part}.{layer}: the foundation has no such layer") from None
+    assert isinstance(weight, Tensor)
+    return weight

@@ -13,13 +13,13 @@ from ..data import coco
 from ..data.images import Pixels
 from ..errors import UserError
 from ..field import Box
-from ..foundation import sampling
+from ..foundation import samplers, sampling
 from ..foundation.latents import weights_digest
 from ..foundation.load import available, bundled, load
 from ..foundation.model import Foundation
 from ..foundation.recipe import BUNDLED
 from ..settings import EditSettings
-from . import patch, strength, synthesizer
+from . import patch, synthesizer
 
 EDITING = "editing.json"
 """Beside a synthesizer's weights: how much larger than boxes the regions were on which it was trained."""
@@ -107,23 +107,23 @@ class CellEditor:
         edits = [edits[index] for index in filled]
         clean = torch.cat([model.encode_pixels(window[None]) for window in windows])[filled]
         masks = torch.stack([synthesizer.mask_of(edit.box, size // 8) for edit in edits]).to(clean)
-        sampler = strength.from_step(sampling.ddim(model.scheduler), settings.strength)
-        sampler.set_timesteps(settings.steps)
         noises = torch.cat([sampling.noise((1, *clean.shape[1:]), edit.seed) for edit in edits]).to(clean)
-        start = model.scheduler.add_noise(clean, noises, sampler.timesteps[:1].expand(len(edits)).to(clean.device))
         text = model.encode_text([abnormal_prompt(edit.category) for edit in edits])
         ground = synthesizer.grounding(
             [edit.box for edit in edits], size, model.pool_text([edit.category for edit in edits])
         )
         latents = sampling.sample(
             model.unet,
-            sampler,
-            start,
+            samplers.build(settings.sampler, model.scheduler),
+            noises,
             text,
             model.encode_text([""] * len(edits)),
             steps=settings.steps,
             guidance_scale=settings.guidance_scale,
             guidance_rescale=settings.guidance_rescale,
+            clean=clean,
+            strength=settings.strength,
+            seeds=[(edit.seed,) for edit in edits],
             extra_channels=synthesizer.extra_channels(clean, masks),
             grounding=ground,
         )

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
+from ..registry import SAMPLERS
 from ..settings import PipelineSettings, check
 from ..training.recipe import override
 from . import app
@@ -26,6 +27,7 @@ Tries = Annotated[
 ]
 DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets of gate.reference.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
+Sampler = Annotated[str | None, typer.Option(help=f"One of {', '.join(SAMPLERS)}. [default: ddim]")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: cell.steps=50, most=3 ..."),
@@ -47,12 +49,13 @@ def synthesize(
     gate: GateFolder = "none",
     tries: Tries = None,
     data_root: DataRoot = Path(),
+    sampler: Sampler = None,
     device: Device = "cpu",
     settings: Settings = None,
 ) -> None:
     """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
     _excluded(plan, {"--count": count, "--start": start, "--seed": seed, "--counts": counts})
-    chosen = _settings(plan, {"seed": seed}, counts, tries, settings)
+    chosen = _settings(plan, {"seed": seed, **_sampler(sampler, "normal", "cell")}, counts, tries, settings)
     from .. import pipeline
 
     pipeline.synthesize(
@@ -74,6 +77,7 @@ def edit(
     gate: GateFolder = "none",
     tries: Tries = None,
     data_root: DataRoot = Path(),
+    sampler: Sampler = None,
     device: Device = "cpu",
     scale: Annotated[
         float | None, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20. [default: 1]")
@@ -85,7 +89,7 @@ def edit(
 ) -> None:
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
     _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label})
-    chosen = _settings(plan, {"seed": seed, "scale": scale}, counts, tries, settings)
+    chosen = _settings(plan, {"seed": seed, "scale": scale, **_sampler(sampler, "cell")}, counts, tries, settings)
     from .. import pipeline
 
     pipeline.edit(
@@ -99,6 +103,13 @@ def _excluded(plan: Path | None, options: dict[str, object]) -> None:
     for name, value in options.items():
         if plan and value is not None:
             raise UsageError(f"{name} {value}: the plan says which images, cells and seeds; give one or the other")
+
+
+def _sampler(name: str | None, *stages: str) -> dict[str, object]:
+    """Return the setting of each of `stages`; raise UsageError where there is no sampler `name`."""
+    if name is not None and name not in SAMPLERS:
+        raise UsageError(f"--sampler {name}: no such sampler; there are {', '.join(SAMPLERS)}")
+    return {f"{stage}.sampler": name for stage in stages}
 
 
 def _settings(

@@ -22,6 +22,7 @@ from ..errors import UsageError, UserError
 from ..measure import sheet
 from ..measure.extractor import Extractor
 from ..measure.report import Report
+from ..measure.resampling import Estimate
 from ..normal.generate import NormalImageGenerator
 from ..training.progress import meter
 from ..training.recipe import pin
@@ -31,7 +32,6 @@ from .comparison import PROPERTIES, Line, Sides
 from .morphology import Morphology
 from .patches import CellPatch
 from .recipe import Editing, Measuring
-from .resampling import Estimate
 
 SHOWN = 6
 """Cells of each kind and category on the sheet."""

@@ -13,13 +13,13 @@ from ..data.images import Pixels
 from ..measure import distance
 from ..measure.extractor import Extractor, Features
 from ..measure.features import cached
+from ..measure.resampling import Estimate, Indices, estimates
 from ..settings import EditSettings
 from . import patches
 from .background import background_psnr
 from .morphology import Morphology
 from .patches import CellPatch
 from .recipe import Measuring
-from .resampling import Estimate, Indices, estimates
 
 PROPERTIES = {"area": "nucleus area, square px", "diameter": "nucleus diameter, px", "ratio": "N/C ratio"}
 

@@ -16,9 +16,9 @@ from ..foundation.autoencoder import psnr, reconstruct
 from ..foundation.load import load
 from ..measure import sheet
 from ..measure.report import Report
+from ..measure.resampling import Estimate, estimates
 from ..training.progress import meter
 from ..training.recipe import Source
-from .statistics import Mean
 
 KINDS = ("normal", "abnormal")
 SHOWN = 4
@@ -113,17 +113,10 @@ def ssim(a: Pixels, b: Pixels) -> float:
     return float(structural_similarity(a, b, channel_axis=2, data_range=255))
 
 
-def interval(values: Sequence[float], images: Sequence[str], draws: int, seed: int = 0) -> Mean:
+def interval(values: Sequence[float], images: Sequence[str], draws: int) -> Estimate:
     """Return the mean of `values` and its 95 % interval under resampling of whole `images`."""
-    rng = np.random.default_rng(seed)
-    numbers, names = np.asarray(values), np.asarray(images)
-    groups = [numbers[names == name] for name in dict.fromkeys(images)]
-    means = [
-        float(np.concatenate([groups[index] for index in rng.integers(len(groups), size=len(groups))]).mean())
-        for _ in range(draws)
-    ]
-    low, high = np.percentile(means, (2.5, 97.5))
-    return Mean(float(numbers.mean()), float(low), float(high))
+    numbers = np.asarray(values)
+    return estimates(lambda chosen: [float(numbers[chosen].mean())], [images], draws)[0]
 
 
 def _typical(found: Sequence[Kept]) -> list[Kept]:

@@ -35,9 +35,9 @@ PAPER = Table1Recipe(
     extractors=["inception-v3", "cytology-resnet50"],
 )  # fmt: skip
 BUNDLED_RECIPE = Table1Recipe(
-    preset="bundled", foundation=BUNDLED, steps=300, count=16, size=512, window=160,
-    training={"window": 256, "batch_size": 4, "warmup_steps": 30, "preview_every": 150, "checkpoint_every": 100,
-              "validate_every": 150, "validate_count": 16},
+    preset="bundled", foundation=BUNDLED, steps=200, count=16, size=512, window=160,
+    training={"window": 256, "batch_size": 4, "warmup_steps": 30, "preview_every": 100, "checkpoint_every": 100,
+              "validate_every": 100, "validate_count": 16},
     real=Source(root="cric", scale=0.5, split="test"), extractors=["efficientnet-lite0", "cytology-resnet50"],
 )  # fmt: skip
 PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}

@@ -16,11 +16,11 @@ from ..bethesda import NILM
 from ..data import atomic, coco, lock
 from ..errors import UserError
 from ..measure import distance, features, pictures
-from ..measure.cytology_resnet50 import WEIGHTS as RESNET_WEIGHTS
 from ..measure.extractor import Extractor, Features
 from ..measure.pictures import Pictures
 from ..measure.recipe import PRESETS as FEATURES
 from ..measure.report import Report, write_csv
+from ..measure.resampling import Estimate
 from ..measure.train import train_features
 from ..normal.generate import NormalImageGenerator
 from ..normal.recipe import PRESETS as NORMAL
@@ -28,10 +28,11 @@ from ..normal.recipe import NormalRecipe
 from ..normal.train import train_normal
 from ..provenance import png
 from ..settings import GenerateSettings
+from ..training.loop import Outcome
 from ..training.progress import clock, console, meter
 from ..training.recipe import pin
 from .recipe import UNTUNED, Table1Recipe
-from .statistics import Mean, mean
+from .statistics import mean
 
 PUBLISHED = {
     "textual-inversion": (132.2895, 114.3035),
@@ -84,12 +85,12 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
             console.print(f"table 1: {adapter}, seed {seed} ({len(grid) - len(todo) + number + 1}/{len(grid)}), "
                           f"time left {left}")  # fmt: skip
             folder = _result(run, adapter, seed).parent
-            weights, parameters, step = _train(adapter, seed, recipe, folder, data_root)
+            weights, parameters, step = _train(adapter, seed, recipe, folder, data_root, run / "cache")
             drawn = draw(adapter, weights, seed, recipe, folder / "fields", device)
             atomic.write_json(
                 folder / "result.json",
                 {"adapter": adapter, "seed": seed, "parameters": parameters, "step": step}
-                | judge(drawn, real, extractors, seed, run / "features-cache"),
+                | judge(drawn, real, extractors, seed, run / "cache" / "features"),
             )
         entries = [Entry(**coco.load(_result(run, *cell))) for cell in grid]
         report = tabulate(recipe, entries, extractors, real)
@@ -203,7 +204,7 @@ def everything(entries: Sequence[Entry]) -> tuple[tuple[str, ...], list[tuple[st
     return columns, rows
 
 
-def _verdict(gap: Mean) -> str:
+def _verdict(gap: Estimate) -> str:
     if gap.low is None or gap.high is None:
         return f"{gap}, one seed: no verdict"
     if gap.low > 0:
@@ -236,7 +237,7 @@ def _measures(a: Features, b: Features) -> dict[str, float]:
 
 
 def _train(
-    adapter: str, seed: int, recipe: Table1Recipe, folder: Path, data_root: Path
+    adapter: str, seed: int, recipe: Table1Recipe, folder: Path, data_root: Path, cache: Path
 ) -> tuple[Path | None, int, int]:
     """Train `adapter`; return its best weights, how many parameters were trained, and the step of the weights."""
     if adapter == UNTUNED:
@@ -244,8 +245,15 @@ def _train(
     given: NormalRecipe = NORMAL[recipe.preset][adapter]
     base = NormalRecipe.model_validate(given.model_dump() | recipe.training)
     chosen = base.model_copy(update={"foundation": recipe.foundation, "seed": seed, "max_steps": recipe.steps})
-    outcome = train_normal(chosen, folder / "training", data_root)
+    outcome = _whole(train_normal(chosen, folder / "training", data_root, cache=cache))
     return outcome.selected, outcome.parameters, outcome.selected_step
+
+
+def _whole(outcome: Outcome) -> Outcome:
+    """Return `outcome` of a training that came to its end; one that was asked to stop ends the experiment too."""
+    if not outcome.finished:
+        raise KeyboardInterrupt
+    return outcome
 
 
 def _extractor(name: str, recipe: Table1Recipe, run: Path, data_root: Path, device: str) -> Extractor:
@@ -253,8 +261,8 @@ def _extractor(name: str, recipe: Table1Recipe, run: Path, data_root: Path, devi
     weights = Path(recipe.weights[name]) if name in recipe.weights else None
     if name == "cytology-resnet50" and weights is None:
         weights = run / "features" / "weights"
-        if not (weights / RESNET_WEIGHTS).exists():
-            train_features(FEATURES[recipe.preset], run / "features", data_root)
+        if not (run / "features" / "validation.json").exists():
+            _whole(train_features(FEATURES[recipe.preset], run / "features", data_root))
     return features.load(name, weights, device)
 
 

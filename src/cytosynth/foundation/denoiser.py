@@ -20,7 +20,7 @@ from ..data.preview import grid, save_png
 from ..data.sources import Sample
 from ..errors import UserError
 from ..training.task import Batch, Losses, Task
-from . import noise, sampling
+from . import noise, samplers, sampling
 from .latents import cached
 from .load import save
 from .model import Foundation
@@ -141,7 +141,7 @@ def draw(model: Foundation, start: Tensor, prompts: Sequence[str], **settings: f
         text, empty = model.encode_text(prompts), model.encode_text([""] * len(prompts))
         latents = sampling.sample(
             model.unet,
-            sampling.ddim(model.scheduler),
+            samplers.build("ddim", model.scheduler),
             start.to(text),
             text,
             empty,

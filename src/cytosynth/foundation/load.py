@@ -42,6 +42,15 @@ def bundled(name: str) -> Path:
     return path
 
 
+def refuse_pickle(path: Path) -> None:
+    """Raise UserError, with the reason, when `path` is named as pickled weights are."""
+    if path.suffix in PICKLES:
+        raise UserError(
+            f"{path}: pickled weights can run code when they are opened and are refused; "
+            "convert them to .safetensors on a machine you can lose"
+        )
+
+
 def available(device: str) -> torch.device:
     """Return the torch device named `device`; raise UsageError when there is no such, or none here."""
     try:
@@ -65,11 +74,7 @@ def load(source: str, dtype: torch.dtype = torch.float32) -> Foundation:
     """
     disable_progress_bar()  # its bar for a file that loads in milliseconds would stand among ours
     path = bundled("foundation") if source == BUNDLED else Path(source)
-    if path.suffix in PICKLES:
-        raise UserError(
-            f"{path}: pickled weights can run code when they are opened and are refused; "
-            "convert them to .safetensors on a machine you can lose"
-        )
+    refuse_pickle(path)
     if path.is_file():
         if path.suffix != ".safetensors":
             raise UserError(f"{path}: expected a .safetensors file or a folder in diffusers' layout")

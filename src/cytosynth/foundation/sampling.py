@@ -1,22 +1,21 @@
 """The one sampling loop: classifier-free guidance over any diffusers scheduler."""
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-
-def ddim(scheduler: DDPMScheduler) -> DDIMScheduler:
-    """Return the DDIM sampler (eta 0) of a noise schedule; the paper's, Section IV-A."""
-    return DDIMScheduler.from_config(scheduler.config)
+from . import samplers
 
 
 @torch.no_grad()
 def sample(
     unet: UNet2DConditionModel,
-    scheduler: DDIMScheduler,
+    scheduler: Any,
     latents: Tensor,
     prompt: Tensor,
     negative: Tensor,
@@ -24,6 +23,9 @@ def sample(
     steps: int = 25,
     guidance_scale: float = 5.0,
     guidance_rescale: float = 0.0,
+    clean: Tensor | None = None,
+    strength: float = 1.0,
+    seeds: Sequence[Sequence[int]] | None = None,
     extra_channels: Tensor | None = None,
     grounding: dict[str, Tensor] | None = None,
 ) -> Tensor:
@@ -31,23 +33,27 @@ def sample(
 
     Args:
         unet: the denoiser.
-        scheduler: any diffusers scheduler.
-        latents: (n, 4, h, w) noise of unit variance, or z_T of the sampler's first timestep.
+        scheduler: any diffusers scheduler (`samplers.build`).
+        latents: (n, 4, h, w) noise of unit variance.
         prompt: (n, length, channels) text embeddings.
         negative: the same of the empty prompt.
         steps: sampler steps.
         guidance_scale: 1 is no guidance.
         guidance_rescale: share of Lin et al.'s rescaling (arXiv 2305.08891, section 3.4); 0 is the paper's.
+        clean: (n, 4, h, w) z_0 of which z_T is made by the forward process; None: z_T is noise.
+        strength: with `clean`, the share of the steps that is walked (SDEdit, arXiv 2108.01073); 1: all.
+        seeds: of each image, for samplers that add noise at every step: it depends on nothing else in the batch.
+            ValueError where such a sampler is given none.
         extra_channels: (n, 5, h, w) mask and masked latents of the nine-channel U-Net.
         grounding: GLIGEN's `boxes` (n, k, 4), `positive_embeddings` (n, k, channels), `masks` (n, k);
             the unguided half gets the same boxes with masks 0.
     """
     guided = guidance_scale != 1.0
     embeddings = torch.cat([negative, prompt]) if guided else prompt
-    scheduler.set_timesteps(steps, device=latents.device)
-    latents = latents * scheduler.init_noise_sigma
-    kwargs = _grounding(grounding, guided)
-    for timestep in scheduler.timesteps:
+    timesteps = samplers.walked(scheduler, steps, strength if clean is not None else 1.0, latents.device)
+    latents = _started(scheduler, latents, clean, timesteps)
+    kwargs, draws = _grounding(grounding, guided), _draws(scheduler, seeds)
+    for timestep in timesteps:
         model_input = scheduler.scale_model_input(latents, timestep)
         if extra_channels is not None:
             model_input = torch.cat([model_input, extra_channels], dim=1)
@@ -58,7 +64,7 @@ def sample(
             free, conditional = output.chunk(2)
             output = free + guidance_scale * (conditional - free)
             output = rescale(output, conditional, guidance_rescale)
-        latents = scheduler.step(output, timestep, latents).prev_sample
+        latents = scheduler.step(output, timestep, latents, **draws).prev_sample
     return latents
 
 
@@ -71,11 +77,31 @@ def rescale(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
     return share * scaled + (1 - share) * guided
 
 
+def _started(scheduler: Any, noise: Tensor, clean: Tensor | None, timesteps: Tensor) -> Tensor:
+    """Return the latents at the first of `timesteps`."""
+    if clean is None:
+        return torch.as_tensor(noise * scheduler.init_noise_sigma)
+    return torch.as_tensor(scheduler.add_noise(clean, noise, timesteps[:1].expand(len(clean))))
+
+
 def noise(shape: tuple[int, ...], *seed: int) -> Tensor:
     """Return Gaussian noise that depends on `seed` alone: the same on every device and in every batch."""
+    return torch.randn(shape, generator=generator(*seed))
+
+
+def generator(*seed: int) -> torch.Generator:
+    """Return a generator on the CPU that depends on `seed` alone."""
     state = np.random.SeedSequence(list(seed)).generate_state(2)
-    generator = torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
-    return torch.randn(shape, generator=generator)
+    return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+def _draws(scheduler: Any, seeds: Sequence[Sequence[int]] | None) -> dict[str, Any]:
+    """Return the argument by which a scheduler that takes one draws its noise, one generator an image."""
+    if seeds is None and isinstance(scheduler, samplers.STOCHASTIC):
+        raise ValueError(f"{type(scheduler).__name__} draws noise at every step: give the seed of each image")
+    if seeds is None or "generator" not in inspect.signature(scheduler.step).parameters:
+        return {}
+    return {"generator": [generator(*seed, 2) for seed in seeds]}
 
 
 def _grounding(grounding: dict[str, Tensor] | None, guided: bool) -> dict[str, Any] | None:

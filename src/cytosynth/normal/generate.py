@@ -8,7 +8,7 @@ import torch
 from ..adapters.load import merge
 from ..bethesda import NORMAL_PROMPT
 from ..data.images import Pixels
-from ..foundation import sampling
+from ..foundation import samplers, sampling
 from ..foundation.latents import weights_digest
 from ..foundation.load import available, bundled, load
 from ..foundation.recipe import BUNDLED
@@ -35,12 +35,13 @@ class NormalImageGenerator:
         text = self.model.encode_text([settings.prompt or self.prompt, ""])
         latents = sampling.sample(
             self.model.unet,
-            sampling.ddim(self.model.scheduler),
+            samplers.build(settings.sampler, self.model.scheduler),
             start,
             text[:1],
             text[1:],
             steps=settings.steps,
             guidance_scale=settings.guidance_scale,
             guidance_rescale=settings.guidance_rescale,
+            seeds=[(seed, index, 1)],
         )
         return np.asarray(self.model.decode_latents(latents)[0])

@@ -14,7 +14,7 @@ from ..data.images import Pixels
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
 from ..errors import UserError
-from ..foundation import noise, sampling
+from ..foundation import noise, samplers, sampling
 from ..foundation.latents import cached
 from ..foundation.load import load
 from ..foundation.model import Foundation
@@ -26,6 +26,14 @@ from .places import ATTEMPTS, normal, usable
 from .recipe import NormalRecipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SHARED = ("window", "turns", "batch_size", "gradient_accumulation", "learning_rate", "optimizer", "seed")
+FACTS = {
+    "lora": ("rank", *SHARED),
+    "textual-inversion": ("token", "initializer", "vectors", *SHARED),
+    "svdiff": SHARED,
+    "custom-diffusion": ("token", "initializer", *SHARED),
+}
+"""Settings that go into `adapter.json`; all of them are in the run's `recipe.yaml`."""
 
 
 class NormalTask(Task):
@@ -107,7 +115,9 @@ class NormalTask(Task):
 
     def export(self, folder: Path) -> None:
         """Write the adapter in the layout of its ecosystem."""
-        save_adapter(self.adapter, self.prompt, folder)
+        trained = sum(parameter.numel() for _, parameter in self.trained())
+        facts = self.recipe.model_dump(mode="json", include=set(FACTS[self.recipe.adapter]))
+        save_adapter(self.adapter, self.prompt, folder, {"parameters": trained, **facts})
 
     def _text(self) -> Tensor:
         """Return the embeddings (2, length, channels) of the prompt and of nothing."""
@@ -116,7 +126,7 @@ class NormalTask(Task):
     def _drawn(self, index: int) -> Pixels:
         side, text = self.recipe.window // 8, self._text().to(self.unet.dtype)
         start = sampling.noise((1, 4, side, side), 0, index).to(self.model.device, self.unet.dtype)
-        latents = sampling.sample(self.unet, sampling.ddim(self.model.scheduler), start, text[:1], text[1:])
+        latents = sampling.sample(self.unet, samplers.build("ddim", self.model.scheduler), start, text[:1], text[1:])
         return np.asarray(self.model.decode_latents(latents)[0])
 
 
@@ -128,12 +138,17 @@ def freeze_as(model: Foundation, dtype: torch.dtype) -> None:
                 tensor.data = tensor.data.to(dtype)
 
 
-def train_normal(recipe: NormalRecipe, run: Path, data_root: Path, max_minutes: float | None = None) -> Outcome:
-    """Train the Normal Image Generator in the run folder `run`, or continue it."""
+def train_normal(
+    recipe: NormalRecipe, run: Path, data_root: Path, max_minutes: float | None = None, cache: Path | None = None
+) -> Outcome:
+    """Train the Normal Image Generator in the run folder `run`, or continue it.
+
+    Latents and features are kept in `run`/cache, or in a `cache` that several runs share.
+    """
 
     def make() -> NormalTask:
         samples = sources.load(recipe.data, data_root)
         held_out = sources.held_out(recipe.data, data_root) if recipe.validate_every else []
-        return NormalTask(recipe, load(recipe.foundation), samples, run / "cache", held_out)
+        return NormalTask(recipe, load(recipe.foundation), samples, cache or run / "cache", held_out)
 
     return train(make, recipe, run, title=f"normal ({recipe.adapter})", max_minutes=max_minutes)

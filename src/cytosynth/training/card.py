@@ -15,6 +15,7 @@ RUN = """# A training run: {title}
 | `previews/` | what the weights can do, by step |
 | `checkpoints/` | whole states to continue from, verified by hash when read |
 | `weights/` | the trained weights as their ecosystem loads them |
+| `tensorboard/` | the same losses and scores, where the recipe asks |
 | `validation.jsonl`, `best/` | scores on held-out data, and the weights with the best one, where the recipe asks |
 
 The command that began this run, given again, continues it. Steps, and how often it logs, saves and previews,

@@ -22,8 +22,10 @@ from diffusers.training_utils import EMAModel
 
 from ..data import atomic, lock
 from ..errors import UserError
-from . import card, validation
+from . import board, card, validation
 from . import checkpoint as checkpoints
+from .optimizer import build as build_optimizer
+from .optimizer import lr_factor
 from .progress import console, meter
 from .recipe import Recipe, pin
 from .task import Batch, Task
@@ -107,7 +109,7 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
     task = build().train()
     groups = task.groups()
     parameters = [parameter for group, _ in groups for parameter in group]
-    optimizer = _optimizer(recipe, groups)
+    optimizer = build_optimizer(recipe, groups)
     ema = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=True, power=0.75) if recipe.ema_decay else None
     model, optimizer = accelerator.prepare(task, optimizer)
     if ema:
@@ -142,7 +144,11 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
             checkpoints.save(run / "checkpoints", keep, recipe.keep_checkpoints)
 
     saved = step
-    with _stoppable() as stop, meter(title, recipe.max_steps, step) as bar:
+    with (
+        _stoppable() as stop,
+        board.opened(recipe, run, step, main) as show,
+        meter(title, recipe.max_steps, step) as bar,
+    ):
         while step < recipe.max_steps and not _agreed(
             accelerator, stop.requested or time.monotonic() >= deadline or (main and validation.exhausted(run, recipe))
         ):
@@ -172,6 +178,7 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
             if step % recipe.log_every == 0 and main:
                 means = {name: total / recipe.log_every for name, total in sums.items()}
                 _append(run / "stats.jsonl", {"step": step, **means, "lr": optimizer.param_groups[0]["lr"]})
+                show(step, means | {"lr": optimizer.param_groups[0]["lr"]})
                 _append(run / "timing.jsonl", {"step": step, "seconds": round(time.monotonic() - started, 4)})
             bar.advance(f"loss {float(losses['loss'].detach()):.4f}")
             if step % recipe.log_every == 0:
@@ -179,7 +186,9 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
             if recipe.validate_every and step % recipe.validate_every == 0:
                 if main:
                     with _averaged(ema, parameters), evaluating(task):
-                        bar.note(validation.validate(task, recipe, run, step, title))
+                        score = validation.validate(task, recipe, run, step, title)
+                    bar.note(f"step {step}: held-out score {score:.5g}")
+                    show(step, {"held-out score": score})
                 accelerator.wait_for_everyone()
             if step % recipe.checkpoint_every == 0:
                 save()
@@ -199,16 +208,6 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
     return Outcome(step, finished, weights, sum(p.numel() for p in parameters), validation.best(run))
 
 
-def lr_factor(recipe: Recipe, step: int) -> float:
-    """Return the factor on the learning rate at `step`: linear warm-up, then constant or cosine to zero."""
-    if step < recipe.warmup_steps:
-        return (step + 1) / recipe.warmup_steps
-    if recipe.lr_schedule == "constant":
-        return 1.0
-    done = (step - recipe.warmup_steps) / max(recipe.max_steps - recipe.warmup_steps, 1)
-    return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
 def _agreed(accelerator: Accelerator, stop: bool) -> bool:
     """Return whether any process wants to stop, so that all stop at the same step."""
     if accelerator.num_processes == 1:
@@ -226,16 +225,6 @@ def evaluating(task: Task) -> Iterator[None]:
             yield
     finally:
         task.train()
-
-
-def _optimizer(recipe: Recipe, groups: list[tuple[list[torch.nn.Parameter], float]]) -> torch.optim.Optimizer:
-    wanted = [{"params": parameters, "factor": factor} for parameters, factor in groups if parameters]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            wanted, lr=recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay, foreach=True
-        )
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(wanted, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
 
 def _seed(seed: int, rank: int, step: int, micro: int) -> np.random.Generator:

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..data import atomic
 from ..errors import UsageError
 
-RESUMABLE = frozenset({"max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "preview_every", "data_root"})
+RESUMABLE = frozenset(
+    {"max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "preview_every", "tensorboard", "data_root"}
+)
 """Settings that may change between two calls of the same run."""
 
 
@@ -47,6 +49,7 @@ class Recipe(BaseModel):
     validate_every: int = Field(
         default=0, ge=0, description="steps between scores on held-out data; 0: no best is kept"
     )
+    tensorboard: bool = Field(default=False, description="losses and scores for TensorBoard too, in RUN/tensorboard")
     patience: int | None = Field(default=None, ge=1, description="stop after so many scores in a row without a better")
 
 

@@ -24,8 +24,8 @@ class Best(NamedTuple):
     weights: Path
 
 
-def validate(task: Task, recipe: Recipe, run: Path, step: int, title: str) -> str:
-    """Score `task` as it is, note it in the folder `run`, keep its weights if they are the best; return what to say.
+def validate(task: Task, recipe: Recipe, run: Path, step: int, title: str) -> float:
+    """Score `task` as it is, note it in the folder `run`, keep its weights if they are the best; return the score.
 
     Raises UsageError when nothing is held out to score on.
     """
@@ -41,7 +41,7 @@ def validate(task: Task, recipe: Recipe, run: Path, step: int, title: str) -> st
             atomic.write_json(part / SCORE, {"step": step, "score": score})
     with (run / SCORES).open("a") as file:
         file.write(json.dumps({"step": step, "score": score}) + "\n")
-    return f"step {step}: score {score:.5g}" + (f", best {before.score:.5g} at {before.step}" if before else "")
+    return score
 
 
 def best(run: Path) -> Best | None:

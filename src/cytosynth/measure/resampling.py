@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..measure.distance import drawn, members
+from .distance import drawn, members
 
 Indices = NDArray[np.int64]
 LEAST = 4

@@ -1,0 +1,109 @@
+"""Reading LoRAs as the public writes them: diffusers', peft's and Kohya's names, each with its own alpha."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.utils import convert_unet_state_dict_to_peft
+from diffusers.utils.state_dict_utils import DIFFUSERS_OLD_TO_PEFT, DIFFUSERS_TO_PEFT, convert_state_dict
+from peft.utils.other import get_pattern_key
+from safetensors import safe_open
+from torch import Tensor
+
+from ..data import coco
+from ..errors import UserError
+from .adapter import tensors
+
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PEFT_PREFIX = "base_model.model."
+PARTS = ("unet", "text_encoder")
+MATRIX = re.compile(r"(.+)\.lora_([AB])\.weight")
+
+
+class Pair(NamedTuple):
+    """What a LoRA adds to one weight (out, in, ...): `scale` x B·A, with `a` (rank, in, ...), `b` (out, rank, ...)."""
+
+    a: Tensor
+    b: Tensor
+    scale: float
+
+
+def read(file: Path, unet_config: Any) -> dict[tuple[str, str], Pair]:
+    """Return, by part (`unet`, `text_encoder`) and layer, what the LoRA in `file` adds.
+
+    alpha is Kohya's `.alpha`, or that of the configuration in diffusers' header or beside peft's file; else the
+    rank. Raises UserError when the file holds anything else, or none for a U-Net.
+    """
+    state = {key: value.float() for key, value in tensors(file).items()}
+    settings = _settings(file, state)
+    if any("dora_scale" in key or "magnitude" in key for key in state) or any(
+        value for key, value in settings.items() if key.endswith("use_dora")
+    ):
+        raise UserError(f"{file}: a DoRA, whose magnitudes are not supported; a LoRA is needed")
+    try:
+        named, _ = StableDiffusionLoraLoaderMixin.lora_state_dict(_alphas_taken(file, state), unet_config=unet_config)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{file}: not a LoRA ({' '.join(str(error).split())[:200]})") from None
+    if not any(key.startswith("unet.") for key in named):
+        raise UserError(f"{file}: no weights for a U-Net's layers in it")
+    strange = sorted(key for key in named if key.split(".")[0] not in PARTS)
+    if strange:
+        raise UserError(f"{file}: {strange[0]} is for neither the U-Net nor the text encoder of Stable Diffusion 1.x")
+    return {
+        (part, layer): Pair(a, b, _scale(settings, part, layer, len(a)))
+        for part in PARTS
+        for layer, (a, b) in _pairs(file, part, named).items()
+    }
+
+
+def _pairs(file: Path, part: str, named: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    own = {key.removeprefix(f"{part}."): value for key, value in named.items() if key.startswith(f"{part}.")}
+    if part == "unet":
+        own = convert_unet_state_dict_to_peft(own)
+    else:
+        own = convert_state_dict(convert_state_dict(own, DIFFUSERS_OLD_TO_PEFT), DIFFUSERS_TO_PEFT)
+    sides: dict[str, dict[str, Tensor]] = {}
+    for key, value in own.items():
+        match = MATRIX.fullmatch(key)
+        if match is None:
+            raise UserError(f"{file}: {part}.{key} is no weight of a LoRA")
+        sides.setdefault(match[1], {})[match[2]] = value
+    for layer, found in sides.items():
+        if found.keys() != {"A", "B"}:
+            raise UserError(f"{file}: {part}.{layer} has only one of the two matrices of a LoRA")
+    return {layer: (found["A"], found["B"]) for layer, found in sides.items()}
+
+
+def _alphas_taken(file: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return `state` with each `.alpha` of Kohya's multiplied in, and peft's prefix replaced by diffusers'."""
+    taken = {re.sub(f"^{re.escape(PEFT_PREFIX)}", "unet.", key): value for key, value in state.items()}
+    for key in [key for key in taken if key.endswith(".alpha")]:
+        layer, alpha = key.removesuffix(".alpha"), float(taken.pop(key))
+        up, down = f"{layer}.lora_up.weight", f"{layer}.lora_down.weight"
+        if up not in taken or down not in taken:
+            raise UserError(f"{file}: {key} belongs to no lora_up and lora_down")
+        taken[up] = taken[up] * (alpha / len(taken[down]))
+    return taken
+
+
+def _settings(file: Path, state: dict[str, Tensor]) -> dict[str, Any]:
+    """Return peft's configuration, its keys preceded by the part: from diffusers' header or the file beside it."""
+    if any(key.startswith(PEFT_PREFIX) for key in state):
+        beside = file.parent / PEFT_CONFIG
+        if not beside.is_file():
+            raise UserError(f"{file}: peft's weights need {PEFT_CONFIG} beside them, which holds their alpha")
+        return {f"unet.{key}": value for key, value in coco.load(beside).items()}
+    with safe_open(file, "pt") as opened:
+        header = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
+    try:
+        return dict(json.loads(header))
+    except (json.JSONDecodeError, TypeError, ValueError):
+        raise UserError(f"{file}: its header's lora_adapter_metadata is not a JSON object") from None
+
+
+def _scale(settings: dict[str, Any], part: str, layer: str, rank: int) -> float:
+    patterns = settings.get(f"{part}.alpha_pattern") or {}
+    alpha = patterns.get(get_pattern_key(list(patterns), layer), settings.get(f"{part}.lora_alpha", rank))
+    return float(alpha) / (rank**0.5 if settings.get(f"{part}.use_rslora") else rank)

@@ -1,0 +1,46 @@
+"""The samplers by name: diffusers' schedulers on the noise schedule of a foundation."""
+
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    TCDScheduler,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor
+
+CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "ddim": (DDIMScheduler, {}),
+    "dpm++2m": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "unipc": (UniPCMultistepScheduler, {}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "lcm": (LCMScheduler, {}),
+    "tcd": (TCDScheduler, {}),
+}
+STOCHASTIC = (LCMScheduler, TCDScheduler)
+"""They add new noise at every step; they are made for models distilled for them."""
+
+
+def build(name: str, schedule: DDPMScheduler) -> Any:
+    """Return the sampler `name` on the betas of `schedule`; `ddim` with eta 0 is the paper's (Section IV-A)."""
+    kind, options = CLASSES[name]
+    return kind.from_config(schedule.config, **options)
+
+
+def kept(steps: int, strength: float) -> int:
+    """Return how many of `steps` are walked at `strength` 0..1: as diffusers' image-to-image counts, at least one."""
+    return max(1, min(int(steps * strength), steps))
+
+
+def walked(sampler: Any, steps: int, strength: float, device: torch.device) -> Tensor:
+    """Set `steps` timesteps of `sampler`; return those to be walked: the last `strength` (0..1) of them."""
+    sampler.set_timesteps(steps, device=device)
+    first = (steps - kept(steps, strength)) * sampler.order
+    if first and hasattr(sampler, "set_begin_index"):
+        sampler.set_begin_index(first)
+    return torch.as_tensor(sampler.timesteps[first:])

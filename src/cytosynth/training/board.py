@@ -1,0 +1,36 @@
+"""Losses and scores for TensorBoard, where the recipe asks for them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import EnvironmentProblem
+from .recipe import Recipe
+
+FOLDER = "tensorboard"
+Show = Callable[[int, Mapping[str, float]], None]
+"""Takes a step and its values by name."""
+
+
+@contextmanager
+def opened(recipe: Recipe, run: Path, step: int, main: bool) -> Iterator[Show]:
+    """Yield what writes values to `run`/tensorboard; what was written there after `step` is dropped.
+
+    Raises EnvironmentProblem where TensorBoard is asked for and not installed.
+    """
+    if not recipe.tensorboard or not main:
+        yield lambda _step, _values: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise EnvironmentProblem(
+            "tensorboard=true: TensorBoard is not installed; pip install 'cytosynth[tensorboard]'"
+        ) from None
+    with SummaryWriter(str(run / FOLDER), purge_step=step) as writer:
+
+        def show(at: int, values: Mapping[str, float]) -> None:
+            for name, value in values.items():
+                writer.add_scalar(name, value, at)
+
+        yield show
