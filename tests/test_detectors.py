@@ -281,7 +281,7 @@ def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = model.DetectorConfig(architecture="retinanet", backbone="small", categories=CATEGORIES)
     network = model.build(config)
     torch.nn.init.normal_(network.head.classification_head.cls_logits.weight, std=0.05)
-    torch.nn.init.constant_(network.head.classification_head.cls_logits.bias, -2.0)
+    torch.nn.init.constant_(network.head.classification_head.cls_logits.bias, -1.3)
     model.save(network, config, out)
     return out
 
