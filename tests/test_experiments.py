@@ -82,12 +82,15 @@ def test_table_1_continues_where_it_was_killed_and_ends_the_same(finished: Path,
     assert {name: (finished / name).read_bytes() for name in before} == before
 
 
+@pytest.mark.parametrize(("steps", "said"), [(1, {"finished": False}), (2, {"stopped": True})])
 def test_a_training_that_is_asked_to_stop_ends_the_table_and_counts_for_nothing(
-    tiny: Path, fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    steps: int, said: dict[str, bool], tiny: Path, fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the request came in its last step."""
+
     def stopped(recipe: NormalRecipe, run: Path, data_root: Path, cache: Path) -> Outcome:
-        return train_normal(recipe.model_copy(update={"max_steps": 1}), run, data_root, cache=cache)._replace(
-            finished=False
+        return train_normal(recipe.model_copy(update={"max_steps": steps}), run, data_root, cache=cache)._replace(
+            **said
         )
 
     once = small(tiny).model_copy(update={"adapters": ["lora"], "seeds": [0]})

@@ -54,7 +54,7 @@ def foundation(
     if part in ("all", "autoencoder"):
         recipe = _recipe(recipes.AUTOENCODER, settings, max_steps)
         outcome = room.train_autoencoder(recipe, run / "autoencoder", data_root, max_minutes)
-        if part == "all" and not outcome.finished:
+        if part == "all" and (outcome.stopped or not outcome.finished):
             print(f"stopped at step {outcome.step} of the autoencoder; the same command continues", file=sys.stderr)
             return
     encoded = run / "autoencoder" / "weights"

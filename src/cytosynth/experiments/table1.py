@@ -251,7 +251,7 @@ def _train(
 
 def _whole(outcome: Outcome) -> Outcome:
     """Return `outcome` of a training that came to its end; one that was asked to stop ends the experiment too."""
-    if not outcome.finished:
+    if outcome.stopped or not outcome.finished:
         raise KeyboardInterrupt
     return outcome
 

@@ -41,6 +41,7 @@ class Outcome(NamedTuple):
         weights: folder of the exported weights of that step.
         parameters: how many numbers were trained.
         best: the weights with the best score on held-out data, where the recipe asks for scores.
+        stopped: whether it was asked to stop, be it in its last step: what follows it should not begin.
     """
 
     step: int
@@ -48,6 +49,7 @@ class Outcome(NamedTuple):
     weights: Path
     parameters: int = 0
     best: Best | None = None
+    stopped: bool = False
 
     @property
     def selected(self) -> Path:
@@ -205,7 +207,7 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
             atomic.write_text(part / "README.md", card.weights_card(title, step, recipe))
     accelerator.wait_for_everyone()
     finished = step >= recipe.max_steps or validation.exhausted(run, recipe)
-    return Outcome(step, finished, weights, sum(p.numel() for p in parameters), validation.best(run))
+    return Outcome(step, finished, weights, sum(p.numel() for p in parameters), validation.best(run), stop.requested)
 
 
 def _agreed(accelerator: Accelerator, stop: bool) -> bool:
