@@ -1,6 +1,7 @@
 """The bundled models: there, small, marked, and good enough that the pipeline does what it says."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ from PIL import Image
 
 from cytosynth import pipeline
 from cytosynth.adapters import lora
-from cytosynth.bethesda import NILM
+from cytosynth.bethesda import ABNORMAL, NILM
+from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.data import coco
 from cytosynth.data.check import check
 from cytosynth.detect import model as detectors
 from cytosynth.foundation.load import bundled, load
 from cytosynth.normal.generate import NormalImageGenerator
-from cytosynth.settings import GenerateSettings, PipelineSettings
+from cytosynth.settings import EditSettings, GenerateSettings, PipelineSettings
 from cytosynth.training.recipe import override
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -51,6 +53,20 @@ def test_the_lora_changes_what_the_foundation_draws() -> None:
     settings = GenerateSettings(size=128, steps=4)
     assert not np.array_equal(with_lora.field(0, 0, settings), without.field(0, 0, settings))
     assert (bundled("normal") / lora.WEIGHTS).exists()
+
+
+def test_the_category_changes_the_painted_cell() -> None:
+    """At one seed, on one field: what is asked for shows in the region, and nowhere else."""
+    editor = CellEditor.load()
+    field = NormalImageGenerator().field(0, 0, GenerateSettings(size=256, steps=10))
+    box, settings = (90.0, 90.0, 166.0, 166.0), EditSettings(steps=10)
+    painted = {
+        category: editor.edit(field, [PlannedEdit(box, category, 1)], settings).astype(float) for category in ABNORMAL
+    }
+    for first, second in combinations(ABNORMAL, 2):
+        changed = np.abs(painted[first] - painted[second])
+        assert changed[90:166, 90:166].mean() > 3
+        assert changed[:80].max() == 0
 
 
 def test_the_pipeline_on_bundled_models_places_cells_at_full_size(tmp_path: Path) -> None:

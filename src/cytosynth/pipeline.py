@@ -16,6 +16,7 @@ from .foundation.load import available, bundled
 from .foundation.recipe import BUNDLED
 from .jobs import Job, Own, fields, own_images, planned_fields, planned_own
 from .normal.generate import NormalImageGenerator
+from .provenance import short
 from .settings import PipelineSettings, check
 from .synthesize import Pipeline, run
 from .training.progress import console
@@ -160,10 +161,5 @@ def _pipeline(
         detector.network.to(available(device))
     editor = CellEditor.load(given["foundation"], given["cell"], device)
     gate = None if given["gate"] == NONE else load_gate(Path(given["gate"]), settings.gate, data_root, device)
-    names = {role: name if name == BUNDLED else _short(name) for role, name in given.items()}
+    names = {role: name if name == BUNDLED else short(name) for role, name in given.items()}
     return Pipeline(editor, names, detector, generator, gate)
-
-
-def _short(name: str) -> str:
-    """Return the last part of a local path, marked as such; a hub id stays as it is."""
-    return f"own:{Path(name).name}" if Path(name).exists() else name

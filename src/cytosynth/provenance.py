@@ -81,3 +81,8 @@ def write_records(out: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 def _line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True) + "\n"
+
+
+def short(name: str) -> str:
+    """Return the last part of a local path, marked as such; the name of a bundled model or a hub id as it is."""
+    return f"own:{Path(name).name}" if Path(name).exists() else name

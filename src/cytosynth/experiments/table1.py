@@ -26,7 +26,7 @@ from ..normal.generate import NormalImageGenerator
 from ..normal.recipe import PRESETS as NORMAL
 from ..normal.recipe import NormalRecipe
 from ..normal.train import train_normal
-from ..provenance import png
+from ..provenance import png, short
 from ..settings import GenerateSettings
 from ..training.loop import Outcome
 from ..training.progress import clock, console, meter
@@ -164,7 +164,7 @@ def tabulate(recipe: Table1Recipe, entries: Sequence[Entry], extractors: Sequenc
     rows.append(("real against real", None, None, *_cells(first, extractors, floor=True), None, None))
     counts = sorted({entry.pictures for entry in entries})
     facts = {
-        "foundation": recipe.foundation, "preset": recipe.preset, "steps": recipe.steps, "seeds": recipe.seeds,
+        "foundation": short(recipe.foundation), "preset": recipe.preset, "steps": recipe.steps, "seeds": recipe.seeds,
         "fields": f"{recipe.count} of {recipe.size} pixels by adapter and seed", "window": recipe.window or "whole",
         "real": f"{real.source}, part {recipe.real.split}, {len(real)} windows of {real.files} images",
         "pictures_a_side": ", ".join(map(str, counts)),

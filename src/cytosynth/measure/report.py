@@ -13,6 +13,8 @@ from rich.table import Table
 from ..data import atomic
 
 Value = str | int | float | None
+WIDE = 240
+"""Columns of a table that goes into a file or a pipe, where none is cut short."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Report:
         for row in self.rows:
             table.add_row(*map(_text, row))
         console = Console()
+        if not console.is_terminal:
+            console.width = WIDE
         console.print(table)
         for note in self.notes:
             console.print(f"* {note}", markup=False, highlight=False)
