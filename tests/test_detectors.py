@@ -29,7 +29,7 @@ from cytosynth.detect.comparison_detector import ComparisonDetector, _distances
 from cytosynth.detect.evaluate import evaluate
 from cytosynth.detect.recipe import PRESETS, DetectorRecipe
 from cytosynth.detect.train import DetectorTask, steps, train_detector
-from cytosynth.errors import EnvironmentProblem, UsageError, UserError
+from cytosynth.errors import EnvironmentProblem, Incomplete, UsageError, UserError
 from cytosynth.field import Cell
 from cytosynth.settings import PipelineSettings
 from cytosynth.training.recipe import Source, override
@@ -297,7 +297,8 @@ def test_detect_writes_the_boxes_as_coco_and_geojson(finder: Path, tmp_path: Pat
     (tmp_path / "set/images/aa.png").write_bytes(b"broken")
     out = tmp_path / "out"
     given = ["detect", str(tmp_path / "set/images"), str(out), "--detector", str(finder)]
-    verb(*given, "--threshold", "0.2", "--scale", "0.9")
+    with pytest.raises(Incomplete, match=r"1 image was skipped \(aa\.png: not a readable image\)"):
+        verb(*given, "--threshold", "0.2", "--scale", "0.9")
     detector = model.load(finder)
     truth = COCO(str(out / "annotations.json"))
     results = truth.loadRes(str(out / "results.json"))

@@ -113,8 +113,8 @@ def load(folder: Path) -> Detector:
         refuse_pickles(folder)
         raise UserError(f"{folder}: no detector there (config.json and {WEIGHTS})") from None
     config = validated(DetectorConfig, values, str(folder / "config.json"))
-    read = tensors.read(folder / WEIGHTS)
     network = build(config)
+    read = tensors.read(folder / WEIGHTS)
     try:
         network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in read.items()})
     except RuntimeError as error:
