@@ -21,7 +21,8 @@ class DetectorRecipe(Recipe):
     backbone: Backbone = "resnet50"
     weights: str = Field(
         default=NO_WEIGHTS,
-        description="ImageNet weights of ResNet-50 to begin from: 'torchvision' (fetched), a safetensors file, 'none'",
+        description="to begin from: ImageNet weights of ResNet-50 ('torchvision', fetched, or a safetensors file); "
+        "another detector ('bundled', or a folder), of which all is taken that fits; 'none'",
     )
     categories: list[str] = [NILM]
     data: list[Source] = [Source(root="fields", split="train")]

@@ -18,7 +18,7 @@ from ..field import Cell
 from ..training.loop import Outcome, train
 from ..training.progress import console, meter
 from ..training.task import Batch, Losses, Task
-from . import backbone, model, references
+from . import backbone, model, references, transfer
 from .comparison_detector import REFERENCE_SIDE, ComparisonDetector
 from .evaluate import Scores, evaluate
 from .recipe import NO_WEIGHTS, DetectorRecipe
@@ -36,9 +36,13 @@ class DetectorTask(Task):
     ) -> None:
         """Build the network; `held_out` pictures are only shown and measured."""
         super().__init__()
-        pretrained = recipe.weights != NO_WEIGHTS
+        transferred = transfer.is_detector(recipe.weights)
+        pretrained = recipe.weights != NO_WEIGHTS and not transferred
         if pretrained and recipe.backbone != "resnet50":
-            raise UsageError(f"weights={recipe.weights}: are for backbone=resnet50, not {recipe.backbone}")
+            raise UsageError(
+                f"weights={recipe.weights}: are for backbone=resnet50; {recipe.backbone} begins from {NO_WEIGHTS}, "
+                "'bundled' or the folder of a detector"
+            )
         self.recipe, self.samples, self.held_out = recipe, samples, held_out
         self.config = model.DetectorConfig(
             architecture=recipe.architecture, backbone=recipe.backbone, categories=tuple(recipe.categories),
@@ -47,6 +51,8 @@ class DetectorTask(Task):
         self.network = model.build(self.config)
         if pretrained:
             backbone.start(self.network.get_submodule("backbone.body"), recipe.weights)
+        if transferred:
+            transfer.start(self.network, recipe.backbone, recipe.weights)
         if isinstance(self.network, ComparisonDetector):
             self.network.refer(_references(recipe, samples, data_root))
 

@@ -28,11 +28,11 @@ from ..normal.recipe import NormalRecipe
 from ..normal.train import train_normal
 from ..provenance import png, short
 from ..settings import GenerateSettings
-from ..training.loop import Outcome
 from ..training.progress import clock, console, meter
 from ..training.recipe import pin
 from .recipe import UNTUNED, Table1Recipe
 from .statistics import mean
+from .whole import whole
 
 PUBLISHED = {
     "textual-inversion": (132.2895, 114.3035),
@@ -245,15 +245,8 @@ def _train(
     given: NormalRecipe = NORMAL[recipe.preset][adapter]
     base = NormalRecipe.model_validate(given.model_dump() | recipe.training)
     chosen = base.model_copy(update={"foundation": recipe.foundation, "seed": seed, "max_steps": recipe.steps})
-    outcome = _whole(train_normal(chosen, folder / "training", data_root, cache=cache))
+    outcome = whole(train_normal(chosen, folder / "training", data_root, cache=cache))
     return outcome.selected, outcome.parameters, outcome.selected_step
-
-
-def _whole(outcome: Outcome) -> Outcome:
-    """Return `outcome` of a training that came to its end; one that was asked to stop ends the experiment too."""
-    if outcome.stopped or not outcome.finished:
-        raise KeyboardInterrupt
-    return outcome
 
 
 def _extractor(name: str, recipe: Table1Recipe, run: Path, data_root: Path, device: str) -> Extractor:
@@ -262,7 +255,7 @@ def _extractor(name: str, recipe: Table1Recipe, run: Path, data_root: Path, devi
     if name == "cytology-resnet50" and weights is None:
         weights = run / "features" / "weights"
         if not (run / "features" / "validation.json").exists():
-            _whole(train_features(FEATURES[recipe.preset], run / "features", data_root))
+            whole(train_features(FEATURES[recipe.preset], run / "features", data_root))
     return features.load(name, weights, device)
 
 

@@ -1,0 +1,197 @@
+"""The grid of Tables II and III: every detector on every mix with every seed; each cell resumes by itself.
+
+A cell trains one detector and scores it on the test images at each of its lengths. With a constant learning rate the
+longer training is the shorter one continued; with any other schedule each length is trained from the start.
+"""
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data import atomic, sources
+from ..data.sources import Sample
+from ..detect import failures, model
+from ..detect.evaluate import Matches, Scores
+from ..detect.recipe import PRESETS as DETECTORS
+from ..detect.recipe import DetectorRecipe
+from ..detect.train import DetectorTask
+from ..foundation.load import available
+from ..training.loop import train
+from ..training.progress import meter
+from ..training.recipe import Source
+from .recipe import AugmentationRecipe
+from .whole import whole
+
+MOST = 300
+"""Detections of an image that count."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One detector, trained on one mix with one seed.
+
+    Attributes:
+        detector: its name.
+        mix: name of what it is trained on.
+        seed: of its training.
+        data: that.
+        lengths: optimiser steps at which it is scored, ascending.
+    """
+
+    detector: str
+    mix: str
+    seed: int
+    data: tuple[Source, ...]
+    lengths: tuple[int, ...]
+
+    def folder(self, run: Path) -> Path:
+        """Return where its training and results are."""
+        mix = "".join(letter if letter.isalnum() else "-" for letter in self.mix.lower()).replace("---", "-").strip("-")
+        return run / "cells" / self.detector / mix / f"seed-{self.seed}"
+
+    def result(self, run: Path, steps: int) -> Path:
+        """Return the file of its scores after `steps`."""
+        return self.folder(run) / f"result-{steps}.json"
+
+    def done(self, run: Path) -> bool:
+        """Return whether it is scored at every length."""
+        return all(self.result(run, steps).exists() for steps in self.lengths)
+
+
+def fill(
+    cells: Sequence[Cell], recipe: AugmentationRecipe, run: Path, data_root: Path, devices: Sequence[str], workers: int
+) -> None:
+    """Train and score those of `cells` that are not done, `workers` at a time, each on one of `devices` in turn.
+
+    Raises KeyboardInterrupt when a training was asked to stop; the same call continues.
+    """
+    todo = [cell for cell in cells if not cell.done(run)]
+    with meter("trainings", len(cells), len(cells) - len(todo)) as bar:
+        for cell in _worked(todo, recipe, run, data_root, devices, workers):
+            bar.advance(f"{cell.detector}, {cell.mix}, seed {cell.seed}")
+
+
+def _worked(
+    todo: Sequence[Cell], recipe: AugmentationRecipe, run: Path, data_root: Path, devices: Sequence[str], workers: int
+) -> Iterator[Cell]:
+    """Yield each of `todo` when it is done."""
+    if workers == 1:
+        for cell in todo:
+            work(cell, recipe, run, data_root, devices[0])
+            yield cell
+        return
+    context = get_context("spawn")
+    queue = context.Queue()
+    for number in range(workers):
+        queue.put((number, devices[number % len(devices)], workers))
+    logs = run / "workers"
+    logs.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(queue, logs)) as pool:
+        running = {pool.submit(_work_there, cell, recipe, run, data_root): cell for cell in todo}
+        try:
+            for future in as_completed(running):
+                future.result()
+                yield running[future]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _begin(queue: Any, logs: Path) -> None:
+    """Give this worker its device, its share of the cores and a log for its progress."""
+    number, device, workers = queue.get()
+    sys.stderr = (logs / f"{number}.log").open("a")
+    os.environ["CYTOSYNTH_WORKER_DEVICE"] = device
+    if device.startswith("cuda:"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
+        os.environ["CYTOSYNTH_WORKER_DEVICE"] = "cuda"
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+def _work_there(cell: Cell, recipe: AugmentationRecipe, run: Path, data_root: Path) -> None:
+    work(cell, recipe, run, data_root, os.environ["CYTOSYNTH_WORKER_DEVICE"])
+
+
+def work(cell: Cell, recipe: AugmentationRecipe, run: Path, data_root: Path, device: str = "cpu") -> None:
+    """Train the detector of `cell` to each of its lengths and write its scores on the test images."""
+    samples = sources.load(cell.data, data_root)
+    test = sources.load([recipe.test], data_root)
+    for steps in cell.lengths:
+        if cell.result(run, steps).exists():
+            continue
+        chosen = settings(cell, recipe, steps)
+        folder = cell.folder(run) / ("training" if chosen.lr_schedule == "constant" else f"training-{steps}")
+        build = _builder(chosen, samples, data_root)
+        outcome = whole(train(build, chosen, folder, title=f"{cell.detector}, {cell.mix}, seed {cell.seed}"))
+        detector = model.load(outcome.weights)
+        detector.network.to(available(device))
+        found = scored(detector, test, recipe.draws)
+        about = {"detector": cell.detector, "mix": cell.mix, "seed": cell.seed, "steps": steps}
+        atomic.write_json(cell.result(run, steps), about | _cost(folder, outcome.parameters) | found)
+
+
+def settings(cell: Cell, recipe: AugmentationRecipe, steps: int) -> DetectorRecipe:
+    """Return the recipe by which the detector of `cell` is trained for `steps`."""
+    base = DETECTORS[recipe.preset][cell.detector]
+    changes: dict[str, Any] = recipe.training | recipe.by_detector.get(cell.detector, {})
+    fixed = {
+        "categories": recipe.categories, "data": list(cell.data), "seed": cell.seed, "epochs": None, "max_steps": steps,
+        "validate_every": 0,
+    }  # fmt: skip
+    return DetectorRecipe.model_validate(base.model_dump() | changes | fixed)
+
+
+def scored(detector: model.Detector, test: Sequence[Sample], draws: int) -> dict[str, Any]:
+    """Return scores of `detector` on `test`, those of `draws` draws of its images, and where it fails.
+
+    The draws are the same for every detector, so that differences can be taken draw by draw.
+    """
+    truth, found = [sample.cells for sample in test], []
+    with meter("detecting", len(test)) as bar:
+        for sample in test:
+            found.append(detector.find(sample.pixels, threshold=0.05))
+            bar.advance()
+    categories = detector.config.categories
+    matches = Matches(truth, found, categories, MOST)
+    rng = np.random.default_rng(0)
+    drawn = [_named(matches.scores(rng.integers(len(test), size=len(test)))) for _ in range(draws)]
+    return {
+        "scores": _named(matches.scores()),
+        "drawn": {name: [row[name] for row in drawn] for name in drawn[0]},
+        "failures": asdict(failures.failures(truth, found, categories)),
+    }
+
+
+def _builder(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path) -> Callable[[], DetectorTask]:
+    return lambda: DetectorTask(recipe, samples, [], data_root)
+
+
+def _named(scores: Scores) -> dict[str, float | None]:
+    """Return the scores by the names of the tables, None where the images have no such cell."""
+    values = {"mAP": scores.map, "mAP.5": scores.map_50, "mAP.75": scores.map_75, **scores.per_category}
+    return {name: round(value, 6) if value == value else None for name, value in values.items()}
+
+
+def _cost(folder: Path, parameters: int) -> dict[str, Any]:
+    """Return how many numbers were trained, the median time of a step, and the most memory this process has used."""
+    lines = (folder / "timing.jsonl").read_text().splitlines() if (folder / "timing.jsonl").exists() else []
+    seconds = [float(json.loads(line)["seconds"]) for line in lines]
+    if torch.cuda.is_available():
+        memory = torch.cuda.max_memory_allocated() / 2**30
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {
+        "parameters": parameters, "seconds_a_step": round(median(seconds), 4) if seconds else None,
+        "memory_gib": round(memory, 3),
+    }  # fmt: skip
