@@ -60,8 +60,7 @@ def test_a_draw_of_images_scores_as_those_images_would() -> None:
     assert matches.scores() == whole
 
 
-def runs(level: float, spread: float, seed: int, seeds: int = 3) -> gains.Runs:
-    rng = np.random.default_rng(seed)
+def runs(level: float, spread: float, rng: np.random.Generator, seeds: int = 3) -> gains.Runs:
     difficulty = np.random.default_rng(99).normal(0, 0.2, 200)  # of the drawn images, common to both sides
     return gains.Runs(
         [
@@ -71,17 +70,34 @@ def runs(level: float, spread: float, seed: int, seeds: int = 3) -> gains.Runs:
     )
 
 
-def test_a_gain_is_paired_by_images_and_as_unsure_as_the_seeds() -> None:
-    before, after = runs(0.30, 0.0, 1), runs(0.33, 0.0, 2)
+def test_a_gain_is_paired_by_images() -> None:
+    rng = np.random.default_rng(0)
+    before, after = runs(0.30, 0.0, rng), runs(0.33, 0.0, rng)
     certain = gains.gain(after, before, "mAP")
     assert certain == pytest.approx((0.03, 0.03, 0.03))  # what is common to all draws falls out
     assert gains.verdict(certain) == gains.HELPS
     assert gains.verdict(gains.gain(before, after, "mAP")) == gains.HURTS
-    unsure = gains.gain(runs(0.33, 0.1, 2), runs(0.30, 0.1, 1), "mAP")
-    assert unsure.low < 0 < unsure.high
-    assert gains.verdict(unsure) == gains.UNDECIDED
     alone = after.estimate("mAP")
-    assert alone.low < 0.2 and alone.high > 0.5, "a score by itself is as unsure as the choice of test images"
+    assert alone.low == 0.0, "no AP is below 0"
+    assert alone.high == pytest.approx(0.33 + 1.96 * 0.2, abs=0.05), "by itself as unsure as the choice of test images"
+
+
+def test_few_seeds_rarely_call_a_difference_real_where_there_is_none() -> None:
+    rng = np.random.default_rng(1)
+    verdicts = [gains.verdict(gains.gain(runs(0.3, 0.1, rng), runs(0.3, 0.1, rng), "mAP")) for _ in range(400)]
+    assert verdicts.count(gains.UNDECIDED) >= 0.93 * 400
+    found = [gains.verdict(gains.gain(runs(0.9, 0.1, rng), runs(0.3, 0.1, rng), "mAP")) for _ in range(100)]
+    assert found.count(gains.HELPS) >= 90
+    assert gains.verdict(gains.gain(runs(0.9, 0.1, rng, 1), runs(0.3, 0.1, rng, 1), "mAP")) == gains.UNDECIDED
+
+
+def test_the_interval_of_seeds_is_welchs() -> None:
+    from scipy.stats import ttest_ind
+
+    a, b = [0.31, 0.35, 0.36, 0.40], [0.28, 0.29, 0.33]
+    sides = [gains.Runs([{"scores": {"mAP": v}, "drawn": {"mAP": [0.5, 0.5]}} for v in values]) for values in (a, b)]
+    welch = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert gains.gain(*sides, "mAP")[1:] == pytest.approx((welch.low, welch.high))
 
 
 def test_a_measure_without_cells_says_nothing() -> None:

@@ -111,8 +111,8 @@ def scores(recipe: AugmentationRecipe, cells: Sequence[Cell], runs: Mapping[Key,
         rows.append((detector, mix, steps, *(str(_hundred(found.estimate(m))) for m in measures),
                      published, first["parameters"], first["seconds_a_step"], first["memory_gib"]))  # fmt: skip
     notes = (
-        f"mean over {len(recipe.seeds)} seeds, in brackets the middle 95 % when test images and seeds are resampled "
-        f"({recipe.draws} draws); {len(recipe.seeds)} seeds are few, so the part of the seeds is rather too narrow",
+        f"mean over {len(recipe.seeds)} seeds, in brackets the 95 % interval over test images ({recipe.draws} draws) "
+        "and seeds (Welch)",
         "the weights of the last step (their running average where the recipe has one) are scored; nothing was chosen "
         "on the test images",
         "the paper's figures are of other data, other images for training and larger detectors",
