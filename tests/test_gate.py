@@ -117,6 +117,10 @@ def test_every_reason_of_the_gate() -> None:
     assert verdict(30, top=0, probability=0.99).reasons == ("class",)
     assert verdict(30, seam=1.5).reasons == ("seam",), "120 levels against nothing"
     assert verdict(150).reasons == ("normal",), "nothing changed, so NILM is no less likely"
+    near = verdict(140)
+    assert near.scores["normal_after"] < near.scores["normal_before"]
+    assert near.reasons == ("normal",), "HSIL is second and NILM less likely than it was, but still the likeliest"
+    assert verdict(140, less_normal=False).reasons == ()
     with pytest.raises(UsageError, match="knows NILM, LSIL, HSIL, not ASC-H"):
         Gate(Rule(), GateSettings()).check(["HSIL", "ASC-H"])
 

@@ -126,7 +126,7 @@ class Gate:
             reasons.append("class")
         if wanted.less_normal:
             scores |= {"normal_before": before[NILM], "normal_after": after[NILM]}
-            if after[NILM] >= before[NILM]:
+            if after[NILM] >= before[NILM] or after[NILM] == max(after.values()):
                 reasons.append("normal")
         if wanted.seam is not None and scores["seam"] > wanted.seam:
             reasons.append("seam")
