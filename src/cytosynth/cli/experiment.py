@@ -1,4 +1,4 @@
-"""`cytosynth experiment table1|figure3|figure6`."""
+"""`cytosynth experiment table1|sanity|figure3|figure6`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -33,6 +33,16 @@ def table1(
 
     make(recipe, run, data_root, device).show()
     print(f"{run}/table1.md")
+
+
+@experiment_app.command()
+def sanity(run: Run, settings: Settings = None) -> None:
+    """Sanity set: train the detectors of the small backbone on drawn pictures and measure them on unseen ones."""
+    recipe = override(recipes.SanityRecipe(), settings or [])
+    from ..experiments.sanity import sanity as make
+
+    make(recipe, run).show()
+    print(f"{run}/sanity.md, {run}/found.png")
 
 
 @experiment_app.command()
