@@ -34,7 +34,7 @@ from cytosynth.field import Box, Cell, Picture
 from cytosynth.settings import PipelineSettings
 from cytosynth.training.recipe import Source, override
 
-OURS = ("faster-rcnn", "retinanet", "comparison-detector")
+OURS = ("faster-rcnn", "retinanet", "dino", "comparison-detector")
 CATEGORIES = ("NILM", "LSIL")
 
 
@@ -124,7 +124,7 @@ def test_the_papers_settings() -> None:
         override(faster, ["architecture=yolo"])
 
 
-@pytest.mark.parametrize("name", ["retinanet", "comparison-detector"])
+@pytest.mark.parametrize("name", ["retinanet", "dino", "comparison-detector"])
 def test_stopped_and_continued_equals_never_stopped(name: str, fields: Path, tmp_path: Path) -> None:
     recipe = DetectorRecipe(
         architecture=name, backbone="small", data=[Source(root="drawn")], window=96, batch_size=1, max_steps=4,

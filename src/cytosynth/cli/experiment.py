@@ -1,4 +1,4 @@
-"""`cytosynth experiment table1|table2|table3|figure3|figure6`."""
+"""`cytosynth experiment table1|table2|table3|sanity|figure3|figure6`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -83,6 +83,16 @@ def _augmentation(
     for report in make(chosen, run, data_root, device.split(","), workers):
         report.show()
     print(f"{run}/table.md {run}/gains.png")
+
+
+@experiment_app.command()
+def sanity(run: Run, settings: Settings = None) -> None:
+    """Sanity set: train the detectors of the small backbone on drawn pictures and measure them on unseen ones."""
+    recipe = override(recipes.SanityRecipe(), settings or [])
+    from ..experiments.sanity import sanity as make
+
+    make(recipe, run).show()
+    print(f"{run}/sanity.md, {run}/found.png")
 
 
 @experiment_app.command()
