@@ -32,7 +32,7 @@ class Runs:
     def drawn(self, measure: str) -> Values:
         """Return the mean over seeds of `measure` on each draw of test images."""
         rows: Values = np.array([result["drawn"][measure] for result in self.results], dtype=np.float64)
-        return rows.mean(axis=0)
+        return np.asarray(rows.mean(axis=0), dtype=np.float64)
 
     def estimate(self, measure: str) -> Estimate:
         """Return the mean and its 95 % interval, which begins at 0 at the lowest."""

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -30,7 +31,7 @@ from ..foundation.load import available
 from ..training.loop import train
 from ..training.progress import meter
 from ..training.recipe import Source
-from .recipe import AugmentationRecipe
+from .recipe import MIXES, AugmentationRecipe
 from .whole import whole
 
 MOST = 300
@@ -125,8 +126,8 @@ def _work_there(cell: Cell, recipe: AugmentationRecipe, run: Path, data_root: Pa
 
 def work(cell: Cell, recipe: AugmentationRecipe, run: Path, data_root: Path, device: str = "cpu") -> None:
     """Train the detector of `cell` to each of its lengths and write its scores on the test images."""
-    samples = sources.load(cell.data, data_root)
-    test = sources.load([recipe.test], data_root)
+    samples = _samples(cell.data, data_root)
+    test = _samples((recipe.test,), data_root)
     for steps in cell.lengths:
         if cell.result(run, steps).exists():
             continue
@@ -139,6 +140,12 @@ def work(cell: Cell, recipe: AugmentationRecipe, run: Path, data_root: Path, dev
         found = scored(detector, test, recipe.draws)
         about = {"detector": cell.detector, "mix": cell.mix, "seed": cell.seed, "steps": steps}
         atomic.write_json(cell.result(run, steps), about | _cost(folder, outcome.parameters) | found)
+
+
+@lru_cache(maxsize=len(MIXES) + 1)
+def _samples(data: tuple[Source, ...], data_root: Path) -> tuple[Sample, ...]:
+    """Return the pictures of `data`, which many cells share, read once."""
+    return tuple(sources.load(data, data_root))
 
 
 def settings(cell: Cell, recipe: AugmentationRecipe, steps: int) -> DetectorRecipe:
