@@ -121,7 +121,7 @@ TABLE2 = {
         training={"window": 192, "lr_schedule": "constant", "weights": BUNDLED, "ema_decay": 0.98},
         by_detector={"dino": {"window": 256, "batch_size": 2}},
         real=[_CRIC], test=_CRIC.model_copy(update={"split": "test"}), normals=_CRIC,
-        count=60,
+        count=40,
         making=PipelineSettings(
             normal=GenerateSettings(size=512, sampler="dpm++2m", steps=12), fewest=4,
             cell=EditSettings(sampler="dpm++2m", steps=12),
