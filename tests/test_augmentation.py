@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import write_fields
 from cytosynth import pipeline
-from cytosynth.data import atomic, coco
+from cytosynth.data import atomic, coco, formats
 from cytosynth.detect import model, transfer
 from cytosynth.detect.evaluate import Matches, evaluate
 from cytosynth.detect.failures import MISSED, NOTHING, failures
@@ -257,6 +258,26 @@ def test_presets_compare_what_the_paper_compares() -> None:
     third = TABLE3["paper"]
     cells = augmentation.plan(third, {REAL: [], OURS: []}, {REAL: 4651, OURS: 5000})
     assert {cell.mix for cell in cells if cell.detector == "comparison-detector"} == {REAL}
+
+
+def test_table_3_runs_on_the_comparison_detector_database(tiny: Path, tmp_path: Path, finished: Path) -> None:
+    write_fields(tmp_path / "database", 6)
+    formats.convert(tmp_path / "database", tmp_path / "comparison-database", "comparison-detector", "coco")
+    names = [picture.file_name for picture in coco.read(tmp_path / "comparison-database").pictures]
+    parts = {"train": names[:-1], "val": [], "test": names[-1:]}
+    atomic.write_json(tmp_path / "comparison-database/split.json", parts)
+    settings = {"window": 192, "batch_size": 1, "lr_schedule": "constant", "weights": "none", "ema_decay": None}
+    recipe = TABLE3["bundled"].model_copy(
+        update={"detectors": ["comparison-detector", "retinanet"], "seeds": [0], "steps": 1, "draws": 10,
+                "sets": {OURS: str(finished / "sets/ours")}, "training": settings},
+    )  # fmt: skip
+    augmentation.table(recipe, tmp_path / "run", tmp_path)
+    rows = json.loads((tmp_path / "run/table.json").read_text())["rows"]
+    assert {(row["detector"], row["training data"], row["paper: mAP"]) for row in rows} == {
+        ("comparison-detector", REAL, 17.1), ("retinanet", REAL, 18.1), ("retinanet", OURS, 20.6),
+    }  # fmt: skip
+    data = json.loads((tmp_path / "run/data.json").read_text())["rows"]
+    assert data[0]["cells a megapixel"] == pytest.approx(data[0]["cells an image"] / 1.024**2, rel=1e-6)
 
 
 def test_a_recipe_that_compares_with_nothing_is_refused() -> None:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from ..data import atomic
@@ -25,7 +26,8 @@ def write(
         gains: by detector, mix and measure, in AP points times 100.
     """
     figure = Figure(figsize=(4.2 * max(len(gains), 1), 4), dpi=110, layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(f"{title}: gain over real images alone (R), 95 % interval")
+    handles: dict[str, ErrorbarContainer] = {}
     axes = figure.subplots(1, len(gains), sharey=True, squeeze=False)[0]
     for axis, (detector, by_mix) in zip(axes, gains.items(), strict=True):
         for number, (mix, found) in enumerate(by_mix.items()):
@@ -35,16 +37,14 @@ def write(
                 if one.low is None or one.high is None:
                     continue
                 below, above = max(one.value - one.low, 0.0), max(one.high - one.value, 0.0)
-                axis.errorbar(
-                    place + offset, one.value, [[below], [above]], fmt="o", capsize=3, color=COLOURS[number % 4],
-                    label=mix if place == 0 else None,
-                )  # fmt: skip
+                handles[mix] = axis.errorbar(
+                    place + offset, one.value, [[below], [above]], fmt="o", capsize=3, color=COLOURS[number % 4]
+                )
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set_title(detector)
         axis.set_xticks(range(len(measures)), measures, rotation=45, ha="right")
-    axes[0].set_ylabel("gain over real images alone, AP x 100, 95 % interval")
-    if gains:
-        axes[-1].legend(fontsize=8)
+    axes[0].set_ylabel("gain over R, AP x 100")
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     atomic.write_bytes(path, buffer.getvalue())
