@@ -44,7 +44,7 @@ def write(
         axis.set_title(detector)
         axis.set_xticks(range(len(measures)), measures, rotation=45, ha="right")
     axes[0].set_ylabel("gain over R, AP x 100")
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     atomic.write_bytes(path, buffer.getvalue())
