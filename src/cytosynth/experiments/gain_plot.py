@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.container import ErrorbarContainer
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from ..data import atomic
@@ -27,7 +27,7 @@ def write(
     """
     figure = Figure(figsize=(4.2 * max(len(gains), 1), 4), dpi=110, layout="constrained")
     figure.suptitle(f"{title}: gain over real images alone (R), 95 % interval")
-    handles: dict[str, ErrorbarContainer] = {}
+    handles: dict[str, Artist] = {}
     axes = figure.subplots(1, len(gains), sharey=True, squeeze=False)[0]
     for axis, (detector, by_mix) in zip(axes, gains.items(), strict=True):
         for number, (mix, found) in enumerate(by_mix.items()):
@@ -37,9 +37,10 @@ def write(
                 if one.low is None or one.high is None:
                     continue
                 below, above = max(one.value - one.low, 0.0), max(one.high - one.value, 0.0)
-                handles[mix] = axis.errorbar(
+                point, *_ = axis.errorbar(
                     place + offset, one.value, [[below], [above]], fmt="o", capsize=3, color=COLOURS[number % 4]
                 )
+                handles[mix] = point
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set_title(detector)
         axis.set_xticks(range(len(measures)), measures, rotation=45, ha="right")
