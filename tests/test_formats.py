@@ -225,7 +225,7 @@ def test_yolo_as_others_write_it(tmp_path: Path) -> None:
     text = "\n".join(problems)
     assert "a label without its image" in text
     assert "expected 'class x y width height'" in text
-    assert "unknown category 5; there are [2, 7]" in text
+    assert "unknown category 5; there are 2, 7" in text
 
 
 def test_a_truncated_png_is_a_problem_of_its_own(tmp_path: Path) -> None:

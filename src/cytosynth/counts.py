@@ -79,9 +79,9 @@ def survey(
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
             entry = json.loads(line)
-        except ValueError:
+            known.setdefault(entry["file_name"], int(entry["room"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
-        known.setdefault(entry["file_name"], int(entry["room"]))
     missing = [job for job in jobs if job.file_name not in known]
     with meter("finding cells", len(missing)) as bar:
         for job in missing:
@@ -122,7 +122,7 @@ def forget_field(job: Job, out: Path) -> None:
 def forget(out: Path) -> None:
     """Remove what is left of a survey in `out`."""
     (out / SURVEY).unlink(missing_ok=True)
-    if (out / FIELDS).is_dir():
+    if (out / FIELDS).is_dir() and not (out / FIELDS).is_symlink():
         for stray in (out / FIELDS).iterdir():
             stray.unlink()
         (out / FIELDS).rmdir()

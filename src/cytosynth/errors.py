@@ -13,6 +13,12 @@ class UsageError(UserError):
     exit_code = 2
 
 
+class Incomplete(UserError):
+    """The work is done, but for images that could not be used; they were named."""
+
+    exit_code = 4
+
+
 class EnvironmentProblem(UserError):
     """The machine lacks something: a package, disk space, a reachable hub."""
 

@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from .data import atomic, coco
 from .errors import UsageError
 from .jobs import Job
 from .settings import PipelineSettings
-from .training.recipe import dump, validated
+from .training.recipe import dump, portable, read
 
 SETTINGS = "settings.yaml"
 
@@ -34,9 +33,10 @@ class Pinned(BaseModel):
 
 def pin(out: Path, wanted: Pinned) -> None:
     """Write `wanted` into the folder `out`, or make sure that the run there is the same; raise UsageError if not."""
+    wanted = wanted.model_validate(portable(wanted.model_dump()))
     path = out / SETTINGS
     if path.exists():
-        old = validated(Pinned, yaml.safe_load(path.read_text()), str(path))
+        old = read(Pinned, path)
         if old != wanted:
             changed = "other settings or models"
             if old.plan != wanted.plan:

@@ -77,7 +77,8 @@ def edit(
     given = plans.read(plan) if plan else None
     names = {"cell": cell, "foundation": foundation, "gate": gate, "detector": detector}
     pipeline = _pipeline(names, settings, data_root, device, None, finds=plan is None)
-    about: dict[str, Any] = {"licences": own.licences, "derived_from": own.info, "strict": strict}
+    about: dict[str, Any] = {"licences": own.licences, "derived_from": own.info, "strict": strict,
+                             "refused": own.refused}  # fmt: skip
     if given and plan:
         jobs, sizes = planned_own(given, plan, pictures, settings)
         return _follow(pipeline, given, plan, jobs, sizes, settings, out, **about)
@@ -115,9 +116,10 @@ def _follow(
 
 @dataclass(frozen=True)
 class _Own:
-    """The user's images: name and path of each and what is said of it, and what is said of the whole."""
+    """The user's images: name and path of each and what is said of it, names that cannot be used, licences and info."""
 
     pictures: list[Own]
+    refused: list[str]
     licences: tuple[dict[str, Any], ...] = ()
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -135,8 +137,9 @@ def _own(source: Path, label: str | None, part: str) -> _Own:
             console.print(f"{len(wanted) - len(normal)} images with annotated abnormal cells are left out")
         if not normal:
             raise UserError(f"{source}: every image has annotated abnormal cells; normal ones are needed")
-        chosen = [(p.file_name, images.inside(data.images, p.file_name), p.extra) for p in normal]
-        return _Own(chosen, data.licences, data.info)
+        extra = {p.file_name: p.extra for p in normal}
+        chosen, refused = images.usable([(p.file_name, data.images / p.file_name) for p in normal], data.images)
+        return _Own([(name, path, extra[name]) for name, path in chosen], refused, data.licences, data.info)
     for option, value in (("--label", label), ("--split", None if part == "all" else part)):
         if value is not None:
             raise UserError(f"{source}: {option} needs a COCO data set ({coco.FILE})")
@@ -145,7 +148,8 @@ def _own(source: Path, label: str | None, part: str) -> _Own:
     files = sorted(path for path in source.iterdir() if path.suffix.lower() in images.SUFFIXES)
     if not files:
         raise UserError(f"{source}: no image there ({', '.join(sorted(images.SUFFIXES))})")
-    return _Own([(path.name, path, {}) for path in files])
+    chosen, refused = images.usable([(path.name, path) for path in files], source)
+    return _Own([(name, path, {}) for name, path in chosen], refused)
 
 
 def _pipeline(

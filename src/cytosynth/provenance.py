@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from . import __version__
-from .data import atomic
+from .data import atomic, images
 from .data.images import Pixels
 
 RECORDS = "provenance.jsonl"
+REQUIRED = frozenset({"file_name", "origin", "seed", "key", "width", "height", "cells"})
 NOTICE = "Synthetic cervical cytology made by CytoSynth. Not for diagnosis."
 NOTICES = {
     "synthetic": NOTICE,
@@ -57,16 +58,28 @@ def read_records(out: Path) -> dict[str, dict[str, Any]]:
     for line in path.read_bytes().split(b"\n"):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
+            continue
+        if not _whole(record):
             continue
         if (out / "images" / record["file_name"]).exists():
             records[record["file_name"]] = record
     return records
 
 
+def _whole(record: Any) -> bool:
+    """Return whether `record` is one that this program wrote, as far as what is read of it goes."""
+    if not isinstance(record, dict) or not record.keys() >= REQUIRED or not isinstance(record["file_name"], str):
+        return False
+    cells = record["cells"]
+    return (
+        not images.unsafe(record["file_name"]) and isinstance(cells, list) and all(isinstance(c, dict) for c in cells)
+    )
+
+
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
     """Add `value` as a line of JSON; one that a kill cut short is ended first, so that it spoils no other."""
-    with path.open("a+b") as file:
+    with atomic.opened(path, "a+b") as file:
         if file.tell():
             file.seek(-1, 2)
             if file.read(1) != b"\n":

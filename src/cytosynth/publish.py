@@ -52,6 +52,8 @@ def publish(out: Path, records: Sequence[dict[str, Any]], settings: PipelineSett
         "software": f"CytoSynth {__version__}",
         "synthetic": True,
     }
+    if about.problems:
+        info["skipped"] = list(about.problems)
     if about.derived_from:
         info["derived_from"] = dict(about.derived_from)
     data = DataSet(out / "images", tuple(map(_picture, records)), tuple(ABNORMAL), tuple(about.licences), info)

@@ -20,7 +20,8 @@ from .cell.gate import Gate
 from .cell.queue import Canvas, EditQueue, Spot
 from .cell.seam import seam
 from .data import atomic, lock
-from .data.images import Pixels
+from .data.images import ImageProblem, Pixels
+from .data.plain import one_line
 from .detect.model import Detector
 from .errors import UserError
 from .field import Box, Cell, DataSet
@@ -153,29 +154,36 @@ def run(
     *,
     licences: Sequence[dict[str, Any]] = (),
     derived_from: Mapping[str, Any] | None = None,
+    refused: Sequence[str] = (),
     strict: bool = False,
     plan: str = "",
 ) -> DataSet:
     """Make the images of `jobs` into the data set folder `out`, or go on with what is missing there.
 
-    A user's image that cannot be used is skipped, named and counted; with `strict` it ends the run.
+    A user's image that cannot be used is skipped, named and counted (in `info["skipped"]`), as are those `refused`
+    before; with `strict` it ends the run.
     Raises UsageError when `out` was begun with other settings, models, or (by its digest) another `plan`.
     """
     settings = pipeline.settle(settings)
     check(settings, len(jobs))
+    if strict and refused:
+        raise ImageProblem(refused[0])
     if pipeline.gate:
         planned = {cell.category for job in jobs for cell in job.planned or ()}
         pipeline.gate.check(planned or settings.counts or [name for name, weight in settings.mix.items() if weight])
     with lock.only(out):
-        for stray in (*out.glob(".*.part"), *out.glob("images/.*.part"), *out.glob(f"{counts.FIELDS}/.*.part")):
-            stray.unlink()
+        if (out / "images").is_symlink():
+            raise UserError(f"{out / 'images'}: a link; a run writes into folders of its own")
+        for folder in (out, out / "images", out / counts.FIELDS):
+            atomic.clean(folder)
         names = [job.file_name for job in jobs] if settings.counts else []
         pin(out, Pinned.of(settings, pipeline.models(), plan, names))
         done = read_records(out)
         missing: dict[str, int] = {}
         if settings.counts:
             jobs, missing = _deal(pipeline, jobs, settings, out, done, strict)
-        problems = _make(pipeline, jobs, settings, out, done, strict)
+        problems = [f"{one_line(line)}" for line in map(_reason, refused)]
+        problems += _make(pipeline, jobs, settings, out, done, strict)
         records = [record for _, record in sorted(done.items())]
         about = About(pipeline.origin, pipeline.models(), licences, derived_from or {}, problems, missing)
         data = publish(out, records, settings, about)
@@ -205,7 +213,7 @@ def _make(
             except UserError as error:
                 if strict:
                     raise
-                problems.append(f"{job.extra.get('original', job.file_name)}: {_reason(error)}")
+                problems.append(one_line(f"{job.extra.get('original', job.file_name)}: {_reason(error)}"))
                 console.print(f"skipped: {problems[-1]}", soft_wrap=True)
 
     queue = EditQueue(pipeline.editor, settings.cell, pipeline.gate)
@@ -277,7 +285,7 @@ def _spot(spot: Spot, gate: Gate | None) -> dict[str, Any]:
     return said
 
 
-def _reason(error: UserError) -> str:
+def _reason(error: object) -> str:
     """Return the message of `error` without the path that it begins with."""
     return str(error).rpartition(": ")[2]
 

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..bethesda import NORMAL_PROMPT
 from ..data import atomic, coco
+from ..data import tensors as weights
 from ..errors import UserError
-from ..foundation.load import refuse_pickle
 from ..foundation.model import Foundation
 from ..training.recipe import validated
 
@@ -85,13 +83,10 @@ def read_card(folder: Path) -> AdapterCard | None:
 
 def tensors(file: Path) -> dict[str, Tensor]:
     """Return what is in the safetensors `file`; raise UserError for anything else, pickles with the reason."""
-    refuse_pickle(file)
-    if not file.is_file() or file.suffix != ".safetensors":
+    weights.refuse_pickle(file)
+    if not file.is_file() or file.suffix != weights.SUFFIX:
         raise UserError(f"{file}: no adapter weights there; a .safetensors file is expected")
-    try:
-        return dict(load_file(file))
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: not a safetensors file ({str(error)[:120]})") from None
+    return weights.read(file)
 
 
 def fits(file: Path, key: str, found: Sequence[int], wanted: Sequence[int]) -> None:

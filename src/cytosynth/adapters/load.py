@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ..bethesda import NORMAL_PROMPT
+from ..data.tensors import refuse_pickles
 from ..errors import UsageError, UserError
-from ..foundation.load import refuse_pickle
 from ..foundation.model import Foundation
 from ..normal.recipe import NormalRecipe
 from ..training.progress import console
@@ -72,8 +72,7 @@ def identified(path: Path) -> tuple[type[Adapter], Path]:
                 return kind, path / kind.file
         if (path / PEFT_WEIGHTS).is_file():
             return Lora, path / PEFT_WEIGHTS
-        for file in sorted(path.iterdir()):
-            refuse_pickle(file)
+        refuse_pickles(path)
         names = ", ".join(kind.file for kind in KINDS.values())
         raise UserError(f"{path}: no adapter there; {adapter.CARD} or one of {names} is expected")
     keys = list(adapter.tensors(path))

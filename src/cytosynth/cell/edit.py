@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..field import Box
 from ..foundation import samplers, sampling
 from ..foundation.latents import weights_digest
-from ..foundation.load import available, bundled, load
+from ..foundation.load import available, bundled, load, part
 from ..foundation.model import Foundation
 from ..foundation.recipe import BUNDLED
 from ..settings import EditSettings
@@ -58,8 +58,10 @@ class CellEditor:
         if not (path / "config.json").exists():
             raise UserError(f"{path}: no Abnormal Cell Synthesizer there (config.json of a diffusers U-Net)")
         model = load(foundation)
-        model.unet = UNet2DConditionModel.from_pretrained(path, use_safetensors=True, torch_dtype=torch.float32)
+        model.unet = part(UNet2DConditionModel, path)
         scale = coco.load(path / EDITING).get("box_scale", 1.0) if (path / EDITING).exists() else 1.0
+        if not isinstance(scale, int | float) or not 0.5 <= scale <= 8:
+            raise UserError(f"{path / EDITING}: box_scale {str(scale)[:40]}; a number from 0.5 to 8 is expected")
         editor = cls(model.freeze().to(available(device)), float(scale))
         editor.digest = weights_digest(*model.parts.values())
         return editor

@@ -1,20 +1,18 @@
 """A judge from its folder, as `train features` writes it: a classification network of torchvision and its config."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
-from ..data import sources
+from ..data import plain, sources, tensors
 from ..data.cell_crop import ClassifierConfig, square
 from ..data.images import Pixels
+from ..data.tensors import refuse_pickles
 from ..errors import UserError
 from ..field import Box
 from ..foundation.latents import weights_digest
@@ -44,8 +42,9 @@ class ClassifierJudge:
         """Read the judge in `folder`; raise UserError naming what is missing or does not fit."""
         file = folder / "config.json"
         try:
-            values = json.loads(file.read_text())
-        except (OSError, ValueError, RecursionError):
+            values = plain.from_json(plain.text(file))
+        except (OSError, ValueError):
+            refuse_pickles(folder)
             raise UserError(f"{folder}: no cell classifier there (config.json and {WEIGHTS})") from None
         config = validated(ClassifierConfig, values, str(file))
         if config.architecture not in models.list_models(module=models):
@@ -53,10 +52,10 @@ class ClassifierJudge:
         network = models.get_model(config.architecture, weights=None, num_classes=len(config.classes))
         if not any(isinstance(module, nn.Linear) for module in network.modules()):
             raise UserError(f"{file}: architecture {config.architecture!r}: has no linear layer to read features from")
+        read = tensors.read(folder / WEIGHTS)
         try:
-            state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / WEIGHTS).items()}
-            network.load_state_dict(state)
-        except (OSError, SafetensorError, RuntimeError) as error:
+            network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in read.items()})
+        except RuntimeError as error:
             raise UserError(f"{folder / WEIGHTS}: {str(error).splitlines()[0][:200]}") from None
         return cls(network.to(available(device)), config)
 

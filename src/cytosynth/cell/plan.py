@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..bethesda import ABNORMAL
-from ..data import atomic, coco, images
+from ..data import atomic, images, plain
 from ..errors import UserError
 from ..field import Box
 from ..settings import EditSettings, GenerateSettings, PipelineSettings
@@ -97,14 +97,12 @@ class Plan(_Strict):
 def read(path: Path) -> Plan:
     """Return the plan in `path`.
 
-    Raises PlanProblem for a file that is missing, larger than 2 GiB, no JSON, too deep, with a name given twice, NaN or
-    a number that is too large; for a field that does not exist or is not of its kind; for an unknown category; for a
+    Raises PlanProblem for a file that is missing, larger than 512 MiB, no JSON, too deep, with a name given twice, NaN
+    or a number that is too large; for a field that does not exist or is not of its kind; for an unknown category; for a
     file name that is unsafe or used twice; and for boxes that are empty, too large for a patch, or overlap.
     """
     try:
-        if path.stat().st_size > coco.MAX_BYTES:
-            raise PlanProblem(f"{path}: larger than {coco.MAX_BYTES >> 30} GiB")
-        text = path.read_text(encoding="utf-8-sig")
+        text = plain.text(path, plain.MAX_BYTES)
         values = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
         plan = Plan.model_validate(values)
     except ValidationError as error:

@@ -1,11 +1,14 @@
 """The command line: one thin file per verb."""
 
+import errno
 import sys
 import traceback
+from typing import Any, NoReturn
 
 import typer
 
-from ..errors import UserError
+from ..data.plain import one_line
+from ..errors import Incomplete, UserError
 
 app = typer.Typer(
     name="cytosynth",
@@ -15,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 debugging = False
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @app.callback()
@@ -25,21 +29,39 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show the tracebac
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line on standard error and its exit code."""
+    """Run the command line; a mistake ends in one line on standard error and its exit code.
+
+    0: done; 1: the data are at fault, or their disk is full; 2: the command is; 3: the machine lacks something;
+    4: done, but images were skipped; 130: stopped.
+    """
     from . import data, detect, evaluate, experiment, fidelity, figures, info, synthesize, train  # noqa: F401
 
     try:
         app()
     except UserError as error:
-        if debugging:
-            traceback.print_exc()
-        print(f"cytosynth: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
     except OSError as error:
-        if debugging:
-            traceback.print_exc()
-        print(f"cytosynth: {error.filename or 'disk'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(3)
+        said = f"{error.filename or 'disk'}: {error.strerror or error}"
+        if error.errno in FULL:
+            _end(f"{said}; what was there is intact; make room, then the same command continues", 1)
+        _end(said, 3)
+    except MemoryError:
+        _end("not enough memory; smaller images or batches take less", 3)
     except KeyboardInterrupt:
         print("cytosynth: stopped; the same command continues", file=sys.stderr)
         sys.exit(130)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    if debugging:
+        traceback.print_exc()
+    print(f"cytosynth: {one_line(message)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def finish(info: dict[str, Any], where: str) -> None:
+    """Raise Incomplete when images were skipped, as the `info` of the data set says that was made; see `where`."""
+    skipped = info.get("skipped")
+    if skipped:
+        some = "image was" if len(skipped) == 1 else "images were"
+        raise Incomplete(f"finished, but {len(skipped)} {some} skipped ({skipped[0]}); {where} names all")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..data.plain import one_line
 from ..registry import FORMATS_IN, FORMATS_OUT
 from . import app
 
@@ -18,7 +19,7 @@ def check(data: Annotated[Path, typer.Argument(help="The data set.")], kind: Kin
 
     problems = room.check(data, kind)
     for problem in problems:
-        print(problem)
+        print(one_line(problem))
     print(f"{data}: {len(problems)} problem{'' if len(problems) == 1 else 's'}")
     if problems:
         raise typer.Exit(1)

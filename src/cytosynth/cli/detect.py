@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from . import app
+from . import app, finish
 
 
 @app.command()
@@ -32,5 +32,6 @@ def detect(
     found = folder.gather(images, split)
     finder = model.load(bundled("detector") if detector == BUNDLED else Path(detector))
     finder.network.to(available(device))
-    folder.detect(found, out, finder, threshold=threshold, scale=scale, strict=strict)
+    data = folder.detect(found, out, finder, threshold=threshold, scale=scale, strict=strict)
     print(f"{out}/annotations.json")
+    finish(data.info, f"{out}/annotations.json")

@@ -119,14 +119,12 @@ def figure6(
     samples: Annotated[int, typer.Option(min=1, max=16, help="Fields of each adapter.")] = 4,
 ) -> None:
     """Figure 6: fields of every adapter beside real ones."""
-    import yaml
-
     from ..errors import UserError
     from ..experiments.figure6 import figure6 as make
-    from ..training.recipe import validated
+    from ..training.recipe import read
 
     path = run / "recipe.yaml"
     if not path.is_file():
         raise UserError(f"{run}: no run of `experiment table1` there (recipe.yaml)")
-    recipe = validated(recipes.Table1Recipe, yaml.safe_load(path.read_text()), str(path))
+    recipe = read(recipes.Table1Recipe, path)
     print(make(recipe, run, data_root, run, samples))

@@ -9,7 +9,7 @@ from ..errors import UsageError
 from ..registry import SAMPLERS
 from ..settings import PipelineSettings, check
 from ..training.recipe import override
-from . import app
+from . import app, finish
 
 Out = Annotated[Path, typer.Argument(help="Data set folder; the same command again continues it.")]
 Model = Annotated[str, typer.Option(help="Folder of the model, or 'bundled'.")]
@@ -58,10 +58,11 @@ def synthesize(
     chosen = _settings(plan, {"seed": seed, **_sampler(sampler, "normal", "cell")}, counts, tries, settings)
     from .. import pipeline
 
-    pipeline.synthesize(
+    data = pipeline.synthesize(
         out, count=0 if plan else count or 10, start=start or 0, plan=plan, settings=chosen, foundation=foundation,
         normal=normal, cell=cell, detector=detector, gate=gate, data_root=data_root, device=device,
     )  # fmt: skip
+    finish(data.info, f"{out}/README.md")
 
 
 @app.command()
@@ -94,10 +95,11 @@ def edit(
     chosen = _settings(plan, {"seed": seed, "scale": scale, **_sampler(sampler, "cell")}, counts, tries, settings)
     from .. import pipeline
 
-    pipeline.edit(
+    data = pipeline.edit(
         images, out, plan=plan, settings=chosen, foundation=foundation, cell=cell, detector=detector, gate=gate,
         data_root=data_root, device=device, label=label, part=split, limit=limit, strict=strict,
     )  # fmt: skip
+    finish(data.info, f"{out}/README.md")
 
 
 def _excluded(plan: Path | None, options: dict[str, object]) -> None:

@@ -3,22 +3,42 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
+
+SYSTEM_ERROR = re.compile(r"os error (\d+)")
+"""How the libraries written in Rust (safetensors, tokenizers) say that the system refused them something."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`: a temporary file beside it, synced, then renamed over it."""
+    """Write `content` to `path`: a temporary file beside it, synced, then renamed over it.
+
+    A link at `path` is replaced, never followed. Nothing is left behind when it fails.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with opened(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def opened(path: Path, mode: Literal["wb", "ab", "a+b"]) -> BinaryIO:
+    """Return the file at `path`, opened for writing; raise OSError when it is a link."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+
+    return open(path, mode, opener=opener)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,25 +55,54 @@ def write_json(path: Path, value: Any) -> None:
 def folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block ends well, and vanishes otherwise.
 
-    A folder already at `path` is replaced.
+    A folder already at `path` is replaced. Raises OSError where the system refuses something, also to a library
+    that says so in another way.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
     temporary = path.with_name(f".{path.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
         _sync(temporary)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        refused = SYSTEM_ERROR.search(str(error))
+        if refused and not isinstance(error, OSError):
+            code = int(refused[1])
+            raise OSError(code, os.strerror(code), str(path)) from error
         raise
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _old(path)
     if path.exists():
         path.rename(old)
     temporary.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(path: Path) -> None:
+    """Put back the folder at `path` that a kill caught between its old and its new content; remove what else is left.
+
+    Only the process that may write there calls this.
+    """
+    shutil.rmtree(path.with_name(f".{path.name}.part"), ignore_errors=True)
+    old = _old(path)
+    if old.is_dir() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def clean(root: Path) -> None:
+    """Remove, directly below `root`, the temporary files and folders that a killed process left there."""
+    for stray in root.glob(".*.part") if root.is_dir() and not root.is_symlink() else ():
+        if stray.is_dir() and not stray.is_symlink():
+            shutil.rmtree(stray)
+        else:
+            stray.unlink()
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def _sync(path: Path) -> None:

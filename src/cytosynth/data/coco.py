@@ -1,18 +1,20 @@
 """COCO: `annotations.json` (ids from 1, boxes xywh) beside `images/`."""
 
-import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import UserError
 from ..field import Cell, DataSet, Picture
-from . import atomic
+from . import atomic, plain
 
 FILE = "annotations.json"
-MAX_BYTES = 2 * 1024**3
+LARGEST = 1e9
+"""Pixels; sizes and coordinates beyond it are no image's."""
+SHOWN = 10
+"""Names listed in a message at most."""
 
 
 class FormatProblem(UserError):
@@ -45,12 +47,10 @@ def read(root: Path, report: Report = refuse) -> DataSet:
 def load(file: Path) -> dict[str, Any]:
     """Return the JSON object in `file`; raise FormatProblem if there is none."""
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise FormatProblem(f"{file}: larger than {MAX_BYTES >> 30} GiB")
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = plain.from_json(plain.text(file, plain.MAX_BYTES))
     except FileNotFoundError:
         raise FormatProblem(f"{file}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise FormatProblem(f"{file}: not readable JSON ({str(error)[:120]})") from None
     if not isinstance(content, dict):
         raise FormatProblem(f"{file}: a JSON object is expected, found {type(content).__name__}")
@@ -58,7 +58,7 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def _parse(content: dict[str, Any], file: Path, report: Report) -> DataSet:
-    names = _by_id(content["categories"], "categories", file, report, lambda entry: str(entry["name"]))
+    names = _by_id(content["categories"], "categories", file, report, lambda entry: name(entry["name"]))
     pictures = _by_id(content["images"], "images", file, report, _picture)
     cells: dict[Any, list[Cell]] = {key: [] for key in pictures}
     seen = set()
@@ -66,13 +66,13 @@ def _parse(content: dict[str, Any], file: Path, report: Report) -> DataSet:
         where = f"{file}: annotations[{index}]"
         try:
             if entry.get("id", index) in seen:
-                report(f"{where}: id {entry['id']!r} is used twice")
+                report(f"{where}: id {said(entry['id'])} is used twice")
             seen.add(entry.get("id", index))
             if entry["image_id"] not in cells:
-                report(f"{where}: no image of id {entry['image_id']!r}")
+                report(f"{where}: no image of id {said(entry['image_id'])}")
                 continue
             if entry["category_id"] not in names:
-                report(f"{where}: unknown category {entry['category_id']!r}; there are {sorted(map(str, names))}")
+                report(f"{where}: unknown category {said(entry['category_id'])}; there are {listed(names)}")
                 continue
             cells[entry["image_id"]].append(_cell(entry, names))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -89,6 +89,38 @@ def _parse(content: dict[str, Any], file: Path, report: Report) -> DataSet:
     )
 
 
+def listed(names: Iterable[Any]) -> str:
+    """Return `names` in order as a message lists them, the first few of many."""
+    ordered = sorted(map(said, names))
+    return ", ".join(ordered[:SHOWN]) + (f", ... ({len(ordered)})" if len(ordered) > SHOWN else "") or "none"
+
+
+def said(value: Any) -> str:
+    """Return `value` as a message quotes it, in bounded length."""
+    if isinstance(value, str | int | float | bool | None):
+        return repr(value)[:60]
+    return f"a {type(value).__name__}"
+
+
+def name(value: Any) -> str:
+    """Return the name `value` of a category or image; raise ValueError where it is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"a name is expected, found {said(value)}")
+    if not value or plain.CONTROL.search(value) or len(value) > 1000:
+        raise ValueError(f"the name {said(value)} is empty, too long, or has control characters")
+    return value
+
+
+def number(value: Any) -> float:
+    """Return the number `value` of pixels, which may be NaN; raise ValueError for what no image has."""
+    result = float(value)
+    if abs(result) > LARGEST:
+        raise ValueError(f"{result:g} is beyond {LARGEST:g} pixels")
+    return result
+
+
 T = TypeVar("T")
 
 
@@ -99,7 +131,7 @@ def _by_id(
     for index, entry in enumerate(entries):
         try:
             if entry["id"] in result:
-                report(f"{file}: {title}[{index}]: id {entry['id']!r} is used twice")
+                report(f"{file}: {title}[{index}]: id {said(entry['id'])} is used twice")
                 continue
             result[entry["id"]] = make(entry)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -108,19 +140,24 @@ def _by_id(
 
 
 def _picture(entry: dict[str, Any]) -> Picture:
+    extra = {k: v for k, v in entry.items() if k not in ("id", "file_name", "width", "height")}
     return Picture(
-        file_name=str(entry["file_name"]),
-        width=int(entry["width"]),
-        height=int(entry["height"]),
-        extra={k: v for k, v in entry.items() if k not in ("id", "file_name", "width", "height")},
+        file_name=str(entry["file_name"]) if isinstance(entry["file_name"], str | int) else name(entry["file_name"]),
+        width=int(number(entry["width"])),
+        height=int(number(entry["height"])),
+        extra=plain.checked(extra),
     )
 
 
 def _cell(entry: dict[str, Any], names: dict[Any, str]) -> Cell:
-    x, y, width, height = (float(value) for value in entry["bbox"])
+    x, y, width, height = (number(value) for value in entry["bbox"])
     extra = {k: v for k, v in entry.items() if k not in ("id", "image_id", "category_id", "bbox", "score")}
     score = float(entry["score"]) if entry.get("score") is not None else None
-    return Cell((x, y, x + width, y + height), names[entry["category_id"]], score, extra)
+    if "nucleus" in extra:
+        extra["nucleus"] = [number(value) for value in extra["nucleus"]]
+        if len(extra["nucleus"]) != 2:
+            raise ValueError(f"nucleus: x and y are expected, found {len(extra['nucleus'])} numbers")
+    return Cell((x, y, x + width, y + height), names[entry["category_id"]], score, plain.checked(extra))
 
 
 def _reason(error: Exception) -> str:

@@ -1,14 +1,13 @@
 """The CRIC Cervix release: nucleus points in a JSON or CSV file beside the images, made into square boxes."""
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..field import Cell, DataSet, Picture
-from . import images
-from .coco import MAX_BYTES, FormatProblem, Report, refuse
+from . import coco, images, plain
+from .coco import FormatProblem, Report, refuse
 
 SIDE = 90.0
 """Side of the usual boxes at the release's 1376x1020, pixels."""
@@ -27,7 +26,7 @@ def read(root: Path, report: Report = refuse, side: float = SIDE) -> DataSet:
     A box is centred on the nucleus point and cut at the image's border; the point is kept as `nucleus`.
     """
     file = _annotation_file(root) if root.is_dir() else root
-    folder = next(f for f in (file.parent / "images", file.parent) if f.is_dir())
+    folder = file.parent / "images" if (file.parent / "images").is_dir() else file.parent
     points: dict[str, list[tuple[Any, ...]]] = {}
     sources: dict[str, dict[str, Any]] = {}
     for where, name, doi, category, x, y, cell_id in _rows(file, report):
@@ -46,7 +45,7 @@ def read(root: Path, report: Report = refuse, side: float = SIDE) -> DataSet:
         for where, category, x, y, cell_id in rows:
             known = NAMES.get(str(category).strip().lower())
             if known is None:
-                report(f"{where}: unknown category {category!r}; there are {', '.join(CATEGORIES)}")
+                report(f"{where}: unknown category {coco.said(category)}; there are {', '.join(CATEGORIES)}")
             elif not (0 <= x <= width and 0 <= y <= height):
                 report(f"{where}: nucleus ({x}, {y}) outside {name} ({width}x{height})")
             else:
@@ -72,27 +71,25 @@ def _annotation_file(root: Path) -> Path:
 def _rows(file: Path, report: Report) -> Iterator[tuple[str, str, str, Any, float, float, Any]]:
     """Yield (place, image, doi, category, x, y, cell id); the category is None for an image without cells."""
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise FormatProblem(f"{file}: larger than {MAX_BYTES >> 30} GiB")
-        text = file.read_text(encoding="utf-8-sig")
-        entries = json.loads(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        text = plain.text(file, plain.MAX_BYTES)
+        entries = plain.from_json(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
+    except (OSError, ValueError, csv.Error) as error:
         raise FormatProblem(f"{file}: unreadable ({str(error)[:120]})") from None
     if not isinstance(entries, list):
         raise FormatProblem(f"{file}: a list of images is expected")
     for index, entry in enumerate(entries):
         where = f"{file}: entry {index}"
         try:
-            name = str(entry.get("image_name") or entry.get("image_filename") or _missing("image_name"))
-            doi = str(entry.get("image_doi") or "")
+            name = coco.name(entry.get("image_name") or entry.get("image_filename") or _missing("image_name"))
+            doi = coco.name(entry["image_doi"]) if entry.get("image_doi") else ""
             cells = entry.get("classifications", [entry] if "nucleus_x" in entry else [])
             if not cells:
                 yield where, name, doi, None, 0.0, 0.0, None
             for cell in cells:
                 x, y = float(cell["nucleus_x"]), float(cell["nucleus_y"])
-                yield where, name, doi, cell["bethesda_system"], x, y, cell.get("cell_id")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            report(f"{where}: {'no ' if isinstance(error, KeyError) else ''}{error}")
+                yield where, name, doi, coco.name(cell["bethesda_system"]), x, y, plain.checked(cell.get("cell_id"))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            report(f"{where}: {'no ' if isinstance(error, KeyError) else ''}{str(error)[:160]}")
 
 
 def _missing(name: str) -> str:

@@ -11,7 +11,7 @@ from ..errors import UsageError, UserError
 from ..field import DataSet
 from ..registry import FORMATS_IN, FORMATS_OUT
 from ..training.progress import meter
-from . import atomic, coco, comparison, cric, folders, images, voc, yolo
+from . import atomic, coco, comparison, cric, folders, images, lock, plain, voc, yolo
 from .coco import Report, refuse
 from .preview import save_png
 
@@ -62,12 +62,19 @@ def convert(source: Path, out: Path, kind: str | None, target: str, **options: A
     """
     if target not in WRITERS:
         raise UsageError(f"format {target!r}: {', '.join(FORMATS_OUT)} can be written")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists already; give a new folder")
-    kind = kind or guess(source)
-    data = read(source, kind, **options)
-    _refuse_broken(data)
-    _refuse_collisions(data, target, kind)
+    with lock.new(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{out}: exists already; give a new folder")
+        kind = kind or guess(source)
+        data = read(source, kind, **options)
+        if not data.pictures:
+            raise UserError(f"{source}: no image in it")
+        _refuse_broken(data)
+        _refuse_collisions(data, target, kind)
+        return _write(data, source, out, kind, target)
+
+
+def _write(data: DataSet, source: Path, out: Path, kind: str, target: str) -> DataSet:
     write, folder = WRITERS[target]
     with atomic.folder(out) as part, meter("images", len(data.pictures)) as bar:
         pictures = []
@@ -92,8 +99,12 @@ def convert(source: Path, out: Path, kind: str | None, target: str, **options: A
         if split.exists():
             parts = coco.load(split)
             if kind == "comparison-detector":
-                parts = {name: [_as_png(file) for file in files] for name, files in parts.items()}
-            atomic.write_json(part / "split.json", parts)
+                parts = {
+                    name: [_as_png(file) for file in files if isinstance(file, str) and not images.unsafe(file)]
+                    for name, files in parts.items()
+                    if isinstance(files, list)
+                }
+            atomic.write_json(part / "split.json", _writable(parts, split))
     return data
 
 
@@ -102,13 +113,26 @@ def _as_png(file_name: str) -> str:
 
 
 def _refuse_broken(data: DataSet) -> None:
-    """Raise UserError for what no format can hold: boxes that are not finite, images without a size."""
+    """Raise UserError for what no format can hold: boxes that are not finite, images without a size or a safe name."""
+    _writable(data.info, data.images)
+    _writable(list(data.licences), data.images)
     for picture in data.pictures:
+        reason = images.unsafe(picture.file_name)
+        if reason:
+            raise UserError(f"{data.images}: file name {coco.said(picture.file_name)}: {reason}")
         if picture.width <= 0 or picture.height <= 0:
             raise UserError(f"{picture.file_name}: size {picture.width}x{picture.height}; see `cytosynth check`")
         for cell in picture.cells:
             if not all(map(math.isfinite, cell.box)):
                 raise UserError(f"{picture.file_name}: box {cell.box} is not finite; see `cytosynth check`")
+
+
+def _writable(value: Any, where: Path) -> Any:
+    """Return `value`; raise UserError naming `where` it comes from when it cannot be written as JSON."""
+    try:
+        return plain.checked(value)
+    except ValueError as error:
+        raise UserError(f"{where}: {str(error)[:120]}") from None
 
 
 def _refuse_collisions(data: DataSet, target: str, kind: str) -> None:

@@ -1,13 +1,19 @@
 """Opening image files: bounded, inside their folder, always RGB, resized the one way."""
 
+import stat
+import struct
 import warnings
+import zlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import UserError
+from . import plain
 
 Pixels = NDArray[np.uint8]
 """(height, width, 3) RGB, 0..255."""
@@ -16,6 +22,23 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused as decompression bombs; whole slides are read by tiles elsewhere."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+ORIENTATION = 0x0112
+"""EXIF's tag."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""What turns an image of each orientation upright."""
+MAX_SCANS = 100
+"""Of a JPEG: each scan of a progressive one is a pass over the whole image, and a small file can ask for thousands."""
+DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
+"""Names that are devices, not files, on Windows, whatever follows their first dot."""
+BROKEN = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
+    ZeroDivisionError, NotImplementedError, RuntimeError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+"""What Pillow raises on broken files."""
 
 
 class ImageProblem(UserError):
@@ -26,6 +49,8 @@ def unsafe(file_name: str) -> str | None:
     """Return why `file_name` may not be joined to a folder, or None when it may."""
     if not file_name or "\0" in file_name:
         return "empty or with a NUL byte"
+    if plain.CONTROL.search(file_name):
+        return "with control characters or half a character"
     if "\\" in file_name or ":" in file_name:
         return "with a backslash or a drive letter"
     path = PurePosixPath(file_name)
@@ -33,7 +58,26 @@ def unsafe(file_name: str) -> str | None:
         return "absolute"
     if ".." in path.parts:
         return "leaves its folder"
+    if not path.name:
+        return "names a folder"
+    if any(len(part.encode()) > 200 for part in path.parts) or len(file_name) > 1000:
+        return "longer than files can be called"
+    for part in path.parts:
+        if part.split(".")[0].strip().lower() in DEVICES:
+            return "the name of a device"
     return None
+
+
+def usable(found: Iterable[tuple[str, Path]], folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
+    """Return those of the names and paths `found` that stay inside `folder`, and a line for each other one."""
+    good, refused = [], []
+    for name, path in found:
+        try:
+            inside(folder, name)
+            good.append((name, path))
+        except ImageProblem as problem:
+            refused.append(str(problem))
+    return good, refused
 
 
 def inside(folder: Path, file_name: str) -> Path:
@@ -42,7 +86,11 @@ def inside(folder: Path, file_name: str) -> Path:
     if reason:
         raise ImageProblem(f"{folder}: file name {file_name[:200]!r}: {reason}")
     path = folder / file_name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        within = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a link to itself
+        within = False
+    if not within:
         raise ImageProblem(f"{path}: a link that leaves {folder}")
     return path
 
@@ -50,14 +98,22 @@ def inside(folder: Path, file_name: str) -> Path:
 def size(path: Path) -> tuple[int, int]:
     """Return (width, height) from the header of the image at `path`, as it stands after EXIF rotation."""
     with _open(path) as image:
-        width, height = image.size
-        if image.format == "PNG" and "exif" not in image.info:
-            return width, height
         try:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+            width, height = image.size
+            turn = _orientation(image)
+            if isinstance(image, TiffImageFile):  # some versions of Pillow say its size as turned, some as stored
+                width, height = (int(image.tag_v2[tag]) for tag in (256, 257))
+                turn = image.tag_v2.get(ORIENTATION, 1)
+        except BROKEN as error:
             raise ImageProblem(f"{path}: {_reason(error)}") from None
-        return (height, width) if turned else (width, height)
+        return (height, width) if turn in (5, 6, 7, 8) else (width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return how EXIF says that the opened `image` is turned; a PNG says it before its pixels, or not at all."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    return int(image.getexif().get(ORIENTATION, 1))
 
 
 def read(path: Path, scale: float = 1.0) -> Pixels:
@@ -68,8 +124,15 @@ def read(path: Path, scale: float = 1.0) -> Pixels:
     """
     with _open(path) as image:
         try:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+            if not isinstance(image, TiffImageFile) and _orientation(image) not in TURNS:
+                upright = image.convert("RGB")
+            else:  # Pillow may turn a TIFF while it loads, and then forgets the orientation
+                image.load()
+                turn = TURNS.get(_orientation(image))
+                upright = (image if turn is None else image.transpose(turn)).convert("RGB")
+        except Image.DecompressionBombError:
+            raise ImageProblem(f"{path}: a decompression bomb") from None
+        except BROKEN as error:
             raise ImageProblem(f"{path}: {_reason(error)}") from None
     if scale != 1.0:
         width, height = (max(1, round(side * scale)) for side in upright.size)
@@ -79,15 +142,21 @@ def read(path: Path, scale: float = 1.0) -> Pixels:
 
 def _open(path: Path) -> Image.Image:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ImageProblem(f"{path}: not a regular file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(path, formats=FORMATS)
+            scans = path.read_bytes().count(b"\xff\xda") if image.format == "JPEG" else 0
     except FileNotFoundError:
         raise ImageProblem(f"{path}: no such file") from None
     except Image.DecompressionBombError:
         raise ImageProblem(f"{path}: a decompression bomb") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+    except BROKEN as error:
         raise ImageProblem(f"{path}: {_reason(error)}") from None
+    if scans > MAX_SCANS:
+        image.close()
+        raise ImageProblem(f"{path}: {scans} scans, more than {MAX_SCANS} (a bomb?)")
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ImageProblem(f"{path}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,} (a bomb?)")

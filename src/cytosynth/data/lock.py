@@ -1,26 +1,59 @@
 """One run a folder: a lock that the operating system lets go of when its process dies."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import UserError
+from . import atomic
 
 FILE = ".lock"
 
 
 @contextmanager
 def only(folder: Path) -> Iterator[None]:
-    """Hold `folder` for the length of the block; raise UserError when another process holds it."""
+    """Hold `folder`, made where it is not there, for the length of the block.
+
+    Raises UserError when another process holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another run is writing there; wait for it or use another folder") from None
+    with _held(folder / FILE, folder):
+        yield
+
+
+@contextmanager
+def new(folder: Path) -> Iterator[None]:
+    """Hold the name of `folder`, which is about to be made, for the length of the block; see `only`."""
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _held(folder.with_name(f".{folder.name}.lock"), folder):
+        yield
+
+
+@contextmanager
+def _held(path: Path, folder: Path) -> Iterator[None]:
+    file = _locked(path)
+    if file is None:
+        raise UserError(f"{folder}: another run is writing there; wait for it or use another folder")
+    with file:
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> BinaryIO | None:
+    """Return the locked file at `path`, None where another process has it."""
+    while True:
+        file = atomic.opened(path, "ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            return file
+        file.close()  # who held it removed it between our opening and our locking: others would lock another file

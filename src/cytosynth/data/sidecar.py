@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..field import DataSet
-from . import atomic, coco
+from ..field import Cell, DataSet
+from . import atomic, coco, plain
+from .coco import FormatProblem
 
 FILE = "dataset.json"
 
@@ -28,7 +29,7 @@ def restore(data: DataSet, root: Path) -> DataSet:
     """Return `data` with what `root/dataset.json` says, where there is one."""
     if not (root / FILE).exists():
         return data
-    content = coco.load(root / FILE)
+    content = _load(root)
     entries = content.get("images")
     said: dict[str, Any] = entries if isinstance(entries, dict) else {}
     pictures = []
@@ -38,20 +39,46 @@ def restore(data: DataSet, root: Path) -> DataSet:
             picture = replace(picture, extra=entry["extra"])
             cells = entry.get("cells")
             if isinstance(cells, list) and len(cells) == len(picture.cells):
-                new = tuple(
-                    replace(cell, score=values.get("score"), extra=dict(values.get("extra") or {}))
-                    for cell, values in zip(picture.cells, cells, strict=True)
-                    if isinstance(values, dict)
-                )
-                picture = replace(picture, cells=new) if len(new) == len(picture.cells) else picture
+                picture = replace(picture, cells=tuple(map(_restored, picture.cells, cells)))
         pictures.append(picture)
     licences, info = content.get("licenses"), content.get("info")
     return replace(
         data,
         pictures=tuple(pictures),
-        licences=tuple(licences) if isinstance(licences, list) else (),
+        licences=tuple(entry for entry in licences if isinstance(entry, dict)) if isinstance(licences, list) else (),
         info=info if isinstance(info, dict) else {},
     )
+
+
+def categories(root: Path) -> list[str]:
+    """Return the order of the categories that `root/dataset.json` gives, empty where it gives none."""
+    listed = _load(root).get("categories")
+    try:
+        return [coco.name(value) for value in listed] if isinstance(listed, list) else []
+    except ValueError as error:
+        raise FormatProblem(f"{root / FILE}: categories: {error}") from None
+
+
+def _load(root: Path) -> dict[str, Any]:
+    content = coco.load(root / FILE)
+    try:
+        plain.checked(content)
+    except ValueError as error:
+        raise FormatProblem(f"{root / FILE}: {str(error)[:120]}") from None
+    return content
+
+
+def _restored(cell: Cell, values: Any) -> Cell:
+    """Return `cell` with what the file says of it, as far as that can be."""
+    if not isinstance(values, dict):
+        return cell
+    score, extra = values.get("score"), values.get("extra")
+    score = float(score) if isinstance(score, int | float) and abs(score) < coco.LARGEST else None
+    extra = dict(extra) if isinstance(extra, dict) else {}
+    nucleus = extra.get("nucleus", [0, 0])
+    if not (isinstance(nucleus, list) and len(nucleus) == 2 and all(isinstance(v, int | float) for v in nucleus)):
+        del extra["nucleus"]
+    return replace(cell, score=score, extra=extra)
 
 
 def _said(cell: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from ..field import DataSet, Picture
@@ -21,7 +22,7 @@ def part(data: DataSet, name: str, root: Path) -> tuple[Picture, ...]:
         return data.pictures
     file = root / FILE
     if file.exists():
-        parts = {key: set(values) for key, values in load(file).items() if isinstance(values, list)}
+        parts = {key: _names(values) for key, values in load(file).items() if isinstance(values, list)}
         if name not in parts:
             raise UserError(f"{file}: no part '{name}'; there are {', '.join(sorted(parts))}")
         _disjoint(parts, {picture.file_name: group(picture) for picture in data.pictures}, file)
@@ -47,6 +48,10 @@ def assigned(group_name: str, fractions: dict[str, float] = FRACTIONS) -> str:
             return name
         position -= fraction
     return name
+
+
+def _names(values: list[Any]) -> set[str]:
+    return {value for value in values if isinstance(value, str)}
 
 
 def _disjoint(parts: dict[str, set[str]], groups: dict[str, str], file: Path) -> None:

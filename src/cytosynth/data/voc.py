@@ -7,10 +7,10 @@ import xml.etree.ElementTree as ET
 from pathlib import Path, PurePosixPath
 
 from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import parse
+from defusedxml.ElementTree import fromstring
 
 from ..field import Cell, DataSet, Picture
-from . import atomic, coco, sidecar
+from . import atomic, coco, plain, sidecar
 from .coco import FormatProblem, Report, refuse
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -25,8 +25,7 @@ def read(root: Path, report: Report = refuse) -> DataSet:
     found = dict.fromkeys(cell.category for picture in pictures for cell in picture.cells)
     order = list(found)
     if (root / sidecar.FILE).exists():
-        listed = coco.load(root / sidecar.FILE).get("categories")
-        order = [str(name) for name in listed] if isinstance(listed, list) else order
+        order = sidecar.categories(root) or order
     categories = tuple(dict.fromkeys([*order, *found]))
     images = root / "JPEGImages"
     data = DataSet(images if images.is_dir() else root / "images", tuple(pictures), categories)
@@ -61,16 +60,16 @@ def write(data: DataSet, root: Path) -> None:
 def _picture(file: Path, report: Report) -> Picture | None:
     try:
         tree = _root(file)
-        width, height = (int(float(_text(tree, f"size/{name}"))) for name in ("width", "height"))
+        width, height = (int(coco.number(_text(tree, f"size/{name}"))) for name in ("width", "height"))
         name = _text(tree, "filename")
-    except (ET.ParseError, DefusedXmlException, ValueError, OverflowError, OSError) as error:
+    except (ET.ParseError, DefusedXmlException, ValueError, LookupError, OverflowError, OSError) as error:
         report(f"{file}: not a VOC annotation ({str(error)[:120]})")
         return None
     cells = []
     for number, entry in enumerate(tree.findall("object")):
         try:
-            x0, y0, x1, y1 = (float(_text(entry, f"bndbox/{corner}")) for corner in CORNERS)
-            cells.append(Cell((x0, y0, x1, y1), _text(entry, "name")))
+            x0, y0, x1, y1 = (coco.number(_text(entry, f"bndbox/{corner}")) for corner in CORNERS)
+            cells.append(Cell((x0, y0, x1, y1), coco.name(_text(entry, "name"))))
         except ValueError as error:
             report(f"{file}: object {number}: {error}")
     said = {key: text for key in ("database", "license", "url") if (text := tree.findtext(f"source/{key}"))}
@@ -78,9 +77,7 @@ def _picture(file: Path, report: Report) -> Picture | None:
 
 
 def _root(file: Path) -> ET.Element:
-    root: ET.Element | None = parse(file).getroot()
-    if root is None:
-        raise ValueError("empty")
+    root: ET.Element = fromstring(plain.text(file).encode())
     return root
 
 

@@ -1,5 +1,6 @@
 """YOLO: `data.yaml` with the class names from 0, `images/`, and `labels/` with normalised centre boxes."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import yaml
 
 from ..field import Cell, DataSet, Picture
-from . import atomic, images, sidecar
+from . import atomic, coco, images, plain, sidecar
 from .coco import FormatProblem, Report, refuse
 
 FILE = "data.yaml"
@@ -58,7 +59,7 @@ def write(data: DataSet, root: Path) -> None:
 
 def _said(file: Path) -> dict[str, Any]:
     """Return what `data.yaml` says beyond paths and names: licence, source, version."""
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content = plain.from_yaml(plain.text(file))
     layout = {"path", "train", "val", "test", "names", "nc"}
     return {str(key): value for key, value in content.items() if key not in layout}
 
@@ -66,30 +67,36 @@ def _said(file: Path) -> dict[str, Any]:
 def _names(file: Path) -> dict[int, str]:
     """Return class names by index, in the order of the indices."""
     try:
-        content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content: Any = plain.from_yaml(plain.text(file))
         names = content["names"]
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return dict(sorted((int(index), str(name)) for index, name in pairs))
+        return dict(sorted((int(index), coco.name(name)) for index, name in pairs))
     except OSError:
         raise FormatProblem(f"{file}: no such file; it names the classes of a YOLO data set") from None
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
-        raise FormatProblem(f"{file}: no 'names' in it, a list or a map of the classes from 0") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        why = "" if isinstance(error, KeyError) else f" ({str(error)[:120]})"
+        raise FormatProblem(f"{file}: no 'names' in it, a list or a map of the classes from 0{why}") from None
 
 
 def _cells(label: Path, names: dict[int, str], width: int, height: int, report: Report) -> Iterable[Cell]:
-    for number, line in enumerate(label.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    try:
+        lines = plain.text(label).splitlines()
+    except (OSError, ValueError) as error:
+        report(f"{label}: not readable ({str(error)[:120]})")
+        return
+    for number, line in enumerate(lines, 1):
         parts = line.split()
         if not parts:
             continue
         try:
-            index, x, y, w, h, *score = (int(parts[0]), *map(float, parts[1:]))
-            if len(score) > 1:
+            index, x, y, w, h, *score = (int(parts[0]), *map(coco.number, parts[1:]))
+            if len(score) > 1 or not all(map(math.isfinite, score)):
                 raise ValueError
         except ValueError:
             report(f"{label}:{number}: expected 'class x y width height', got {line[:80]!r}")
             continue
         if index not in names:
-            report(f"{label}:{number}: unknown category {index}; there are {sorted(names)}")
+            report(f"{label}:{number}: unknown category {coco.said(index)}; there are {coco.listed(names)}")
             continue
         box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
         yield Cell(box, names[int(index)], score[0] if score else None)

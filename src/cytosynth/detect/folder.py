@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import atomic, coco, images, lock, qupath, split
+from ..data.plain import one_line
 from ..data.preview import save_png, with_boxes
 from ..errors import UsageError, UserError
 from ..field import Cell, DataSet, Picture
@@ -23,11 +24,12 @@ NOTICE = "Cells found by CytoSynth's detector. Not for diagnosis."
 
 @dataclass(frozen=True)
 class Images:
-    """What is searched: name and path of each image, and what is said of the whole."""
+    """What is searched: name and path of each image, what is said of the whole, and of names that cannot be used."""
 
     files: tuple[tuple[str, Path], ...]
     source: str
     licences: tuple[dict[str, Any], ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 def gather(source: Path, part: str | None = None) -> Images:
@@ -38,10 +40,10 @@ def gather(source: Path, part: str | None = None) -> Images:
     if (source / coco.FILE).exists():
         data = coco.read(source)
         pictures = split.part(data, part, source) if part else data.pictures
-        files = [(picture.file_name, images.inside(data.images, picture.file_name)) for picture in pictures]
-        if not files:
+        if not pictures:
             raise UserError(f"{source}: no picture in part '{part or 'all'}'")
-        return Images(tuple(files), source.resolve().name, data.licences)
+        files, refused = images.usable([(p.file_name, data.images / p.file_name) for p in pictures], data.images)
+        return Images(tuple(files), source.resolve().name, data.licences, tuple(refused))
     if part:
         raise UsageError(f"{source}: --split needs a COCO data set ({coco.FILE})")
     if not source.exists():
@@ -50,7 +52,8 @@ def gather(source: Path, part: str | None = None) -> Images:
     chosen = [(path.name, path) for path in paths if path.suffix.lower() in images.SUFFIXES]
     if not chosen:
         raise UserError(f"{source}: no image there ({', '.join(sorted(images.SUFFIXES))})")
-    return Images(tuple(chosen), source.resolve().name)
+    files, refused = images.usable(chosen, source if source.is_dir() else source.parent)
+    return Images(tuple(files), source.resolve().name, refused=tuple(refused))
 
 
 def detect(
@@ -70,11 +73,15 @@ def detect(
     Returns what was found. Raises UsageError when `out` was begun with another detector or other settings.
     """
     with lock.only(out):
-        for stray in out.rglob(".*.part"):
-            stray.unlink()
+        for place in (out, out / PICTURES, out / QUPATH):
+            atomic.clean(place)
         _pin(out, {"detector": detector.digest, "threshold": threshold, "scale": scale})
         done = _finished(out)
-        problems: list[str] = []
+        problems = [one_line(line) for line in found.refused]
+        if strict and problems:
+            raise images.ImageProblem(problems[0])
+        for line in problems:
+            console.print(f"skipped {line}", soft_wrap=True)
         pictures: list[Picture] = []
         with meter("images", len(found.files)) as bar:
             for name, path in found.files:
@@ -83,7 +90,7 @@ def detect(
                 except images.ImageProblem as problem:
                     if strict:
                         raise
-                    problems.append(f"{name}: {str(problem).removeprefix(f'{path}: ')}")
+                    problems.append(one_line(f"{name}: {str(problem).removeprefix(f'{path}: ')}"))
                     bar.note(f"skipped {problems[-1]}")
                 bar.advance()
         info = {"description": NOTICE, "images": found.source, "detector": detector.digest, "skipped": problems}
@@ -150,9 +157,11 @@ def _finished(out: Path) -> dict[str, dict[str, Any]]:
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
             record = json.loads(line)
-        except ValueError:
+            name = record["file_name"]
+            if images.unsafe(name) or not {"sha256", "width", "height", "cells"} <= record.keys():
+                continue
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-        name = record["file_name"]
         if (out / PICTURES / f"{name}.png").exists() and (out / QUPATH / f"{name}.geojson").exists():
             records[name] = record
     return records

@@ -9,12 +9,13 @@ from typing import Final
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from ..data import plain, tensors
 from ..data.images import Pixels
+from ..data.tensors import refuse_pickles
 from ..errors import UserError
 from ..field import Cell
 from ..foundation.latents import weights_digest
@@ -114,15 +115,16 @@ def save(network: nn.Module, config: DetectorConfig, folder: Path) -> None:
 def load(folder: Path) -> Detector:
     """Read the detector in `folder`; raise UserError naming what is missing or does not fit."""
     try:
-        values = json.loads((folder / "config.json").read_text())
+        values = plain.from_json(plain.text(folder / "config.json"))
     except (OSError, ValueError):
+        refuse_pickles(folder)
         raise UserError(f"{folder}: no detector there (config.json and {WEIGHTS})") from None
     config = validated(DetectorConfig, values, str(folder / "config.json"))
+    read = tensors.read(folder / WEIGHTS)
     network = build(config)
     try:
-        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / WEIGHTS).items()}
-        network.load_state_dict(state)
-    except (OSError, SafetensorError, RuntimeError) as error:
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in read.items()})
+    except RuntimeError as error:
         raise UserError(f"{folder / WEIGHTS}: {str(error).splitlines()[0][:200]}") from None
     return Detector(network.eval(), config, weights_digest(network))
 

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, UNet2DConditionModel
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from ..data import atomic
+from ..data.tensors import refuse_pickle, refuse_pickles
 from ..errors import EnvironmentProblem, UsageError, UserError
 from .latents import weights_digest
 from .model import Foundation
@@ -31,7 +33,8 @@ INDEX = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
-PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
+BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ZeroDivisionError, SafetensorError)
+"""What diffusers and transformers raise on a folder whose files are damaged or do not belong together."""
 
 
 def bundled(name: str) -> Path:
@@ -40,15 +43,6 @@ def bundled(name: str) -> Path:
     if not path.is_dir():
         raise UserError(f"bundled model '{name}' is not in this installation; give a folder instead")
     return path
-
-
-def refuse_pickle(path: Path) -> None:
-    """Raise UserError, with the reason, when `path` is named as pickled weights are."""
-    if path.suffix in PICKLES:
-        raise UserError(
-            f"{path}: pickled weights can run code when they are opened and are refused; "
-            "convert them to .safetensors on a machine you can lose"
-        )
 
 
 def available(device: str) -> torch.device:
@@ -88,11 +82,24 @@ def load(source: str, dtype: torch.dtype = torch.float32) -> Foundation:
     return model
 
 
+def part(kind: Any, folder: Path) -> Any:
+    """Return the network of diffusers or transformers of class `kind` in `folder`, float32.
+
+    Raises UserError where it is pickled, damaged, or not of that class.
+    """
+    refuse_pickles(folder)
+    try:
+        return kind.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True)
+    except BROKEN as error:
+        raise UserError(f"{folder}: no readable {kind.__name__} ({' '.join(str(error).split())[:200]})") from None
+
+
 def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
     if local:
         for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
             if not (Path(source) / part).is_dir():
                 raise UserError(f"{source}: no folder '{part}'; a Stable Diffusion in diffusers' layout has one")
+            refuse_pickles(Path(source) / part)
     common: dict[str, Any] = {"local_files_only": local}
     weights = common | {"torch_dtype": dtype, "use_safetensors": True}
     try:
@@ -106,9 +113,9 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
             scheduler=_schedule(DDPMScheduler.load_config(source, subfolder="scheduler", **common)),
             name=source,
         )
-    except (OSError, ValueError) as error:
-        line = str(error).strip().split("\n")[0]
-        if local:
+    except BROKEN as error:
+        line = " ".join(str(error).split())[:200]
+        if local or not isinstance(error, OSError | ValueError):
             raise UserError(f"{source}: {line}") from None
         raise EnvironmentProblem(f"{source}: the hub cannot be reached, or has no such model ({line})") from None
 

@@ -10,11 +10,10 @@ from diffusers.loaders.single_file_utils import (
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
 )
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from ..data import tensors
 from ..errors import EnvironmentProblem, UserError
 from . import sd15
 from .model import Foundation
@@ -32,14 +31,11 @@ def read_single_file(
 ) -> Foundation:
     """Load the file at `path`, whose networks have the given configurations (Stable Diffusion 1.5's).
 
-    The tokenizer is taken from a folder `tokenizer` beside the file, else from its hub repository.
+    The tokenizer is taken from a folder `tokenizer` beside the file, else from the hub's cache.
     Raises UserError for a file that is not a Stable Diffusion 1.x of those shapes, naming the first key
     that is missing or does not fit.
     """
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a safetensors file ({error})") from None
+    weights = tensors.read(path)
     if UNET_INPUT not in weights:
         raise UserError(f"{path}: no key {UNET_INPUT}; not a Stable Diffusion 1.x checkpoint in the original layout")
     unet = unet | {"in_channels": weights[UNET_INPUT].shape[1]}
@@ -82,9 +78,10 @@ def _text_keys(model: torch.nn.Module, weights: dict[str, Tensor]) -> dict[str, 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:
     try:
-        return CLIPTokenizer.from_pretrained(str(folder) if folder.is_dir() else sd15.TOKENIZER)
+        # From the hub's cache at most: a file on this disk is no reason to ask the network.
+        return CLIPTokenizer.from_pretrained(str(folder) if folder.is_dir() else sd15.TOKENIZER, local_files_only=True)
     except (OSError, ValueError):
         raise EnvironmentProblem(
             f"{folder}: a single-file checkpoint needs CLIP's tokenizer there (vocab.json, merges.txt), "
-            f"or a reachable hub with {sd15.TOKENIZER}"
+            f"or in the hub's cache: hf download {sd15.TOKENIZER} vocab.json merges.txt tokenizer_config.json"
         ) from None

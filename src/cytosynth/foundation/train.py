@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
@@ -15,7 +14,7 @@ from ..training.progress import console
 from .autoencoder import AutoencoderTask
 from .denoiser import DenoiserTask, build
 from .latents import weights_digest
-from .load import load
+from .load import load, part
 from .recipe import AutoencoderRecipe, DenoiserRecipe, TextRecipe
 from .reconstruction import measure
 from .text import TextTask, similarity
@@ -35,13 +34,13 @@ def train_autoencoder(
     unseen = sources.held_out(recipe.data, data_root)
 
     def make() -> AutoencoderTask:
-        vae = AutoencoderKL.from_pretrained(start, use_safetensors=True) if start else None
+        vae = part(AutoencoderKL, start) if start else None
         return AutoencoderTask(recipe, sources.load(recipe.data, data_root), unseen, vae)
 
     outcome = train(make, recipe, run, title="autoencoder", max_minutes=max_minutes)
     if not unseen:
         return outcome
-    trained = AutoencoderKL.from_pretrained(outcome.weights, use_safetensors=True).eval()
+    trained = part(AutoencoderKL, outcome.weights).eval()
     summary = measure(trained, unseen, run / "validation.png").summary()
     atomic.write_json(run / "validation.json", {"step": outcome.step, "psnr_db": summary})
     console.print(f"held-out PSNR: {summary['mean']} dB on {summary['pictures']} pictures")
@@ -73,8 +72,8 @@ def read_text(folder: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
     if not (folder / "text_encoder" / "config.json").exists():
         raise UserError(f"{folder}: no trained text encoder there; train the part 'text' first")
     disable_progress_bar()
-    encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", use_safetensors=True, dtype=torch.float32)
-    return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"), encoder
+    encoder = part(CLIPTextModel, folder / "text_encoder")
+    return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True), encoder
 
 
 def train_denoiser(
@@ -92,7 +91,7 @@ def train_denoiser(
     """
     if not (autoencoder / "config.json").exists():
         raise UserError(f"{autoencoder}: no trained autoencoder there; train the part 'autoencoder' first")
-    vae = AutoencoderKL.from_pretrained(autoencoder, use_safetensors=True, torch_dtype=torch.float32)
+    vae = part(AutoencoderKL, autoencoder)
     tokenizer, encoder = read_text(text)
     hashes = {"encoder": weights_digest(vae.encoder, vae.quant_conv), "text": weights_digest(encoder)}
     recipe = recipe.model_copy(update=hashes)

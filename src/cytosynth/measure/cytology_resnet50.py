@@ -1,15 +1,13 @@
 """ResNet-50 fitted to cell classes by `train features`: the network of FID@Cytopathology (Table I, Section IV-B)."""
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from ..data import atomic
+from ..data import atomic, plain, tensors
 from ..data.cell_crop import ClassifierConfig
 from ..data.images import Pixels
 from ..errors import EnvironmentProblem, UserError
@@ -80,13 +78,14 @@ def save(classifier: Classifier, config: CytologyConfig, folder: Path) -> None:
 def read(folder: Path) -> tuple[Classifier, CytologyConfig]:
     """Return the classifier in `folder` and its configuration; raise UserError for what does not fit."""
     try:
-        values = json.loads((folder / "config.json").read_text())
-        state = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError):
+        values = plain.from_json(plain.text(folder / "config.json"))
+    except (OSError, ValueError):
+        tensors.refuse_pickles(folder)
         raise UserError(f"{folder}: no feature network there (config.json and {WEIGHTS} of `train features`)") from None
     config = validated(CytologyConfig, values, str(folder / "config.json"))
     if config.architecture != "resnet50":
         raise UserError(f"{folder / 'config.json'}: architecture {config.architecture!r}; there is resnet50")
+    state = tensors.read(folder / WEIGHTS)
     classifier = Classifier(len(config.classes))
     weights.fill(classifier.network, state, folder / WEIGHTS)
     return classifier.eval(), config

@@ -1,13 +1,15 @@
 """DINOv2 from a local folder in transformers' layout: features of its class token (arXiv 2306.04675)."""
 
-import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, Dinov2Model
 
+from ..data import plain
 from ..data.images import Pixels
+from ..data.tensors import refuse_pickles
 from ..errors import EnvironmentProblem, UserError
 from . import resize
 from .network import Network
@@ -40,14 +42,16 @@ def load(path: Path | None) -> Network:
     if path is None:
         raise EnvironmentProblem("dinov2: give a folder with config.json and model.safetensors with --weights")
     try:
-        kind = json.loads((path / "config.json").read_text()).get("model_type")
+        kind = plain.from_json(plain.text(path / "config.json")).get("model_type")
     except (OSError, ValueError, AttributeError):
+        refuse_pickles(path)
         raise UserError(f"{path}: no DINOv2 there (config.json and model.safetensors)") from None
     if kind != "dinov2":
         raise UserError(f"{path / 'config.json'}: model_type {kind!r}; dinov2 is expected")
     try:
+        refuse_pickles(path)
         network = Dinov2Model.from_pretrained(path, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{path}: {str(error).strip().splitlines()[0][:200]}") from None
     own = (path / PROCESSOR).is_file()
     return Network(
@@ -68,7 +72,7 @@ class Processor:
 
     def __init__(self, path: Path) -> None:
         """Read `preprocessor_config.json` of the folder `path`."""
-        self.processor = AutoImageProcessor.from_pretrained(path, local_files_only=True)
+        self.processor = AutoImageProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
 
     def __call__(self, pixels: Pixels) -> Tensor:
         """Return `pixels` prepared, (3, height, width)."""

@@ -1,13 +1,14 @@
 """Weights of feature networks: safetensors, or the published .pth release that is known by its hash."""
 
+import hashlib
+import io
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..data.atomic import sha256
+from ..data import tensors
+from ..data.tensors import CONVERT, SUFFIX
 from ..errors import UserError
 
 
@@ -23,17 +24,15 @@ def read(path: Path, known: str) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; weights are one file, .safetensors or the release's .pth")
-    if path.suffix == ".safetensors":
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: not a safetensors file ({str(error)[:120]})") from None
-    if sha256(path) != known:
+    if path.suffix == SUFFIX:
+        return tensors.read(path)
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != known:
         raise UserError(
             f"{path}: a pickle can run code when it is opened, and this one is not the release known here "
-            f"(SHA-256 {known[:16]}...); convert it to .safetensors on a machine you can lose"
+            f"(SHA-256 {known[:16]}...); {CONVERT}"
         )
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 from ..errors import EnvironmentProblem
 from .recipe import Recipe
@@ -22,11 +23,14 @@ def opened(recipe: Recipe, run: Path, step: int, main: bool) -> Iterator[Show]:
         yield lambda _step, _values: None
         return
     try:
+        from tensorboard.summary.writer import event_file_writer
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise EnvironmentProblem(
             "tensorboard=true: TensorBoard is not installed; pip install 'cytosynth[tensorboard]'"
         ) from None
+    # Its files are named after the host, which is nobody's.
+    event_file_writer.socket = SimpleNamespace(gethostname=lambda: "cytosynth")
     with SummaryWriter(str(run / FOLDER), purge_step=step) as writer:
 
         def show(at: int, values: Mapping[str, float]) -> None:

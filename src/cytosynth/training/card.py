@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..provenance import NOTICE
-from .recipe import Recipe, Source, dump
+from .recipe import Recipe, Source, dump, portable
 
 RUN = """# A training run: {title}
 
@@ -45,9 +45,8 @@ def weights_card(title: str, step: int, recipe: Recipe) -> str:
 
 def _portable(recipe: Recipe) -> Recipe:
     """Return `recipe` with the paths of this machine cut to their last part."""
-    changes: dict[str, object] = {
-        name: Path(value).name for name, value in recipe if isinstance(value, str) and Path(value).is_absolute()
-    }
+    recipe = recipe.model_validate(portable(recipe.model_dump()))
+    changes: dict[str, object] = {}
     for name, value in recipe:
         if isinstance(value, list) and value and isinstance(value[0], Source):
             changes[name] = [source.model_copy(update={"root": Path(source.root).name}) for source in value]

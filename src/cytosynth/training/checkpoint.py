@@ -1,13 +1,15 @@
 """Checkpoints: safetensors and JSON only, complete or absent, verified by hash when read."""
 
+import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,16 +30,21 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `checkpoint` under `folder`, then remove all but the newest `keep`; return its folder."""
+    """Write `checkpoint` under `folder`, then remove all but the newest `keep`; return its folder.
+
+    Later ones are damaged, or the run would have continued from them: they go too.
+    """
     path = folder / f"step-{checkpoint.step:08d}"
     with atomic.folder(path) as part:
         parts = {"weights": checkpoint.weights, "optimizer": checkpoint.optimizer, "ema": checkpoint.ema}
         for name, tensors in parts.items():
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / f"{name}.safetensors")
         hashes = {file.name: atomic.sha256(file) for file in sorted(part.iterdir())}
-        atomic.write_json(part / STATE, {"step": checkpoint.step, "sha256": hashes, "extra": checkpoint.extra})
-    for old in found(folder)[:-keep]:
-        shutil.rmtree(old)
+        state = {"step": checkpoint.step, "sha256": hashes, "extra": checkpoint.extra}
+        atomic.write_json(part / STATE, {"of_state": _digest(state)} | state)
+    kept = [old for old in found(folder) if old.name <= path.name][-keep:]
+    for other in set(found(folder)) - set(kept):
+        shutil.rmtree(other)
     return path
 
 
@@ -48,27 +55,45 @@ def found(folder: Path) -> list[Path]:
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest checkpoint that is whole, and a line for each newer one that is not."""
-    complaints = []
+    complaints: list[str] = []
     for path in reversed(found(folder)):
-        problem = _damage(path)
-        if problem:
-            complaints.append(f"{path}: {problem}; using the one before")
-            continue
-        state = json.loads((path / STATE).read_text())
-        loaded = {name: load_file(path / f"{name}.safetensors") for name in ("weights", "optimizer", "ema")}
-        return Checkpoint(step=state["step"], extra=state["extra"], **loaded), complaints
+        try:
+            return _read(path), complaints
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+            reason = str(error) if isinstance(error, Damaged) else f"unreadable ({type(error).__name__})"
+            complaints.append(f"{path}: {reason}; using the one before")
     return None, complaints
 
 
-def _damage(path: Path) -> str | None:
-    try:
-        hashes: Mapping[str, str] = json.loads((path / STATE).read_text())["sha256"]
-        for name, expected in hashes.items():
-            if atomic.sha256(path / name) != expected:
-                return f"{name} does not match its hash"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"unreadable ({type(error).__name__})"
-    return None
+class Damaged(ValueError):
+    """A checkpoint with a file that is not as it was written."""
+
+
+def _read(path: Path) -> Checkpoint:
+    """Return the checkpoint in the folder `path`; raise Damaged where a hash does not match."""
+    state = json.loads((path / STATE).read_text())
+    if state.pop("of_state") != _digest(state):
+        raise Damaged(f"{STATE} does not match its hash")
+    for name, expected in state["sha256"].items():
+        if atomic.sha256(path / name) != expected:
+            raise Damaged(f"{name} does not match its hash")
+    loaded = {name: load_file(path / f"{name}.safetensors") for name in ("weights", "optimizer", "ema")}
+    return Checkpoint(step=state["step"], extra=state["extra"], **loaded)
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    """Return the hash of all that `state.json` says but this."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint(module: torch.nn.Module, trained: Container[str]) -> str:
+    """Return 16 hexadecimal digits that tell the weights of `module` apart, but for those named in `trained`."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if name not in trained:
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from accelerate.state import AcceleratorState
 from diffusers.training_utils import EMAModel
 
 from ..data import atomic, lock
-from ..errors import UserError
+from ..errors import UsageError, UserError
 from . import board, card, validation
 from . import checkpoint as checkpoints
 from .optimizer import build as build_optimizer
@@ -105,10 +105,14 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
     main = accelerator.is_main_process
     if main:
         run.mkdir(parents=True, exist_ok=True)
+        for folder in (run, run / "checkpoints", run / "previews"):
+            atomic.clean(folder)
+        atomic.recover(run / validation.BEST)
         pin(recipe, run / "recipe.yaml")
         atomic.write_text(run / "README.md", card.run_card(title))
     torch.manual_seed(recipe.seed)
     task = build().train()
+    frozen = checkpoints.fingerprint(task, {name for name, _ in [*task.trained(), *task.trained_buffers()]})
     groups = task.groups()
     parameters = [parameter for group, _ in groups for parameter in group]
     optimizer = build_optimizer(recipe, groups)
@@ -121,8 +125,12 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
     step, sums = 0, {}
     resumed, complaints = checkpoints.newest(run / "checkpoints")
     for complaint in complaints:
-        console.print(complaint)
+        console.print(complaint, soft_wrap=True)
     if resumed:
+        if resumed.extra.get("frozen", frozen) != frozen:
+            raise UsageError(
+                f"{run}: begun on other frozen weights (foundation, encoder or backbone); use them, or another folder"
+            )
         step, sums = resumed.step, dict(resumed.extra["sums"])
         _restore(task, optimizer, ema, accelerator, resumed)
     if main:
@@ -139,6 +147,7 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
                 ema={str(i): p for i, p in enumerate(ema.shadow_params)} if ema else {},
                 extra={
                     "sums": sums,
+                    "frozen": frozen,
                     "ema_step": ema.optimization_step if ema else 0,
                     "scaler": _scaler(accelerator),
                 },
@@ -291,8 +300,8 @@ def _stoppable() -> Iterator[Stop]:
 
 
 def _append(path: Path, entry: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(entry) + "\n")
+    with atomic.opened(path, "ab") as file:
+        file.write((json.dumps(entry) + "\n").encode())
 
 
 def _truncate(path: Path, step: int) -> None:

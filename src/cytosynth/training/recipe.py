@@ -1,13 +1,13 @@
 """Typed recipes: every setting of a training run, with its bounds, and `--set key=value` on top."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..data import atomic
+from ..data import atomic, plain
 from ..errors import UsageError
 
 RESUMABLE = frozenset(
@@ -73,9 +73,9 @@ def override(recipe: R, settings: Sequence[str]) -> R:
         if not isinstance(target, dict) or last not in target:
             raise UsageError(f"--set {key}: no such setting; there are {', '.join(sorted(values))}")
         try:
-            target[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UsageError(f"--set {setting}: the value is not YAML") from None
+            target[last] = plain.from_yaml(text)
+        except ValueError as error:
+            raise UsageError(f"--set {setting[:80]}: the value is not YAML ({str(error)[:120]})") from None
     return validated(type(recipe), values, "--set")
 
 
@@ -86,7 +86,7 @@ def validated(kind: type[R], values: Any, source: str) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{source}: {field}: {first['msg']} (got {first.get('input')!r})") from None
+        raise UsageError(f"{source}: {field[:80]}: {first['msg']} (got {repr(first.get('input'))[:120]})") from None
 
 
 def dump(recipe: BaseModel) -> str:
@@ -94,22 +94,39 @@ def dump(recipe: BaseModel) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def read(kind: type[R], path: Path) -> R:
+    """Return the recipe in the file at `path`; raise UsageError for what is none."""
+    try:
+        values = plain.from_yaml(plain.text(path))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not a recipe ({str(error)[:120]})") from None
+    return validated(kind, values, str(path))
+
+
+def portable(value: Any) -> Any:
+    """Return the plain `value` with the absolute paths in it cut to their last part: where they lay is nobody's."""
+    if isinstance(value, dict):
+        return {key: portable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(inner) for inner in value]
+    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+
+
 def pin(recipe: R, path: Path) -> R:
     """Write `recipe` to `path`, or, where one is there, make sure that this is the same run.
 
-    Raises UsageError naming the first setting that differs, except those of `RESUMABLE`.
+    Absolute paths are neither written nor compared but by their last part. Raises UsageError naming the first setting
+    that differs, except those of `RESUMABLE`.
     """
+    wanted = validated(type(recipe), portable(recipe.model_dump()), "recipe")
     if path.exists():
-        try:
-            old = validated(type(recipe), yaml.safe_load(path.read_text()), str(path)).model_dump()
-        except yaml.YAMLError:
-            raise UsageError(f"{path}: not YAML") from None
+        old = portable(read(type(recipe), path).model_dump())
         bound = {"max_steps"} if old.get("lr_schedule") == "cosine" else set()
-        for key, value in recipe.model_dump().items():
+        for key, value in portable(wanted.model_dump()).items():
             if key not in RESUMABLE - bound and old[key] != value:
                 raise UsageError(
                     f"{path}: this run was started with {key}={old[key]!r}, now {value!r}; "
                     "use another folder or the old value"
                 )
-    atomic.write_text(path, dump(recipe))
+    atomic.write_text(path, dump(wanted))
     return recipe

@@ -39,8 +39,8 @@ def validate(task: Task, recipe: Recipe, run: Path, step: int, title: str) -> fl
             task.export(part)
             atomic.write_text(part / "README.md", card.weights_card(title, step, recipe))
             atomic.write_json(part / SCORE, {"step": step, "score": score})
-    with (run / SCORES).open("a") as file:
-        file.write(json.dumps({"step": step, "score": score}) + "\n")
+    with atomic.opened(run / SCORES, "ab") as file:
+        file.write((json.dumps({"step": step, "score": score}) + "\n").encode())
     return score
 
 

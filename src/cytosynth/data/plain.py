@@ -1,0 +1,105 @@
+"""Text from strangers: files of bounded size, JSON of bounded depth, YAML without tags or aliases.
+
+What comes out is made of dicts, lists, strings, numbers, booleans and None, and can be written again.
+"""
+
+import json
+import math
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 512 * 1024**2
+"""Of an annotation file; the largest of COCO 2017 has 450 MB."""
+MAX_SMALL = 4 * 1024**2
+"""Of a label, recipe or configuration file."""
+MAX_YAML = 256 * 1024
+"""Of a YAML file, whose reader takes seconds for a megabyte."""
+MAX_DEPTH = 64
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters and halves of characters: no name has them, and a terminal obeys some."""
+
+
+def text(path: Path, most: int = MAX_SMALL) -> str:
+    """Return the UTF-8 text of the regular file at `path`, without a byte order mark.
+
+    Raises OSError, or ValueError for what is no text, no regular file (a pipe or device would block), or larger than
+    `most` bytes.
+    """
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError("not a regular file")
+    if state.st_size > most:
+        raise ValueError(f"larger than {most >> 20} MiB")
+    return path.read_text(encoding="utf-8-sig")
+
+
+def one_line(message: object) -> str:
+    """Return `message` as it can be printed anywhere: control characters, line ends among them, spelled out."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), str(message))
+
+
+def from_json(content: str) -> Any:
+    """Return the value of the JSON text `content`; raise ValueError where it is none, or nested too deeply."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def from_yaml(content: str) -> Any:
+    """Return the value of the YAML text `content`; raise ValueError where it is none.
+
+    An alias can make a few lines into gigabytes, so there are none; nor tags, nor dates, which JSON has no place for.
+    """
+    if len(content) > MAX_YAML:
+        raise ValueError(f"larger than {MAX_YAML >> 10} KiB")
+    try:
+        value = yaml.load(content, _Plain)  # a SafeLoader that is stricter still
+    except (yaml.YAMLError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or "nested too deeply"
+        raise ValueError(f"no plain YAML ({problem})") from None
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
+        raise ValueError(f"no plain YAML ({type(error).__name__})") from None
+    return checked(value, nan=True)
+
+
+def checked(value: Any, nan: bool = False, depth: int = MAX_DEPTH) -> Any:
+    """Return `value` if it can be written as JSON in UTF-8; raise ValueError saying why not.
+
+    NaN and infinity are allowed only with `nan`.
+    """
+    if depth < 0:
+        raise ValueError("nested too deeply")
+    if isinstance(value, str):
+        value.encode()  # lone surrogates, which JSON can spell
+    elif isinstance(value, float):
+        if not nan and not math.isfinite(value):
+            raise ValueError(f"{value} is not finite")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            checked(key, nan, depth - 1)
+            checked(inner, nan, depth - 1)
+    elif isinstance(value, list):
+        for inner in value:
+            checked(inner, nan, depth - 1)
+    elif value is not None and not isinstance(value, bool | int):
+        raise ValueError(f"a {type(value).__name__} where plain values are expected")
+    return value
+
+
+class _Plain(yaml.SafeLoader):
+    """PyYAML's safe loader without aliases and without dates."""
+
+    yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias, which is not allowed", None)
+        return super().compose_node(parent, index)
