@@ -155,7 +155,7 @@ class SanityRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     detectors: list[str] = Field(default=["faster-rcnn", "retinanet", "dino"], min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1, description="of training; the pictures are always the same")
-    steps: int = Field(default=400, ge=1, description="optimiser steps, the same for every detector")
+    steps: int = Field(default=300, ge=1, description="optimiser steps, the same for every detector")
     training: dict[str, Any] = Field(
         default={"batch_size": 4, "warmup_steps": 30},
         description="settings of `train detector`, the same for every one",

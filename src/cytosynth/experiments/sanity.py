@@ -15,6 +15,7 @@ from ..data.sources import Sample
 from ..detect import model
 from ..detect.recipe import PRESETS, DetectorRecipe
 from ..detect.train import measure, train_detector
+from ..field import Cell
 from ..measure.report import Report, Value
 from ..training.progress import console
 from ..training.recipe import Source, pin
@@ -25,6 +26,8 @@ from .statistics import mean
 PICTURES = "pictures"
 SHOWN = 4
 """Unseen pictures that are shown with what each detector finds."""
+ENLARGED = 3
+"""How many times as large they are shown."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def tabulate(recipe: SanityRecipe, entries: Sequence[Entry], objects: int) -> Re
         ("detector", "parameters", "seconds a step", "mAP", "mAP.5", "mAP.75", "recall"),
         tuple(rows),
         (
-            f"mean over {len(recipe.seeds)} seeds, with the 95 % interval of Student's t where there are several",
+            "mean over the seeds, with the 95 % interval of Student's t where there are several; one says little of a gap",
             "all train equally many steps from nothing; each at the learning rate of its bundled recipe",
             "seconds are the median of this machine's, and move with what else runs on it",
         ),
@@ -106,12 +109,20 @@ def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequ
 
 
 def _shown(recipe: SanityRecipe, run: Path, samples: Sequence[Sample]) -> Pixels:
-    """Return a row of `samples` with their truth and, below, one with what each detector of the first seed finds."""
-    tiles = [with_boxes(sample.pixels, sample.cells, width=1) for sample in samples]
+    """Return a row of `samples` with their truth and, below, one for each detector of the first seed.
+
+    Of what a detector finds, the best are drawn, as many as there are objects: few steps make scores low, not wrong.
+    """
+    tiles = [_enlarged(sample, sample.cells) for sample in samples]
     for name in recipe.detectors:
         detector = model.load(_result(run, name, recipe.seeds[0]).parent / "training" / "weights")
-        tiles += [with_boxes(s.pixels, detector.find(s.pixels, 0.5), width=1) for s in samples]
+        tiles += [_enlarged(s, detector.find(s.pixels, 0.0)[: len(s.cells)]) for s in samples]
     return grid(tiles, columns=len(samples))
+
+
+def _enlarged(sample: Sample, cells: Sequence[Cell]) -> Pixels:
+    pixels = sample.pixels.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
+    return with_boxes(pixels, [cell.scaled(ENLARGED) for cell in cells], width=2)
 
 
 def _result(run: Path, detector: str, seed: int) -> Path:
