@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_COUNT ?= 4
 
-.PHONY: setup demo test lint types bundle clean
+.PHONY: setup demo test soak lint types bundle clean
 
 setup: $(READY)
 
@@ -23,6 +23,12 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# Kills, full disks, hostile files and a thousand images: half an hour or more of one core, single-threaded. Writes
+# results/reliability.md. Where atheris does not install for this Python, files are mutated without its guidance.
+soak: $(READY)
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/run.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,6 +1,8 @@
 """Small real things for the tests: drawn fields, an untrained tiny Stable Diffusion, tiny models of each stage."""
 
 import os
+import subprocess
+from collections.abc import Iterator
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+import killing
 from cytosynth.adapters import adapter, lora
 from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.cell import synthesizer
@@ -102,3 +105,21 @@ def disturb(module: torch.nn.Module, *names: str) -> None:
     for key, parameter in module.named_parameters():
         if any(name in key for name in names):
             parameter += 0.3 * torch.randn_like(parameter)
+
+
+@pytest.fixture(scope="session")
+def cytosynth() -> Iterator[killing.Server]:
+    """Runs the command line in forked processes, and kills them where it is told to."""
+    with killing.server() as server:
+        yield server
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 20 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place]).returncode:
+        pytest.skip("a file system of 20 MB cannot be mounted here: not root, or not allowed")
+    yield place
+    subprocess.run(["umount", place], check=True)

@@ -27,7 +27,8 @@ NASTY: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**40, -(10**40), 1e308, -1e308, 1e-320, float("nan"), float("inf"),
     "", "a", "\0", "\ud800", "é", "a" * 5000, "[/red]", "\x1b[2J", "../x", "/etc/passwd", "C:\\x", "con", "NUL.png",
     ".", "..", "a/../b", "a.png", "b.jpg", "link.png", "pipe.png", "loop.png", "images", "'", "%s", "{0}", [], {}, [[]],
-    [None], ["a"], {"a": 1}, {"id": 1}, [1, 2, 3, 4], [0, 0, 1e308, 1e308], [-1e308, 0, 1e308, 1], "1", "1e999", "٣", "0x10",
+    [None], ["a"], {"a": 1}, {"id": 1}, [1, 2, 3, 4], [0, 0, 1e308, 1e308], [-1e308, 0, 1e308, 1], "1", "1e999",
+    "٣", "0x10",
 ]  # fmt: skip
 """Values that some reader somewhere takes badly."""
 

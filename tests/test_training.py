@@ -90,6 +90,7 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.promise("Training resumes exactly")
 @pytest.mark.parametrize(
     "name", ["autoencoder", "text", "denoiser", "normal", *ADAPTERS, "cell", "features", "detector"]
 )
@@ -134,6 +135,7 @@ def stopped_after(steps: int, full: Recipe, start: Callable[[Recipe, Path], Outc
         return start(full, run)
 
 
+@pytest.mark.promise("Training resumes exactly")
 def test_a_killed_run_continues_from_its_checkpoint_to_the_same_end(tiny: Path, fields: Path, tmp_path: Path) -> None:
     def command(run: Path) -> list[str]:
         settings = ["window=128", f"foundation={tiny / 'foundation'}", "data=[{root: drawn}]", "checkpoint_every=2",

@@ -96,6 +96,11 @@ def _line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True) + "\n"
 
 
+def as_read(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `record` as it will be read again, its keys in order: a continued run may not tell them apart."""
+    return dict(json.loads(_line(record)))
+
+
 def short(name: str) -> str:
     """Return the last part of a local path, marked as such; the name of a bundled model or a hub id as it is."""
     return f"own:{Path(name).name}" if Path(name).exists() else name

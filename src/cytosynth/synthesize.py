@@ -28,7 +28,7 @@ from .field import Box, Cell, DataSet
 from .jobs import Job
 from .normal.generate import NormalImageGenerator
 from .pinned import Pinned, pin, same_original
-from .provenance import RECORDS, append_line, png, read_records
+from .provenance import RECORDS, append_line, as_read, png, read_records
 from .publish import About, publish
 from .settings import PipelineSettings, check
 from .training.progress import Meter, console, meter
@@ -236,7 +236,7 @@ def _write(
     bar: Meter,
 ) -> None:
     pixels = canvas.compose(settings.cell)
-    record = pipeline.record(job, canvas, pixels, settings)
+    record = as_read(pipeline.record(job, canvas, pixels, settings))
     atomic.write_bytes(out / "images" / job.file_name, png(pixels, record))
     append_line(out / RECORDS, record)
     done[job.file_name] = record

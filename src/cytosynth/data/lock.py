@@ -54,6 +54,13 @@ def _locked(path: Path) -> BinaryIO | None:
         except BlockingIOError:
             file.close()
             return None
-        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+        if _at(path, file):
             return file
         file.close()  # who held it removed it between our opening and our locking: others would lock another file
+
+
+def _at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,89 @@
+"""`make soak`: every test of a promise, fast and long, and the table of how they ended in `results/reliability.md`."""
+
+import os
+import platform
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = ROOT / "results/reliability.md"
+FILES = ("tests/test_crash.py", "tests/test_hostile.py", "tests/test_trust.py", "tests/test_training.py", "tests/soak")
+ORDER = (
+    "Generation survives being killed", "Training resumes exactly", "A checkpoint is complete or absent", "Disk full",
+    "Two runs into one folder", "Hostile or broken input", "No code runs from data", "Paths stay inside", "Bombs",
+    "One bad image stops nothing", "Nothing leaks", "Long soak", "Determinism", "Errors",
+)  # fmt: skip
+
+
+class Ledger:
+    """Notes how each test of a promise ended: promise, file and function, cases, seconds, outcome."""
+
+    def __init__(self) -> None:
+        self.promises: dict[str, str] = {}
+        self.rows: dict[tuple[str, str], list[tuple[str, float, str]]] = defaultdict(list)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Keep only the tests of a promise."""
+        items[:] = [item for item in items if item.get_closest_marker("promise")]
+        self.promises = {item.nodeid: item.get_closest_marker("promise").args[0] for item in items}  # type: ignore[union-attr]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take note of a test that ended, or of a fixture that did not let it begin."""
+        if report.when == "call" or (report.when == "setup" and report.outcome != "passed"):
+            name = report.nodeid.rpartition("/")[2].partition("[")[0]
+            cases = next((str(value) for key, value in report.user_properties if key == "cases"), "")
+            parameter = report.nodeid.partition("[")[2].removesuffix("]")
+            outcome = report.outcome
+            if report.skipped and isinstance(report.longrepr, tuple):
+                outcome = f"skipped: {report.longrepr[2].removeprefix('Skipped: ')}"  # type: ignore[assignment]
+            said = f"{parameter}: {cases}" if cases and parameter else cases
+            self.rows[self.promises[report.nodeid], name].append((said, report.duration, outcome))
+
+    def table(self, seconds: float) -> str:
+        """Return the table as Markdown."""
+        lines = [
+            "# Promises, as last tested", "",
+            "Written by `make soak`; what each promise is and how it is tested is in "
+            "[docs/reliability.md](../docs/reliability.md).", "",
+            f"{time.strftime('%Y-%m-%d')}; Python {platform.python_version()}, torch {version('torch')}, Pillow "
+            f"{version('pillow')}, safetensors {version('safetensors')}; one thread of a shared {os.cpu_count()}-core "
+            f"machine; fuzzing by {'atheris ' + version('atheris') if find_spec('atheris') else 'mutation alone'}; "
+            f"{seconds / 60:.0f} minutes in all" + (f"; counts times {SHARE}" if SHARE != "1" else "") + ".", "",
+            "| promise | test | cases | seconds | outcome |", "|---|---|---|---|---|",
+        ]  # fmt: skip
+        for (promise, name), found in sorted(self.rows.items(), key=lambda row: (ORDER.index(row[0][0]), row[0][1])):
+            said = "<br>".join(cases for cases, _, _ in found if cases) or f"{len(found)}"
+            outcomes = sorted({outcome for _, _, outcome in found})
+            total = sum(duration for _, duration, _ in found)
+            lines.append(f"| {promise} | `{name}` | {said} | {total:.1f} | {', '.join(outcomes)} |")
+        return "\n".join(lines) + "\n"
+
+
+SHARE = os.environ.get("CYTOSYNTH_SOAK", "1")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tests, with further `arguments` of pytest; write the table where all of them were run."""
+    os.chdir(ROOT)
+    os.environ.setdefault("CYTOSYNTH_EXAMPLES", str(max(60, round(1000 * float(SHARE)))))
+    ledger = Ledger()
+    started = time.monotonic()
+    ended = pytest.main([*FILES, "-q", "-p", "no:cacheprovider", *arguments], plugins=[ledger])
+    table = ledger.table(time.monotonic() - started)
+    if arguments:
+        print(table)
+    else:
+        TABLE.write_text(table)
+        print(TABLE.relative_to(ROOT))
+    return int(ended)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,253 @@
+"""The long part: random kills of each verb and trainer, ten thousand files a reader, a thousand images a process."""
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import killing
+import nasty
+from conftest import AUTOENCODER, DENOISER, TEXT, drawn, write_fields
+from cytosynth import pipeline, registry
+from cytosynth.settings import PipelineSettings
+from cytosynth.training import progress
+from cytosynth.training.recipe import override
+from test_crash import edit, filled, no_id_twice, synthesize
+
+SHARE = float(os.environ.get("CYTOSYNTH_SOAK", "1"))
+"""Of the counts below, for trying these tests themselves."""
+KILLS = max(2, round(50 * SHARE))
+CASES = max(100, round(10_000 * SHARE))
+IMAGES = max(60, round(1_000 * SHARE))
+Note = Callable[[str, object], None]
+
+
+@pytest.mark.promise("Generation survives being killed")
+@pytest.mark.parametrize("verb", ["synthesize", "edit"])
+def test_killed_at_fifty_random_moments(
+    verb: str, cytosynth: killing.Server, tiny: Path, tmp_path: Path, record_property: Note
+) -> None:
+    write_fields(tmp_path / "real", 4)
+
+    def command(out: Path) -> list[str]:
+        return synthesize(tiny, out, 2) if verb == "synthesize" else edit(tiny, tmp_path / "real", out)
+
+    cytosynth.run(*command(tmp_path / "warm"))
+    once = cytosynth.run(*command(tmp_path / "once"))
+    assert once.code == 0
+    wanted = killing.content(tmp_path / "once")
+    rng = np.random.default_rng(11)
+    alive, writing = 0, 0
+    for number in range(KILLS):
+        out = tmp_path / f"killed-{number}"
+        ended = cytosynth.run(*command(out), after=float(rng.uniform(0, once.seconds)))
+        alive += ended.code == -signal.SIGKILL
+        writing += ended.code == -signal.SIGKILL and (out / "settings.yaml").exists()
+        assert cytosynth.run(*command(out)).code == 0
+        no_id_twice(out)
+        assert killing.content(out) == wanted
+    record_property(
+        "cases", f"{KILLS} kills, {alive} met a live process, {writing} of them one that had begun to write"
+    )
+
+
+@pytest.mark.promise("Generation survives being killed")
+@pytest.mark.parametrize("verb", ["synthesize", "edit"])
+def test_killed_at_every_change_of_the_disk(
+    verb: str, cytosynth: killing.Server, tiny: Path, tmp_path: Path, record_property: Note
+) -> None:
+    write_fields(tmp_path / "real", 1)
+
+    def command(out: Path) -> list[str]:
+        return synthesize(tiny, out, 1) if verb == "synthesize" else edit(tiny, tmp_path / "real", out)
+
+    once = cytosynth.run(*command(tmp_path / "once"), below=tmp_path / "once")
+    wanted = killing.content(tmp_path / "once")
+    moments = range(1, once.changes + 1, max(1, round(1 / SHARE)))
+    for at in moments:
+        out = tmp_path / f"killed-{at}"
+        assert cytosynth.run(*command(out), at=at, below=out).code == -signal.SIGKILL
+        assert cytosynth.run(*command(out)).code == 0
+        no_id_twice(out)
+        assert killing.content(out) == wanted
+    record_property("cases", f"{len(moments)} kills, one before every change of the disk")
+
+
+STEPS = ["max_steps=6", "checkpoint_every=2", "preview_every=3", "log_every=2", "warmup_steps=2"]
+
+
+def trainers(tiny: Path) -> dict[str, list[str]]:
+    """Return the command line of every trainer, without its run folder; `RUN` stands for it."""
+
+    def flags(*settings: str) -> list[str]:
+        return [flag for setting in (*STEPS, *settings, "data=[{root: drawn}]") for flag in ("--set", setting)]
+
+    def spelled(values: dict[str, object]) -> list[str]:
+        return [f"{key}={value}" for key, value in values.items()]
+
+    sd = f"foundation={tiny / 'foundation'}"
+    part = ["train", "foundation", "RUN", "--part"]
+    normal = ["train", "normal", "RUN", "--preset", "bundled", "--adapter"]
+    tuned = flags(sd, "window=64", "batch_size=2", "validate_every=2", "validate_count=4")
+    return {
+        "autoencoder": [*part, "autoencoder", *flags("batch_size=2", "ema_decay=0.9", *spelled(AUTOENCODER))],
+        "decoder": [*part, "decoder", *flags("batch_size=2", *spelled(AUTOENCODER))],
+        "text": [*part, "text", *flags("batch_size=2", *spelled(TEXT))],
+        "denoiser": [*part, "denoiser", *flags("batch_size=2", "ema_decay=0.9", *spelled(DENOISER))],
+        **{name: [*normal, name, *tuned] for name in registry.ADAPTERS},
+        "cell": ["train", "cell", "RUN", "--preset", "bundled",
+                 *flags(sd, "batch_size=2", "variants=2", "validate_every=2", "validate_count=4")],
+        "features": ["train", "features", "RUN", *flags("batch_size=2", "size=32", "categories=[NILM, LSIL]")],
+        **{f"detector {name}": ["train", "detector", "RUN", "--preset", "bundled", "--architecture", name,
+                                *flags("batch_size=2", "window=128", "categories=[NILM, LSIL]")]
+           for name in registry.DETECTORS},
+    }  # fmt: skip
+
+
+NAMES = ("autoencoder", "decoder", "text", "denoiser", *registry.ADAPTERS, "cell", "features",
+         *(f"detector {name}" for name in registry.DETECTORS))  # fmt: skip
+
+
+@pytest.mark.promise("Training resumes exactly")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_trainer_killed_and_continued(
+    name: str, cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path, record_property: Note
+) -> None:
+    """All bytes but `timing.jsonl` are equal: weights, optimiser, EMA, statistics, scores, previews; so are batches."""
+    template = trainers(tiny)[name]
+
+    def begun(run: Path) -> Path:
+        """Put what the decoder and the denoiser start from into the run folder; return the folder of the part."""
+        if template[1] != "foundation":
+            return run
+        for part, source in (("autoencoder", tiny / "foundation/vae"), ("text", tiny / "foundation")):
+            if name in ("decoder", "denoiser") and not (run / part).exists():
+                (run / part).mkdir(parents=True)
+                (run / part / "weights").symlink_to(source)
+        return run / template[4]
+
+    def command(run: Path) -> list[str]:
+        return [str(run) if word == "RUN" else word for word in template] + ["--data-root", str(fields)]
+
+    folder = begun(tmp_path / "once")
+    once = cytosynth.run(*command(tmp_path / "once"), below=folder, batches=tmp_path / "once.batches")
+    assert once.code == 0, once.err
+    wanted = killing.content(folder, but=["timing.jsonl"])
+    assert "checkpoints/step-00000006/optimizer.safetensors" in wanted
+    assert any(key.startswith("weights/") for key in wanted)
+    batches = noted(tmp_path / "once.batches")
+    assert len(batches) >= 6
+    rng = np.random.default_rng(5)
+    first = int(rng.integers(once.changes // 4, once.changes))
+    run, kills = tmp_path / "killed", 0
+    folder = begun(run)
+    for moment in ({"at": first}, {"after": float(rng.uniform(0.3, 1) * once.seconds)}):
+        ended = cytosynth.run(*command(run), **moment, below=folder, batches=tmp_path / "killed.batches")  # type: ignore[arg-type]
+        kills += ended.code == -signal.SIGKILL
+    assert kills
+    assert cytosynth.run(*command(run), batches=tmp_path / "killed.batches").code == 0
+    assert killing.content(folder, but=["timing.jsonl"]) == wanted
+    for place, seen in noted(tmp_path / "killed.batches").items():
+        assert seen == batches[place], "the data order, also of steps that were done twice"
+    record_property("cases", f"{kills} kills; {len(wanted)} files and {len(batches)} batches bit-equal")
+
+
+def noted(path: Path) -> dict[str, set[str]]:
+    """Return the hashes of the batches of each (seed, rank, step, micro-step)."""
+    found: dict[str, set[str]] = {}
+    for line in path.read_text().splitlines():
+        *place, content = json.loads(line)
+        found.setdefault(str(place), set()).add(json.dumps(content))
+    return found
+
+
+@pytest.mark.promise("Disk full")
+def test_training_on_a_full_disk(
+    cytosynth: killing.Server,
+    tiny: Path,
+    fields: Path,
+    tmp_path: Path,
+    small_disk: Path,
+    record_property: Note,
+) -> None:
+    def command(run: Path) -> list[str]:
+        return [str(run) if word == "RUN" else word for word in trainers(tiny)["lora"]] + ["--data-root", str(fields)]
+
+    assert cytosynth.run(*command(tmp_path / "once")).code == 0
+    wanted = killing.content(tmp_path / "once", but=["timing.jsonl"])
+    need, full = sum(map(len, wanted.values())), 0
+    for share in np.linspace(0.05, 0.95, max(3, round(12 * SHARE))):
+        ballast = filled(small_disk, int(need * share))
+        ended = cytosynth.run(*command(small_disk / "run"))
+        if ended.code:
+            full += 1
+            assert ended.code == 1, ended.err
+            assert "No space left on device" in ended.err.splitlines()[-1]
+            assert "Traceback" not in ended.err
+        ballast.unlink()
+        assert cytosynth.run(*command(small_disk / "run")).code == 0
+        assert killing.content(small_disk / "run", but=["timing.jsonl"]) == wanted
+        subprocess.run(["rm", "-rf", small_disk / "run"], check=True)
+    assert full
+    record_property("cases", f"{full} runs into a full disk, at as many places, continued")
+
+
+@pytest.mark.promise("Hostile or broken input")
+@pytest.mark.parametrize("name", nasty.NAMES)
+def test_ten_thousand_mutated_files(name: str, tmp_path: Path, record_property: Note) -> None:
+    shared = Path("/dev/shm")
+    sandbox = shared / f"cytosynth-fuzz-{os.getpid()}" if shared.is_dir() else tmp_path
+    sandbox.mkdir(exist_ok=True)
+    script = Path(__file__).with_name("fuzz.py")
+    try:
+        run = subprocess.run(
+            [sys.executable, str(script), name, str(CASES), str(sandbox)], capture_output=True, text=True
+        )
+    finally:
+        subprocess.run(["rm", "-rf", sandbox], check=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    (line,) = [line for line in run.stdout.splitlines() if line.startswith("cases ")]
+    _, count, _, engine = line.split()
+    assert int(count) >= CASES
+    record_property("cases", f"{count} files, {engine}")
+
+
+@pytest.mark.promise("Long soak")
+def test_a_thousand_images_in_one_process(tiny: Path, tmp_path: Path, record_property: Note) -> None:
+    (tmp_path / "own").mkdir()
+    for number in range(IMAGES):
+        pixels, _ = drawn(number, 256, 256)
+        Image.fromarray(pixels).save(tmp_path / f"own/{number:04d}.png", compress_level=1)
+    seen: list[tuple[int, int, int]] = []
+    advance = progress.Meter.advance
+
+    def measured(self: progress.Meter, note: str = "", amount: int = 1) -> None:
+        advance(self, note, amount)
+        if self.done % 10 == 0:
+            gc.collect()
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            seen.append((self.done, resident, len(os.listdir("/proc/self/fd"))))  # noqa: PTH208
+
+    settings = override(PipelineSettings(), ["cell.steps=1", "threshold=0.1", "most=1", "cell.batch=2"])
+    given = {name: str(tiny / name) for name in ("foundation", "cell", "detector")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress.Meter, "advance", measured)
+        data = pipeline.edit(tmp_path / "own", tmp_path / "out", settings=settings, **given)
+    assert len(data.pictures) == IMAGES
+    count, memory, handles = (np.array(column, dtype=float) for column in zip(*seen, strict=True))
+    settled = count > IMAGES * 0.2
+    slope, _ = np.polyfit(count[settled], memory[settled], 1)
+    noise = memory[settled].std()
+    grown = slope * IMAGES
+    assert grown < max(3 * noise, 20e6), f"{grown / 1e6:.1f} MB over {IMAGES} images"
+    assert handles[settled].max() <= handles[settled].min() + 1
+    said = f"{IMAGES} images; {slope / 1e3:+.1f} kB an image (noise {noise / 1e6:.1f} MB)"
+    record_property("cases", f"{said}, {int(handles[settled].max() - handles[settled].min())} handles more")

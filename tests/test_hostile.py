@@ -1,0 +1,356 @@
+"""Input from strangers: never a traceback, a hang, a touch outside; no code from data; nothing whose size runs away."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import nasty
+from conftest import write_fields
+from cytosynth.data import coco, formats, images, plain, tensors
+from cytosynth.data.check import check
+from cytosynth.errors import UserError
+from cytosynth.normal.recipe import NormalRecipe
+from cytosynth.training import recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = int(os.environ.get("CYTOSYNTH_EXAMPLES", "60"))
+some = settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
+                suppress_health_check=list(HealthCheck))  # fmt: skip
+fuzzed = pytest.mark.promise("Hostile or broken input")
+
+
+@fuzzed
+@pytest.mark.parametrize("name", nasty.NAMES)
+def test_mutated_files(name: str, tmp_path: Path) -> None:
+    reader = nasty.reader(name)
+    for seed in reader.seeds:
+        reader.run(seed, tmp_path)
+    rng = random.Random(7)
+    for _ in range(EXAMPLES):
+        data = reader.mutate(rng, rng.choice(reader.seeds))
+        started = time.monotonic()
+        with nasty.watch(tmp_path):
+            reader.run(data, tmp_path)
+        assert time.monotonic() - started < 10
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(nasty.NASTY)
+anything = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+                        max_leaves=12)  # fmt: skip
+
+
+def mostly(right: st.SearchStrategy) -> st.SearchStrategy:
+    """Return what is right nine times in ten."""
+    return st.integers(0, 9).flatmap(lambda n: right if n else anything)
+
+
+ids = mostly(st.integers(0, 3))
+pictures = st.fixed_dictionaries(
+    {"id": ids, "file_name": mostly(st.sampled_from(["a.png", "b.jpg"])), "width": mostly(st.just(24)),
+     "height": mostly(st.just(16))}, optional={"slide": anything, "license": anything},
+)  # fmt: skip
+boxes = st.fixed_dictionaries(
+    {"id": ids, "image_id": ids, "category_id": ids,
+     "bbox": mostly(st.lists(st.floats(0, 30), min_size=4, max_size=4))},
+    optional={"score": mostly(st.floats(0, 1)), "nucleus": anything, "segmentation": anything},
+)  # fmt: skip
+names = st.fixed_dictionaries({"id": ids, "name": mostly(st.sampled_from(["LSIL", "HSIL"]))})
+documents = st.fixed_dictionaries(
+    {"images": mostly(st.lists(mostly(pictures), max_size=4)),
+     "categories": mostly(st.lists(mostly(names), max_size=3)),
+     "annotations": mostly(st.lists(mostly(boxes), max_size=4))}, optional={"info": anything, "licenses": anything},
+)  # fmt: skip
+
+
+@fuzzed
+@some
+@given(document=documents)
+def test_coco_documents(document: object, tmp_path_factory: pytest.TempPathFactory) -> None:
+    sandbox = tmp_path_factory.getbasetemp() / "coco-documents"
+    reader = READER.setdefault("coco", nasty.reader("COCO"))
+    sandbox.mkdir(exist_ok=True)
+    with nasty.watch(sandbox):
+        reader.run(b"c" + json.dumps(document).encode(), sandbox)
+
+
+READER: dict[str, nasty.Reader] = {}
+
+
+@fuzzed
+@some
+@given(value=anything, key=st.sampled_from(list(NormalRecipe.model_fields)))
+def test_recipes(value: object, key: str) -> None:
+    base = NormalRecipe()
+    try:
+        changed = recipe.override(base, [f"{key}={json.dumps(value)}"])
+    except UserError as error:
+        assert len(str(error)) < 1000
+        return
+    again = recipe.validated(NormalRecipe, plain.from_yaml(recipe.dump(changed)), "again")
+    assert str(again) == str(changed), "what is taken is written and read as it is"
+
+
+@fuzzed
+def test_large_and_deep_files_are_refused_in_bounded_time(tmp_path: Path) -> None:
+    write_fields(tmp_path / "set", 2)
+    whole = json.loads((tmp_path / "set/annotations.json").read_text())
+    for place in ("images", "annotations", "categories", "info"):
+        content = json.loads(json.dumps(whole))
+        deep: object = 1
+        for _ in range(900):
+            deep = [deep]
+        (content[place][0] if isinstance(content[place], list) else content[place])["x"] = deep
+        (tmp_path / "set/annotations.json").write_text(json.dumps(content))
+        started = time.monotonic()
+        with pytest.raises(UserError, match="nested too deeply"):
+            formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
+        assert time.monotonic() - started < 5
+    many = {"images": [], "annotations": [{"id": n, "image_id": 1, "category_id": "x"} for n in range(20_000)],
+            "categories": [{"id": n, "name": f"n{n}"} for n in range(20_000)]}  # fmt: skip
+    many["images"] = [{"id": 1, "file_name": "a.png", "width": 1, "height": 1}]
+    (tmp_path / "set/annotations.json").write_text(json.dumps(many))
+    started = time.monotonic()
+    problems: list[str] = []
+    coco.read(tmp_path / "set", problems.append)
+    assert len(problems) == 20_000
+    assert max(map(len, problems)) < 400
+    assert time.monotonic() - started < 60
+    with (tmp_path / "set/annotations.json").open("wb") as file:
+        file.truncate(plain.MAX_BYTES + 1)
+    with pytest.raises(UserError, match="larger than 512 MiB"):
+        coco.read(tmp_path / "set")
+
+
+@fuzzed
+@pytest.mark.parametrize(
+    "text",
+    ["a: &a [x]\nb: [*a, *a]", "names: !!python/object/apply:os.system [touch hit]",
+     "names: !!python/name:os.system ''", "- !!map {? {a} : b}", "a: !!binary aGVsbG8=", "[" * 3000,
+     "names: " + "x" * 300_000],
+)  # fmt: skip
+def test_yaml_is_plain_or_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no plain YAML|plain values|larger than"):
+        plain.from_yaml(text)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(UserError, match="no 'names' in it"):
+        formats.read(tmp_path, "yolo")
+
+
+ESCAPES = (
+    "../outside.png", "a/../../outside.png", "/etc/passwd", "C:\\x.png", "C:x.png", "\\\\host\\x.png", "a\0b.png", "",
+    ".", "..", "a/..", "images/", "con", "CON.png", "nul.png", "x/aux.txt", "COM1.png", "lpt9", "a\nb.png",
+    "\x1b[2Jb.png", "\ud800.png", "x" * 300 + ".png", "link.png", "loop.png", "pipe.png", "folder/outside.png",
+)  # fmt: skip
+
+
+@pytest.mark.promise("Paths stay inside")
+@pytest.mark.parametrize("name", ESCAPES)
+def test_a_name_that_leaves_its_folder(name: str, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    write_fields(root, 1)
+    Image.new("RGB", (20, 20)).save(tmp_path / "outside.png")
+    (root / "images/link.png").symlink_to(tmp_path / "outside.png")
+    (root / "images/folder").symlink_to(tmp_path)
+    (root / "images/loop.png").symlink_to("loop.png")
+    os.mkfifo(root / "images/pipe.png")
+    with pytest.raises(images.ImageProblem):
+        images.size(images.inside(root / "images", name))
+    content = json.loads((root / "annotations.json").read_text())
+    content["images"].append({"id": 99, "file_name": name, "width": 20, "height": 20})
+    (root / "annotations.json").write_text(json.dumps(content))
+    with nasty.watch(tmp_path):
+        assert len(check(root)) == 1
+        for target in ("coco", "yolo", "voc"):
+            with pytest.raises(UserError):
+                formats.convert(root, tmp_path / "out", None, target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outside.png", "set"]
+
+
+@pytest.mark.promise("Paths stay inside")
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    from cytosynth.data import atomic, lock
+    from cytosynth.provenance import append_line
+
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("theirs")
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("provenance.jsonl", ".lock", "annotations.json"):
+        (out / name).symlink_to(outside / "file")
+    with pytest.raises(OSError, match="symbolic links"):
+        append_line(out / "provenance.jsonl", {"a": 1})
+    with pytest.raises(OSError, match="symbolic links"), lock.only(out):
+        pass
+    atomic.write_json(out / "annotations.json", {})
+    assert not (out / "annotations.json").is_symlink()
+    (out / "checkpoints").symlink_to(outside)
+    (outside / ".x.part").write_text("theirs")
+    atomic.clean(out / "checkpoints")
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {"file": "theirs", ".x.part": "theirs"}
+
+
+class Bomb:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (self.command,)
+
+
+@pytest.mark.promise("No code runs from data")
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".ckpt", ".pth", ".pkl", ".CKPT", ".safetensors"])
+def test_a_pickle_is_refused_wherever_weights_are_read(suffix: str, tiny: Path, tmp_path: Path) -> None:
+    import pickle
+
+    from cytosynth.adapters.load import merge
+    from cytosynth.cell.edit import CellEditor
+    from cytosynth.cell.judge import ClassifierJudge
+    from cytosynth.detect import backbone
+    from cytosynth.detect import model as detectors
+    from cytosynth.foundation.load import load
+    from cytosynth.measure import cytology_resnet50, dinov2
+    from cytosynth.measure import weights as networks
+
+    bomb = pickle.dumps(Bomb(f"touch {tmp_path}/hit"))
+    file = tmp_path / f"weights{suffix}"
+    file.write_bytes(bomb)
+    model = load(str(tiny / "foundation"))
+    for part, name in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        shutil.copytree(tiny / "foundation", tmp_path / part)
+        for old in (tmp_path / part / part).glob("*.safetensors"):
+            old.unlink()
+        (tmp_path / part / part / f"{name}{suffix}").write_bytes(bomb)
+    folders = {}
+    for name, source, weights in (("cell", "cell", "diffusion_pytorch_model"), ("detector", "detector", "model")):
+        folders[name] = tmp_path / name
+        shutil.copytree(tiny / source, folders[name])
+        for old in folders[name].glob("*.safetensors"):
+            old.unlink()
+        (folders[name] / f"{weights}{suffix}").write_bytes(bomb)
+    for name, config in (("judge", {"architecture": "resnet18", "classes": ["NILM", "LSIL"]}),
+                         ("dino", {"model_type": "dinov2", "hidden_size": 8, "num_attention_heads": 1,
+                                   "num_hidden_layers": 1})):  # fmt: skip
+        folders[name] = tmp_path / name
+        folders[name].mkdir()
+        (folders[name] / "config.json").write_text(json.dumps(config))
+        (folders[name] / f"model{suffix}").write_bytes(bomb)
+    attempts: dict[str, Callable[[], object]] = {
+        "one reader": lambda: tensors.read(file),
+        "foundation file": lambda: load(str(file)),
+        "foundation folder": lambda: load(str(tmp_path / "unet")),
+        "text encoder": lambda: load(str(tmp_path / "text_encoder")),
+        "adapter": lambda: merge(model, file),
+        "synthesizer": lambda: CellEditor.load(str(tiny / "foundation"), str(folders["cell"])),
+        "detector": lambda: detectors.load(folders["detector"]),
+        "backbone": lambda: backbone._read(file),
+        "judge": lambda: ClassifierJudge.load(folders["judge"]),
+        "dinov2": lambda: dinov2.load(folders["dino"]),
+        "features": lambda: cytology_resnet50.read(folders["judge"]),
+        "feature network": lambda: networks.read(file, "0" * 64),
+    }
+    for name, attempt in attempts.items():
+        with pytest.raises(UserError) as caught:
+            attempt()
+        if suffix != ".safetensors" and name != "features":
+            assert "can run code when" in str(caught.value), name
+            assert "weights_only=True" in str(caught.value), f"{name}: how to convert is said"
+    assert not (tmp_path / "hit").exists()
+
+
+@pytest.mark.promise("No code runs from data")
+def test_the_advised_conversion_works_and_nothing_trusts_remote_code(tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"state_dict": {"a": torch.arange(6).reshape(2, 3).T, "step": 3}}, tmp_path / "IN")
+    command = tensors.CONVERT.partition('python -c "')[2].rstrip('"')
+    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True)
+    read = tensors.read(tmp_path / "OUT.safetensors")
+    assert torch.equal(read["a"], torch.arange(6).reshape(2, 3).T)
+    for path in (ROOT / "src").rglob("*.py"):
+        text = path.read_text()
+        assert "trust_remote_code=True" not in text
+        assert "yaml.load(" not in text.replace("yaml.load(content, _Plain)", ""), path
+        assert "unsafe_load" not in text and "eval(" not in text.replace(".eval(", ""), path
+
+
+def bomb(path: Path, side: int) -> None:
+    """Write a PNG of `side` x `side` white pixels, a thousandth of its size."""
+    header = b"IHDR" + side.to_bytes(4, "big") * 2 + bytes([8, 6, 0, 0, 0])
+    packer = zlib.compressobj(1)
+    row = b"\0" + b"\xff" * (4 * side)
+    body = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    content = b"\x89PNG\r\n\x1a\n"
+    for chunk in (header, b"IDAT" + body, b"IEND"):
+        content += (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    path.write_bytes(content)
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from cytosynth.data import images
+from cytosynth.errors import UserError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    print(images.read(Path(sys.argv[1])).shape)
+except UserError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def measured(path: Path) -> tuple[str, int]:
+    """Return what reading `path` says, and by how many MiB the process grew."""
+    run = subprocess.run([sys.executable, "-c", MEASURED, str(path)], capture_output=True, text=True, check=True)
+    said, grown = run.stdout.splitlines()
+    return said, int(grown)
+
+
+@pytest.mark.promise("Bombs")
+def test_image_bombs(tmp_path: Path) -> None:
+    bomb(tmp_path / "large.png", 20_000)
+    said, grown = measured(tmp_path / "large.png")
+    assert "pixels, more than 100,000,000" in said or "decompression bomb" in said
+    assert grown < 50, "refused by its header"
+    bomb(tmp_path / "largest.png", 10_000)
+    said, grown = measured(tmp_path / "largest.png")
+    assert said == "(10000, 10000, 3)", "the largest that is read, with transparency"
+    assert grown < 1024
+    pixels = Image.effect_noise((64, 64), 50).convert("RGB")
+    pixels.save(tmp_path / "scans.jpg", progressive=True)
+    content = (tmp_path / "scans.jpg").read_bytes()
+    start = content.rindex(b"\xff\xda")
+    (tmp_path / "scans.jpg").write_bytes(content[:start] + content[start:-2] * 500 + content[-2:])
+    with pytest.raises(images.ImageProblem, match="scans, more than 100"):
+        images.read(tmp_path / "scans.jpg")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 1024**2
+
+
+@pytest.mark.promise("Bombs")
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_size_and_pixels_agree_on_turned_images(kind: str, turn: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    path = tmp_path / "a.img"
+    path.write_bytes(nasty.picture(kind, exif=exif))
+    width, height = images.size(path)
+    assert images.read(path).shape == (height, width, 3)
+    assert (width, height) == ((16, 24) if turn > 4 else (24, 16))
