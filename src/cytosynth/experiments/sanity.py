@@ -84,7 +84,7 @@ def tabulate(recipe: SanityRecipe, entries: Sequence[Entry], objects: int) -> Re
         ("detector", "parameters", "seconds a step", "mAP", "mAP.5", "mAP.75", "recall"),
         tuple(rows),
         (
-            "mean over the seeds, with the 95 % interval of Student's t where there are several; one says little",
+            "mean over the seeds, and the 95 % interval of Student's t where there are several; one seed says little",
             "all train equally many steps from nothing; each at the learning rate of its bundled recipe",
             "seconds are the median of this machine's, and move with what else runs on it",
         ),
