@@ -73,6 +73,11 @@ class CellTask(Task):
             self.register_buffer("pooled", model.pool_text(names), persistent=False)
         self.names = names
         self.scored = _evenly(held_out, names, recipe.validate_count) if recipe.validate_every else []
+        if recipe.validate_every and not self.scored:
+            raise UserError(
+                f"no held-out cell of {', '.join(names)} to select the best by; add a part 'val', or set "
+                "validate_every=0"
+            )
         self.scored_latents = [turns[0] for turns in cached(model, [crop.pixels for crop in self.scored], cache, [0])]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
