@@ -165,7 +165,8 @@ def _evenly(crops: Sequence[Crop], names: Sequence[str], count: int) -> list[Cro
 def crops_of(samples: Sequence[Sample], recipe: CellRecipe, variants: int) -> list[Crop]:
     """Return `variants` patches of every cell of the recipe's categories: turned, jittered, box scaled.
 
-    Patches are moved inside at borders, never padded; each depends on (recipe seed, picture, cell, variant).
+    Patches are moved inside at borders, never padded, and hold the whole box; each depends on (recipe seed, picture,
+    cell, variant).
     """
     cells: dict[str, list[tuple[int, int]]] = {}
     for index, sample in enumerate(samples):
@@ -187,7 +188,9 @@ def _crop(pixels: Pixels, cell: Cell, recipe: CellRecipe, variant: int, rng: np.
     height, width = pixels.shape[:2]
     low, high = recipe.box_scale
     box = patch.enlarge(cell.box, float(rng.uniform(low, high)), width, height)
-    dx, dy = (float(value) for value in rng.integers(-recipe.jitter, recipe.jitter + 1, 2))
+    drawn = rng.integers(-recipe.jitter, recipe.jitter + 1, 2)
+    room = [(patch.SIZE - int(extent)) // 2 for extent in (box[2] - box[0], box[3] - box[1])]
+    dx, dy = (float(min(max(value, -most), most)) for value, most in zip(drawn, room, strict=True))
     moved = (box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy)
     x, y = patch.corner(moved, width, height)
     inner = (box[0] - x, box[1] - y, box[2] - x, box[3] - y)
