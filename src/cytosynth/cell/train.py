@@ -136,10 +136,10 @@ class CellTask(Task):
         return float(np.mean(losses))
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write a grid: a row for each of some held-out crops, first as it is, then as every category."""
+        """Write a grid: a row for a held-out crop of each category, first as it is, then as every category."""
         editor = CellEditor(self.model)
         tiles = []
-        for row, crop in enumerate(self.held_out[::31][:5]):
+        for row, crop in enumerate(_evenly(self.held_out, self.names, len(self.names))):
             tiles.append(crop.pixels)
             edits = [PlannedEdit(crop.box, name, seed=row) for name in self.names]
             tiles += list(editor.patch(np.stack([crop.pixels] * len(edits)), edits, EditSettings()))
