@@ -83,10 +83,12 @@ class CellTask(Task):
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return latents (n, 4, 32, 32), masks, boxes, categories, and what is withheld for guidance."""
         chosen = rng.choice(len(self.crops), size, p=self.weights / self.weights.sum())
+        captioned = rng.random(size) >= self.recipe.caption_dropout
+        boxed = rng.random(size) >= self.recipe.box_dropout
+        shown = rng.random(size) >= self.recipe.joint_dropout
         return self._packed([self.crops[index] for index in chosen], [self.latents[index] for index in chosen]) | {
-            "captioned": torch.as_tensor(rng.random(size) >= self.recipe.caption_dropout),
-            "boxed": torch.as_tensor(rng.random(size) >= self.recipe.box_dropout),
-        }
+            "captioned": torch.as_tensor(captioned & shown), "boxed": torch.as_tensor(boxed & shown),
+        }  # fmt: skip
 
     def _packed(self, crops: Sequence[Crop], latents: Sequence[Tensor]) -> dict[str, Tensor]:
         side = latents[0].shape[-1]
