@@ -17,6 +17,7 @@ from ..data.images import Pixels
 from ..errors import UsageError
 from ..field import Box
 from ..settings import GateSettings
+from ..training.progress import meter
 from . import patch
 from .seam import seam
 
@@ -66,7 +67,11 @@ class Reference:
 
         That is, of the distance of each crop to the nearest other one.
         """
-        found = [network.features([window], [box])[0] for window, box in zip(windows, boxes, strict=True)]
+        found = []
+        with meter("features of the reference", len(windows)) as bar:
+            for window, box in zip(windows, boxes, strict=True):
+                found.append(network.features([window], [box])[0])
+                bar.advance()
         features = _unit(np.stack(found))
         nearest = []
         for index, row in enumerate(features):

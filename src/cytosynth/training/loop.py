@@ -94,7 +94,7 @@ def train(
 
 
 def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max_minutes: float | None) -> Outcome:
-    deadline = time.monotonic() + max_minutes * 60 if max_minutes else math.inf
+    deadline = time.monotonic() + max_minutes * 60 if max_minutes is not None else math.inf
     AcceleratorState._reset_state()  # one process may train several parts, each in its own precision
     accelerator = Accelerator(
         mixed_precision=recipe.mixed_precision,
