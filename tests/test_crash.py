@@ -168,6 +168,19 @@ def test_a_damaged_newer_checkpoint_never_outlives_a_whole_one(tmp_path: Path) -
 
 
 @pytest.mark.promise("Training resumes exactly")
+def test_a_checkpoint_of_the_first_versions_is_read(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    path = tmp_path / "step-00000002/state.json"
+    state = json.loads(path.read_text())
+    assert set(state) == {"of_state", "step", "sha256", "extra"}
+    del state["of_state"]
+    path.write_text(json.dumps(state))
+    found, complaints = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert (found.step, complaints) == (2, [])
+
+
+@pytest.mark.promise("Training resumes exactly")
 def test_another_foundation_of_the_same_name_is_noticed(tiny: Path, fields: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

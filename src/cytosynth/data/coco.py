@@ -61,7 +61,7 @@ def _parse(content: dict[str, Any], file: Path, report: Report) -> DataSet:
     names = _by_id(content["categories"], "categories", file, report, lambda entry: name(entry["name"]))
     pictures = _by_id(content["images"], "images", file, report, _picture)
     cells: dict[Any, list[Cell]] = {key: [] for key in pictures}
-    seen = set()
+    seen, there = set(), listed(names)
     for index, entry in enumerate(content["annotations"]):
         where = f"{file}: annotations[{index}]"
         try:
@@ -72,7 +72,7 @@ def _parse(content: dict[str, Any], file: Path, report: Report) -> DataSet:
                 report(f"{where}: no image of id {said(entry['image_id'])}")
                 continue
             if entry["category_id"] not in names:
-                report(f"{where}: unknown category {said(entry['category_id'])}; there are {listed(names)}")
+                report(f"{where}: unknown category {said(entry['category_id'])}; there are {there}")
                 continue
             cells[entry["image_id"]].append(_cell(entry, names))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -20,7 +20,7 @@ def read(root: Path, report: Report = refuse) -> DataSet:
     folder = root / "images"
     if not folder.is_dir():
         raise FormatProblem(f"{folder}: no such folder; a YOLO data set has images/, labels/ and {FILE}")
-    pictures = []
+    pictures, there = [], coco.listed(names)
     labels = set((root / "labels").rglob("*.txt"))
     for path in _image_files(folder):
         name = path.relative_to(folder).as_posix()
@@ -31,7 +31,7 @@ def read(root: Path, report: Report = refuse) -> DataSet:
             continue
         label = (root / "labels" / name).with_suffix(".txt")
         labels.discard(label)
-        cells = tuple(_cells(label, names, width, height, report)) if label.exists() else ()
+        cells = tuple(_cells(label, names, there, width, height, report)) if label.exists() else ()
         pictures.append(Picture(name, width, height, cells))
     for label in sorted(labels):
         report(f"{label}: a label without its image")
@@ -78,7 +78,7 @@ def _names(file: Path) -> dict[int, str]:
         raise FormatProblem(f"{file}: no 'names' in it, a list or a map of the classes from 0{why}") from None
 
 
-def _cells(label: Path, names: dict[int, str], width: int, height: int, report: Report) -> Iterable[Cell]:
+def _cells(label: Path, names: dict[int, str], there: str, width: int, height: int, report: Report) -> Iterable[Cell]:
     try:
         lines = plain.text(label).splitlines()
     except (OSError, ValueError) as error:
@@ -96,7 +96,7 @@ def _cells(label: Path, names: dict[int, str], width: int, height: int, report: 
             report(f"{label}:{number}: expected 'class x y width height', got {line[:80]!r}")
             continue
         if index not in names:
-            report(f"{label}:{number}: unknown category {coco.said(index)}; there are {coco.listed(names)}")
+            report(f"{label}:{number}: unknown category {coco.said(index)}; there are {there}")
             continue
         box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
         yield Cell(box, names[int(index)], score[0] if score else None)

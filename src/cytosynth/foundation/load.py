@@ -1,6 +1,7 @@
 """One loader for any Stable Diffusion 1.x: hub id, diffusers folder, single safetensors file, `bundled`."""
 
 import json
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
     common: dict[str, Any] = {"local_files_only": local}
     weights = common | {"torch_dtype": dtype, "use_safetensors": True}
     try:
+        warnings.filterwarnings("ignore", module="huggingface_hub")  # of its own, about how diffusers calls it
         return Foundation(
             unet=UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
             vae=AutoencoderKL.from_pretrained(source, subfolder="vae", **weights),

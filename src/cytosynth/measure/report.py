@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data import atomic
+from ..training.recipe import portable
 
 Value = str | int | float | None
 WIDE = 240
@@ -42,7 +43,7 @@ class Report:
             table.add_column(column, justify="right" if _numeric(self.rows, index) else "left")
         for row in self.rows:
             table.add_row(*map(_text, row))
-        console = Console()
+        console = Console(markup=False)
         if not console.is_terminal:
             console.width = WIDE
         console.print(table)
@@ -50,9 +51,9 @@ class Report:
             console.print(f"* {note}", markup=False, highlight=False)
 
     def write(self, folder: Path, name: str) -> None:
-        """Write `name`.json, .md and .csv into `folder`."""
+        """Write `name`.json, .md and .csv into `folder`; of absolute paths among the facts, their last part."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-        content = {"title": self.title, **self.facts, "rows": rows, "notes": list(self.notes)}
+        content = {"title": self.title, **portable(self.facts), "rows": rows, "notes": list(self.notes)}
         atomic.write_json(folder / f"{name}.json", content)
         atomic.write_text(folder / f"{name}.md", self._markdown())
         write_csv(folder / f"{name}.csv", self.columns, self.rows)
@@ -61,7 +62,7 @@ class Report:
         lines = [f"# {self.title}", "", _line(self.columns), _line(["---"] * len(self.columns))]
         lines += [_line([_text(value) for value in row]) for row in self.rows]
         lines += ["", *(f"- {note}" for note in self.notes), "", "| | |", "|---|---|"]
-        lines += [_line([key.replace("_", " "), _text(value)]) for key, value in self.facts.items()]
+        lines += [_line([key.replace("_", " "), _text(value)]) for key, value in portable(self.facts).items()]
         return "\n".join(lines) + "\n"
 
 

@@ -200,12 +200,12 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
                     bar.note(f"step {step}: held-out score {score:.5g}")
                     show(step, {"held-out score": score})
                 accelerator.wait_for_everyone()
-            if step % recipe.checkpoint_every == 0:
-                save()
-                saved = step
             if step % recipe.preview_every == 0 and main:
                 with _averaged(ema, parameters), evaluating(task):
                     task.preview(run / "previews", step)
+            if step % recipe.checkpoint_every == 0:  # last: a kill loses what would follow it
+                save()
+                saved = step
     if step != saved:
         save()
     weights = run / "weights"
