@@ -13,12 +13,12 @@ from pathlib import Path
 from ..data import lock, sources
 from ..detect.failures import MISSED
 from ..detect.recipe import PRESETS as DETECTORS
+from ..measure.gains import Runs, gain, verdict
 from ..measure.report import Report, Value
 from ..measure.resampling import Estimate
 from ..provenance import short
 from ..training.recipe import Source, pin
 from . import gain_plot, training_sets
-from .gains import Runs, gain, verdict
 from .grid import Cell, fill
 from .published import PUBLISHED
 from .recipe import REAL, AugmentationRecipe

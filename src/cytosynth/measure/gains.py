@@ -1,4 +1,4 @@
-"""Means, gains and verdicts of Tables II and III, with intervals over test images and seeds of training."""
+"""Means, gains and verdicts of detectors, with intervals over the images they are scored on and seeds of training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from ..measure.resampling import Estimate
+from .resampling import Estimate
 
 HELPS, HURTS, UNDECIDED = "helps", "hurts", "no evidence"
 Values = NDArray[np.float64]
@@ -20,7 +20,8 @@ class Runs:
     """One detector on one mix after one number of steps, every seed.
 
     Attributes:
-        results: what `grid.work` wrote of each seed: `scores`, and `drawn`, the same for every draw of test images.
+        results: of each seed, what `detect/scoring.py` returns: `scores`, and `drawn`, for draws of the images that are
+            the same on all sides.
     """
 
     results: Sequence[Mapping[str, Any]]
