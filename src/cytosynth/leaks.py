@@ -19,9 +19,13 @@ def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
     for source in held:
         root = data_root / source.root
         pictures = split.part(coco.read(root), source.split, root)
-        parts |= {Path(picture.file_name).name: source.split for picture in pictures}
+        parts |= {picture.file_name: source.split for picture in pictures}
+    bare = {Path(name).name: part for name, part in parts.items()}
     for record in read_records(folder).values():
         original = record.get("original")
-        if original and Path(original).name in parts:
-            part = parts[Path(original).name]
+        if not original:
+            continue
+        # One side may have lost the folders of its names; where neither has, equal last parts say nothing.
+        part = parts.get(original) or parts.get(Path(original).name) or ("/" not in original and bare.get(original))
+        if part:
             raise UserError(f"{folder}: made from {original}, a {part} image; take it out, or hold out others")

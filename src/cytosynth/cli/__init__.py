@@ -26,7 +26,7 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show the tracebac
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one line on standard error and its exit code."""
-    from . import data, detect, evaluate, experiment, fidelity, figures, info, synthesize, train  # noqa: F401
+    from . import data, detect, evaluate, experiment, fidelity, figures, info, select, synthesize, train  # noqa: F401
 
     try:
         app()

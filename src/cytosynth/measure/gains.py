@@ -59,6 +59,11 @@ def verdict(found: Estimate) -> str:
     return HURTS if found.high < 0 else UNDECIDED
 
 
+def hundred(found: Estimate) -> Estimate:
+    """Return `found` times 100, as AP is customarily written."""
+    return Estimate(*(None if value is None else 100 * value for value in found))  # type: ignore[arg-type]
+
+
 def _estimate(sides: Sequence[Values], drawn: Values) -> Estimate:
     """Return the mean of the first of `sides` less that of the second, and the interval of both sources of chance.
 
