@@ -160,6 +160,8 @@ def test_the_test_part_is_refused(data: Path) -> None:
     with pytest.raises(UsageError, match=r"field_5.png of .*drawn is a test image too"):
         parts.check(small(validation={"root": "drawn", "split": "all"}, real=[{"root": "made", "split": "all"}]), data)
     assert parts.check(small(), data) == 4
+    with pytest.raises(UserError, match="no cell of SCC in part 'val'"):
+        parts.check(small(categories=["SCC"]), data)
     assert {source.split for source in parts.held(small(), data)} == {"val", "test"}
 
 
@@ -185,6 +187,12 @@ def test_a_synthetic_image_of_a_held_out_one_is_refused(data: Path, tmp_path: Pa
     with pytest.raises(UserError, match=f"made from {original}, a {part} image"):
         select.select(small(synthetic=[str(tmp_path / "leak")]), run, data)
     assert not run.exists(), "a mistake pins nothing"
+
+
+def test_a_detector_of_other_cells_is_refused(data: Path, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="this detector knows no ASC-US, ASC-H, LSIL, HSIL"):
+        select.select(small(detector=str(tiny / "detector")), tmp_path / "run", data)
+    assert not (tmp_path / "run").exists()
 
 
 def test_names_in_folders_are_told_apart(tmp_path: Path) -> None:
@@ -248,9 +256,7 @@ def helped(nothing: tuple[Path, select.Choice], data: Path, tmp_path_factory: py
         atomic.write_json(path, result)
     choice = select.select(small(), run, data)
     assert choice.folder == run / "subset"
-    assert (
-        choice.verdict.startswith("Choose 1 images (0.25 x the real ones)") and "0.5 x adds no sure" in choice.verdict
-    )
+    assert choice.verdict.startswith("Choose 1 image (0.25 x the real ones)") and "0.5 x adds no sure" in choice.verdict
     return run
 
 
@@ -271,7 +277,7 @@ def test_what_is_chosen_is_a_data_set_that_says_how(helped: Path, data: Path) ->
     assert picture.extra["license"] == 1 and picture.extra["synthetic"]
     assert [(c.box, c.category) for c in picture.cells] == [(c.box, c.category) for c in original.cells]
     card = (subset / "README.md").read_text()
-    for said in ("Synthetic cervical cytology", "How these images were chosen", "Choose 1 images",
+    for said in ("Synthetic cervical cytology", "How these images were chosen", "Choose 1 image",
                  "part 'val' of drawn", "CC BY 4.0", "| cell | bundled | 0123 |"):  # fmt: skip
         assert said in card, said
 
@@ -287,6 +293,20 @@ def test_as_many_at_random_are_trained_beside_the_ranked(helped: Path) -> None:
         json.loads((helped / f"trainings/random-0.25/seed-{s}/result.json").read_text())["added"] for s in (0, 1, 2)
     ]
     assert all(len(one) == 1 for one in added) and len({tuple(one) for one in added}) > 1
+
+
+@pytest.mark.parametrize(("control", "rows"), [("every", ["0.25 x, at random", "0.5 x, at random"]), ("none", [])])
+def test_random_images_at_every_ratio_or_none(
+    helped: Path, data: Path, tmp_path: Path, control: str, rows: list[str]
+) -> None:  # fmt: skip
+    run = tmp_path / "run"
+    shutil.copytree(helped, run)
+    shutil.copytree(run / "trainings/random-0.25", run / "trainings/random-0.5")
+    recipe = (run / "recipe.yaml").read_text().replace("control: chosen", f"control: {control}")
+    (run / "recipe.yaml").write_text(recipe)
+    choice = select.select(small(control=control), run, data)
+    assert [row[0] for row in choice.report.rows if "random" in row[0]] == rows
+    assert ("at random" in (run / "subset/README.md").read_text()) == bool(rows)
 
 
 def test_it_continues_and_ends_at_the_same_bytes(helped: Path, data: Path) -> None:
@@ -332,7 +352,7 @@ def test_anyway_takes_by_rank_without_asking(nothing: tuple[Path, select.Choice]
     assert sorted((r["rank"], r["set"], r["file_name"]) for r in records) == [
         (number, *names) for number, names in enumerate(ranks, 1)
     ]
-    assert "whether they help was not asked" in (choice.folder / "README.md").read_text()
+    assert "whether that helps was not asked" in (choice.folder / "README.md").read_text()
     assert not (run / "trainings/ratio-0.5").exists()
     with pytest.raises(UsageError, match="5 images; there are 4"):
         select.anyway(small(), run, data, 1.25)

@@ -43,7 +43,7 @@ class SelectRecipe(BaseModel):
     seeds: list[int] = Field(default=[0, 1, 2], min_length=3, description="of training")
     measure: str = Field(default="mAP", description=f"{', '.join(MEASURES)}, or the AP of a category: what must gain")
     patience: int = Field(default=1, ge=1, description="stop after so many ratios in a row without a sure further gain")
-    control: Literal["off", "chosen", "every"] = Field(
+    control: Literal["none", "chosen", "every"] = Field(
         default="chosen", description="as many images at random beside the ranked ones: at the chosen ratio, at each"
     )
     draws: int = Field(default=200, ge=10, description="resamplings of validation images behind the intervals")

@@ -82,7 +82,7 @@ def anyway(
     with lock.only(run):
         known.pin()
         ranked, _ = _ranked(known, devices[0])
-        verdict = f"{count} images ({ratio:g} x the real ones), taken by rank: whether they help was not asked."
+        verdict = f"{table.said(count)} ({ratio:g} x the real ones), taken by rank: whether that helps was not asked."
         out = run / f"anyway-{ratio:g}"
         subset.write(out, ranked[:count], known.sets, [verdict, *_said(recipe)], _settings(recipe, ratio, None))
         return Choice(verdict, None, out)
@@ -126,19 +126,26 @@ def _known(
                 f"{one.folder}: no provenance.jsonl; whether held-out images are behind it cannot be seen",
                 soft_wrap=True,
             )
+    if recipe.detector:
+        _detector(Path(recipe.detector), recipe)
     batch = sweep.settings(recipe, 1, 0).batch_size
     steps = recipe.steps or math.ceil(recipe.epochs * real / batch)
     return _Known(sweep.Sweep(recipe, run, data_root, steps, devices, workers), sets, pool, real)
 
 
+def _detector(folder: Path, recipe: SelectRecipe) -> model.Detector:
+    """Return the detector in `folder`; raise UserError where it cannot be unsure of the categories."""
+    found = model.load(folder)
+    lacking = [name for name in recipe.categories if name not in found.config.categories]
+    if lacking:
+        raise UserError(f"{folder}: this detector knows no {', '.join(lacking)}; set categories, or train another")
+    return found
+
+
 def _ranked(known: _Known, device: str) -> tuple[list[Ranked], dict[str, Any]]:
     """Return the candidates, best first, and what is said of them as a whole; write both files of the ranking."""
     recipe, run, data_root = known.sweep.recipe, known.sweep.run, known.sweep.data_root
-    folder = known.sweep.current()
-    detector = model.load(folder)
-    lacking = [name for name in recipe.categories if name not in detector.config.categories]
-    if lacking:
-        raise UserError(f"{folder}: this detector knows no {', '.join(lacking)}; set categories, or train another")
+    detector = _detector(known.sweep.current(), recipe)
     detector.network.to(available(device))
     unsure = uncertainty.measure(known.pool, detector, recipe.categories, run / "uncertainty.jsonl")
     far, floor = realism.measure(recipe, known.sets, known.pool, run, data_root, device)
@@ -169,7 +176,7 @@ def _swept(known: _Known, ranked: Sequence[Ranked], counts: Mapping[float, int])
         return found[ratio]
 
     steps, chosen = rule.walk(list(counts), runs, recipe.measure, recipe.patience)
-    asked = {"off": [], "chosen": [chosen] if chosen else [], "every": [step.ratio for step in steps]}[recipe.control]
+    asked = {"none": [], "chosen": [chosen] if chosen else [], "every": [step.ratio for step in steps]}[recipe.control]
     random = {
         ratio: known.sweep.runs(f"random-{ratio:g}", _draw(known.pool, counts[ratio]))
         for ratio in asked

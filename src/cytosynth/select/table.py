@@ -41,7 +41,7 @@ class Swept:
             return f"Choose nothing: no sure gain of {name} over real images alone on validation (x 100: {tried})."
         own = next(step for step in self.steps if step.ratio == self.chosen)
         text = (
-            f"Choose {self.counts[self.chosen]} images ({self.chosen:g} x the real ones): gain of {name} x 100 over "
+            f"Choose {said(self.counts[self.chosen])} ({self.chosen:g} x the real ones): gain of {name} x 100 over "
             f"real images alone on validation {hundred(own.gain)}"
         )
         if last.ratio == self.chosen:
@@ -55,8 +55,13 @@ class Swept:
         if ratio not in self.random:
             return ""
         found = gain(self.ranked[ratio], self.random[ratio], self.recipe.measure)
-        said = {HELPS: "better than", HURTS: "WORSE than"}.get(verdict(found), "not surely other than")
-        return f"{ratio:g} x: the ranked images are {said} as many at random (difference x 100: {hundred(found)})"
+        beside = {HELPS: "better than", HURTS: "WORSE than"}.get(verdict(found), "not surely other than")
+        return f"{ratio:g} x: the ranked images are {beside} as many at random (difference x 100: {hundred(found)})"
+
+
+def said(count: int) -> str:
+    """Return `count` images in words."""
+    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def tabulate(swept: Swept, facts: Mapping[str, Any]) -> Report:
