@@ -16,7 +16,7 @@ from cytosynth.detect import model, transfer
 from cytosynth.detect.evaluate import Matches, evaluate
 from cytosynth.detect.failures import MISSED, NOTHING, failures
 from cytosynth.errors import UsageError, UserError
-from cytosynth.experiments import augmentation, gains, grid, training_sets
+from cytosynth.experiments import augmentation, grid, training_sets
 from cytosynth.experiments.published import PUBLISHED
 from cytosynth.experiments.recipe import (
     CUSTOM,
@@ -29,6 +29,7 @@ from cytosynth.experiments.recipe import (
     AugmentationRecipe,
 )
 from cytosynth.field import Cell
+from cytosynth.measure import gains
 from cytosynth.settings import PipelineSettings
 from cytosynth.training.recipe import Source, override
 

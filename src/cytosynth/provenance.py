@@ -16,9 +16,11 @@ from .data.images import Pixels
 RECORDS = "provenance.jsonl"
 REQUIRED = frozenset({"file_name", "origin", "seed", "key", "width", "height", "cells"})
 NOTICE = "Synthetic cervical cytology made by CytoSynth. Not for diagnosis."
+OTHER = "other"
 NOTICES = {
     "synthetic": NOTICE,
     "real-to-synthetic": "Real cervical cytology whose marked cells CytoSynth made synthetic. Not for diagnosis.",
+    OTHER: "Synthetic cervical cytology of several origins, chosen by CytoSynth. Not for diagnosis.",
 }
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>

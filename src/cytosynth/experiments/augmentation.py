@@ -13,12 +13,12 @@ from pathlib import Path
 from ..data import lock, sources
 from ..detect.failures import MISSED
 from ..detect.recipe import PRESETS as DETECTORS
+from ..measure.gains import Runs, gain, hundred, verdict
 from ..measure.report import Report, Value
 from ..measure.resampling import Estimate
 from ..provenance import short
 from ..training.recipe import Source, pin
 from . import gain_plot, training_sets
-from .gains import Runs, gain, verdict
 from .grid import Cell, fill
 from .published import PUBLISHED
 from .recipe import REAL, AugmentationRecipe
@@ -108,7 +108,7 @@ def scores(recipe: AugmentationRecipe, cells: Sequence[Cell], runs: Mapping[Key,
     for (detector, mix, steps), found in runs.items():
         published = PUBLISHED[recipe.title].get((detector, mix))
         first = found.results[0]
-        rows.append((detector, mix, steps, *(str(_hundred(found.estimate(m))) for m in measures),
+        rows.append((detector, mix, steps, *(str(hundred(found.estimate(m))) for m in measures),
                      published, first["parameters"], first["seconds_a_step"], first["memory_gib"]))  # fmt: skip
     notes = (
         f"mean over {len(recipe.seeds)} seeds, in brackets the 95 % interval over test images ({recipe.draws} draws) "
@@ -128,7 +128,7 @@ def gains(recipe: AugmentationRecipe, cells: Sequence[Cell], runs: Mapping[Key, 
     for detector, mix, label, after, before in comparisons(cells):
         for measure in ["mAP", *recipe.categories]:
             found = gain(runs[after], runs[before], measure)
-            rows.append((detector, mix, label, after[2], before[2], measure, str(_hundred(found)), verdict(found)))
+            rows.append((detector, mix, label, after[2], before[2], measure, str(hundred(found)), verdict(found)))
     columns = ("detector", "training data", "compared", "steps", "steps of R", "measure", "gain x 100", "verdict")
     notes = (
         "helps: the 95 % interval of the gain lies above 0; hurts: below 0; no evidence: it holds 0",
@@ -179,13 +179,9 @@ def _plot(recipe: AugmentationRecipe, cells: Sequence[Cell], runs: Mapping[Key, 
     found: dict[str, dict[str, dict[str, Estimate]]] = {}
     for detector, mix, label, after, before in comparisons(cells):
         if label == "equal steps, longer":
-            values = {measure: _hundred(gain(runs[after], runs[before], measure)) for measure in measures}
+            values = {measure: hundred(gain(runs[after], runs[before], measure)) for measure in measures}
             found.setdefault(detector, {})[mix] = values
     gain_plot.write(run / "gains.png", f"{recipe.title}, equal steps", measures, found)
-
-
-def _hundred(found: Estimate) -> Estimate:
-    return Estimate(*(None if value is None else 100 * value for value in found))  # type: ignore[arg-type]
 
 
 def _facts(recipe: AugmentationRecipe) -> dict[str, object]:

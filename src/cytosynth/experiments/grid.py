@@ -5,37 +5,30 @@ longer training is the shorter one continued; with any other schedule each lengt
 """
 
 import json
-import os
 import resource
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..data import atomic, sources
 from ..data.sources import Sample
-from ..detect import failures, model
-from ..detect.evaluate import Matches, Scores
+from ..detect import model
 from ..detect.recipe import PRESETS as DETECTORS
 from ..detect.recipe import DetectorRecipe
+from ..detect.scoring import scored
 from ..detect.train import DetectorTask
 from ..foundation.load import available
+from ..training import workers as pool
 from ..training.loop import train
 from ..training.progress import meter
 from ..training.recipe import Source
+from ..training.whole import whole
 from .recipe import MIXES, AugmentationRecipe
-from .whole import whole
-
-MOST = 300
-"""Detections of an image that count."""
 
 
 @dataclass(frozen=True)
@@ -78,53 +71,13 @@ def fill(
     Raises KeyboardInterrupt when a training was asked to stop; the same call continues.
     """
     todo = [cell for cell in cells if not cell.done(run)]
+    one = partial(work, recipe=recipe, run=run, data_root=data_root)
     with meter("trainings", len(cells), len(cells) - len(todo)) as bar:
-        for cell in _worked(todo, recipe, run, data_root, devices, workers):
+        for cell in pool.each(one, todo, run / "workers", devices, workers):
             bar.advance(f"{cell.detector}, {cell.mix}, seed {cell.seed}")
 
 
-def _worked(
-    todo: Sequence[Cell], recipe: AugmentationRecipe, run: Path, data_root: Path, devices: Sequence[str], workers: int
-) -> Iterator[Cell]:
-    """Yield each of `todo` when it is done."""
-    if workers == 1:
-        for cell in todo:
-            work(cell, recipe, run, data_root, devices[0])
-            yield cell
-        return
-    context = get_context("spawn")
-    queue = context.Queue()
-    for number in range(workers):
-        queue.put((number, devices[number % len(devices)], workers))
-    logs = run / "workers"
-    logs.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(queue, logs)) as pool:
-        running = {pool.submit(_work_there, cell, recipe, run, data_root): cell for cell in todo}
-        try:
-            for future in as_completed(running):
-                future.result()
-                yield running[future]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _begin(queue: Any, logs: Path) -> None:
-    """Give this worker its device, its share of the cores and a log for its progress."""
-    number, device, workers = queue.get()
-    sys.stderr = (logs / f"{number}.log").open("a")
-    os.environ["CYTOSYNTH_WORKER_DEVICE"] = device
-    if device.startswith("cuda:"):
-        os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
-        os.environ["CYTOSYNTH_WORKER_DEVICE"] = "cuda"
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-
-
-def _work_there(cell: Cell, recipe: AugmentationRecipe, run: Path, data_root: Path) -> None:
-    work(cell, recipe, run, data_root, os.environ["CYTOSYNTH_WORKER_DEVICE"])
-
-
-def work(cell: Cell, recipe: AugmentationRecipe, run: Path, data_root: Path, device: str = "cpu") -> None:
+def work(cell: Cell, device: str, recipe: AugmentationRecipe, run: Path, data_root: Path) -> None:
     """Train the detector of `cell` to each of its lengths and write its scores on the test images."""
     samples = _samples(cell.data, data_root)
     test = _samples((recipe.test,), data_root)
@@ -159,35 +112,8 @@ def settings(cell: Cell, recipe: AugmentationRecipe, steps: int) -> DetectorReci
     return DetectorRecipe.model_validate(base.model_dump() | changes | fixed)
 
 
-def scored(detector: model.Detector, test: Sequence[Sample], draws: int) -> dict[str, Any]:
-    """Return scores of `detector` on `test`, those of `draws` draws of its images, and where it fails.
-
-    The draws are the same for every detector, so that differences can be taken draw by draw.
-    """
-    truth, found = [sample.cells for sample in test], []
-    with meter("detecting", len(test)) as bar:
-        for sample in test:
-            found.append(detector.find(sample.pixels, threshold=0.05))
-            bar.advance()
-    categories = detector.config.categories
-    matches = Matches(truth, found, categories, MOST)
-    rng = np.random.default_rng(0)
-    drawn = [_named(matches.scores(rng.integers(len(test), size=len(test)))) for _ in range(draws)]
-    return {
-        "scores": _named(matches.scores()),
-        "drawn": {name: [row[name] for row in drawn] for name in drawn[0]},
-        "failures": asdict(failures.failures(truth, found, categories)),
-    }
-
-
 def _builder(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path) -> Callable[[], DetectorTask]:
     return lambda: DetectorTask(recipe, samples, [], data_root)
-
-
-def _named(scores: Scores) -> dict[str, float | None]:
-    """Return the scores by the names of the tables, None where the images have no such cell."""
-    values = {"mAP": scores.map, "mAP.5": scores.map_50, "mAP.75": scores.map_75, **scores.per_category}
-    return {name: round(value, 6) if value == value else None for name, value in values.items()}
 
 
 def _cost(folder: Path, parameters: int) -> dict[str, Any]:

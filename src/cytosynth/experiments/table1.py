@@ -32,9 +32,9 @@ from ..provenance import png, short
 from ..settings import GenerateSettings
 from ..training.progress import clock, console, meter
 from ..training.recipe import pin
+from ..training.whole import whole
 from .recipe import UNTUNED, Table1Recipe
 from .statistics import mean
-from .whole import whole
 
 PUBLISHED = {
     "textual-inversion": (132.2895, 114.3035),

@@ -1,11 +1,10 @@
 """The synthetic sets of Tables II and III: made once in the run folder, or given; label density."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import pipeline
+from .. import leaks, pipeline
 from ..bethesda import NILM
 from ..data import coco, split
 from ..data.sources import Sample
@@ -13,11 +12,10 @@ from ..errors import UserError
 from ..normal.recipe import PRESETS as NORMAL
 from ..normal.recipe import NormalRecipe
 from ..normal.train import train_normal
-from ..provenance import RECORDS
 from ..training.progress import console
 from ..training.recipe import Source
+from ..training.whole import whole
 from .recipe import CUSTOM, OURS, REAL, REAL_TO_SYNTHETIC, AugmentationRecipe
-from .whole import whole
 
 FOLDERS = {CUSTOM: "custom-diffusion", REAL_TO_SYNTHETIC: "real-to-synthetic", OURS: "ours"}
 
@@ -34,7 +32,8 @@ def gather(recipe: AugmentationRecipe, run: Path, data_root: Path, device: str =
         given = recipe.sets.get(mix)
         folders = [data_root / given] if given else _made(mix, recipe, run, data_root, device)
         for folder in folders:
-            _check(folder, recipe.test, data_root)
+            _teaches(folder)
+            leaks.refuse(folder, [recipe.test], data_root)
         sources[mix] = [*recipe.real, *(Source(root=str(folder.resolve()), split="all") for folder in folders)]
     return sources
 
@@ -101,16 +100,7 @@ def _custom_diffusion(recipe: AugmentationRecipe, run: Path, data_root: Path) ->
     return str(whole(train_normal(chosen, run / "custom-diffusion", data_root)).selected)
 
 
-def _check(folder: Path, test: Source, data_root: Path) -> None:
-    """Raise UserError where the synthetic set in `folder` goes back to an image of `test`, or teaches nothing."""
-    data = coco.read(folder)
-    if not any(picture.cells for picture in data.pictures):
+def _teaches(folder: Path) -> None:
+    """Raise UserError where the synthetic set in `folder` has nothing to teach."""
+    if not any(picture.cells for picture in coco.read(folder).pictures):
         raise UserError(f"{folder}: no annotated cell; nothing can be learnt from it")
-    root = data_root / test.root
-    held = {Path(picture.file_name).name for picture in split.part(coco.read(root), test.split, root)}
-    records = folder / RECORDS
-    lines = records.read_text().splitlines() if records.exists() else []
-    for line in lines:
-        original = json.loads(line).get("original")
-        if original and Path(original).name in held:
-            raise UserError(f"{folder}: made from {original}, a test image; take it out, or test on others")

@@ -1,6 +1,6 @@
-"""A training within an experiment that was asked to stop ends the experiment too."""
+"""A training within something longer that was asked to stop ends that too."""
 
-from ..training.loop import Outcome
+from .loop import Outcome
 
 
 def whole(outcome: Outcome) -> Outcome:

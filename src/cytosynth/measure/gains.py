@@ -1,4 +1,4 @@
-"""Means, gains and verdicts of Tables II and III, with intervals over test images and seeds of training."""
+"""Means, gains and verdicts of detectors, with intervals over the images they are scored on and seeds of training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from ..measure.resampling import Estimate
+from .resampling import Estimate
 
 HELPS, HURTS, UNDECIDED = "helps", "hurts", "no evidence"
 Values = NDArray[np.float64]
@@ -20,7 +20,8 @@ class Runs:
     """One detector on one mix after one number of steps, every seed.
 
     Attributes:
-        results: what `grid.work` wrote of each seed: `scores`, and `drawn`, the same for every draw of test images.
+        results: of each seed, what `detect/scoring.py` returns: `scores`, and `drawn`, for draws of the images that are
+            the same on all sides.
     """
 
     results: Sequence[Mapping[str, Any]]
@@ -56,6 +57,11 @@ def verdict(found: Estimate) -> str:
     if found.low > 0:
         return HELPS
     return HURTS if found.high < 0 else UNDECIDED
+
+
+def hundred(found: Estimate) -> Estimate:
+    """Return `found` times 100, as AP is customarily written."""
+    return Estimate(*(None if value is None else 100 * value for value in found))  # type: ignore[arg-type]
 
 
 def _estimate(sides: Sequence[Values], drawn: Values) -> Estimate:
