@@ -17,7 +17,7 @@ from cytosynth.errors import UsageError, UserError
 from cytosynth.field import Cell, DataSet, Picture
 from cytosynth.measure.distance import neighbourhood
 from cytosynth.measure.gains import Runs
-from cytosynth.provenance import read_records, write_records
+from cytosynth.provenance import said, write_records
 from cytosynth.select import candidates, parts, ranking, rule, select, sweep, uncertainty
 from cytosynth.select.recipe import PRESETS, SelectRecipe
 from cytosynth.training.recipe import Source, override
@@ -264,7 +264,7 @@ def test_what_is_chosen_is_a_data_set_that_says_how(helped: Path, data: Path) ->
     subset = helped / "subset"
     assert check(subset) == []
     first = (helped / "ranking.csv").read_text().splitlines()[1].split(",")
-    ((name, record),) = read_records(subset).items()
+    ((name, record),) = said(subset).items()
     assert name == f"{first[1]}_{first[2]}" and record["models"] == MODELS
     assert record["chosen"] == {
         "rank": 1, "set": first[1], "file_name": first[2], "uncertainty": float(first[3]),
@@ -277,9 +277,9 @@ def test_what_is_chosen_is_a_data_set_that_says_how(helped: Path, data: Path) ->
     assert picture.extra["license"] == 1 and picture.extra["synthetic"]
     assert [(c.box, c.category) for c in picture.cells] == [(c.box, c.category) for c in original.cells]
     card = (subset / "README.md").read_text()
-    for said in ("Synthetic cervical cytology", "How these images were chosen", "Choose 1 image",
+    for words in ("Synthetic cervical cytology", "How these images were chosen", "Choose 1 image",
                  "part 'val' of drawn", "CC BY 4.0", "| cell | bundled | 0123 |"):  # fmt: skip
-        assert said in card, said
+        assert words in card, words
 
 
 def test_as_many_at_random_are_trained_beside_the_ranked(helped: Path) -> None:
@@ -348,7 +348,7 @@ def test_anyway_takes_by_rank_without_asking(nothing: tuple[Path, select.Choice]
     choice = select.anyway(small(), run, data, 0.75)
     assert choice.folder == run / "anyway-0.75" and check(choice.folder) == []
     ranks = [line.split(",")[1:3] for line in (run / "ranking.csv").read_text().splitlines()[1:4]]
-    records = [record["chosen"] for record in read_records(choice.folder).values()]
+    records = [record["chosen"] for record in said(choice.folder).values()]
     assert sorted((r["rank"], r["set"], r["file_name"]) for r in records) == [
         (number, *names) for number, names in enumerate(ranks, 1)
     ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .data import coco, split
 from .errors import UserError
-from .provenance import read_records
+from .provenance import said
 from .training.recipe import Source
 
 
@@ -21,9 +21,9 @@ def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
         pictures = split.part(coco.read(root), source.split, root)
         parts |= {picture.file_name: source.split for picture in pictures}
     bare = {Path(name).name: part for name, part in parts.items()}
-    for record in read_records(folder).values():
+    for record in said(folder).values():
         original = record.get("original")
-        if not original:
+        if not isinstance(original, str):
             continue
         # One side may have lost the folders of its names; where neither has, equal last parts say nothing.
         part = parts.get(original) or parts.get(Path(original).name) or ("/" not in original and bare.get(original))

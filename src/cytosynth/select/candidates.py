@@ -11,7 +11,7 @@ from ..data import atomic, coco, images
 from ..data.sources import Sample
 from ..errors import UsageError, UserError
 from ..field import DataSet, Picture
-from ..provenance import RECORDS, read_records
+from ..provenance import RECORDS, said
 from ..training.recipe import Source
 from .recipe import SelectRecipe
 
@@ -73,7 +73,7 @@ def gather(recipe: SelectRecipe, held: Sequence[Source], data_root: Path) -> lis
         base, taken = folder.resolve().name, {other.label for other in found}
         labels = [base, *(f"{base}-{number}" for number in range(2, len(recipe.synthetic) + 2))]
         label = next(label for label in labels if label not in taken)
-        found.append(SyntheticSet(label, folder, coco.read(folder), read_records(folder)))
+        found.append(SyntheticSet(label, folder, coco.read(folder), said(folder)))
     return found
 
 
