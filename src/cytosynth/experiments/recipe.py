@@ -117,7 +117,7 @@ TABLE2 = {
     ),
     "bundled": AugmentationRecipe(
         title="Table II", preset="bundled", detectors=["faster-rcnn", "retinanet", "dino", "comparison-detector"],
-        mixes=list(MIXES), steps=100,
+        mixes=list(MIXES), steps=500,
         training={"window": 192, "lr_schedule": "constant", "weights": BUNDLED, "ema_decay": 0.98},
         by_detector={"dino": {"window": 256, "batch_size": 2}},
         real=[_CRIC], test=_CRIC.model_copy(update={"split": "test"}), normals=_CRIC,
