@@ -96,7 +96,7 @@ def trainers(tiny: Path) -> dict[str, list[str]]:
     sd = f"foundation={tiny / 'foundation'}"
     part = ["train", "foundation", "RUN", "--part"]
     normal = ["train", "normal", "RUN", "--preset", "bundled", "--adapter"]
-    tuned = flags(sd, "window=64", "batch_size=2", "validate_every=2", "validate_count=4")
+    tuned = flags(sd, "window=64", "batch_size=2", "validate_every=2", "validate_count=8")
     return {
         "autoencoder": [*part, "autoencoder", *flags("batch_size=2", "ema_decay=0.9", *spelled(AUTOENCODER))],
         "decoder": [*part, "decoder", *flags("batch_size=2", *spelled(AUTOENCODER))],

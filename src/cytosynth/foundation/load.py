@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..data import atomic
 from ..data.tensors import refuse_pickle, refuse_pickles
 from ..errors import EnvironmentProblem, UsageError, UserError
+from . import tokens
 from .latents import weights_digest
 from .model import Foundation
 from .recipe import BUNDLED
@@ -135,7 +136,7 @@ def save(model: Foundation, folder: Path, dtype: torch.dtype) -> None:
     """Write `model` to `folder` in diffusers' layout, weights as safetensors of `dtype`; `model` is unchanged."""
     for name, part in model.parts.items():
         save_part(part, folder / name, dtype)
-    model.tokenizer.save_pretrained(folder / "tokenizer")
+    tokens.save(model.tokenizer, folder / "tokenizer")
     model.scheduler.save_pretrained(folder / "scheduler")
     atomic.write_json(folder / "model_index.json", INDEX)
 

@@ -99,7 +99,7 @@ class TextTask(Task):
     def export(self, folder: Path) -> None:
         """Write `text_encoder` and `tokenizer` as a Stable Diffusion folder holds them."""
         save_part(self.text_encoder, folder / "text_encoder", torch.float16)
-        self.tokenizer.save_pretrained(folder / "tokenizer")
+        tokens.save(self.tokenizer, folder / "tokenizer")
 
     def _crop(self, sample: Sample, number: int, rng: np.random.Generator) -> np.ndarray:
         side, jitter = self.recipe.crop, self.recipe.crop // 12

@@ -1,6 +1,7 @@
 """A small CLIP tokenizer whose every prompt word is one token, for foundations trained from nothing."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from transformers import CLIPTokenizer
 
@@ -24,6 +25,13 @@ def build(texts: Iterable[str], max_length: int = 32) -> CLIPTokenizer:
         vocab=vocabulary, merges=merges, model_max_length=max_length,
         bos_token=START, eos_token=END, unk_token=END, pad_token=END,
     )  # fmt: skip
+
+
+def save(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write `tokenizer` into `folder`, without the padding and truncation that it was last asked for."""
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.save_pretrained(folder)
 
 
 def _words(text: str) -> list[str]:

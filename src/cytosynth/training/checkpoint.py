@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..data import atomic
+from ..errors import UsageError
 
 STATE = "state.json"
 UNSIGNED = {"step", "sha256", "extra"}
@@ -96,6 +97,14 @@ def fingerprint(module: torch.nn.Module, trained: Container[str]) -> str:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def same_frozen(saved: Checkpoint, now: str, run: Path) -> None:
+    """Raise UsageError when `run` was begun on other frozen weights than those whose fingerprint is `now`."""
+    if saved.extra.get("frozen", now) != now:
+        raise UsageError(
+            f"{run}: begun on other frozen weights (foundation, encoder or backbone); use them, or another folder"
+        )
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

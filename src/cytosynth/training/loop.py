@@ -126,10 +126,7 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
     for complaint in complaints:
         console.print(complaint, soft_wrap=True)
     if resumed:
-        if resumed.extra.get("frozen", frozen) != frozen:
-            raise UsageError(
-                f"{run}: begun on other frozen weights (foundation, encoder or backbone); use them, or another folder"
-            )
+        checkpoints.same_frozen(resumed, frozen, run)
         step, sums = resumed.step, dict(resumed.extra["sums"])
         _restore(task, optimizer, ema, accelerator, resumed)
     if main:
