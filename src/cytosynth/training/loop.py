@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 from diffusers.training_utils import EMAModel
 
 from ..data import atomic, lock
-from ..errors import UsageError, UserError
+from ..errors import UserError
 from . import board, card, records, validation
 from . import checkpoint as checkpoints
 from .optimizer import build as build_optimizer
