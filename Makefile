@@ -37,14 +37,16 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-# Put the weights of the run folders under RUNS (see docs/bundled_models.md) into the package.
+# Put the weights of the run folders under RUNS (see docs/bundled_models.md) into the package: the best where a run
+# kept them, else the last.
 BUNDLED := src/cytosynth/bundled
 bundle:
 	mkdir -p $(BUNDLED)
 	for name in foundation normal cell detector; do \
 	    find $(BUNDLED)/$$name -type f ! -name README.md -delete 2>/dev/null; mkdir -p $(BUNDLED)/$$name; done
 	for pair in foundation:foundation/denoiser normal:normal cell:cell detector:detector; do \
-	    (cd $(RUNS)/$${pair#*:}/weights && find . -type f ! -name README.md -print0 | xargs -0 cp --parents -t $(CURDIR)/$(BUNDLED)/$${pair%%:*}); done
+	    run=$(RUNS)/$${pair#*:}; kept=$$run/weights; if [ -d $$run/best ]; then kept=$$run/best; fi; \
+	    (cd $$kept && find . -type f ! -name README.md ! -name best.json -print0 | xargs -0 cp --parents -t $(CURDIR)/$(BUNDLED)/$${pair%%:*}); done
 
 clean:
 	rm -rf demo dist build .pytest_cache .mypy_cache .ruff_cache

@@ -19,7 +19,7 @@ from cytosynth.detect import model as detectors
 from cytosynth.errors import UsageError, UserError
 from cytosynth.evidence import agreement, comparison, morphology, patches
 from cytosynth.evidence.background import background_psnr
-from cytosynth.evidence.cells import Models, evaluate_cells
+from cytosynth.evidence.cells import Models, _border_ratios, evaluate_cells
 from cytosynth.evidence.load import load
 from cytosynth.evidence.patches import CellPatch
 from cytosynth.evidence.recipe import Editing, Measuring
@@ -205,6 +205,32 @@ def test_morphology_beside_real_cells() -> None:
     assert line.n == 19 and line.nearer and line.nearer.value > 5 and line.real and line.real.value < 1
 
 
+def bordered(step: int, image: str, category: str) -> CellPatch:
+    cell = plain(100, image, category)
+    x0, y0, x1, y1 = map(int, patches.region(cell, EditSettings(box_scale=1.5)))
+    cell.pixels[y0:y1, x0:x1] += np.uint8(step)
+    return cell
+
+
+def test_the_seam_of_edited_cells_stands_beside_that_of_real_ones() -> None:
+    names = [str(number) for number in range(10)]
+    sides = comparison.Sides(
+        "HSIL", [bordered(6 + 2 * (number % 2), name, "HSIL") for number, name in enumerate(names)],
+        [bordered(0, name, "NILM") for name in names],
+        [bordered(1, f"r{name}", "HSIL") for name in names], [bordered(2, f"s{name}", "HSIL") for name in names[:5]],
+    )  # fmt: skip
+    settings = EditSettings(box_scale=1.5)
+    given = {side: _border_ratios(getattr(sides, side), settings) for side in
+             ("edited", "unedited", "reference", "other")}  # fmt: skip
+    line = comparison.seam_line(sides, given, Measuring(draws=50))
+    assert line.edited and line.unedited and line.real
+    assert line.edited.value == pytest.approx(((6 + 0.5) / 0.5 + (8 + 0.5) / 0.5) / 2)
+    assert line.unedited == (1, 1, 1)
+    assert line.real.value == pytest.approx((10 * 1.5 + 5 * 2.5) / 0.5 / 15), "both halves of the real cells"
+    assert line.edited.low and 13 < line.edited.low < 15 < (line.edited.high or 0) < 17
+    assert line.nearer is None
+
+
 def test_intervals_come_from_images_not_from_cells() -> None:
     values = np.repeat(np.arange(4.0), 25)
     images = [str(int(value)) for value in values]
@@ -255,6 +281,8 @@ def test_evaluate_cells_from_end_to_end(
     rows = {(row["category"], row["quantity"]): row for row in table["rows"]}
     assert rows["HSIL", "background PSNR, paste=box, dB"]["edited"] == "infinite"
     assert 5 < float(rows["HSIL", "background PSNR, paste=patch, dB"]["edited"]) < 60
+    border = rows["LSIL", "border ratio of the region, mean"]
+    assert 0 < float(border["edited"].split()[0]) != float(border["unedited"].split()[0]) and border["real"]
     assert rows["LSIL", "FD (colour)"]["n"] >= 4 and rows["LSIL", "FD (colour)"]["nearer"]
     confusion = {(row["cells"], row["are, or were made into"]): row for row in
                  json.loads((tmp_path / "confusion.json").read_text())["rows"]}  # fmt: skip

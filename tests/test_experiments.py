@@ -1,11 +1,14 @@
 """Tables and figures at the smallest size: what they compare, that they continue, what they say."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from cytosynth.data.sources import Sample
 from cytosynth.errors import UsageError, UserError
@@ -13,7 +16,9 @@ from cytosynth.experiments import figure3, figure6, table1
 from cytosynth.experiments.recipe import PRESETS, RIVALS, UNTUNED, Table1Recipe
 from cytosynth.experiments.statistics import mean
 from cytosynth.field import Cell
+from cytosynth.foundation import load as foundations
 from cytosynth.measure import pictures
+from cytosynth.measure.extractor import Extractor
 from cytosynth.normal.recipe import NormalRecipe
 from cytosynth.normal.train import train_normal
 from cytosynth.training.loop import Outcome
@@ -53,12 +58,16 @@ def finished(tiny: Path, fields: Path, tmp_path_factory: pytest.TempPathFactory)
     return run
 
 
-def test_table_1_has_a_row_for_each_adapter_and_the_floor(finished: Path) -> None:
+def test_table_1_has_a_row_for_each_adapter_and_the_floor(finished: Path, tiny: Path) -> None:
     found = json.loads((finished / "table1.json").read_text())
     assert [row["adapter"] for row in found["rows"]] == [UNTUNED, "lora", "svdiff", "real against real"]
     lora = found["rows"][1]
     assert lora["paper: FID@ImageNet"] == 43.7446
-    assert lora["trained parameters"] == 4 * 8 * (8 + 8) or lora["trained parameters"] > 0
+    unet = foundations.load(str(tiny / "foundation")).unet
+    tuned = [layer for name, layer in unet.named_modules() if re.search(r"attn2\.(to_[qkv]|to_out\.0)$", name)]
+    assert lora["trained parameters"] == sum(8 * (layer.in_features + layer.out_features) for layer in tuned) > 0
+    assert found["foundation"] == f"own:foundation {foundations.load(str(tiny / 'foundation')).digest}"
+    assert "coverage (efficientnet-lite0)" in lora
     entries = [json.loads(path.read_text()) for path in sorted(finished.glob("lora/seed-*/result.json"))]
     values = [entry["values"]["efficientnet-lite0"]["frechet"] for entry in entries]
     assert len(values) == 2
@@ -66,6 +75,50 @@ def test_table_1_has_a_row_for_each_adapter_and_the_floor(finished: Path) -> Non
     rows = (finished / "all.csv").read_text().splitlines()
     assert len(rows) == 1 + 3 * 2 * len(table1.MEASURES)
     assert any(note.startswith("svdiff less lora") for note in found["notes"])
+
+
+def entries(floors: list[float], values: dict[str, list[float]]) -> list[table1.Entry]:
+    """Entries of one feature network, all of whose measures are the given numbers, one a seed."""
+    return [
+        table1.Entry(
+            name, seed, 1, 1, 9, {"colour": dict.fromkeys(table1.MEASURES, found)},
+            {"colour": dict.fromkeys(table1.MEASURES, floors[seed])},
+        )
+        for name, numbers in values.items() for seed, found in enumerate(numbers)
+    ]  # fmt: skip
+
+
+def test_a_column_whose_floor_is_looser_than_the_rows_are_apart_is_said_to_decide_nothing() -> None:
+    colour = Extractor("colour", "D (colour)", 3, "0" * 16, nn.Identity(), torch.from_numpy, torch.device("cpu"))
+    rows = {"none": [5.0, 5.2, 5.4], "lora": [2.0, 2.1, 2.2]}
+    assert table1.undecided(entries([1.0, 1.1, 1.2], rows), [colour]) == [], "0.5 wide, 3.1 apart"
+    loose = table1.undecided(entries([1.0, 3.0, 5.0], rows), [colour])
+    assert [line.split(" decides nothing")[0] for line in loose] == [
+        "FD (colour)", "KD (colour) x 1000", "coverage (colour)",
+    ]  # fmt: skip
+    width = 2 * 4.302653 * 2 / 3**0.5
+    assert f"3.1 apart at most, and the floor's interval is {width:.3g} wide" in loose[0]
+    assert table1.undecided(entries([1.0], {"none": [1.0], "lora": [1.1]}), [colour]) == [], "one seed has no interval"
+
+
+def test_table_1_says_how_good_its_cytology_network_is(tiny: Path, tmp_path: Path) -> None:
+    recipe = small(tiny).model_copy(update={"extractors": ["efficientnet-lite0", "cytology-resnet50"]})
+    measured = {
+        "cells": 40,
+        "balanced_accuracy": 0.4125,
+        "confusion": {"NILM": {}, "LSIL": {}, "HSIL": {}, "ASC-H": {}},
+    }
+    said = "balanced accuracy 0.412 on 40 held-out cells of 4 classes (chance 0.25)"
+    for folder, weights in (
+        (tmp_path / "features", {}),
+        (tmp_path / "x", {"cytology-resnet50": str(tmp_path / "x/w")}),
+    ):
+        chosen = recipe.model_copy(update={"weights": weights})
+        assert "is not known" in table1._cytology(chosen, tmp_path)[0]
+        folder.mkdir()
+        (folder / "validation.json").write_text(json.dumps(measured))
+        assert said in table1._cytology(chosen, tmp_path)[0]
+    assert table1._cytology(small(tiny), tmp_path) == []
 
 
 def test_table_1_continues_where_it_was_killed_and_ends_the_same(finished: Path, tiny: Path, fields: Path) -> None:
@@ -144,6 +197,8 @@ def test_figure_3_compares_normal_and_abnormal_windows(tiny: Path, fields: Path,
     assert (tmp_path / "figure3.png").exists()
     with pytest.raises(UserError, match="no normal window of 1024"):
         figure3.figure3(Source(root="drawn", split="all"), fields, tmp_path, str(tiny / "foundation"), window=1024)
+    with pytest.raises(UsageError, match="--window 100: must be a multiple of 8, as 96 or 104"):
+        figure3.figure3(Source(root="drawn", split="all"), fields, tmp_path, str(tiny / "foundation"), window=100)
 
 
 def test_places_of_figure_3_do_not_overlap_and_are_what_they_are_called() -> None:

@@ -25,6 +25,7 @@ from cytosynth.data.check import check
 from cytosynth.errors import UsageError, UserError
 from cytosynth.field import Box, Cell
 from cytosynth.settings import EditSettings, GateSettings, PipelineSettings
+from cytosynth.training import progress
 from cytosynth.training.recipe import override
 
 BOX = (40.0, 50.0, 100.0, 120.0)
@@ -117,15 +118,23 @@ def test_every_reason_of_the_gate() -> None:
     assert verdict(30, top=0, probability=0.99).reasons == ("class",)
     assert verdict(30, seam=1.5).reasons == ("seam",), "120 levels against nothing"
     assert verdict(150).reasons == ("normal",), "nothing changed, so NILM is no less likely"
+    near = verdict(140)
+    assert near.scores["normal_after"] < near.scores["normal_before"]
+    assert near.reasons == ("normal",), "HSIL is second and NILM less likely than it was, but still the likeliest"
+    assert verdict(140, less_normal=False).reasons == ()
     with pytest.raises(UsageError, match="knows NILM, LSIL, HSIL, not ASC-H"):
         Gate(Rule(), GateSettings()).check(["HSIL", "ASC-H"])
 
 
-def test_a_copy_of_a_training_crop_is_told_by_its_distance() -> None:
+def test_a_copy_of_a_training_crop_is_told_by_its_distance(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(0)
     windows = [np.broadcast_to(rng.integers(20, 230, 3), (256, 256, 3)).astype(np.uint8) for _ in range(40)]
     boxes = [(100.0, 100.0, 150.0, 150.0)] * 40
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
     reference = Reference.of(Rule(), windows, boxes, 10)
+    assert "features of the reference: 40/40" in capsys.readouterr().err
     units = np.stack([w[0, 0] / np.linalg.norm(w[0, 0].astype(float)) for w in windows])
     table = np.linalg.norm(units[:, None] - units[None], axis=-1) + 9 * np.eye(40)
     assert reference.threshold == pytest.approx(np.percentile(table.min(axis=1), 10), abs=1e-6)

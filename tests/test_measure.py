@@ -1,5 +1,6 @@
 """Distances, neighbours and the sets they are taken over, against closed forms and other implementations."""
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -7,15 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 from conftest import drawn
 from cytosynth import cli
+from cytosynth.adapters import adapter, load
+from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.data import augment
 from cytosynth.errors import EnvironmentProblem, UsageError, UserError
+from cytosynth.foundation import load as foundations
+from cytosynth.foundation import noise, sampling
 from cytosynth.measure import (
     align,
     distance,
@@ -30,6 +37,7 @@ from cytosynth.measure import (
 )
 from cytosynth.measure.extractor import Extractor
 from cytosynth.measure.pictures import Pictures
+from cytosynth.normal.recipe import NormalRecipe
 
 
 def pair(n: int = 120, m: int = 90, d: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -83,6 +91,12 @@ def test_precision_recall_density_coverage_against_the_definitions() -> None:
     assert found.density == pytest.approx(inside.sum(axis=0).mean() / k)
     assert found.coverage == pytest.approx(inside.any(axis=1).mean())
     assert 0 < found.precision < 1
+    theirs = prc_features_to_metric(
+        torch.tensor(generated), torch.tensor(real), prc_neighborhood=k, prc_batch_size=1000, save_cpu_ram=False,
+        verbose=False,
+    )  # fmt: skip
+    assert found.precision == pytest.approx(theirs["precision"], abs=1e-6)
+    assert found.recall == pytest.approx(theirs["recall"], abs=1e-6)
     itself = distance.prdc(real, real, k)
     assert (itself.precision, itself.recall, itself.coverage) == (1, 1, 1)
 
@@ -226,18 +240,90 @@ def test_a_turned_shifted_brightened_copy_is_found(tmp_path: Path) -> None:
 
 
 def test_membership_is_told_where_a_model_knows_its_images(tiny: Path, tmp_path: Path) -> None:
-    from cytosynth.foundation.load import load
-
-    model = load(str(tiny / "foundation")).freeze()
+    model = foundations.load(str(tiny / "foundation")).freeze()
     (tmp_path / "a").mkdir()
-    for index in range(4):
-        Image.fromarray(drawn(index)[0]).save(tmp_path / "a" / f"{index}.png")
+    for index in range(3):
+        Image.fromarray(drawn(index)[0][80:208, 80:144]).save(tmp_path / "a" / f"{index}.png")
     found = pictures.gather(tmp_path / "a", window=64)
     report = membership.measure(model, found, found, "A cell", timesteps=2, draws=10)
     assert [row[1] for row in report.rows] == [0.5, 0.0], "the same images on both sides cannot be told apart"
     first = membership.losses(model, found, "A cell", 2, 0)
     assert np.array_equal(first, membership.losses(model, found, "A cell", 2, 0))
     assert first.std() > 0
+    text, latents = model.encode_text(["A cell"])[0], model.encode_pixels(found[0][None])[0]
+    by_hand = []
+    for number, level in enumerate((250, 750)):
+        kept = float(np.prod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000)[: level + 1] ** 2))
+        drawn_noise = sampling.noise((1, *latents.shape), 0, number)
+        noisy = kept**0.5 * latents + (1 - kept) ** 0.5 * drawn_noise
+        with torch.no_grad():
+            by_hand.append(float((model.unet(noisy, level, text[None]).sample - drawn_noise).square().mean()))
+    assert first[0] == pytest.approx(np.mean(by_hand), rel=1e-4)
+
+
+def mosaics(folder: Path, seed: int, count: int = 6) -> Pictures:
+    folder.mkdir()
+    for index in range(count):
+        tiles = np.random.default_rng([seed, index]).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(np.kron(tiles, np.ones((8, 8, 1), np.uint8))).save(folder / f"{index}.png")
+    return pictures.gather(folder)
+
+
+def test_membership_is_found_out_of_a_model_that_has_learnt_its_images_by_heart(tiny: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = foundations.load(str(tiny / "foundation")).freeze()
+    model.vae.register_to_config(scaling_factor=5.0)
+    model.unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(32,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+        layers_per_block=1, cross_attention_dim=16, norm_num_groups=4, attention_head_dim=4,
+    )  # fmt: skip
+    members, others = mosaics(tmp_path / "a", 0), mosaics(tmp_path / "b", 1)
+
+    def auc() -> float:
+        report = membership.measure(model, members, others, "A cell", timesteps=4, draws=10)
+        return float(report.rows[0][1])
+
+    assert auc() < 0.9, "nothing is learnt yet"
+    latents, text = model.encode_pixels(np.stack(list(members))), model.encode_text(["A cell"]).expand(16, -1, -1)
+    optimizer = torch.optim.Adam(model.unet.parameters(), 3e-3)
+    for _ in range(50):
+        noisy, target, timesteps = noise.add_noise(model.scheduler, latents[torch.randint(6, (16,))])
+        noise.loss(model.scheduler, model.unet(noisy, timesteps, text).sample, target, timesteps).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.unet.requires_grad_(False)
+    assert auc() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["textual-inversion", "custom-diffusion"])
+def test_membership_attacks_the_adapter_with_the_words_it_has_learnt(
+    kind: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = foundations.load(str(tiny / "foundation"))
+    before, digest = copy.deepcopy(model), model.digest
+    learnt, prompt = load.attach(model, NormalRecipe(adapter=kind, token="<x>", prompt="A <x> cell"))  # type: ignore[arg-type]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for part in model.parts.values():
+            for parameter in part.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.5 * torch.randn_like(parameter)
+    (tmp_path / "adapter").mkdir()
+    adapter.save(learnt, prompt, tmp_path / "adapter")
+    members, _ = mosaics(tmp_path / "a", 0, 2), mosaics(tmp_path / "b", 1, 2)
+    arguments = [tmp_path / "a", tmp_path / "b", "--foundation", tiny / "foundation", "--normal", tmp_path / "adapter",
+                 "--output", tmp_path / "out"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["cytosynth", "evaluate", "membership", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    found = json.loads((tmp_path / "out/membership.json").read_text())
+    expected = membership.losses(model.freeze(), members, prompt, membership.TIMESTEPS, 0).mean()
+    assert found["prompt"] == prompt == "A <x> cell"
+    assert found["mean_loss_of_members"] == pytest.approx(expected, rel=1e-5)
+    assert abs(expected - membership.losses(before.freeze(), members, NORMAL_PROMPT, 10, 0).mean()) > 1e-4 * expected
+    assert (found["adapter"], len(found["weights"])) == ("own:adapter", len(digest))
+    assert found["weights"] != digest, "of the weights with the adapter in them"
 
 
 def test_extractors_of_the_registry(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_no_model_says_where_it_lay() -> None:
 
 def test_every_file_that_the_paper_is_mapped_to_exists() -> None:
     text = (ROOT / "docs/method.md").read_text()
-    files = set(re.findall(r"`((?:[a-z_]+/)?[a-z_]+\.py)", text))
+    files = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)", text))
     assert len(files) > 20
     for name in files:
         assert (ROOT / "src/cytosynth" / name).exists(), name

@@ -79,6 +79,20 @@ def test_a_plan_makes_the_same_images_and_the_same_plan(made: Path, tiny: Path, 
     assert "detector" not in record["models"]
 
 
+def test_a_run_with_regions_smaller_than_boxes_writes_a_plan_that_can_be_followed(tiny: Path, tmp_path: Path) -> None:
+    cells = [Cell((x, 100.0, x + 60.0, 160.0), "NILM", 0.9) for x in (60.0, 100.0, 180.0)]
+    half = EditSettings(box_scale=0.5)
+    assert [cell.box[0] for cell, _ in apart(cells, (320, 288), half)] == [60, 180], "the middle one's box overlaps"
+    given = models(tiny)
+    pipeline.synthesize(tmp_path / "set", count=2, settings=chosen("cell.box_scale=0.5", "fewest=6", "threshold=0"),
+                        **given)  # fmt: skip
+    values = json.loads((tmp_path / "set/plan.json").read_text())
+    assert sum(len(image["cells"]) for image in values["images"]) >= 2
+    follow(tmp_path / "plan.json", tmp_path / "again", tiny, values)
+    before, after = pixels(tmp_path / "set"), pixels(tmp_path / "again")
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
 def test_one_cell_changed_or_taken_away_changes_nothing_else(made: Path, tiny: Path, tmp_path: Path) -> None:
     values = json.loads((made / "plan.json").read_text())
     image = next(entry for entry in values["images"] if len(entry["cells"]) >= 2)

@@ -17,6 +17,7 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
     TCDScheduler,
+    UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
 
@@ -40,6 +41,42 @@ THEIRS = {
     "tcd": TCDScheduler,
 }
 """What a user of diffusers would put into a pipeline, all with their defaults."""
+
+
+@pytest.mark.parametrize("channels", [24, 25])
+def test_a_network_distilled_to_take_the_guidance_scale_draws_what_diffusers_draws(channels: int, tiny: Path) -> None:
+    model = foundations.load(str(tiny / "foundation")).freeze()
+    torch.manual_seed(2)
+    distilled = UNet2DConditionModel.from_config(
+        {key: value for key, value in model.unet.config.items() if key != "_use_default_values"}
+        | {"time_cond_proj_dim": channels}
+    )
+    distilled.load_state_dict(model.unet.state_dict(), strict=False)
+    model.unet = distilled.eval()
+    theirs = StableDiffusionPipeline(
+        model.vae, model.text_encoder, model.tokenizer, model.unet, LCMScheduler.from_config(model.scheduler.config),
+        None, None, requires_safety_checker=False,
+    )  # fmt: skip
+    theirs.set_progress_bar_config(disable=True)
+    start, text = sampling.noise((1, 4, 8, 8), 1), model.encode_text([NORMAL_PROMPT, ""])
+    drawn_by_scale = []
+    for scale in (1.0, 8.0):
+        expected = theirs(
+            NORMAL_PROMPT, height=64, width=64, num_inference_steps=4, guidance_scale=scale, latents=start.clone(),
+            output_type="latent", generator=[sampling.generator(1, 2)],
+        ).images  # fmt: skip
+        calls = []
+        hook = model.unet.register_forward_hook(lambda _, given, out, calls=calls: calls.append(len(given[0])))
+        ours = sampling.sample(
+            model.unet, samplers.build("lcm", model.scheduler), start, text[:1], text[1:], steps=4,
+            guidance_scale=scale, seeds=[(1,)],
+        )  # fmt: skip
+        hook.remove()
+        assert calls == [1] * 4, "no unguided half"
+        assert np.abs(images(ours, model) - images(expected, model)).max() <= 2
+        assert torch.allclose(ours, expected, atol=1e-4)
+        drawn_by_scale.append(ours)
+    assert (drawn_by_scale[0] - drawn_by_scale[1]).abs().max() > 0.05, "the scale is heard"
 
 
 def test_the_names_are_the_same_everywhere() -> None:

@@ -8,7 +8,7 @@ from .bethesda import NILM
 from .cell import plan as plans
 from .cell.edit import CellEditor
 from .cell.judge import load_gate
-from .data import coco, images
+from .data import coco, images, split
 from .detect import model as detectors
 from .errors import UsageError, UserError
 from .field import DataSet
@@ -66,11 +66,12 @@ def edit(
     data_root: Path = Path(),
     device: str = "cpu",
     label: str | None = None,
+    part: str = "all",
     limit: int | None = None,
     strict: bool = False,
 ) -> DataSet:
     """Edit cells of the images of `source` into abnormal ones, into `out`; see the verb `edit`."""
-    own = _own(source, label)
+    own = _own(source, label, part)
     pictures = own.pictures[:limit]
     _check(settings, plan, len(pictures))
     given = plans.read(plan) if plan else None
@@ -123,13 +124,14 @@ class _Own:
     info: dict[str, Any] = field(default_factory=dict)
 
 
-def _own(source: Path, label: str | None) -> _Own:
-    """Return the normal pictures of a COCO data set, or all images of a plain folder."""
+def _own(source: Path, label: str | None, part: str) -> _Own:
+    """Return the normal pictures of a part of a COCO data set, or all images of a plain folder."""
     if (source / coco.FILE).exists():
         data = coco.read(source)
-        wanted = [p for p in data.pictures if label is None or p.extra.get("image_level_label") == label]
+        pictures = split.part(data, part, source)
+        wanted = [p for p in pictures if label is None or p.extra.get("image_level_label") == label]
         if not wanted:
-            raise UserError(f"{source}: no image of image-level label {label!r}")
+            raise UserError(f"{source}: no image of image-level label {label!r} in part '{part}'")
         normal = [p for p in wanted if all(cell.category == NILM for cell in p.cells)]
         if len(normal) < len(wanted):
             console.print(f"{len(wanted) - len(normal)} images with annotated abnormal cells are left out")
@@ -138,8 +140,9 @@ def _own(source: Path, label: str | None) -> _Own:
         extra = {p.file_name: p.extra for p in normal}
         chosen, refused = images.usable([(p.file_name, data.images / p.file_name) for p in normal], data.images)
         return _Own([(name, path, extra[name]) for name, path in chosen], refused, data.licences, data.info)
-    if label is not None:
-        raise UserError(f"{source}: --label needs a COCO data set ({coco.FILE})")
+    for option, value in (("--label", label), ("--split", None if part == "all" else part)):
+        if value is not None:
+            raise UserError(f"{source}: {option} needs a COCO data set ({coco.FILE})")
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
     files = sorted(path for path in source.iterdir() if path.suffix.lower() in images.SUFFIXES)

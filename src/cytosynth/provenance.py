@@ -16,9 +16,11 @@ from .data.images import Pixels
 RECORDS = "provenance.jsonl"
 REQUIRED = frozenset({"file_name", "origin", "seed", "key", "width", "height", "cells"})
 NOTICE = "Synthetic cervical cytology made by CytoSynth. Not for diagnosis."
+OTHER = "other"
 NOTICES = {
     "synthetic": NOTICE,
     "real-to-synthetic": "Real cervical cytology whose marked cells CytoSynth made synthetic. Not for diagnosis.",
+    OTHER: "Synthetic cervical cytology of several origins, chosen by CytoSynth. Not for diagnosis.",
 }
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -50,7 +52,15 @@ def png(pixels: Pixels, record: dict[str, Any]) -> bytes:
 
 
 def read_records(out: Path) -> dict[str, dict[str, Any]]:
-    """Return the records of the whole images of `out` by name; a line that a kill cut short is dropped."""
+    """Return the records that this program wrote of the images of `out`, by name, for a run to go on from."""
+    return {name: record for name, record in said(out).items() if _whole(record) and (out / "images" / name).exists()}
+
+
+def said(out: Path) -> dict[str, dict[str, Any]]:
+    """Return all that is recorded of images of `out`, by name, be it less than this program writes.
+
+    A line that a kill cut short, and one without the name of an image inside, is dropped.
+    """
     path = out / RECORDS
     if not path.exists():
         return {}
@@ -60,21 +70,16 @@ def read_records(out: Path) -> dict[str, dict[str, Any]]:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if not _whole(record):
-            continue
-        if (out / "images" / record["file_name"]).exists():
-            records[record["file_name"]] = record
+        name = record.get("file_name") if isinstance(record, dict) else None
+        if isinstance(name, str) and not images.unsafe(name):
+            records[name] = record
     return records
 
 
-def _whole(record: Any) -> bool:
+def _whole(record: Mapping[str, Any]) -> bool:
     """Return whether `record` is one that this program wrote, as far as what is read of it goes."""
-    if not isinstance(record, dict) or not record.keys() >= REQUIRED or not isinstance(record["file_name"], str):
-        return False
-    cells = record["cells"]
-    return (
-        not images.unsafe(record["file_name"]) and isinstance(cells, list) and all(isinstance(c, dict) for c in cells)
-    )
+    cells = record.get("cells")
+    return record.keys() >= REQUIRED and isinstance(cells, list) and all(isinstance(cell, dict) for cell in cells)
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:

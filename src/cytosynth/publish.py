@@ -61,9 +61,7 @@ def publish(out: Path, records: Sequence[dict[str, Any]], settings: PipelineSett
     coco.write(data, out)
     if records:
         plan.write(records, settings, about.models, out)
-        shown = [with_boxes(images.read(data.path(p)), p.cells) for p in data.pictures[:SHOWN]]
-        sheet = {"origin": about.origin, "contact_sheet_of": [p.file_name for p in data.pictures[:SHOWN]]}
-        atomic.write_bytes(out / "preview.png", png(contact_sheet(shown), sheet))
+        preview(data, out, about.origin)
     models = {role: " | ".join(name.rsplit(" ", 1)) for role, name in about.models.items()}
     uses_bundled = "bundled" in {name.rsplit(" ", 1)[0] for name in about.models.values()}
     sections = [*_counts(records, settings, about.missing), *_acceptance(records, "gate" in about.models)]
@@ -72,6 +70,13 @@ def publish(out: Path, records: Sequence[dict[str, Any]], settings: PipelineSett
     )
     atomic.write_text(out / "README.md", said)
     return data
+
+
+def preview(data: DataSet, out: Path, origin: str) -> None:
+    """Write `preview.png`: the first images with their boxes, marked as what `origin` says they are."""
+    shown = [with_boxes(images.read(data.path(p)), p.cells) for p in data.pictures[:SHOWN]]
+    sheet = {"origin": origin, "contact_sheet_of": [p.file_name for p in data.pictures[:SHOWN]]}
+    atomic.write_bytes(out / "preview.png", png(contact_sheet(shown), sheet))
 
 
 def contact_sheet(shown: Sequence[Pixels], side: int = 640) -> Pixels:

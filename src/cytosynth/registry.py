@@ -30,6 +30,7 @@ EXTRACTORS: Final = {
 DETECTORS: Final = {
     "faster-rcnn": "Faster R-CNN with a feature pyramid, on ResNet-50 or a small ResNet",
     "retinanet": "RetinaNet: one stage, focal loss, on ResNet-50 or a small ResNet",
+    "dino": "DINO-DETR: a transformer with denoising queries, on ResNet-50 or a small ResNet",
     "comparison-detector": "Comparison Detector: Faster R-CNN that compares cells with a prototype of each class",
 }
 SAMPLERS: Final = {

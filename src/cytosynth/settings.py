@@ -57,7 +57,9 @@ class GateSettings(BaseModel):
         default=2, ge=0, description="the category is among the judge's so many likeliest (0: does not count)"
     )
     probability: float = Field(default=0.5, gt=0, le=1, description="or has at least this probability")
-    less_normal: bool = Field(default=True, description="the probability of NILM must be lower than before the edit")
+    less_normal: bool = Field(
+        default=True, description="NILM must be less likely than before the edit, and no longer the likeliest class"
+    )
     seam: float | None = Field(default=1.5, gt=0, description="greatest seam ratio (cell/seam.py); none: any")
     copy_percentile: float = Field(
         default=1.0, ge=0, le=100,

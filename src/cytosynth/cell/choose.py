@@ -94,9 +94,10 @@ def isolation(cell: Cell, neighbours: Sequence[Cell]) -> float:
 def apart(
     cells: Sequence[Cell], size: tuple[int, int], settings: EditSettings, most: int | None = None
 ) -> list[tuple[Cell, Box]]:
-    """Return up to `most` of `cells` in order, with their edited regions, none of which overlaps an earlier one.
+    """Return up to `most` of `cells` in order, with their edited regions.
 
-    Cells too large for a patch are passed over.
+    Neither its region nor its box, which is larger than that with a `box_scale` below 1, overlaps an earlier one's, so
+    that a plan of them can be followed. Cells too large for a patch are passed over.
     """
     taken: list[tuple[Cell, Box]] = []
     for cell in cells:
@@ -105,7 +106,7 @@ def apart(
         if max(cell.size) > patch.MOST:
             continue
         region = patch.enlarge(cell.box, settings.box_scale or 1.0, *size)
-        if all(not overlap(region, other) for _, other in taken):
+        if not any(overlap(region, other) or overlap(cell.box, chosen.box) for chosen, other in taken):
             taken.append((cell, region))
     return taken
 

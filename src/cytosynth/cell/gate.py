@@ -17,6 +17,7 @@ from ..data.images import Pixels
 from ..errors import UsageError
 from ..field import Box
 from ..settings import GateSettings
+from ..training.progress import meter
 from . import patch
 from .seam import seam
 
@@ -66,7 +67,11 @@ class Reference:
 
         That is, of the distance of each crop to the nearest other one.
         """
-        found = [network.features([window], [box])[0] for window, box in zip(windows, boxes, strict=True)]
+        found = []
+        with meter("features of the reference", len(windows)) as bar:
+            for window, box in zip(windows, boxes, strict=True):
+                found.append(network.features([window], [box])[0])
+                bar.advance()
         features = _unit(np.stack(found))
         nearest = []
         for index, row in enumerate(features):
@@ -126,7 +131,7 @@ class Gate:
             reasons.append("class")
         if wanted.less_normal:
             scores |= {"normal_before": before[NILM], "normal_after": after[NILM]}
-            if after[NILM] >= before[NILM]:
+            if after[NILM] >= before[NILM] or after[NILM] == max(after.values()):
                 reasons.append("normal")
         if wanted.seam is not None and scores["seam"] > wanted.seam:
             reasons.append("seam")

@@ -26,6 +26,10 @@ class CellRecipe(Recipe):
     variants: int = Field(default=1, ge=1, le=64, description="encoded crops a cell, each with its own turn and jitter")
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     box_dropout: float = Field(default=0.1, ge=0, le=1)
+    joint_dropout: float = Field(
+        default=0.0, ge=0, le=1,
+        description="share of samples without prompt and without token, which is the unguided half when sampling",
+    )  # fmt: skip
     inside_weight: float = Field(default=1.0, ge=1, description="weight of the loss inside the box; equation 1 has 1")
     min_snr_gamma: float | None = None
     gate_rate: float = Field(
@@ -35,12 +39,16 @@ class CellRecipe(Recipe):
     gradient_checkpointing: bool = False
 
 
-PAPER = CellRecipe(max_steps=50_000, batch_size=4, learning_rate=1e-4, optimizer="adamw", checkpoint_every=1000)
+JOINT = 0.1
+"""Guidance needs the pair dropped together: by themselves the two meet in one sample of a hundred."""
+PAPER = CellRecipe(
+    max_steps=50_000, batch_size=4, learning_rate=1e-4, optimizer="adamw", joint_dropout=JOINT, checkpoint_every=1000
+)
 BUNDLED_RECIPE = CellRecipe(
     foundation=BUNDLED, data=CC_BY, categories=["NILM", *ABNORMAL], trainable="all", box_scale=(1.4, 2.2), jitter=48,
     balance=0.7, variants=4, most_cells=500,
     batch_size=12, learning_rate=3e-4, weight_decay=1e-3, warmup_steps=100, max_steps=20_000,
     ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, gate_rate=30.0, checkpoint_every=250, preview_every=500,
-    validate_every=500,
+    validate_every=500, joint_dropout=JOINT,
 )  # fmt: skip
 PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}

@@ -73,15 +73,22 @@ class CellTask(Task):
             self.register_buffer("pooled", model.pool_text(names), persistent=False)
         self.names = names
         self.scored = _evenly(held_out, names, recipe.validate_count) if recipe.validate_every else []
+        if recipe.validate_every and not self.scored:
+            raise UserError(
+                f"no held-out cell of {', '.join(names)} to select the best by; add a part 'val', or set "
+                "validate_every=0"
+            )
         self.scored_latents = [turns[0] for turns in cached(model, [crop.pixels for crop in self.scored], cache, [0])]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return latents (n, 4, 32, 32), masks, boxes, categories, and what is withheld for guidance."""
         chosen = rng.choice(len(self.crops), size, p=self.weights / self.weights.sum())
+        captioned = rng.random(size) >= self.recipe.caption_dropout
+        boxed = rng.random(size) >= self.recipe.box_dropout
+        shown = rng.random(size) >= self.recipe.joint_dropout
         return self._packed([self.crops[index] for index in chosen], [self.latents[index] for index in chosen]) | {
-            "captioned": torch.as_tensor(rng.random(size) >= self.recipe.caption_dropout),
-            "boxed": torch.as_tensor(rng.random(size) >= self.recipe.box_dropout),
-        }
+            "captioned": torch.as_tensor(captioned & shown), "boxed": torch.as_tensor(boxed & shown),
+        }  # fmt: skip
 
     def _packed(self, crops: Sequence[Crop], latents: Sequence[Tensor]) -> dict[str, Tensor]:
         side = latents[0].shape[-1]
@@ -131,10 +138,10 @@ class CellTask(Task):
         return float(np.mean(losses))
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write a grid: a row for each of some held-out crops, first as it is, then as every category."""
+        """Write a grid: a row for a held-out crop of each category, first as it is, then as every category."""
         editor = CellEditor(self.model)
         tiles = []
-        for row, crop in enumerate(self.held_out[::31][:5]):
+        for row, crop in enumerate(_evenly(self.held_out, self.names, len(self.names))):
             tiles.append(crop.pixels)
             edits = [PlannedEdit(crop.box, name, seed=row) for name in self.names]
             tiles += list(editor.patch(np.stack([crop.pixels] * len(edits)), edits, EditSettings()))
@@ -160,7 +167,8 @@ def _evenly(crops: Sequence[Crop], names: Sequence[str], count: int) -> list[Cro
 def crops_of(samples: Sequence[Sample], recipe: CellRecipe, variants: int) -> list[Crop]:
     """Return `variants` patches of every cell of the recipe's categories: turned, jittered, box scaled.
 
-    Patches are moved inside at borders, never padded; each depends on (recipe seed, picture, cell, variant).
+    Patches are moved inside at borders, never padded, and hold the whole box; each depends on (recipe seed, picture,
+    cell, variant).
     """
     cells: dict[str, list[tuple[int, int]]] = {}
     for index, sample in enumerate(samples):
@@ -182,7 +190,9 @@ def _crop(pixels: Pixels, cell: Cell, recipe: CellRecipe, variant: int, rng: np.
     height, width = pixels.shape[:2]
     low, high = recipe.box_scale
     box = patch.enlarge(cell.box, float(rng.uniform(low, high)), width, height)
-    dx, dy = (float(value) for value in rng.integers(-recipe.jitter, recipe.jitter + 1, 2))
+    drawn = rng.integers(-recipe.jitter, recipe.jitter + 1, 2)
+    room = [(patch.SIZE - int(extent)) // 2 for extent in (box[2] - box[0], box[3] - box[1])]
+    dx, dy = (float(min(max(value, -most), most)) for value, most in zip(drawn, room, strict=True))
     moved = (box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy)
     x, y = patch.corner(moved, width, height)
     inner = (box[0] - x, box[1] - y, box[2] - x, box[3] - y)

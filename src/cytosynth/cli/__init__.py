@@ -34,7 +34,7 @@ def main() -> None:
     0: done; 1: the data are at fault, or their disk is full; 2: the command is; 3: the machine lacks something;
     4: done, but images were skipped; 130: stopped.
     """
-    from . import data, detect, evaluate, experiment, fidelity, figures, info, synthesize, train  # noqa: F401
+    from . import data, detect, evaluate, experiment, fidelity, figures, info, select, synthesize, train  # noqa: F401
 
     try:
         app()

@@ -1,4 +1,4 @@
-"""`cytosynth experiment table1|figure3|figure6`."""
+"""`cytosynth experiment table1|table2|table3|sanity|figure3|figure6`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +16,8 @@ Run = Annotated[Path, typer.Argument(help="Run folder; the same command again co
 Preset = Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe to start from.")]
 DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets of the recipe.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
+Devices = Annotated[str, typer.Option(help="cpu, or cuda:0,cuda:1 ...: trainings go to them in turn.")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Trainings at a time.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")]
 
 
@@ -33,6 +35,64 @@ def table1(
 
     make(recipe, run, data_root, device).show()
     print(f"{run}/table1.md")
+
+
+@experiment_app.command()
+def table2(
+    run: Run,
+    preset: Preset = "bundled",
+    data_root: DataRoot = Path(),
+    device: Devices = "cpu",
+    workers: Workers = 1,
+    settings: Settings = None,
+) -> None:
+    """Table II: detectors on real images and on three mixes with synthetic ones; the gain, and how sure it is.
+
+    With --set 'sets={"R + S": my_set}' the synthetic images are your own.
+    """
+    _augmentation(recipes.TABLE2[preset], run, data_root, device, workers, settings)
+
+
+@experiment_app.command()
+def table3(
+    run: Run,
+    preset: Preset = "bundled",
+    data_root: DataRoot = Path(),
+    device: Devices = "cpu",
+    workers: Workers = 1,
+    settings: Settings = None,
+) -> None:
+    """Table III: the same on another domain, the Comparison Detector database.
+
+    `cytosynth convert DATABASE DATA_ROOT/comparison-database --from comparison-detector` prepares it.
+    """
+    _augmentation(recipes.TABLE3[preset], run, data_root, device, workers, settings)
+
+
+def _augmentation(
+    recipe: recipes.AugmentationRecipe,
+    run: Path,
+    data_root: Path,
+    device: str,
+    workers: int,
+    settings: list[str] | None,
+) -> None:
+    chosen = override(recipe, settings or [])
+    from ..experiments.augmentation import table as make
+
+    for report in make(chosen, run, data_root, device.split(","), workers):
+        report.show()
+    print(f"{run}/table.md {run}/gains.png")
+
+
+@experiment_app.command()
+def sanity(run: Run, settings: Settings = None) -> None:
+    """Sanity set: train the detectors of the small backbone on drawn pictures and measure them on unseen ones."""
+    recipe = override(recipes.SanityRecipe(), settings or [])
+    from ..experiments.sanity import sanity as make
+
+    make(recipe, run).show()
+    print(f"{run}/sanity.md, {run}/found.png")
 
 
 @experiment_app.command()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..bethesda import NORMAL_PROMPT
 from ..errors import UsageError
 from ..registry import EXTRACTORS
 from .evaluate import evaluate_app
@@ -106,12 +105,15 @@ def membership(
 
     from ..measure import membership, pictures
     from ..normal.generate import NormalImageGenerator
+    from ..provenance import short
 
     generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device)
     sets = [pictures.gather(root, part, scale, window) for root, part in ((members, split), (others, others_split))]
     rng = np.random.default_rng(seed)
     trained, unseen = (found.sample(min(len(found), count or len(found)), rng) for found in sets)
-    found = membership.measure(generator.model, trained, unseen, NORMAL_PROMPT, seed=seed)
+    found = membership.measure(
+        generator.model, trained, unseen, generator.prompt, seed=seed, adapter=short(normal), digest=generator.digest
+    )
     _finish(found, output, "membership")
 
 

@@ -84,18 +84,20 @@ def edit(
         float | None, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20. [default: 1]")
     ] = None,
     label: Annotated[str | None, typer.Option(help="Of a COCO set, take images of this image-level label.")] = None,
+    split: Annotated[str, typer.Option(help="Of a COCO set, take the images of this part of its split.")] = "all",
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = False,
     settings: Settings = None,
 ) -> None:
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
-    _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label})
+    part = None if split == "all" else split
+    _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
     chosen = _settings(plan, {"seed": seed, "scale": scale, **_sampler(sampler, "cell")}, counts, tries, settings)
     from .. import pipeline
 
     data = pipeline.edit(
         images, out, plan=plan, settings=chosen, foundation=foundation, cell=cell, detector=detector, gate=gate,
-        data_root=data_root, device=device, label=label, limit=limit, strict=strict,
+        data_root=data_root, device=device, label=label, part=split, limit=limit, strict=strict,
     )  # fmt: skip
     finish(data.info, f"{out}/README.md")
 

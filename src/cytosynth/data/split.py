@@ -62,3 +62,9 @@ def _disjoint(parts: dict[str, set[str]], groups: dict[str, str], file: Path) ->
             whole = groups.get(member, member)
             if seen.setdefault(whole, name) != name:
                 raise UserError(f"{file}: {whole} is in both '{seen[whole]}' and '{name}'")
+
+
+def names(root: Path) -> list[str]:
+    """Return the names of the parts of the data set at `root`."""
+    file = root / FILE
+    return [key for key, value in load(file).items() if isinstance(value, list)] if file.exists() else list(FRACTIONS)

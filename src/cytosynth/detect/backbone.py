@@ -6,6 +6,8 @@ from urllib.error import URLError
 
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
+from torchvision.models import resnet50 as torchvision_resnet50
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -14,7 +16,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from ..data import tensors
 from ..errors import EnvironmentProblem, UserError
-from .recipe import NO_WEIGHTS, TORCHVISION
+from .recipe import NO_WEIGHTS, TORCHVISION, Backbone
 
 Norm = Callable[[int], nn.Module]
 SMALL_CHANNELS = 64
@@ -35,11 +37,29 @@ class AsGiven(GeneralizedRCNNTransform):  # type: ignore[misc]
         return image, target
 
 
+class Stages(nn.Module):
+    """The last stages of a ResNet, without a pyramid; `body` names its modules as torchvision does."""
+
+    def __init__(self, network: ResNet, channels: dict[str, int]) -> None:
+        """Take the wanted stages of `network` by name, and how many channels each has."""
+        super().__init__()
+        self.body = IntermediateLayerGetter(network, {name: name for name in channels})
+        self.channels = tuple(channels.values())
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of the stages, finest first, of (n, 3, h, w) `images`."""
+        return list(self.body(images).values())
+
+
 def small(norm: Norm = nn.BatchNorm2d) -> BackboneWithFPN:
     """Return a ResNet of two stages with one block each, features at strides 8 and 16: nuclei of 10 pixels on a CPU."""
+    return BackboneWithFPN(_two_stages(norm), {"layer2": "0"}, [128], SMALL_CHANNELS)
+
+
+def _two_stages(norm: Norm) -> ResNet:
     network = ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=norm)
     del network.layer3, network.layer4, network.fc
-    return BackboneWithFPN(network, {"layer2": "0"}, [128], SMALL_CHANNELS)
+    return network
 
 
 def resnet50(
@@ -59,6 +79,20 @@ def resnet50(
     )  # fmt: skip
 
 
+def stages(backbone: Backbone, pretrained: bool) -> Stages:
+    """Return the stages from stride 8 on: three of ResNet-50, or the one of the small ResNet; weights random.
+
+    With `pretrained` weights to come, what `resnet50` freezes is frozen here too; else the norm is by groups.
+    """
+    if backbone == "small":
+        return Stages(_two_stages(group_norm), {"layer2": 128})
+    network = torchvision_resnet50(weights=None, norm_layer=FrozenBatchNorm2d if pretrained else group_norm)
+    if pretrained:
+        for part in (network.conv1, network.layer1):
+            part.requires_grad_(False)
+    return Stages(network, {"layer2": 512, "layer3": 1024, "layer4": 2048})
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Return group norm, which treats an image the same whatever else is in its batch."""
     return nn.GroupNorm(32, channels)
@@ -73,7 +107,7 @@ def start(body: nn.Module, weights: str) -> None:
 
     Raises EnvironmentProblem when torchvision's weights cannot be fetched, UserError for a file that does not fit.
     """
-    state = _fetched() if weights == TORCHVISION else _read(Path(weights))
+    state = _fetched() if weights == TORCHVISION else read(Path(weights))
     try:
         body.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
     except RuntimeError as error:
@@ -94,7 +128,8 @@ def _fetched() -> dict[str, Tensor]:
     return state
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read(path: Path) -> dict[str, Tensor]:
+    """Return the weights in a safetensors file; raise UserError for anything else."""
     if not path.is_file():
         raise UserError(f"weights: {path}: no such file; there are {NO_WEIGHTS}, {TORCHVISION} or a safetensors file")
     if path.suffix != tensors.SUFFIX:

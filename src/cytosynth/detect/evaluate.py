@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,67 @@ class Scores:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
+class Matches:
+    """Detections matched with the truth, of which any draw of images can be scored without matching them again."""
+
+    def __init__(
+        self,
+        truth: Sequence[Sequence[Cell]],
+        found: Sequence[Sequence[Cell]],
+        categories: Sequence[str],
+        most: int = 100,
+    ) -> None:
+        """Match `found` (with scores) with `truth`, image by image, by COCO's rules.
+
+        Args:
+            truth: the annotated cells of each image.
+            found: the detected cells of each, with scores.
+            categories: those that count.
+            most: detections of an image that count, best first.
+        """
+        self.categories, self.images = tuple(categories), len(truth)
+        ids = {name: index for index, name in enumerate(categories, 1)}
+        coco = COCO()
+        coco.dataset = {
+            "info": {},
+            "images": [{"id": index} for index in range(1, len(truth) + 1)],
+            "categories": [{"id": value, "name": name} for name, value in ids.items()],
+            "annotations": _entries(truth, ids),
+        }
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco.createIndex()
+            results = COCO()
+            results.dataset = {**coco.dataset, "annotations": _entries(found, ids)}
+            results.createIndex()
+            self._judge = COCOeval(coco, results, "bbox")
+            self._judge.params.maxDets = [most]
+            self._judge.params.areaRng = self._judge.params.areaRng[:1]
+            self._judge.params.areaRngLbl = self._judge.params.areaRngLbl[:1]
+            self._judge.evaluate()
+        self._matched = self._judge.evalImgs
+
+    def scores(self, chosen: Sequence[int] | NDArray[np.int64] | None = None) -> Scores:
+        """Return the COCO scores of the images `chosen` by number, with repetition as they come; none: of all."""
+        if chosen is not None:
+            starts = range(0, len(self._matched), self.images)
+            self._judge.evalImgs = [self._matched[start + int(index)] for start in starts for index in chosen]
+            self._judge._paramsEval.imgIds = list(range(1, len(chosen) + 1))
+        else:
+            self._judge.evalImgs = self._matched
+            self._judge._paramsEval.imgIds = list(range(1, self.images + 1))
+        self._judge.params.imgIds = self._judge._paramsEval.imgIds
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._judge.accumulate()
+        precision = self._judge.eval["precision"][:, :, :, 0, 0]
+        return Scores(
+            map=_mean(precision),
+            map_50=_mean(precision[0]),
+            map_75=_mean(precision[5]),
+            recall=_mean(self._judge.eval["recall"][:, :, 0, 0]),
+            per_category=_by_category(precision, self.categories),
+        )
+
+
 def evaluate(
     truth: Sequence[Sequence[Cell]],
     found: Sequence[Sequence[Cell]],
@@ -43,7 +104,7 @@ def evaluate(
     draws: int = 0,
     seed: int = 0,
 ) -> Scores:
-    """Return the COCO scores of `found` against `truth`, image by image.
+    """Return the COCO scores of `found` against `truth`, image by image, as `Matches` takes them.
 
     Args:
         truth: the annotated cells of each image.
@@ -53,53 +114,20 @@ def evaluate(
         draws: how often images are drawn with repetition for the intervals; 0: none.
         seed: of the drawing.
     """
-    ids = {name: index for index, name in enumerate(categories, 1)}
-    coco = COCO()
-    coco.dataset = {
-        "info": {},
-        "images": [{"id": index} for index in range(1, len(truth) + 1)],
-        "categories": [{"id": value, "name": name} for name, value in ids.items()],
-        "annotations": _entries(truth, ids),
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-        results = COCO()
-        results.dataset = {**coco.dataset, "annotations": _entries(found, ids)}
-        results.createIndex()
-        judge = COCOeval(coco, results, "bbox")
-        judge.params.maxDets = [1, 10, most]
-        judge.evaluate()
-        judge.accumulate()
-    precision = judge.eval["precision"][:, :, :, 0, -1]
-    recall = _mean(judge.eval["recall"][:, :, 0, -1])
-    return Scores(
-        map=_mean(precision),
-        map_50=_mean(precision[0]),
-        map_75=_mean(precision[5]),
-        recall=recall,
-        per_category=_by_category(precision, categories),
-        intervals=_intervals(judge, categories, draws, seed) if draws and len(truth) > 1 else {},
-    )
+    matches = Matches(truth, found, categories, most)
+    scores = matches.scores()
+    return replace(scores, intervals=_intervals(matches, draws, seed)) if draws and len(truth) > 1 else scores
 
 
-def _intervals(judge: COCOeval, categories: Sequence[str], draws: int, seed: int) -> dict[str, tuple[float, float]]:
+def _intervals(matches: Matches, draws: int, seed: int) -> dict[str, tuple[float, float]]:
     """Return the middle 95 % of `map` and each category's AP when the evaluated images are drawn with repetition.
 
     The matches of each image stay; only what is accumulated changes. A draw without cells of a category says nothing
     of it; a category without any has no interval.
     """
-    matched, count = judge.evalImgs, len(judge.params.imgIds)
-    judge.params.areaRng, judge.params.maxDets = judge.params.areaRng[:1], judge.params.maxDets[-1:]
     rng = np.random.default_rng(seed)
-    rows = []
-    for _ in range(draws):
-        chosen = rng.integers(count, size=count)
-        judge.evalImgs = [matched[start + index] for start in range(0, len(matched), count) for index in chosen]
-        with contextlib.redirect_stdout(io.StringIO()):
-            judge.accumulate()
-        precision = judge.eval["precision"][:, :, :, 0, 0]
-        rows.append({"map": _mean(precision), **_by_category(precision, categories)})
-    judge.evalImgs = matched
+    drawn = [matches.scores(rng.integers(matches.images, size=matches.images)) for _ in range(draws)]
+    rows = [{"map": scores.map, **scores.per_category} for scores in drawn]
     values = {name: np.array([row[name] for row in rows if not math.isnan(row[name])]) for name in rows[0]}
     limits = {name: np.percentile(drawn, (2.5, 97.5)) for name, drawn in values.items() if drawn.size}
     return {name: (float(low), float(high)) for name, (low, high) in limits.items()}

@@ -20,13 +20,16 @@ from ..errors import UserError
 from ..field import Cell
 from ..foundation.latents import weights_digest
 from ..training.recipe import validated
-from . import comparison_detector, faster_rcnn, retinanet
+from . import comparison_detector, dino, faster_rcnn, retinanet
 from .recipe import Backbone
 
 WEIGHTS = "model.safetensors"
+TILE: Final = 1024
+"""Side of the tiles that large images are read in."""
 BUILDERS: Final[dict[str, Callable[[Backbone, int, bool], nn.Module]]] = {
     "faster-rcnn": faster_rcnn.build,
     "retinanet": retinanet.build,
+    "dino": dino.build,
     "comparison-detector": comparison_detector.build,
 }
 """What builds each architecture of `registry.DETECTORS` from backbone, number of categories, and whether pretrained.
@@ -44,6 +47,7 @@ class DetectorConfig(BaseModel):
         backbone: ResNet-50 or the small one.
         categories: what it finds, in the order of its labels.
         pretrained: whether ResNet-50 began from ImageNet weights, which fixes its batch norm and how images are read.
+        tile: side of the tiles that larger images are read in.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +55,7 @@ class DetectorConfig(BaseModel):
     backbone: Backbone = "resnet50"
     categories: tuple[str, ...]
     pretrained: bool = False
+    tile: int = TILE
 
 
 @dataclass
@@ -62,11 +67,13 @@ class Detector:
     digest: str = ""
 
     @torch.no_grad()
-    def find(self, pixels: Pixels, threshold: float = 0.5, tile: int = 1024, overlap: int = 128) -> list[Cell]:
+    def find(self, pixels: Pixels, threshold: float = 0.5, overlap: int = 128) -> list[Cell]:
         """Return the cells in (height, width, 3) `pixels` of score at least `threshold`, best first.
 
-        Larger images are read in tiles of `tile` pixels that overlap; a cell seen twice is kept once.
+        Larger images are read in tiles that overlap; a cell seen twice is kept once.
         """
+        tile = self.config.tile
+        overlap = min(overlap, tile // 2)
         self.network.eval()
         device = next(self.network.parameters()).device
         boxes, labels, scores = [], [], []

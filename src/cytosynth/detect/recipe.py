@@ -21,7 +21,9 @@ class DetectorRecipe(Recipe):
     backbone: Backbone = "resnet50"
     weights: str = Field(
         default=NO_WEIGHTS,
-        description="ImageNet weights of ResNet-50 to begin from: 'torchvision' (fetched), a safetensors file, 'none'",
+        description="to begin from: ImageNet weights of ResNet-50 ('torchvision', fetched, or a safetensors file; for "
+        "DINO also one of its authors' R50 4-scale checkpoint); another detector ('bundled', or a folder), of which "
+        "all is taken that fits; 'none'",
     )
     categories: list[str] = [NILM]
     data: list[Source] = [Source(root="fields", split="train")]
@@ -62,6 +64,13 @@ PRESETS: dict[str, dict[str, DetectorRecipe]] = {
     "paper": {
         "faster-rcnn": _PAPER.model_copy(update={"learning_rate": 2e-4}),
         "retinanet": _PAPER.model_copy(update={"architecture": "retinanet", "learning_rate": 1e-3}),
+        # Gradients are cut at 0.1, as the authors of DINO do; a cosine stands for their drop to a tenth near the end.
+        "dino": _PAPER.model_copy(
+            update={
+                "architecture": "dino", "optimizer": "adamw", "learning_rate": 1e-4, "max_grad_norm": 0.1,
+                "lr_schedule": "cosine",
+            }
+        ),
         # "The original settings in [52]", from its authors' code: SGD at 1e-3, batch 2, 60 epochs, gradients cut at 5.
         # A cosine stands for its two drops to a tenth at epochs 35 and 50.
         "comparison-detector": _PAPER.model_copy(
@@ -74,5 +83,10 @@ PRESETS: dict[str, dict[str, DetectorRecipe]] = {
     "bundled": {
         name: _BUNDLED.model_copy(update={"architecture": name})
         for name in ("faster-rcnn", "retinanet", "comparison-detector")
+    }
+    | {
+        "dino": _BUNDLED.model_copy(
+            update={"architecture": "dino", "learning_rate": 4e-4, "weight_decay": 1e-4, "max_grad_norm": 1.0}
+        ),
     },
 }  # fmt: skip

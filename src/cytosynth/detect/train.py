@@ -18,8 +18,9 @@ from ..field import Cell
 from ..training.loop import Outcome, train
 from ..training.progress import console, meter
 from ..training.task import Batch, Losses, Task
-from . import backbone, model, references
+from . import backbone, model, references, transfer
 from .comparison_detector import REFERENCE_SIDE, ComparisonDetector
+from .dino import Dino
 from .evaluate import Scores, evaluate
 from .recipe import NO_WEIGHTS, DetectorRecipe
 
@@ -36,19 +37,36 @@ class DetectorTask(Task):
     ) -> None:
         """Build the network; `held_out` pictures are only shown and measured."""
         super().__init__()
-        pretrained = recipe.weights != NO_WEIGHTS
+        transferred = transfer.is_detector(recipe.weights)
+        pretrained = recipe.weights != NO_WEIGHTS and not transferred
         if pretrained and recipe.backbone != "resnet50":
-            raise UsageError(f"weights={recipe.weights}: are for backbone=resnet50, not {recipe.backbone}")
+            raise UsageError(
+                f"weights={recipe.weights}: are for backbone=resnet50; {recipe.backbone} begins from {NO_WEIGHTS}, "
+                "'bundled' or the folder of a detector"
+            )
         self.recipe, self.samples, self.held_out = recipe, samples, held_out
         self.config = model.DetectorConfig(
             architecture=recipe.architecture, backbone=recipe.backbone, categories=tuple(recipe.categories),
-            pretrained=pretrained,
+            pretrained=pretrained, tile=_tile(recipe),
         )  # fmt: skip
         self.network = model.build(self.config)
-        if pretrained:
+        if pretrained and isinstance(self.network, Dino):
+            console.print(self.network.start(recipe.weights), soft_wrap=True)
+        elif pretrained:
             backbone.start(self.network.get_submodule("backbone.body"), recipe.weights)
+        if transferred:
+            transfer.start(self.network, recipe.backbone, recipe.weights)
         if isinstance(self.network, ComparisonDetector):
             self.network.refer(_references(recipe, samples, data_root))
+
+    def groups(self) -> list[tuple[list[torch.nn.Parameter], float]]:
+        """Return all that is trained; a pretrained backbone of DINO apart, with a lower learning rate."""
+        if not (self.config.pretrained and isinstance(self.network, Dino)):
+            return super().groups()
+        trained = list(self.trained())
+        own = [parameter for name, parameter in trained if name.startswith("network.backbone.")]
+        rest = [parameter for name, parameter in trained if not name.startswith("network.backbone.")]
+        return [(rest, 1.0), (own, self.network.backbone_rate)]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return `size` augmented windows (each (3, h, w) in 0..1) and torchvision's targets."""
@@ -60,7 +78,7 @@ class DetectorTask(Task):
         return {"images": images, "targets": targets}
 
     def forward(self, batch: Batch) -> Losses:
-        """Return torchvision's detection losses and their sum."""
+        """Return the detection losses, under the names of their network, and their sum."""
         device = next(self.network.parameters()).device
         images = [image.to(device) for image in batch["images"]]
         targets = [{key: value.to(device) for key, value in target.items()} for target in batch["targets"]]
@@ -87,6 +105,11 @@ class DetectorTask(Task):
     def export(self, folder: Path) -> None:
         """Write the detector's weights and configuration."""
         model.save(self.network, self.config, folder)
+
+
+def _tile(recipe: DetectorRecipe) -> int:
+    """Return the side of the tiles to read large images in; DINO's boxes are fractions of what it saw in training."""
+    return recipe.window if recipe.architecture == "dino" and recipe.window else model.TILE
 
 
 def _references(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path) -> torch.Tensor:

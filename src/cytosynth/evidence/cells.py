@@ -15,6 +15,7 @@ import numpy as np
 from ..bethesda import NILM
 from ..cell.edit import CellEditor
 from ..cell.gate import Judge
+from ..cell.seam import border_ratio
 from ..data import lock
 from ..data.images import Pixels
 from ..detect.model import Detector
@@ -24,6 +25,7 @@ from ..measure.extractor import Extractor
 from ..measure.report import Report
 from ..measure.resampling import Estimate
 from ..normal.generate import NormalImageGenerator
+from ..settings import EditSettings
 from ..training.progress import meter
 from ..training.recipe import pin
 from . import agreement, comparison, histograms, morphology, patches
@@ -46,6 +48,8 @@ NOTES = (
     "1.41, 1.65, 1.19 and 1.35 (ASC-US, ASC-H, LSIL, HSIL), which are of other data, features and numbers",
     "nucleus and cell are told by stain density (evidence/morphology.py says how, and where it fails); the N/C ratio "
     "is of the areas of nucleus and whole cell, distances between distributions are Wasserstein's, in their own unit",
+    "border ratio: the gradient across the border of the edited region over that of lines beside it (cell/seam.py); of "
+    "real cells at the region that an edit would have; a seam shows as a ratio above that of real cells",
     "the classifier must not have had a part in training or choosing the edits; synthetic cells are not for diagnosis",
 )
 
@@ -104,7 +108,9 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
         found = [comparison.sides(name, before, after[name], real, editing.seed) for name in how.categories]
         real = [cell for cell in real if cell.category in (NILM, *how.categories)]
         asked = [cell for cell in real if cell.category != NILM]
-        shapes = _look_up(_measured, [*asked, *before, *(c for cells in after.values() for c in cells)])
+        compared = [*asked, *before, *(c for cells in after.values() for c in cells)]
+        shapes = _look_up(_measured, compared)
+        ratios = _look_up(lambda cells: _border_ratios(cells, cell), compared)
         answers = _judged(models.judge, real, before, after)
         lines = []
         for sides in found:
@@ -113,6 +119,7 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
             if models.judge:
                 lines.append(comparison.agreement_line(sides, _of(sides, answers), how))
             lines += comparison.morphology_lines(sides, _of(sides, shapes), how)
+            lines.append(comparison.seam_line(sides, _of(sides, ratios), how))
             lines += comparison.background_lines(sides.category, before, decoded[sides.category], cell)
         facts = _facts(editing, how, models, real, before)
         reports = [_table(lines, facts)]
@@ -149,6 +156,15 @@ def _measured(cells: Sequence[CellPatch]) -> list[Morphology | None]:
     with meter("measuring nuclei", len(cells)) as bar:
         for cell in cells:
             found.append(morphology.measure(cell.pixels, cell.box))
+            bar.advance()
+    return found
+
+
+def _border_ratios(cells: Sequence[CellPatch], settings: EditSettings) -> list[float]:
+    found = []
+    with meter("measuring borders", len(cells)) as bar:
+        for cell in cells:
+            found.append(border_ratio(cell.pixels, patches.region(cell, settings)))
             bar.advance()
     return found
 

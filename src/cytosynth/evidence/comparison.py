@@ -112,7 +112,7 @@ def morphology_lines(found: Sides, shapes: dict[str, list[Morphology | None]], h
     real = shapes["reference"] + shapes["other"]
     of_real = images["reference"] + images["other"]
     shares = [
-        _share([shape is not None for shape in values], names, how)
+        _mean([shape is not None for shape in values], names, how)
         for values, names in (
             (shapes["edited"], images["edited"]),
             (shapes["unedited"], images["edited"]),
@@ -161,8 +161,26 @@ def agreement_line(found: Sides, given: dict[str, tuple[str, ...]], how: Measuri
                   how.draws, centred=False)
         if own_images else (None, None, None)
     )  # fmt: skip
-    real = _share([*marks["reference"], *marks["other"]], [c.image for c in found.reference + found.other], how)
+    real = _mean([*marks["reference"], *marks["other"]], [c.image for c in found.reference + found.other], how)
     return Line(found.category, "judged as it, share", len(found.edited), edited, unedited, real, gain)
+
+
+def seam_line(found: Sides, ratios: dict[str, list[float]], how: Measuring) -> Line:
+    """Return the mean border ratio (cell/seam.py) of the region: of edited, of the same unedited, and of real cells.
+
+    `ratios` holds those of the cells of each attribute of `found`, in its order. A seam shows as a ratio of edited
+    cells above that of real ones, whose borders nobody edited.
+    """
+    own, real = [cell.image for cell in found.edited], [cell.image for cell in found.reference + found.other]
+    means = [
+        _mean(values, names, how)
+        for values, names in (
+            (ratios["edited"], own),
+            (ratios["unedited"], own),
+            (ratios["reference"] + ratios["other"], real),
+        )
+    ]
+    return Line(found.category, "border ratio of the region, mean", len(found.edited), *means)
 
 
 def background_lines(
@@ -217,9 +235,9 @@ def _number(found: Sides) -> int:
     return min(len(found.edited), len(found.reference), *([len(found.other)] if found.other else []))
 
 
-def _share(marks: Sequence[float], images: Sequence[str], how: Measuring) -> Estimate | None:
-    numbers = np.asarray(marks, dtype=np.float64)
-    return estimates(lambda i: [numbers[i].mean()], [images], how.draws, centred=False)[0] if len(marks) else None
+def _mean(values: Sequence[float], images: Sequence[str], how: Measuring) -> Estimate | None:
+    numbers = np.asarray(values, dtype=np.float64)
+    return estimates(lambda i: [numbers[i].mean()], [images], how.draws, centred=False)[0] if len(values) else None
 
 
 def _median(values: Sequence[float], images: Sequence[str], how: Measuring) -> Estimate | None:

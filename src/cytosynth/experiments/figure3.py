@@ -11,7 +11,7 @@ from ..bethesda import NILM
 from ..data import sources
 from ..data.images import Pixels
 from ..data.sources import Sample
-from ..errors import UserError
+from ..errors import UsageError, UserError
 from ..foundation.autoencoder import psnr, reconstruct
 from ..foundation.load import load
 from ..measure import sheet
@@ -49,8 +49,11 @@ def figure3(
         window: side of the windows, pixels; abnormal ones are centred on an annotated cell, none overlap.
         draws: resamplings of whole images behind the intervals.
 
-    Raises UserError when there is no window of one kind.
+    Raises UsageError for a `window` that the autoencoder cannot halve as often as it must, UserError when there is no
+    window of one kind.
     """
+    if window % 8:
+        raise UsageError(f"--window {window}: must be a multiple of 8, as {window // 8 * 8} or {-(-window // 8) * 8}")
     vae = load(foundation).freeze().vae
     kept: dict[str, list[Kept]] = {kind: [] for kind in KINDS}
     samples = sources.load([source], data_root)

@@ -5,8 +5,9 @@ every distance stands the floor: one half of the real windows against the other 
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,23 @@ import numpy as np
 from ..bethesda import NILM
 from ..data import atomic, coco, lock
 from ..errors import UserError
+from ..foundation import load as foundations
 from ..measure import distance, features, pictures
 from ..measure.extractor import Extractor, Features
 from ..measure.pictures import Pictures
 from ..measure.recipe import PRESETS as FEATURES
 from ..measure.report import Report, write_csv
 from ..measure.resampling import Estimate
-from ..measure.train import train_features
+from ..measure.train import discrimination, train_features
 from ..normal.generate import NormalImageGenerator
 from ..normal.recipe import PRESETS as NORMAL
 from ..normal.recipe import NormalRecipe
 from ..normal.train import train_normal
 from ..provenance import png, short
 from ..settings import GenerateSettings
-from ..training.loop import Outcome
 from ..training.progress import clock, console, meter
 from ..training.recipe import pin
+from ..training.whole import whole
 from .recipe import UNTUNED, Table1Recipe
 from .statistics import mean
 
@@ -41,6 +43,8 @@ PUBLISHED = {
     "lora": (43.7446, 1.7587),
 }
 """The paper's FID@ImageNet and FID@Cytopathology, of 1024x1024 fields drawn by tuned Stable Diffusion 1.5."""
+CYTOLOGY = "cytology-resnet50"
+Reading = Callable[[dict[str, dict[str, float]]], float]
 MEASURES = ("frechet", "kernel", "precision", "recall", "density", "coverage")
 
 
@@ -93,7 +97,8 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
                 | judge(drawn, real, extractors, seed, run / "cache" / "features"),
             )
         entries = [Entry(**coco.load(_result(run, *cell))) for cell in grid]
-        report = tabulate(recipe, entries, extractors, real)
+        report = tabulate(recipe, entries, extractors, real, foundations.load(recipe.foundation).digest)
+        report = replace(report, notes=(*report.notes, *_cytology(recipe, run)))
         report.write(run, "table1")
         write_csv(run / "all.csv", *everything(entries))
     return report
@@ -148,30 +153,34 @@ def judge(drawn: Pictures, real: Pictures, extractors: Sequence[Extractor], seed
     return {"pictures": number, "values": values, "floor": floor}
 
 
-def tabulate(recipe: Table1Recipe, entries: Sequence[Entry], extractors: Sequence[Extractor], real: Pictures) -> Report:
-    """Return Table I: a row for each adapter and one for the floor, mean and interval over seeds."""
-    columns = ["adapter", "trained parameters", "best step"]
-    columns += [name for extractor in extractors for name in (extractor.frechet, f"{extractor.kernel} x 1000")]
-    columns += ["coverage", "paper: FID@ImageNet", "paper: FID@Cytopathology"]
+def tabulate(
+    recipe: Table1Recipe, entries: Sequence[Entry], extractors: Sequence[Extractor], real: Pictures, digest: str
+) -> Report:
+    """Return Table I: a row for each adapter and one for the floor, mean and interval over seeds.
+
+    `digest` is that of the foundation's weights, before any adapter.
+    """
+    measured = _measured(extractors)
+    columns = ["adapter", "trained parameters", "best step", *measured]
+    columns += ["paper: FID@ImageNet", "paper: FID@Cytopathology"]
     rows: list[tuple[str | float | int | None, ...]] = []
     for adapter in recipe.adapters:
         own = [entry for entry in entries if entry.adapter == adapter]
         steps = ", ".join(str(entry.step) for entry in own)
-        rows.append(
-            (adapter, own[0].parameters, steps, *_cells(own, extractors), *PUBLISHED.get(adapter, (None, None)))
-        )
+        rows.append((adapter, own[0].parameters, steps, *_cells(own, measured), *PUBLISHED.get(adapter, (None, None))))
     first = [entry for entry in entries if entry.adapter == recipe.adapters[0]]
-    rows.append(("real against real", None, None, *_cells(first, extractors, floor=True), None, None))
+    rows.append(("real against real", None, None, *_cells(first, measured, floor=True), None, None))
     counts = sorted({entry.pictures for entry in entries})
     facts = {
-        "foundation": short(recipe.foundation), "preset": recipe.preset, "steps": recipe.steps, "seeds": recipe.seeds,
+        "foundation": f"{short(recipe.foundation)} {digest}", "preset": recipe.preset, "steps": recipe.steps,
+        "seeds": recipe.seeds,
         "fields": f"{recipe.count} of {recipe.size} pixels by adapter and seed", "window": recipe.window or "whole",
         "real": f"{real.source}, part {recipe.real.split}, {len(real)} windows of {real.files} images",
         "pictures_a_side": ", ".join(map(str, counts)),
         "extractors": {extractor.name: extractor.digest for extractor in extractors},
     }  # fmt: skip
-    return Report("Table I: ways of tuning the foundation", facts, tuple(columns), tuple(rows),
-                  (*_reading(recipe, counts), *compared(entries, extractors)))  # fmt: skip
+    notes = (*_reading(recipe, counts), *compared(entries, extractors), *undecided(entries, extractors))
+    return Report("Table I: ways of tuning the foundation", facts, tuple(columns), tuple(rows), notes)
 
 
 def compared(entries: Sequence[Entry], extractors: Sequence[Extractor]) -> list[str]:
@@ -189,6 +198,22 @@ def compared(entries: Sequence[Entry], extractors: Sequence[Extractor]) -> list[
                 if name == rival
             ]
             lines.append(f"{rival} less lora, {extractor.kernel} x 1000: {_verdict(mean(gaps))}")
+    return lines
+
+
+def undecided(entries: Sequence[Entry], extractors: Sequence[Extractor]) -> list[str]:
+    """Return a line on each column in which the floor is less sure than the adapters are apart."""
+    names = dict.fromkeys(entry.adapter for entry in entries)
+    lines = []
+    for column, read in _measured(extractors).items():
+        floor = mean([read(entry.floor) for entry in entries if entry.adapter == next(iter(names))])
+        middles = [mean([read(entry.values) for entry in entries if entry.adapter == name]).value for name in names]
+        apart = max(middles) - min(middles)
+        if floor.low is not None and floor.high is not None and floor.high - floor.low > apart > 0:
+            lines.append(
+                f"{column} decides nothing: the rows are {apart:.3g} apart at most, and the floor's interval is "
+                f"{floor.high - floor.low:.3g} wide"
+            )
     return lines
 
 
@@ -222,13 +247,32 @@ def _reading(recipe: Table1Recipe, counts: Sequence[int]) -> list[str]:
     ]
 
 
-def _cells(entries: Sequence[Entry], extractors: Sequence[Extractor], floor: bool = False) -> list[str]:
-    cells = []
+def _measured(extractors: Sequence[Extractor]) -> dict[str, Reading]:
+    """Return how each measured column of the table is read from the values of an Entry."""
+    found: dict[str, Reading] = {}
     for extractor in extractors:
-        found = [(entry.floor if floor else entry.values)[extractor.name] for entry in entries]
-        cells += [str(mean([f["frechet"] for f in found])), str(mean([1000 * f["kernel"] for f in found]))]
+        found[extractor.frechet] = partial(_read, extractor.name, "frechet", 1)
+        found[f"{extractor.kernel} x 1000"] = partial(_read, extractor.name, "kernel", 1000)
     last = extractors[-1].name
-    return [*cells, str(mean([(e.floor if floor else e.values)[last]["coverage"] for e in entries]))]
+    found[f"coverage ({last})"] = partial(_read, last, "coverage", 1)
+    return found
+
+
+def _read(extractor: str, measure: str, factor: float, values: dict[str, dict[str, float]]) -> float:
+    return factor * values[extractor][measure]
+
+
+def _cells(entries: Sequence[Entry], measured: dict[str, Reading], floor: bool = False) -> list[str]:
+    return [
+        str(mean([read(entry.floor if floor else entry.values) for entry in entries])) for read in measured.values()
+    ]
+
+
+def _cytology(recipe: Table1Recipe, run: Path) -> list[str]:
+    """Return a line on how well the cytology network tells cells apart, where it is one of the extractors."""
+    if CYTOLOGY not in recipe.extractors:
+        return []
+    return [f"{CYTOLOGY}: {discrimination(Path(recipe.weights.get(CYTOLOGY, run / 'features' / 'weights')))}"]
 
 
 def _measures(a: Features, b: Features) -> dict[str, float]:
@@ -245,24 +289,17 @@ def _train(
     given: NormalRecipe = NORMAL[recipe.preset][adapter]
     base = NormalRecipe.model_validate(given.model_dump() | recipe.training)
     chosen = base.model_copy(update={"foundation": recipe.foundation, "seed": seed, "max_steps": recipe.steps})
-    outcome = _whole(train_normal(chosen, folder / "training", data_root, cache=cache))
+    outcome = whole(train_normal(chosen, folder / "training", data_root, cache=cache))
     return outcome.selected, outcome.parameters, outcome.selected_step
-
-
-def _whole(outcome: Outcome) -> Outcome:
-    """Return `outcome` of a training that came to its end; one that was asked to stop ends the experiment too."""
-    if outcome.stopped or not outcome.finished:
-        raise KeyboardInterrupt
-    return outcome
 
 
 def _extractor(name: str, recipe: Table1Recipe, run: Path, data_root: Path, device: str) -> Extractor:
     """Return the feature network `name`, trained first where it is ours and no weights are given."""
     weights = Path(recipe.weights[name]) if name in recipe.weights else None
-    if name == "cytology-resnet50" and weights is None:
+    if name == CYTOLOGY and weights is None:
         weights = run / "features" / "weights"
         if not (run / "features" / "validation.json").exists():
-            _whole(train_features(FEATURES[recipe.preset], run / "features", data_root))
+            whole(train_features(FEATURES[recipe.preset], run / "features", data_root))
     return features.load(name, weights, device)
 
 

@@ -1,13 +1,14 @@
 """The one sampling loop: classifier-free guidance over any diffusers scheduler."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import samplers
 
@@ -32,7 +33,8 @@ def sample(
     """Return clean latents, denoised from `latents` with classifier-free guidance.
 
     Args:
-        unet: the denoiser.
+        unet: the denoiser. One that takes the guidance scale as a condition (`time_cond_proj_dim`, as that of latent
+            consistency models does) is told it, and run once a step.
         scheduler: any diffusers scheduler (`samplers.build`).
         latents: (n, 4, h, w) noise of unit variance.
         prompt: (n, length, channels) text embeddings.
@@ -48,7 +50,11 @@ def sample(
         grounding: GLIGEN's `boxes` (n, k, 4), `positive_embeddings` (n, k, channels), `masks` (n, k);
             the unguided half gets the same boxes with masks 0.
     """
-    guided = guidance_scale != 1.0
+    channels = unet.config.time_cond_proj_dim  # a distilled network is told the guidance scale instead
+    told = (
+        None if channels is None else guidance_embedding(guidance_scale, channels).to(latents).expand(len(latents), -1)
+    )
+    guided = guidance_scale != 1.0 and told is None
     embeddings = torch.cat([negative, prompt]) if guided else prompt
     timesteps = samplers.walked(scheduler, steps, strength if clean is not None else 1.0, latents.device)
     latents = _started(scheduler, latents, clean, timesteps)
@@ -59,13 +65,25 @@ def sample(
             model_input = torch.cat([model_input, extra_channels], dim=1)
         if guided:
             model_input = torch.cat([model_input, model_input])
-        output = unet(model_input, timestep, embeddings, cross_attention_kwargs=_copy(kwargs)).sample
+        output = unet(
+            model_input, timestep, embeddings, timestep_cond=told, cross_attention_kwargs=_copy(kwargs)
+        ).sample
         if guided:
             free, conditional = output.chunk(2)
             output = free + guidance_scale * (conditional - free)
             output = rescale(output, conditional, guidance_rescale)
         latents = scheduler.step(output, timestep, latents, **draws).prev_sample
     return latents
+
+
+def guidance_embedding(scale: float, channels: int) -> Tensor:
+    """Return the (1, channels) sines and cosines that tell a distilled network its guidance scale (arXiv 2310.04378).
+
+    Frequencies fall from 1 to 1/10,000; they are of 1000 (scale - 1), since 1 is no guidance.
+    """
+    half = channels // 2
+    angles = 1000 * (scale - 1) * torch.exp(torch.arange(half) * (-math.log(10_000) / (half - 1)))
+    return nn.functional.pad(torch.cat([angles.sin(), angles.cos()]), (0, channels % 2))[None]
 
 
 def rescale(guided: Tensor, conditional: Tensor, share: float) -> Tensor:

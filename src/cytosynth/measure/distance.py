@@ -157,6 +157,26 @@ def nearest(a: Matrix, b: Matrix) -> tuple[NDArray[np.int64], NDArray[np.float64
     return indices, distances
 
 
+def neighbourhood(
+    a: Matrix, b: Matrix, k: int, groups_a: Sequence[str], groups_b: Sequence[str]
+) -> NDArray[np.float64]:
+    """Return the mean distance of each row of (n, d) `a` to its `k` nearest rows of (m, d) `b` of another group.
+
+    Raises UserError where fewer than `k` rows are of another group.
+    """
+    _same_dimension(a, b, 1)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys([*groups_a, *groups_b]))}
+    own, others = (np.array([numbers[name] for name in groups]) for groups in (groups_a, groups_b))
+    means = np.empty(len(a))
+    for rows, squares in _squares(a, b):
+        squares[own[rows, None] == others] = np.inf
+        nearest_ones = np.partition(squares, min(k, len(b)) - 1, axis=1)[:, :k]
+        if k > len(b) or np.isinf(nearest_ones).any():
+            raise UserError(f"fewer than {k} real windows of other images to compare with; lower `neighbours`")
+        means[rows] = np.sqrt(nearest_ones).mean(axis=1)
+    return means
+
+
 def auc(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Return the chance that a value of `first` is higher than one of `second`, ties counted half."""
     ordered = np.sort(second)

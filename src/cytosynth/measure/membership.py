@@ -33,6 +33,8 @@ def measure(
     timesteps: int = TIMESTEPS,
     seed: int = 0,
     draws: int = 1000,
+    adapter: str = "none",
+    digest: str = "",
 ) -> Report:
     """Return how well the attack tells `members` (trained on) from `others` (not), image by image.
 
@@ -44,6 +46,8 @@ def measure(
         timesteps: noise levels.
         seed: of the noise and of resampling.
         draws: resamplings behind the intervals.
+        adapter: what is merged into it.
+        digest: hash of its weights with that adapter; that of the foundation where none is given.
 
     Raises UserError where there are fewer than two images of either kind.
     """
@@ -61,9 +65,9 @@ def measure(
         ("TPR at 1 % FPR", rate, float(low[1]), float(high[1]), FALSE_POSITIVES, *counts),
     )
     facts = {
-        "members": members.source, "others": others.source, "model": model.name, "weights": model.digest,
-        "prompt": prompt, "timesteps": timesteps, "seed": seed, "resamplings": draws,
-        "mean_loss_of_members": float(first.mean()), "mean_loss_of_others": float(second.mean()),
+        "members": members.source, "others": others.source, "model": model.name, "adapter": adapter,
+        "weights": digest or model.digest, "prompt": prompt, "timesteps": timesteps, "seed": seed,
+        "resamplings": draws, "mean_loss_of_members": float(first.mean()), "mean_loss_of_others": float(second.mean()),
     }  # fmt: skip
     return Report(f"Membership inference on {model.name}", facts, COLUMNS, rows, _notes(counts[1]))
 

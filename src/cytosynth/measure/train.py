@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..data import augment
+from ..data import augment, coco
 from ..data.atomic import write_json
 from ..data.images import Pixels
 from ..errors import UserError
@@ -133,6 +133,19 @@ def train_features(recipe: FeatureRecipe, run: Path, data_root: Path, max_minute
         taken = ", ".join(f"{count} {name}" for name, count in row.items() if count)
         console.print(f"  {category} taken for: {taken or 'none held out'}", markup=False)
     return outcome
+
+
+def discrimination(folder: Path) -> str:
+    """Return in words how well the network whose run exported `folder` tells held-out cells apart."""
+    path = folder.parent / "validation.json"
+    if not path.is_file():
+        return f"how well it tells cells apart is not known; there is no {path.name} beside its weights"
+    said = coco.load(path)
+    classes = len(said["confusion"])
+    return (
+        f"balanced accuracy {said['balanced_accuracy']:.3f} on {said['cells']} held-out cells of {classes} classes "
+        f"(chance {1 / classes:.2f}); distances between its features are worth no more than that"
+    )
 
 
 def measure(folder: Path, held_out: Sequence[Crop], recipe: FeatureRecipe) -> dict[str, Any]:

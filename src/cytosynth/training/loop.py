@@ -4,7 +4,6 @@ Randomness is drawn anew from (seed, rank, step, micro-step) before every micro-
 was killed and continued sees the same data and the same noise as one that was not.
 """
 
-import json
 import math
 import os
 import signal
@@ -22,7 +21,7 @@ from diffusers.training_utils import EMAModel
 
 from ..data import atomic, lock
 from ..errors import UserError
-from . import board, card, validation
+from . import board, card, records, validation
 from . import checkpoint as checkpoints
 from .optimizer import build as build_optimizer
 from .optimizer import lr_factor
@@ -95,7 +94,7 @@ def train(
 
 
 def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max_minutes: float | None) -> Outcome:
-    deadline = time.monotonic() + max_minutes * 60 if max_minutes else math.inf
+    deadline = time.monotonic() + max_minutes * 60 if max_minutes is not None else math.inf
     AcceleratorState._reset_state()  # one process may train several parts, each in its own precision
     accelerator = Accelerator(
         mixed_precision=recipe.mixed_precision,
@@ -131,9 +130,9 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
         step, sums = resumed.step, dict(resumed.extra["sums"])
         _restore(task, optimizer, ema, accelerator, resumed)
     if main:
-        _truncate(run / "stats.jsonl", step)
-        _truncate(run / "timing.jsonl", step)
-        _truncate(run / validation.SCORES, step)
+        records.truncate(run / "stats.jsonl", step)
+        records.truncate(run / "timing.jsonl", step)
+        records.truncate(run / validation.SCORES, step)
 
     def save() -> None:
         if main:
@@ -185,9 +184,9 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
                 ema.step(parameters)
             if step % recipe.log_every == 0 and main:
                 means = {name: total / recipe.log_every for name, total in sums.items()}
-                _append(run / "stats.jsonl", {"step": step, **means, "lr": optimizer.param_groups[0]["lr"]})
+                records.append(run / "stats.jsonl", {"step": step, **means, "lr": optimizer.param_groups[0]["lr"]})
                 show(step, means | {"lr": optimizer.param_groups[0]["lr"]})
-                _append(run / "timing.jsonl", {"step": step, "seconds": round(time.monotonic() - started, 4)})
+                records.append(run / "timing.jsonl", {"step": step, "seconds": round(time.monotonic() - started, 4)})
             bar.advance(f"loss {float(losses['loss'].detach()):.4f}")
             if step % recipe.log_every == 0:
                 sums = {}
@@ -294,16 +293,3 @@ def _stoppable() -> Iterator[Stop]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def _append(path: Path, entry: dict[str, Any]) -> None:
-    with atomic.opened(path, "ab") as file:
-        file.write((json.dumps(entry) + "\n").encode())
-
-
-def _truncate(path: Path, step: int) -> None:
-    """Drop the lines written after the checkpoint from which the run continues."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        atomic.write_text(path, "".join(line + "\n" for line in kept))

@@ -1,0 +1,130 @@
+"""The grid of Tables II and III: every detector on every mix with every seed; each cell resumes by itself.
+
+A cell trains one detector and scores it on the test images at each of its lengths. With a constant learning rate the
+longer training is the shorter one continued; with any other schedule each length is trained from the start.
+"""
+
+import json
+import resource
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from ..data import atomic, sources
+from ..data.sources import Sample
+from ..detect import model
+from ..detect.recipe import PRESETS as DETECTORS
+from ..detect.recipe import DetectorRecipe
+from ..detect.scoring import scored
+from ..detect.train import DetectorTask
+from ..foundation.load import available
+from ..training import workers as pool
+from ..training.loop import train
+from ..training.progress import meter
+from ..training.recipe import Source
+from ..training.whole import whole
+from .recipe import MIXES, AugmentationRecipe
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One detector, trained on one mix with one seed.
+
+    Attributes:
+        detector: its name.
+        mix: name of what it is trained on.
+        seed: of its training.
+        data: that.
+        lengths: optimiser steps at which it is scored, ascending.
+    """
+
+    detector: str
+    mix: str
+    seed: int
+    data: tuple[Source, ...]
+    lengths: tuple[int, ...]
+
+    def folder(self, run: Path) -> Path:
+        """Return where its training and results are."""
+        mix = "".join(letter if letter.isalnum() else "-" for letter in self.mix.lower()).replace("---", "-").strip("-")
+        return run / "cells" / self.detector / mix / f"seed-{self.seed}"
+
+    def result(self, run: Path, steps: int) -> Path:
+        """Return the file of its scores after `steps`."""
+        return self.folder(run) / f"result-{steps}.json"
+
+    def done(self, run: Path) -> bool:
+        """Return whether it is scored at every length."""
+        return all(self.result(run, steps).exists() for steps in self.lengths)
+
+
+def fill(
+    cells: Sequence[Cell], recipe: AugmentationRecipe, run: Path, data_root: Path, devices: Sequence[str], workers: int
+) -> None:
+    """Train and score those of `cells` that are not done, `workers` at a time, each on one of `devices` in turn.
+
+    Raises KeyboardInterrupt when a training was asked to stop; the same call continues.
+    """
+    todo = [cell for cell in cells if not cell.done(run)]
+    one = partial(work, recipe=recipe, run=run, data_root=data_root)
+    with meter("trainings", len(cells), len(cells) - len(todo)) as bar:
+        for cell in pool.each(one, todo, run / "workers", devices, workers):
+            bar.advance(f"{cell.detector}, {cell.mix}, seed {cell.seed}")
+
+
+def work(cell: Cell, device: str, recipe: AugmentationRecipe, run: Path, data_root: Path) -> None:
+    """Train the detector of `cell` to each of its lengths and write its scores on the test images."""
+    samples = _samples(cell.data, data_root)
+    test = _samples((recipe.test,), data_root)
+    for steps in cell.lengths:
+        if cell.result(run, steps).exists():
+            continue
+        chosen = settings(cell, recipe, steps)
+        folder = cell.folder(run) / ("training" if chosen.lr_schedule == "constant" else f"training-{steps}")
+        build = _builder(chosen, samples, data_root)
+        outcome = whole(train(build, chosen, folder, title=f"{cell.detector}, {cell.mix}, seed {cell.seed}"))
+        detector = model.load(outcome.weights)
+        detector.network.to(available(device))
+        found = scored(detector, test, recipe.draws)
+        about = {"detector": cell.detector, "mix": cell.mix, "seed": cell.seed, "steps": steps}
+        atomic.write_json(cell.result(run, steps), about | _cost(folder, outcome.parameters) | found)
+
+
+@lru_cache(maxsize=len(MIXES) + 1)
+def _samples(data: tuple[Source, ...], data_root: Path) -> tuple[Sample, ...]:
+    """Return the pictures of `data`, which many cells share, read once."""
+    return tuple(sources.load(data, data_root))
+
+
+def settings(cell: Cell, recipe: AugmentationRecipe, steps: int) -> DetectorRecipe:
+    """Return the recipe by which the detector of `cell` is trained for `steps`."""
+    base = DETECTORS[recipe.preset][cell.detector]
+    changes: dict[str, Any] = recipe.training | recipe.by_detector.get(cell.detector, {})
+    fixed = {
+        "categories": recipe.categories, "data": list(cell.data), "seed": cell.seed, "epochs": None, "max_steps": steps,
+        "validate_every": 0,
+    }  # fmt: skip
+    return DetectorRecipe.model_validate(base.model_dump() | changes | fixed)
+
+
+def _builder(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path) -> Callable[[], DetectorTask]:
+    return lambda: DetectorTask(recipe, samples, [], data_root)
+
+
+def _cost(folder: Path, parameters: int) -> dict[str, Any]:
+    """Return how many numbers were trained, the median time of a step, and the most memory this process has used."""
+    lines = (folder / "timing.jsonl").read_text().splitlines() if (folder / "timing.jsonl").exists() else []
+    seconds = [float(json.loads(line)["seconds"]) for line in lines]
+    if torch.cuda.is_available():
+        memory = torch.cuda.max_memory_allocated() / 2**30
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {
+        "parameters": parameters, "seconds_a_step": round(median(seconds), 4) if seconds else None,
+        "memory_gib": round(memory, 3),
+    }  # fmt: skip

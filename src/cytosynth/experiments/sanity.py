@@ -1,0 +1,129 @@
+"""The sanity set: detectors of the small backbone trained on drawn pictures, and measured on unseen ones.
+
+It says whether a detector works at all, in minutes on a CPU; nothing of cells.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..data import atomic, coco, lock, sources
+from ..data.images import Pixels
+from ..data.preview import grid, save_png, with_boxes
+from ..data.sources import Sample
+from ..detect import model
+from ..detect.recipe import PRESETS, DetectorRecipe
+from ..detect.train import measure, train_detector
+from ..field import Cell
+from ..measure.report import Report, Value
+from ..training.progress import console
+from ..training.recipe import Source, pin
+from . import ellipses
+from .recipe import SanityRecipe
+from .statistics import mean
+
+PICTURES = "pictures"
+SHOWN = 4
+"""Unseen pictures that are shown with what each detector finds."""
+ENLARGED = 3
+"""How many times as large they are shown."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one detector with one seed came to: its size, seconds of a training step, and COCO scores."""
+
+    detector: str
+    seed: int
+    parameters: int
+    seconds: float
+    map: float
+    map_50: float
+    map_75: float
+    recall: float
+
+
+def sanity(recipe: SanityRecipe, run: Path) -> Report:
+    """Train and measure every detector with every seed in the folder `run`, or go on with what is missing there.
+
+    Writes `pictures/` (COCO), `sanity.json`, `.md`, `.csv` and `found.png`: unseen pictures, the truth first, then what
+    each detector finds. Raises UsageError when `run` was begun with another recipe.
+    """
+    with lock.only(run):
+        pin(recipe, run / "recipe.yaml")
+        ellipses.write(run / PICTURES, recipe)
+        unseen = sources.load([Source(root=PICTURES, split="test")], run)
+        for seed in recipe.seeds:
+            for detector in recipe.detectors:
+                if not _result(run, detector, seed).exists():
+                    console.print(f"sanity set: {detector}, seed {seed}")
+                    atomic.write_json(_result(run, detector, seed), asdict(_one(detector, seed, recipe, run, unseen)))
+        entries = [Entry(**coco.load(_result(run, name, seed))) for name in recipe.detectors for seed in recipe.seeds]
+        report = tabulate(recipe, entries, sum(len(sample.cells) for sample in unseen))
+        report.write(run, "sanity")
+        save_png(_shown(recipe, run, unseen[:SHOWN]), run / "found.png")
+    return report
+
+
+def tabulate(recipe: SanityRecipe, entries: Sequence[Entry], objects: int) -> Report:
+    """Return the table: a row for each detector, mean and interval over seeds."""
+    rows: list[tuple[Value, ...]] = []
+    for name in recipe.detectors:
+        own = [entry for entry in entries if entry.detector == name]
+        scores = [str(mean([getattr(entry, key) for entry in own])) for key in ("map", "map_50", "map_75", "recall")]
+        rows.append((name, own[0].parameters, round(mean([entry.seconds for entry in own]).value, 2), *scores))
+    facts = {
+        "steps": recipe.steps, "seeds": recipe.seeds, "training": recipe.training,
+        "pictures_to_train_on": recipe.train,
+        "unseen_pictures": f"{recipe.test} of {recipe.side} pixels, {objects} objects of {len(ellipses.CLASSES)} kinds",
+    }  # fmt: skip
+    return Report(
+        "Sanity set: drawn ellipses, small backbones",
+        facts,
+        ("detector", "parameters", "seconds a step", "mAP", "mAP.5", "mAP.75", "recall"),
+        tuple(rows),
+        (
+            "mean over the seeds, and the 95 % interval of Student's t where there are several; one seed says little",
+            "all train equally many steps from nothing; each at the learning rate of its bundled recipe",
+            "seconds are the median of this machine's, and move with what else runs on it",
+        ),
+    )
+
+
+def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequence[Sample]) -> Entry:
+    """Train `detector` and measure it on the `unseen` pictures."""
+    chosen = PRESETS["bundled"][detector].model_dump() | {
+        "data": [Source(root=PICTURES)], "categories": list(ellipses.CLASSES), "window": None, "jitter": 0.0,
+        "blur": 0.0, "checkpoint_every": 100, "log_every": min(10, recipe.steps), "preview_every": recipe.steps,
+        "max_steps": recipe.steps, "seed": seed,
+    } | recipe.training  # fmt: skip
+    folder = _result(run, detector, seed).parent / "training"
+    outcome = train_detector(DetectorRecipe.model_validate(chosen), folder, run)
+    if outcome.stopped or not outcome.finished:
+        raise KeyboardInterrupt
+    scores = measure(model.load(outcome.weights), unseen)
+    seconds = sorted(json.loads(line)["seconds"] for line in (folder / "timing.jsonl").read_text().splitlines())
+    middle = seconds[len(seconds) // 2]
+    return Entry(detector, seed, outcome.parameters, middle, scores.map, scores.map_50, scores.map_75, scores.recall)
+
+
+def _shown(recipe: SanityRecipe, run: Path, samples: Sequence[Sample]) -> Pixels:
+    """Return a row of `samples` with their truth and, below, one for each detector of the first seed.
+
+    Of what a detector finds, the best are drawn, as many as there are objects: few steps make scores low, not wrong.
+    """
+    tiles = [_enlarged(sample, sample.cells) for sample in samples]
+    for name in recipe.detectors:
+        detector = model.load(_result(run, name, recipe.seeds[0]).parent / "training" / "weights")
+        tiles += [_enlarged(s, detector.find(s.pixels, 0.0)[: len(s.cells)]) for s in samples]
+    return grid(tiles, columns=len(samples))
+
+
+def _enlarged(sample: Sample, cells: Sequence[Cell]) -> Pixels:
+    pixels = sample.pixels.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
+    return with_boxes(pixels, [cell.scaled(ENLARGED) for cell in cells], width=2)
+
+
+def _result(run: Path, detector: str, seed: int) -> Path:
+    return run / detector / f"seed-{seed}" / "result.json"

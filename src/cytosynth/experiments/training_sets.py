@@ -1,0 +1,106 @@
+"""The synthetic sets of Tables II and III: made once in the run folder, or given; label density."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import leaks, pipeline
+from ..bethesda import NILM
+from ..data import coco, split
+from ..data.sources import Sample
+from ..errors import UserError
+from ..normal.recipe import PRESETS as NORMAL
+from ..normal.recipe import NormalRecipe
+from ..normal.train import train_normal
+from ..training.progress import console
+from ..training.recipe import Source
+from ..training.whole import whole
+from .recipe import CUSTOM, OURS, REAL, REAL_TO_SYNTHETIC, AugmentationRecipe
+
+FOLDERS = {CUSTOM: "custom-diffusion", REAL_TO_SYNTHETIC: "real-to-synthetic", OURS: "ours"}
+
+
+def gather(recipe: AugmentationRecipe, run: Path, data_root: Path, device: str = "cpu") -> dict[str, list[Source]]:
+    """Return the training sources of each mix of `recipe`; make the synthetic sets that are not given or there.
+
+    Raises UserError where a set was made from a test image, or has no annotated cell.
+    """
+    sources = {REAL: list(recipe.real)}
+    for mix in recipe.mixes:
+        if mix == REAL:
+            continue
+        given = recipe.sets.get(mix)
+        folders = [data_root / given] if given else _made(mix, recipe, run, data_root, device)
+        for folder in folders:
+            _teaches(folder)
+            leaks.refuse(folder, [recipe.test], data_root)
+        sources[mix] = [*recipe.real, *(Source(root=str(folder.resolve()), split="all") for folder in folders)]
+    return sources
+
+
+def density(samples: Sequence[Sample], categories: Sequence[str]) -> dict[str, float]:
+    """Return how many images `samples` are, and their cells of `categories`: in all, an image, a megapixel, by name."""
+    cells = [cell.category for sample in samples for cell in sample.cells if cell.category in categories]
+    area = sum(sample.pixels.shape[0] * sample.pixels.shape[1] for sample in samples) / 1e6
+    by_name = {name: float(cells.count(name)) for name in categories}
+    total = float(len(cells))
+    return {
+        "images": len(samples),
+        "cells": total,
+        "an image": total / len(samples),
+        "a megapixel": total / area,
+    } | by_name
+
+
+def _made(mix: str, recipe: AugmentationRecipe, run: Path, data_root: Path, device: str) -> list[Path]:
+    """Return the folders of the synthetic images of `mix`, made in `run`/sets or gone on with."""
+    out = run / "sets" / FOLDERS[mix]
+    named = {role: name for role, name in recipe.models.items() if name is not None}
+    models: dict[str, Any] = {role: named[role] for role in ("foundation", "cell", "detector")}
+    if mix == REAL_TO_SYNTHETIC:
+        return _edited(recipe, run, data_root, models, device)
+    console.print(f"synthetic images of {mix!r}")
+    normal = named["normal"] if mix == OURS else _custom_diffusion(recipe, run, data_root)
+    pipeline.synthesize(
+        out, count=recipe.count, settings=recipe.making, normal=normal, device=device, data_root=data_root, **models
+    )
+    return [out]
+
+
+def _edited(recipe: AugmentationRecipe, run: Path, data_root: Path, models: dict[str, Any], device: str) -> list[Path]:
+    """Edit the real normal images, with another seed each time around, until there are `count`."""
+    root = data_root / recipe.normals.root
+    found = split.part(coco.read(root), recipe.normals.split, root)
+    normal = sum(all(cell.category == NILM for cell in picture.cells) for picture in found)
+    if not normal:
+        raise UserError(f"{root}: no picture without an abnormal cell in part '{recipe.normals.split}'")
+    folders: list[Path] = []
+    for start in range(0, recipe.count, normal):
+        console.print(f"synthetic images of {REAL_TO_SYNTHETIC!r}, round {len(folders) + 1}")
+        settings = recipe.making.model_copy(
+            update={"scale": recipe.normals.scale, "seed": recipe.making.seed + len(folders)}
+        )
+        folders.append(run / "sets" / FOLDERS[REAL_TO_SYNTHETIC] / f"round-{len(folders)}")
+        pipeline.edit(
+            root, folders[-1], settings=settings, part=recipe.normals.split, limit=recipe.count - start,
+            device=device, data_root=data_root, **models,
+        )  # fmt: skip
+    return folders
+
+
+def _custom_diffusion(recipe: AugmentationRecipe, run: Path, data_root: Path) -> str:
+    """Return the Custom Diffusion that draws the rival's fields, trained first where none is given."""
+    given = recipe.models.get("custom-diffusion")
+    if given:
+        return given
+    base: NormalRecipe = NORMAL[recipe.preset]["custom-diffusion"]
+    chosen = NormalRecipe.model_validate(
+        base.model_dump() | recipe.adapter | {"foundation": recipe.models["foundation"]}
+    )
+    return str(whole(train_normal(chosen, run / "custom-diffusion", data_root)).selected)
+
+
+def _teaches(folder: Path) -> None:
+    """Raise UserError where the synthetic set in `folder` has nothing to teach."""
+    if not any(picture.cells for picture in coco.read(folder).pictures):
+        raise UserError(f"{folder}: no annotated cell; nothing can be learnt from it")

@@ -1,0 +1,115 @@
+"""The synthetic images among which is chosen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from .. import leaks
+from ..data import atomic, coco, images
+from ..data.sources import Sample
+from ..errors import UsageError, UserError
+from ..field import DataSet, Picture
+from ..provenance import RECORDS, said
+from ..training.recipe import Source
+from .recipe import SelectRecipe
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A folder of synthetic images.
+
+    Attributes:
+        label: its name, unlike that of any other set.
+        folder: where it is.
+        data: its annotations.
+        records: what is known of how each image was made, by file name.
+    """
+
+    label: str
+    folder: Path
+    data: DataSet
+    records: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One synthetic image.
+
+    Attributes:
+        label: of its set.
+        path: of its file.
+        picture: its annotations.
+        original: file name of the real image that was edited; None where all is synthetic.
+    """
+
+    label: str
+    path: Path
+    picture: Picture
+    original: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What it is called among all."""
+        return f"{self.label}/{self.picture.file_name}"
+
+    def sample(self) -> Sample:
+        """Return it as a picture to train on."""
+        return Sample(self.key, self.label, images.read(self.path), self.picture.cells)
+
+
+def gather(recipe: SelectRecipe, held: Sequence[Source], data_root: Path) -> list[SyntheticSet]:
+    """Return the synthetic sets of `recipe`.
+
+    Raises UsageError where there is none, UserError where an image was made from one of the parts `held`.
+    """
+    if not recipe.synthetic:
+        raise UsageError("synthetic: no data set to choose from; name one with --synthetic")
+    found: list[SyntheticSet] = []
+    for name in recipe.synthetic:
+        folder = data_root / name
+        leaks.refuse(folder, held, data_root)
+        base, taken = folder.resolve().name, {other.label for other in found}
+        labels = [base, *(f"{base}-{number}" for number in range(2, len(recipe.synthetic) + 2))]
+        label = next(label for label in labels if label not in taken)
+        found.append(SyntheticSet(label, folder, coco.read(folder), said(folder)))
+    return found
+
+
+def candidates(sets: Sequence[SyntheticSet], categories: Sequence[str]) -> list[Candidate]:
+    """Return the images of `sets` with an annotated cell of `categories`; raise UserError where there is none."""
+    found = [
+        Candidate(
+            one.label, images.inside(one.data.images, picture.file_name), picture,
+            one.records.get(picture.file_name, {}).get("original"),
+        )
+        for one in sets
+        for picture in one.data.pictures
+        if any(cell.category in categories for cell in picture.cells)
+    ]  # fmt: skip
+    if not found:
+        raise UserError(
+            f"{sets[0].folder}: no annotated cell of {', '.join(categories)}; nothing can be learnt from it"
+        )
+    return found
+
+
+def pin(sets: Sequence[SyntheticSet], detector: Path | None, path: Path) -> None:
+    """Write digests of what is chosen from and by into `path`, or raise UsageError where they are not those there."""
+    wanted = {f"set {one.label}": _digest(one.folder, (coco.FILE, RECORDS)) for one in sets}
+    if detector:
+        wanted["detector"] = _digest(detector, ("config.json", "model.safetensors"))
+    if not path.exists():
+        atomic.write_json(path, wanted)
+        return
+    old = coco.load(path)
+    for name, digest in wanted.items():
+        if old.get(name) != digest:
+            raise UsageError(f"{path.parent}: begun with another {name}; use another folder")
+
+
+def _digest(folder: Path, names: Sequence[str]) -> str:
+    files = [folder / name for name in names]
+    text = " ".join(atomic.sha256(file) if file.is_file() else "none" for file in files)
+    return sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,315 @@
+"""Tables II and III at the smallest size: what is compared, how sure it is, and that no test image is trained on."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import write_fields
+from cytosynth import pipeline
+from cytosynth.data import atomic, coco, formats
+from cytosynth.detect import model, transfer
+from cytosynth.detect.evaluate import Matches, evaluate
+from cytosynth.detect.failures import MISSED, NOTHING, failures
+from cytosynth.errors import UsageError, UserError
+from cytosynth.experiments import augmentation, grid, training_sets
+from cytosynth.experiments.published import PUBLISHED
+from cytosynth.experiments.recipe import (
+    CUSTOM,
+    MIXES,
+    OURS,
+    REAL,
+    REAL_TO_SYNTHETIC,
+    TABLE2,
+    TABLE3,
+    AugmentationRecipe,
+)
+from cytosynth.field import Cell
+from cytosynth.measure import gains
+from cytosynth.settings import PipelineSettings
+from cytosynth.training.recipe import Source, override
+
+ABNORMAL = ["ASC-US", "ASC-H", "LSIL", "HSIL"]
+
+
+def noisy(rng: np.random.Generator, images: int) -> tuple[list[list[Cell]], list[list[Cell]]]:
+    truth, found = [], []
+    for _ in range(images):
+        cells = [Cell((x, y, x + 40.0, y + 40.0), str(rng.choice(["A", "B"]))) for x, y in rng.uniform(0, 400, (5, 2))]
+        truth.append(cells)
+        moved = [
+            Cell(c.moved(*rng.normal(0, 6, 2)).box, str(rng.choice(["A", c.category])), float(rng.random()))
+            for c in cells
+        ]
+        found.append(moved)
+    return truth, found
+
+
+def test_a_draw_of_images_scores_as_those_images_would() -> None:
+    truth, found = noisy(np.random.default_rng(0), 9)
+    matches = Matches(truth, found, ["A", "B"])
+    whole = matches.scores()
+    assert whole == evaluate(truth, found, ["A", "B"])
+    for chosen in ([0, 0, 4, 7, 7, 7], [3], list(range(9))[::-1]):
+        drawn = matches.scores(chosen)
+        alone = evaluate([truth[i] for i in chosen], [found[i] for i in chosen], ["A", "B"])
+        assert drawn.map == pytest.approx(alone.map, abs=1e-9)
+        assert drawn.per_category == pytest.approx(alone.per_category, nan_ok=True)
+    assert matches.scores() == whole
+
+
+def runs(level: float, spread: float, rng: np.random.Generator, seeds: int = 3) -> gains.Runs:
+    difficulty = np.random.default_rng(99).normal(0, 0.2, 200)  # of the drawn images, common to both sides
+    return gains.Runs(
+        [
+            {"scores": {"mAP": level + own}, "drawn": {"mAP": list(level + own + difficulty)}}
+            for own in rng.normal(0, spread, seeds)
+        ]
+    )
+
+
+def test_a_gain_is_paired_by_images() -> None:
+    rng = np.random.default_rng(0)
+    before, after = runs(0.30, 0.0, rng), runs(0.33, 0.0, rng)
+    certain = gains.gain(after, before, "mAP")
+    assert certain == pytest.approx((0.03, 0.03, 0.03))  # what is common to all draws falls out
+    assert gains.verdict(certain) == gains.HELPS
+    assert gains.verdict(gains.gain(before, after, "mAP")) == gains.HURTS
+    alone = after.estimate("mAP")
+    assert alone.low == 0.0, "no AP is below 0"
+    assert alone.high == pytest.approx(0.33 + 1.96 * 0.2, abs=0.05), "by itself as unsure as the choice of test images"
+
+
+def test_few_seeds_rarely_call_a_difference_real_where_there_is_none() -> None:
+    rng = np.random.default_rng(1)
+    verdicts = [gains.verdict(gains.gain(runs(0.3, 0.1, rng), runs(0.3, 0.1, rng), "mAP")) for _ in range(400)]
+    assert verdicts.count(gains.UNDECIDED) >= 0.93 * 400
+    found = [gains.verdict(gains.gain(runs(0.9, 0.1, rng), runs(0.3, 0.1, rng), "mAP")) for _ in range(100)]
+    assert found.count(gains.HELPS) >= 90
+    assert gains.verdict(gains.gain(runs(0.9, 0.1, rng, 1), runs(0.3, 0.1, rng, 1), "mAP")) == gains.UNDECIDED
+
+
+def test_the_interval_of_seeds_is_welchs() -> None:
+    from scipy.stats import ttest_ind
+
+    a, b = [0.31, 0.35, 0.36, 0.40], [0.28, 0.29, 0.33]
+    sides = [gains.Runs([{"scores": {"mAP": v}, "drawn": {"mAP": [0.5, 0.5]}} for v in values]) for values in (a, b)]
+    welch = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert gains.gain(*sides, "mAP")[1:] == pytest.approx((welch.low, welch.high))
+
+
+def test_a_measure_without_cells_says_nothing() -> None:
+    empty = gains.Runs([{"scores": {"mAP": None}, "drawn": {"mAP": [None, None]}}] * 2)
+    assert math.isnan(empty.estimate("mAP").value)
+    assert gains.verdict(gains.gain(empty, empty, "mAP")) == gains.UNDECIDED
+
+
+def test_failures_count_confusions_misses_and_what_is_not_there() -> None:
+    truth = [[Cell((0, 0, 40, 40), "A"), Cell((100, 100, 140, 140), "B"), Cell((200, 0, 220, 20), "B")]]
+    found = [
+        [
+            Cell((0, 0, 40, 40), "B", 0.9),  # A taken for B
+            Cell((2, 2, 42, 42), "A", 0.4),  # the same cell again: neither right nor beside
+            Cell((100, 100, 140, 142), "B", 0.8),  # right
+            Cell((300, 300, 340, 340), "A", 0.7),  # nothing there
+            Cell((200, 0, 220, 20), "B", 0.1),  # too unsure
+        ]
+    ]
+    said = failures(truth, found, ["A", "B"])
+    assert said.confusion["A"] == {"A": 0, "B": 1, MISSED: 0}
+    assert said.confusion["B"] == {"A": 0, "B": 1, MISSED: 1}
+    assert said.confusion[NOTHING] == {"A": 1, "B": 0, MISSED: 0}
+    assert sum(count for *_, count, _ in said.missed) == 3
+    assert [(low, high) for low, high, *_ in said.missed] == [(20.0, 33.0), (33.0, 40.0)]
+    assert [share for *_, share in said.missed] == [1.0, 0.0]
+
+
+def test_cells_of_one_size_make_one_group() -> None:
+    cells = [Cell((x, 0, x + 41.48 + 0.02 * (x % 2), 41.5), "A") for x in range(0, 500, 50)]
+    assert failures([cells], [[]], ["A"]).missed == [(41.0, 41.0, 10, 1.0)]
+
+
+def small(tiny: Path, **changes: object) -> AugmentationRecipe:
+    models = {name: str(tiny / name) for name in ("foundation", "normal", "cell", "detector")}
+    base = AugmentationRecipe(
+        title="Table II", preset="bundled", detectors=["faster-rcnn"], mixes=[REAL, REAL_TO_SYNTHETIC, OURS],
+        seeds=[0, 1], steps=2, training={"window": 128, "batch_size": 1, "lr_schedule": "constant", "warmup_steps": 0,
+                                         "ema_decay": None},
+        real=[Source(root="drawn", split="train")], test=Source(root="drawn", split="test"),
+        normals=Source(root="drawn", split="train"), count=3, draws=20,
+        making=override(PipelineSettings(), ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.0"]),
+        models={**models, "custom-diffusion": None},
+    )  # fmt: skip
+    return base.model_copy(update=changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Path, fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("table2")
+    augmentation.table(small(tiny), run, fields)
+    return run
+
+
+def test_the_table_has_every_mix_at_both_lengths(finished: Path) -> None:
+    table = json.loads((finished / "table.json").read_text())
+    keys = [(row["training data"], row["steps"]) for row in table["rows"]]
+    # 4 real images and 3 synthetic ones: 2 steps, and 2 * 7 / 4 rounded
+    assert sorted(keys) == sorted((mix, steps) for mix in (REAL, REAL_TO_SYNTHETIC, OURS) for steps in (2, 4))
+    assert {row["training data"]: row["paper: mAP"] for row in table["rows"]} == {
+        REAL: 14.9, REAL_TO_SYNTHETIC: 15.7, OURS: 15.6,
+    }  # fmt: skip
+    found = json.loads((finished / "gains.json").read_text())
+    compared = {(row["compared"], row["steps"], row["steps of R"]) for row in found["rows"]}
+    assert compared == {("equal steps", 2, 2), ("equal steps, longer", 4, 4), ("as the paper", 4, 2)}
+    assert {row["measure"] for row in found["rows"]} == {"mAP", *ABNORMAL}
+    assert {row["verdict"] for row in found["rows"]} <= {gains.HELPS, gains.HURTS, gains.UNDECIDED}
+    assert (finished / "gains.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_real_images_are_edited_over_and_over_up_to_the_number_asked_for(finished: Path) -> None:
+    rounds = sorted((finished / "sets/real-to-synthetic").iterdir())
+    originals = [
+        json.loads(line)["original"] for r in rounds for line in (r / "provenance.jsonl").read_text().splitlines()
+    ]
+    assert len(originals) == 3
+    assert set(originals) == {"field_0.png", "field_3.png"}  # the normal ones of the part that is trained on
+    data = json.loads((finished / "data.json").read_text())
+    assert {row["what is added"]: row["images"] for row in data["rows"]} == {REAL: 4, REAL_TO_SYNTHETIC: 3, OURS: 3}
+
+
+def test_label_density_counts_by_hand(fields: Path) -> None:
+    from cytosynth.data import sources
+
+    samples = sources.load([Source(root="drawn", split="train")], fields)
+    said = training_sets.density(samples, ABNORMAL)
+    cells = [cell for sample in samples for cell in sample.cells if cell.category in ABNORMAL]
+    assert said["cells"] == len(cells) == sum(said[name] for name in ABNORMAL)
+    assert said["a megapixel"] == pytest.approx(len(cells) / (4 * 320 * 288 / 1e6))
+
+
+def test_it_continues_where_it_was_killed_and_ends_the_same(finished: Path, tiny: Path, fields: Path) -> None:
+    names = ("table.csv", "gains.md", "failures.json", "data.csv")
+    cell = finished / "cells/faster-rcnn/r-s/seed-1"
+    result = cell / "result-4.json"
+    before = json.loads(result.read_text())
+    kept = (finished / "cells/faster-rcnn/r/seed-0/result-2.json").stat().st_mtime_ns
+    stable = {name: (finished / name).read_bytes() for name in names[1:]}
+    result.unlink()
+    shutil.rmtree(cell / "training")  # also from nothing, the longer training passes through the shorter one
+    augmentation.table(small(tiny), finished, fields)
+    again = json.loads(result.read_text())
+    assert again["scores"] == before["scores"] and again["drawn"] == before["drawn"]
+    assert (finished / "cells/faster-rcnn/r/seed-0/result-2.json").stat().st_mtime_ns == kept
+    assert {name: (finished / name).read_bytes() for name in stable} == stable
+
+
+def test_workers_share_the_grid(finished: Path, tiny: Path, fields: Path) -> None:
+    results = [finished / f"cells/faster-rcnn/r/seed-{seed}/result-2.json" for seed in (0, 1)]
+    before = [json.loads(path.read_text())["failures"] for path in results]
+    for path in results:
+        path.unlink()
+    augmentation.table(small(tiny), finished, fields, ["cpu"], workers=2)
+    assert [json.loads(path.read_text())["failures"] for path in results] == before
+    assert len(list((finished / "workers").glob("*.log"))) == 2
+
+
+def test_a_set_made_from_a_test_image_is_refused(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    normal = next(
+        p.file_name for p in coco.read(fields / "drawn").pictures if all(c.category == "NILM" for c in p.cells)
+    )
+    root = tmp_path / "other"
+    shutil.copytree(fields / "drawn", root)
+    names = [p.file_name for p in coco.read(root).pictures]
+    parts = {"train": [n for n in names if n != normal], "val": [], "test": [normal]}
+    atomic.write_json(root / "split.json", parts)
+    leak = tmp_path / "leak"
+    models = {name: str(tiny / name) for name in ("foundation", "cell", "detector")}
+    pipeline.edit(root, leak, settings=small(tiny).making, part="test", **models)
+    recipe = small(
+        tiny, sets={OURS: "leak"}, mixes=[REAL, OURS], real=[Source(root="other", split="train")],
+        test=Source(root="other", split="test"),
+    )  # fmt: skip
+    with pytest.raises(UserError, match=f"made from {normal}, a test image"):
+        augmentation.table(recipe, tmp_path / "run", tmp_path)
+
+
+def test_only_the_part_asked_for_is_edited(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    models = {name: str(tiny / name) for name in ("foundation", "cell", "detector")}
+    with pytest.raises(UserError, match="every image has annotated abnormal cells"):
+        pipeline.edit(fields / "drawn", tmp_path / "out", settings=small(tiny).making, part="test", **models)
+    with pytest.raises(UserError, match="no part 'dev'"):
+        pipeline.edit(fields / "drawn", tmp_path / "out", settings=small(tiny).making, part="dev", **models)
+
+
+def test_presets_compare_what_the_paper_compares() -> None:
+    for recipe in (*TABLE2.values(), *TABLE3.values()):
+        assert recipe.test.split == "test" and all(source.split == "train" for source in recipe.real)
+        assert recipe.normals.split == "train"
+        assert len(recipe.seeds) >= 3
+    paper = TABLE2["paper"]
+    assert paper.mixes == list(MIXES) == [REAL, CUSTOM, REAL_TO_SYNTHETIC, OURS]
+    cells = augmentation.plan(paper, {mix: [] for mix in paper.mixes}, dict.fromkeys(MIXES, 5000) | {REAL: 3000})
+    lengths = {(cell.mix): cell.lengths for cell in cells if cell.detector == "retinanet"}
+    assert lengths == dict.fromkeys(paper.mixes, (30_000, 80_000))  # Section IV-C: 20 epochs of batch 2
+    assert PUBLISHED["Table II"]["dino", OURS] == 17.8
+    third = TABLE3["paper"]
+    cells = augmentation.plan(third, {REAL: [], OURS: []}, {REAL: 4651, OURS: 5000})
+    assert {cell.mix for cell in cells if cell.detector == "comparison-detector"} == {REAL}
+
+
+def test_table_3_runs_on_the_comparison_detector_database(tiny: Path, tmp_path: Path, finished: Path) -> None:
+    write_fields(tmp_path / "database", 6)
+    formats.convert(tmp_path / "database", tmp_path / "comparison-database", "comparison-detector", "coco")
+    names = [picture.file_name for picture in coco.read(tmp_path / "comparison-database").pictures]
+    parts = {"train": names[:-1], "val": [], "test": names[-1:]}
+    atomic.write_json(tmp_path / "comparison-database/split.json", parts)
+    settings = {"window": 192, "batch_size": 1, "lr_schedule": "constant", "weights": "none", "ema_decay": None}
+    recipe = TABLE3["bundled"].model_copy(
+        update={"detectors": ["comparison-detector", "retinanet"], "seeds": [0], "steps": 1, "draws": 10,
+                "sets": {OURS: str(finished / "sets/ours")}, "training": settings},
+    )  # fmt: skip
+    augmentation.table(recipe, tmp_path / "run", tmp_path)
+    rows = json.loads((tmp_path / "run/table.json").read_text())["rows"]
+    assert {(row["detector"], row["training data"], row["paper: mAP"]) for row in rows} == {
+        ("comparison-detector", REAL, 17.1), ("retinanet", REAL, 18.1), ("retinanet", OURS, 20.6),
+    }  # fmt: skip
+    data = json.loads((tmp_path / "run/data.json").read_text())["rows"]
+    assert data[0]["cells a megapixel"] == pytest.approx(data[0]["cells an image"] / 1.024**2, rel=1e-6)
+
+
+def test_a_recipe_that_compares_with_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="what the others are compared with"):
+        override(TABLE2["bundled"], ["mixes=[R + S]"])
+    with pytest.raises(UsageError, match="no detector 'yolo'"):
+        override(TABLE2["bundled"], ["detectors=[yolo]"])
+
+
+def test_a_detector_begins_from_another_of_other_categories(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    other = model.DetectorConfig(backbone="small", categories=("NILM",))
+    network = model.build(other)
+    model.save(network, other, tmp_path)
+    new = model.build(model.DetectorConfig(backbone="small", categories=("A", "B")))
+    head = new.roi_heads.box_predictor.cls_score.weight.clone()
+    copied, whole = transfer.start(new, "small", str(tmp_path))
+    assert torch.allclose(new.backbone.body.conv1.weight, network.backbone.body.conv1.weight, atol=1e-3)
+    assert torch.equal(new.roi_heads.box_predictor.cls_score.weight, head), "two categories' head does not fit one's"
+    assert 0.8 * whole < copied < whole
+    retina = model.build(model.DetectorConfig(architecture="retinanet", backbone="small", categories=("A",)))
+    copied, whole = transfer.start(retina, "small", str(tmp_path))
+    assert torch.allclose(retina.backbone.body.conv1.weight, network.backbone.body.conv1.weight, atol=1e-3)
+    with pytest.raises(UserError, match="a detector on small, not on resnet50"):
+        transfer.start(new, "resnet50", str(tmp_path))
+
+
+def test_longer_trainings_of_a_falling_rate_are_trained_apart(tiny: Path) -> None:
+    cell = grid.Cell("faster-rcnn", OURS, 0, (Source(root="drawn"),), (2, 4))
+    recipe = small(tiny, by_detector={"faster-rcnn": {"lr_schedule": "cosine"}})
+    assert grid.settings(cell, recipe, 4).lr_schedule == "cosine"
+    assert grid.settings(cell, recipe, 4).max_steps == 4
+    assert cell.folder(Path("run")) == Path("run/cells/faster-rcnn/r-s/seed-0")
+    assert len({grid.Cell("d", mix, 0, (), ()).folder(Path()) for mix in MIXES}) == len(MIXES)
