@@ -256,7 +256,7 @@ def test_imagenet_weights_come_from_a_file_or_torchvision_or_not_at_all(
     assert body.layer2[0].conv1.weight.requires_grad
     assert task.config.pretrained
     assert task.network.transform.image_mean == [0.485, 0.456, 0.406]
-    with pytest.raises(UsageError, match="for backbone=resnet50, not small"):
+    with pytest.raises(UsageError, match="for backbone=resnet50; small begins from none"):
         DetectorTask(recipe.model_copy(update={"backbone": "small"}), [], [])
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "resnet50.pth").write_bytes(b"pickle")
