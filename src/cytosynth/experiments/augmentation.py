@@ -47,9 +47,9 @@ def table(
         fill(cells, recipe, run, data_root, devices, workers)
         runs = read(cells, run)
         reports = [
-            ("table", scores(recipe, cells, runs)),
+            ("table", scores(recipe, runs)),
             ("gains", gains(recipe, cells, runs)),
-            ("failures", failing(recipe, cells, runs)),
+            ("failures", failing(recipe, runs)),
             ("data", Report(f"{recipe.title}: what the detectors were trained on", {}, *_density(recipe, dense), ())),
         ]
         for name, report in reports:
@@ -99,7 +99,7 @@ def read(cells: Iterable[Cell], run: Path) -> dict[Key, Runs]:
     return {key: Runs(results) for key, results in found.items()}
 
 
-def scores(recipe: AugmentationRecipe, cells: Sequence[Cell], runs: Mapping[Key, Runs]) -> Report:
+def scores(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
     """Return the table: AP x 100 of every detector on every mix, the paper's mAP beside it."""
     measures = [*MEASURES, *recipe.categories]
     columns = ("detector", "training data", "steps", *(f"{name} x 100" for name in measures), "paper: mAP",
@@ -150,7 +150,7 @@ def comparisons(cells: Sequence[Cell]) -> list[tuple[str, str, str, Key, Key]]:
     return rows
 
 
-def failing(recipe: AugmentationRecipe, cells: Sequence[Cell], runs: Mapping[Key, Runs]) -> Report:
+def failing(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
     """Return what became of the annotated test cells, summed over seeds, and the share missed by size."""
     rows: list[tuple[Value, ...]] = []
     for (detector, mix, steps), found in runs.items():
