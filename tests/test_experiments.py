@@ -12,7 +12,7 @@ from torch import nn
 
 from cytosynth.data.sources import Sample
 from cytosynth.errors import UsageError, UserError
-from cytosynth.experiments import figure3, figure6, table1
+from cytosynth.experiments import figure3, figure6, table1, table1_report
 from cytosynth.experiments.recipe import PRESETS, RIVALS, UNTUNED, Table1Recipe
 from cytosynth.experiments.statistics import mean
 from cytosynth.field import Cell
@@ -73,16 +73,16 @@ def test_table_1_has_a_row_for_each_adapter_and_the_floor(finished: Path, tiny: 
     assert len(values) == 2
     assert lora["FD (EfficientNet-Lite0)"].split(" ")[0] == f"{np.mean(values):.4g}"
     rows = (finished / "all.csv").read_text().splitlines()
-    assert len(rows) == 1 + 3 * 2 * len(table1.MEASURES)
+    assert len(rows) == 1 + 3 * 2 * len(table1_report.MEASURES)
     assert any(note.startswith("svdiff less lora") for note in found["notes"])
 
 
-def entries(floors: list[float], values: dict[str, list[float]]) -> list[table1.Entry]:
+def entries(floors: list[float], values: dict[str, list[float]]) -> list[table1_report.Entry]:
     """Entries of one feature network, all of whose measures are the given numbers, one a seed."""
     return [
-        table1.Entry(
-            name, seed, 1, 1, 9, {"colour": dict.fromkeys(table1.MEASURES, found)},
-            {"colour": dict.fromkeys(table1.MEASURES, floors[seed])},
+        table1_report.Entry(
+            name, seed, 1, 1, 9, {"colour": dict.fromkeys(table1_report.MEASURES, found)},
+            {"colour": dict.fromkeys(table1_report.MEASURES, floors[seed])},
         )
         for name, numbers in values.items() for seed, found in enumerate(numbers)
     ]  # fmt: skip
@@ -91,14 +91,15 @@ def entries(floors: list[float], values: dict[str, list[float]]) -> list[table1.
 def test_a_column_whose_floor_is_looser_than_the_rows_are_apart_is_said_to_decide_nothing() -> None:
     colour = Extractor("colour", "D (colour)", 3, "0" * 16, nn.Identity(), torch.from_numpy, torch.device("cpu"))
     rows = {"none": [5.0, 5.2, 5.4], "lora": [2.0, 2.1, 2.2]}
-    assert table1.undecided(entries([1.0, 1.1, 1.2], rows), [colour]) == [], "0.5 wide, 3.1 apart"
-    loose = table1.undecided(entries([1.0, 3.0, 5.0], rows), [colour])
+    assert table1_report.undecided(entries([1.0, 1.1, 1.2], rows), [colour]) == [], "0.5 wide, 3.1 apart"
+    loose = table1_report.undecided(entries([1.0, 3.0, 5.0], rows), [colour])
     assert [line.split(" decides nothing")[0] for line in loose] == [
         "FD (colour)", "KD (colour) x 1000", "coverage (colour)",
     ]  # fmt: skip
     width = 2 * 4.302653 * 2 / 3**0.5
     assert f"3.1 apart at most, and the floor's interval is {width:.3g} wide" in loose[0]
-    assert table1.undecided(entries([1.0], {"none": [1.0], "lora": [1.1]}), [colour]) == [], "one seed has no interval"
+    single = entries([1.0], {"none": [1.0], "lora": [1.1]})
+    assert table1_report.undecided(single, [colour]) == [], "one seed has no interval"
 
 
 def test_table_1_says_how_good_its_cytology_network_is(tiny: Path, tmp_path: Path) -> None:
