@@ -185,7 +185,7 @@ def test_label_density_counts_by_hand(fields: Path) -> None:
     from cytosynth.data import sources
 
     samples = sources.load([Source(root="drawn", split="train")], fields)
-    said = training_sets.density(samples, ABNORMAL)
+    said = training_sets.density([Source(root="drawn", split="train")], fields, ABNORMAL)
     cells = [cell for sample in samples for cell in sample.cells if cell.category in ABNORMAL]
     assert said["cells"] == len(cells) == sum(said[name] for name in ABNORMAL)
     assert said["a megapixel"] == pytest.approx(len(cells) / (4 * 320 * 288 / 1e6))
@@ -256,6 +256,10 @@ def test_presets_compare_what_the_paper_compares() -> None:
     lengths = {(cell.mix): cell.lengths for cell in cells if cell.detector == "retinanet"}
     assert lengths == dict.fromkeys(paper.mixes, (30_000, 80_000))  # Section IV-C: 20 epochs of batch 2
     assert PUBLISHED["Table II"]["dino", OURS] == 17.8
+    larger = paper.model_copy(update={"by_detector": {"dino": {"batch_size": 8}}})
+    cells = augmentation.plan(larger, {mix: [] for mix in paper.mixes}, dict.fromkeys(MIXES, 5000) | {REAL: 3000})
+    assert {cell.lengths for cell in cells if cell.detector == "dino"} == {(7500, 20_000)}, "passes, not steps"
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells), "whole seeds first"
     third = TABLE3["paper"]
     cells = augmentation.plan(third, {REAL: [], OURS: []}, {REAL: 4651, OURS: 5000})
     assert {cell.mix for cell in cells if cell.detector == "comparison-detector"} == {REAL}

@@ -1,6 +1,7 @@
 """Recipes of the cell detectors (Section IV-C)."""
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -90,3 +91,31 @@ PRESETS: dict[str, dict[str, DetectorRecipe]] = {
         ),
     },
 }  # fmt: skip
+
+
+def compared(
+    preset: str,
+    architecture: str,
+    changes: Mapping[str, Any],
+    *,
+    categories: Sequence[str],
+    data: Sequence[Source],
+    seed: int,
+    steps: int,
+) -> DetectorRecipe:
+    """Return the recipe of one of several trainings that are compared: of fixed length, nothing chosen on the way.
+
+    Args:
+        preset: whose recipe of the architecture it begins from.
+        architecture: a name of `registry.DETECTORS`.
+        changes: settings instead of the preset's.
+        categories: what is detected.
+        data: what is trained on.
+        seed: of the training.
+        steps: its length.
+    """
+    fixed = {
+        "categories": list(categories), "data": list(data), "seed": seed, "epochs": None, "max_steps": steps,
+        "validate_every": 0,
+    }  # fmt: skip
+    return DetectorRecipe.model_validate(PRESETS[preset][architecture].model_dump() | dict(changes) | fixed)

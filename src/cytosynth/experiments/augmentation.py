@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..data import lock, sources
+from ..data import lock
 from ..detect.failures import MISSED
 from ..detect.recipe import PRESETS as DETECTORS
 from ..measure.gains import Runs, gain, hundred, verdict
@@ -19,7 +19,7 @@ from ..measure.resampling import Estimate
 from ..provenance import short
 from ..training.recipe import Source, pin
 from . import gain_plot, training_sets
-from .grid import Cell, fill
+from .grid import Cell, changes, fill
 from .published import PUBLISHED
 from .recipe import REAL, AugmentationRecipe
 
@@ -45,6 +45,7 @@ def table(
         dense = densities(recipe, data, data_root)
         cells = plan(recipe, data, {mix: int(one["images"]) for mix, one in dense.items()})
         fill(cells, recipe, run, data_root, devices, workers)
+        cells.sort(key=lambda cell: recipe.detectors.index(cell.detector))
         runs = read(cells, run)
         reports = [
             ("table", scores(recipe, runs)),
@@ -63,26 +64,31 @@ def densities(
 ) -> dict[str, dict[str, float]]:
     """Return label densities of the real images and of the synthetic part of each other mix."""
     own = {mix: found if mix == REAL else found[len(recipe.real) :] for mix, found in data.items()}
-    return {
-        mix: training_sets.density(sources.load(found, data_root, f"reading {mix}"), recipe.categories)
-        for mix, found in own.items()
-    }
+    return {mix: training_sets.density(found, data_root, recipe.categories) for mix, found in own.items()}
 
 
 def plan(recipe: AugmentationRecipe, data: Mapping[str, Sequence[Source]], images: Mapping[str, int]) -> list[Cell]:
-    """Return the cells of the grid with their lengths; `images` are the real ones, and those that each mix adds."""
+    """Return the cells of the grid with their lengths; `images` are the real ones, and those that each mix adds.
+
+    Whole seeds come first, so that what is done can be read; within one, detectors that learn from the same images
+    follow each other.
+    """
     cells = []
     for seed in recipe.seeds:
-        for detector in recipe.detectors:
-            base = recipe.steps or math.ceil(
-                recipe.epochs * images[REAL] / DETECTORS[recipe.preset][detector].batch_size
-            )
-            longer = {mix: round(base * (1 + images[mix] / images[REAL])) for mix in data if mix != REAL}
-            mixes = [REAL] if detector in recipe.alone else recipe.mixes
-            for mix in mixes:
-                lengths = {base, longer[mix]} if mix != REAL else {base, *(longer.values() if len(mixes) > 1 else ())}
-                cells.append(Cell(detector, mix, seed, tuple(data[mix]), tuple(sorted(lengths))))
+        for mix in recipe.mixes:
+            for detector in recipe.detectors:
+                if mix == REAL or detector not in recipe.alone:
+                    cells.append(Cell(detector, mix, seed, tuple(data[mix]), _lengths(recipe, detector, mix, images)))
     return cells
+
+
+def _lengths(recipe: AugmentationRecipe, detector: str, mix: str, images: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the shorter and the longer training; real images alone have the longer one of every mix."""
+    batch = changes(recipe, detector).get("batch_size", DETECTORS[recipe.preset][detector].batch_size)
+    base = recipe.steps or math.ceil(recipe.epochs * images[REAL] / batch)
+    others = [] if detector in recipe.alone else [name for name in recipe.mixes if name != REAL]
+    added = others if mix == REAL else [mix]
+    return tuple(sorted({base, *(round(base * (1 + images[name] / images[REAL])) for name in added)}))
 
 
 Key = tuple[str, str, int]

@@ -18,8 +18,7 @@ import torch
 from ..data import atomic, sources
 from ..data.sources import Sample
 from ..detect import model
-from ..detect.recipe import PRESETS as DETECTORS
-from ..detect.recipe import DetectorRecipe
+from ..detect.recipe import DetectorRecipe, compared
 from ..detect.scoring import scored
 from ..detect.train import DetectorTask
 from ..foundation.load import available
@@ -28,7 +27,7 @@ from ..training.loop import train
 from ..training.progress import meter
 from ..training.recipe import Source
 from ..training.whole import whole
-from .recipe import MIXES, AugmentationRecipe
+from .recipe import AugmentationRecipe
 
 
 @dataclass(frozen=True)
@@ -95,21 +94,23 @@ def work(cell: Cell, device: str, recipe: AugmentationRecipe, run: Path, data_ro
         atomic.write_json(cell.result(run, steps), about | _cost(folder, outcome.parameters) | found)
 
 
-@lru_cache(maxsize=len(MIXES) + 1)
+@lru_cache(maxsize=2)
 def _samples(data: tuple[Source, ...], data_root: Path) -> tuple[Sample, ...]:
-    """Return the pictures of `data`, which many cells share, read once."""
+    """Return the pictures of `data`, which cells that follow each other share; those of one mix and of the test."""
     return tuple(sources.load(data, data_root))
 
 
 def settings(cell: Cell, recipe: AugmentationRecipe, steps: int) -> DetectorRecipe:
     """Return the recipe by which the detector of `cell` is trained for `steps`."""
-    base = DETECTORS[recipe.preset][cell.detector]
-    changes: dict[str, Any] = recipe.training | recipe.by_detector.get(cell.detector, {})
-    fixed = {
-        "categories": recipe.categories, "data": list(cell.data), "seed": cell.seed, "epochs": None, "max_steps": steps,
-        "validate_every": 0,
-    }  # fmt: skip
-    return DetectorRecipe.model_validate(base.model_dump() | changes | fixed)
+    return compared(
+        recipe.preset, cell.detector, changes(recipe, cell.detector), categories=recipe.categories, data=cell.data,
+        seed=cell.seed, steps=steps,
+    )  # fmt: skip
+
+
+def changes(recipe: AugmentationRecipe, detector: str) -> dict[str, Any]:
+    """Return the settings that `recipe` gives the training of `detector` instead of its preset's."""
+    return recipe.training | recipe.by_detector.get(detector, {})
 
 
 def _builder(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path) -> Callable[[], DetectorTask]:

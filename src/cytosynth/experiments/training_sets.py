@@ -7,8 +7,8 @@ from typing import Any
 from .. import leaks, pipeline
 from ..bethesda import NILM
 from ..data import coco, split
-from ..data.sources import Sample
 from ..errors import UserError
+from ..field import Picture
 from ..normal.recipe import PRESETS as NORMAL
 from ..normal.recipe import NormalRecipe
 from ..normal.train import train_normal
@@ -38,16 +38,27 @@ def gather(recipe: AugmentationRecipe, run: Path, data_root: Path, device: str =
     return sources
 
 
-def density(samples: Sequence[Sample], categories: Sequence[str]) -> dict[str, float]:
-    """Return how many images `samples` are, and their cells of `categories`: in all, an image, a megapixel, by name."""
-    cells = [cell.category for sample in samples for cell in sample.cells if cell.category in categories]
-    area = sum(sample.pixels.shape[0] * sample.pixels.shape[1] for sample in samples) / 1e6
+def density(data: Sequence[Source], data_root: Path, categories: Sequence[str]) -> dict[str, float]:
+    """Return how many images `data` are, and their cells of `categories`: in all, an image, a megapixel, by name.
+
+    Pixels are those at the working scale; no image is read. Raises UserError for a part without a picture.
+    """
+    pictures: list[Picture] = []
+    area = 0.0
+    for source in data:
+        root = data_root / source.root
+        found = split.part(coco.read(root), source.split, root)
+        if not found:
+            raise UserError(f"{root}: no picture in part '{source.split}'")
+        pictures += found
+        area += sum(picture.width * picture.height for picture in found) * source.scale**2 / 1e6
+    cells = [cell.category for picture in pictures for cell in picture.cells if cell.category in categories]
     by_name = {name: float(cells.count(name)) for name in categories}
     total = float(len(cells))
     return {
-        "images": len(samples),
+        "images": len(pictures),
         "cells": total,
-        "an image": total / len(samples),
+        "an image": total / len(pictures),
         "a megapixel": total / area,
     } | by_name
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..data import atomic, sources
 from ..data.sources import Sample
 from ..detect import model
-from ..detect.recipe import PRESETS, DetectorRecipe
+from ..detect.recipe import DetectorRecipe, compared
 from ..detect.scoring import scored
 from ..detect.train import DetectorTask
 from ..foundation.load import available
@@ -104,12 +104,10 @@ def at_random(candidates: Sequence[Candidate], count: int, seed: int) -> list[Ca
 
 def settings(recipe: SelectRecipe, steps: int, seed: int) -> DetectorRecipe:
     """Return the recipe by which a detector is trained."""
-    base = PRESETS[recipe.preset][recipe.architecture].model_dump() | recipe.training
-    fixed = {
-        "categories": recipe.categories, "data": recipe.real, "seed": seed, "epochs": None, "max_steps": steps,
-        "validate_every": 0,
-    }  # fmt: skip
-    return DetectorRecipe.model_validate(base | fixed)
+    return compared(
+        recipe.preset, recipe.architecture, recipe.training, categories=recipe.categories, data=recipe.real,
+        seed=seed, steps=steps,
+    )  # fmt: skip
 
 
 def _work(training: Training, device: str, recipe: SelectRecipe, run: Path, data_root: Path, steps: int) -> None:
