@@ -69,7 +69,7 @@ def _estimate(sides: Sequence[Values], drawn: Values) -> Estimate:
 
     The variance of resampled test images (bootstrap) and that of the mean over seeds (s^2 / n of each side) add up;
     Student's t has the degrees of freedom of Welch and Satterthwaite. A bootstrap of three seeds would be far too
-    narrow: it calls one difference in four real where there is none.
+    narrow: it calls one difference in five real where there is none.
     """
     value = float(sides[0].mean() - (sides[1].mean() if len(sides) > 1 else 0.0))
     known = drawn[~np.isnan(drawn)]
