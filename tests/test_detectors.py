@@ -95,6 +95,25 @@ def test_saved_it_works_alone_and_finds_the_same(name: str, learnt: Any, tmp_pat
     assert {file.name for file in (tmp_path / "a").iterdir()} == {"config.json", "model.safetensors"}
 
 
+def test_duplicates_are_removed_between_tiles_and_no_answer_is_changed_in_one() -> None:
+    """Whatever a network says of an image that it sees whole is final: DINO is free of suppression."""
+
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.place = torch.nn.Parameter(torch.tensor([[70.0, 70.0, 80.0, 80.0], [70.0, 70.0, 81.0, 80.0]]))
+
+        def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+            at = {"boxes": self.place.detach(), "labels": torch.tensor([1, 1]), "scores": torch.tensor([0.6, 0.9])}
+            return [at for _ in images]
+
+    config = model.DetectorConfig(architecture="dino", backbone="small", categories=CATEGORIES, tile=96)
+    detector = model.Detector(Twice(), config)
+    assert [cell.score for cell in detector.find(np.zeros((96, 96, 3), np.uint8))] == [0.9, 0.6]
+    two = [cell.box[0] for cell in detector.find(np.zeros((96, 130, 3), np.uint8))]
+    assert two == [70.0, 104.0], "one of each pair, at its place in each tile"
+
+
 def test_labels_count_from_one() -> None:
     """RetinaNet's classes are the categories alone: the first is label 1, and none can be 0."""
     config = model.DetectorConfig(architecture="retinanet", backbone="small", categories=CATEGORIES)

@@ -70,14 +70,16 @@ class Detector:
     def find(self, pixels: Pixels, threshold: float = 0.5, overlap: int = 128) -> list[Cell]:
         """Return the cells in (height, width, 3) `pixels` of score at least `threshold`, best first.
 
-        Larger images are read in tiles that overlap; a cell seen twice is kept once.
+        Larger images are read in tiles that overlap, and non-maximum suppression keeps a cell once that several have
+        seen. In one tile the network's answer is final: DINO knows no such suppression, the others have done theirs.
         """
         tile = self.config.tile
         overlap = min(overlap, tile // 2)
         self.network.eval()
         device = next(self.network.parameters()).device
         boxes, labels, scores = [], [], []
-        for x, y in _corners(pixels.shape[1], pixels.shape[0], tile, overlap):
+        corners = list(_corners(pixels.shape[1], pixels.shape[0], tile, overlap))
+        for x, y in corners:
             window = np.ascontiguousarray(pixels[y : y + tile, x : x + tile])
             found = {key: value.cpu() for key, value in self.network([as_input(window).to(device)])[0].items()}
             placed = found["boxes"] + torch.tensor([x, y, x, y])
@@ -86,7 +88,10 @@ class Detector:
             labels.append(found["labels"][whole])
             scores.append(found["scores"][whole])
         every_box, every_label, every_score = torch.cat(boxes), torch.cat(labels), torch.cat(scores)
-        kept = batched_nms(every_box, every_score, every_label, 0.5)
+        if len(corners) == 1:
+            kept = every_score.argsort(descending=True, stable=True)
+        else:
+            kept = batched_nms(every_box, every_score, every_label, 0.5)
         return [
             Cell(
                 tuple(round(float(value), 2) for value in every_box[index]),  # type: ignore[arg-type]
