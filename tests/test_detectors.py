@@ -22,7 +22,7 @@ from cytosynth import pipeline, registry
 from cytosynth.cli import app
 from cytosynth.cli import detect as _detect  # noqa: F401
 from cytosynth.cli import evaluate as _evaluate  # noqa: F401
-from cytosynth.data import coco
+from cytosynth.data import coco, images, sources
 from cytosynth.data.sources import Sample
 from cytosynth.detect import backbone, folder, model, references
 from cytosynth.detect.comparison_detector import ComparisonDetector, _distances
@@ -161,6 +161,42 @@ def test_stopped_and_continued_equals_never_stopped(name: str, fields: Path, tmp
     said = json.loads((tmp_path / "once/validation.json").read_text())
     best = json.loads((tmp_path / "once/best/best.json").read_text())
     assert said["map"] == pytest.approx(1 - best["score"], abs=1e-3)
+
+
+def test_images_beyond_the_memory_bound_are_read_at_each_use_and_are_the_same(
+    fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(root="drawn", scale=0.5)
+    kept = sources.load([source], fields)
+    shutil.copytree(fields / "drawn", tmp_path / "drawn")
+    monkeypatch.setattr(sources, "KEPT", 2 * kept[0].pixels.nbytes)
+    some = sources.load([source], tmp_path)
+    assert [isinstance(one.image, sources.Stored) for one in some] == [False, False, *[True] * (len(kept) - 2)]
+    for one, other in zip(kept, some, strict=True):
+        assert (one.name, one.cells, one.label, one.size) == (other.name, other.cells, other.label, other.size)
+        assert np.array_equal(one.pixels, other.pixels)
+        assert one.size == one.pixels.shape[1::-1]
+    monkeypatch.setattr(images, "read", lambda *_: pytest.fail("sizes need no pixels"))
+    assert all(min(one.size) > 0 for one in some)
+    monkeypatch.undo()
+    last = some[-1]
+    Image.new("RGB", (10, 10)).save(last.image.path)  # type: ignore[union-attr]
+    with pytest.raises(UserError, match=r"\.png: changed since it was first read"):
+        _ = last.pixels
+
+
+def test_a_detector_trains_the_same_with_images_in_memory_or_read_anew(
+    fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = DetectorRecipe(
+        data=[Source(root="drawn")], backbone="small", batch_size=2, max_steps=2, window=128, turns=True,
+        categories=list(CATEGORIES), checkpoint_every=2, preview_every=2,
+    )  # fmt: skip
+    train_detector(recipe, tmp_path / "kept", fields)
+    monkeypatch.setattr(sources, "KEPT", 0)
+    train_detector(recipe, tmp_path / "read", fields)
+    kept, read = (load_file(tmp_path / name / "weights/model.safetensors") for name in ("kept", "read"))
+    assert all(torch.equal(kept[key], read[key]) for key in kept)
 
 
 def referred(seed: int = 0) -> ComparisonDetector:

@@ -92,7 +92,7 @@ def load_gate(folder: Path, settings: GateSettings, data_root: Path, device: str
     if settings.reference:
         windows, boxes = [], []
         for sample in sources.load(settings.reference, data_root, "reading the reference"):
-            height, width = sample.pixels.shape[:2]
+            width, height = sample.size
             if min(height, width) >= patch.SIZE:
                 for cell in sample.cells:
                     at = patch.corner(cell.box, width, height)

@@ -63,7 +63,7 @@ class CellTask(Task):
         synthesizer.trainable(self.unet, recipe.trainable == "all")
         if recipe.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
-        self.latents = [turns[0] for turns in cached(model, [crop.pixels for crop in crops], cache, [0])]
+        self.latents = [turns[0] for turns in cached(model, crops, cache, [0])]
         names = sorted({crop.category for crop in crops})
         counts = np.array([sum(crop.category == name for crop in crops) for name in names], dtype=np.float64)
         shares = counts / counts.sum() * (1 - recipe.balance) + recipe.balance / len(names)
@@ -78,7 +78,7 @@ class CellTask(Task):
                 f"no held-out cell of {', '.join(names)} to select the best by; add a part 'val', or set "
                 "validate_every=0"
             )
-        self.scored_latents = [turns[0] for turns in cached(model, [crop.pixels for crop in self.scored], cache, [0])]
+        self.scored_latents = [turns[0] for turns in cached(model, self.scored, cache, [0])]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return latents (n, 4, 32, 32), masks, boxes, categories, and what is withheld for guidance."""
@@ -172,7 +172,7 @@ def crops_of(samples: Sequence[Sample], recipe: CellRecipe, variants: int) -> li
     """
     cells: dict[str, list[tuple[int, int]]] = {}
     for index, sample in enumerate(samples):
-        if min(sample.pixels.shape[:2]) >= patch.SIZE:
+        if min(sample.size) >= patch.SIZE:
             for number, cell in enumerate(sample.cells):
                 if cell.category in recipe.categories and min(cell.size) > 0:
                     cells.setdefault(cell.category, []).append((index, number))
@@ -180,9 +180,10 @@ def crops_of(samples: Sequence[Sample], recipe: CellRecipe, variants: int) -> li
     for category in sorted(cells):
         order = np.random.default_rng([recipe.seed, len(cells[category])]).permutation(len(cells[category]))
         for index, number in (cells[category][i] for i in sorted(order[: recipe.most_cells])):
+            pixels = samples[index].pixels
             for variant in range(variants):
                 rng = np.random.default_rng([recipe.seed, index, number, variant])
-                crops.append(_crop(samples[index].pixels, samples[index].cells[number], recipe, variant, rng))
+                crops.append(_crop(pixels, samples[index].cells[number], recipe, variant, rng))
     return crops
 
 

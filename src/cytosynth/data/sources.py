@@ -11,6 +11,31 @@ from ..training.recipe import Source
 from . import coco, images, split
 from .images import Pixels
 
+KEPT = 4 * 2**30
+"""Bytes of pixels that `load` keeps in memory, 1,365 images of 1024 x 1024; the others are read at each use."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image that is read from its file at each use.
+
+    Attributes:
+        path: the file.
+        scale: by which it is resized.
+        size: (width, height) then, pixels.
+    """
+
+    path: Path
+    scale: float
+    size: tuple[int, int]
+
+    def read(self) -> Pixels:
+        """Return its (height, width, 3) pixels; raise ImageProblem when it is not what it was."""
+        pixels = images.read(self.path, self.scale)
+        if (pixels.shape[1], pixels.shape[0]) != self.size:
+            raise images.ImageProblem(f"{self.path}: changed since it was first read")
+        return pixels
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -19,16 +44,26 @@ class Sample:
     Attributes:
         name: file name in its set.
         source: name of its set.
-        pixels: (height, width, 3) RGB at the working scale.
+        image: (height, width, 3) RGB at the working scale, or where that is read from.
         cells: its cells at the same scale.
         label: the image-level label, where the set gives one.
     """
 
     name: str
     source: str
-    pixels: Pixels
+    image: Pixels | Stored
     cells: tuple[Cell, ...]
     label: str | None = None
+
+    @property
+    def pixels(self) -> Pixels:
+        """Its (height, width, 3) RGB pixels at the working scale."""
+        return self.image.read() if isinstance(self.image, Stored) else self.image
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its (width, height), pixels at the working scale; nothing is read for it."""
+        return self.image.size if isinstance(self.image, Stored) else (self.image.shape[1], self.image.shape[0])
 
 
 def held_out(sources: Sequence[Source], data_root: Path) -> list[Sample]:
@@ -45,6 +80,7 @@ def load(
 ) -> list[Sample]:
     """Return every picture of `sources` (folders below `data_root`), read and scaled.
 
+    Each is read once, so that a broken one is named before anything begins; up to `KEPT` bytes stay in memory.
     Raises UserError when a source is missing or, if that is `required`, has no picture in the part asked for.
     """
     chosen = []
@@ -55,12 +91,16 @@ def load(
         if required and not pictures:
             raise UserError(f"{root}: no picture in part '{source.split}'")
         chosen += [(source, data, picture) for picture in pictures]
-    samples = []
+    samples: list[Sample] = []
+    room = KEPT
     with meter(title, len(chosen)) as bar:
         for source, data, picture in chosen:
-            pixels = images.read(images.inside(data.images, picture.file_name), source.scale)
+            path = images.inside(data.images, picture.file_name)
+            pixels = images.read(path, source.scale)
+            room -= pixels.nbytes
+            image = pixels if room >= 0 else Stored(path, source.scale, (pixels.shape[1], pixels.shape[0]))
             cells = tuple(cell.scaled(source.scale) for cell in picture.cells)
             label = picture.extra.get("image_level_label")
-            samples.append(Sample(picture.file_name, Path(source.root).name, pixels, cells, label))
+            samples.append(Sample(picture.file_name, Path(source.root).name, image, cells, label))
             bar.advance()
     return samples

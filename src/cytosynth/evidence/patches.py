@@ -60,7 +60,7 @@ def real(source: Source, data_root: Path) -> list[CellPatch]:
     groups = {picture.file_name: split.group(picture) for picture in coco.read(data_root / source.root).pictures}
     found = []
     for sample in sources.load([source], data_root):
-        if min(sample.pixels.shape[:2]) < patch.SIZE:
+        if min(sample.size) < patch.SIZE:
             raise UserError(f"{data_root / source.root}: {sample.name}: smaller than a patch of {patch.SIZE} pixels")
         found += cut(sample.pixels, sample.cells, groups[sample.name], sample.name)
     return found

@@ -93,7 +93,7 @@ def places(sample: Sample, window: int) -> list[tuple[str, tuple[int, int]]]:
 
     A window of the rest is normal when no abnormal cell has its centre in it, and is left out otherwise.
     """
-    height, width = sample.pixels.shape[:2]
+    width, height = sample.size
     centres = [cell.centre for cell in sample.cells if cell.category != NILM]
     taken: list[tuple[int, int]] = []
     found = []

@@ -5,6 +5,7 @@ steps the latent is shrunk or turned and must decode to the shrunk or turned ima
 2502.09509), which makes the latents smoother and the denoiser's work easier.
 """
 
+import math
 from copy import deepcopy
 from pathlib import Path
 
@@ -96,9 +97,9 @@ class AutoencoderTask(Task):
             for frozen in (self.vae.encoder, self.vae.quant_conv):
                 frozen.requires_grad_(False)
         for sample in samples:
-            if min(sample.pixels.shape[:2]) < max(recipe.crops):
+            if min(sample.size) < max(recipe.crops):
                 raise UserError(f"{sample.name}: smaller than the crops of {max(recipe.crops)} pixels at its scale")
-        areas = np.array([sample.pixels.size for sample in samples], dtype=np.float64)
+        areas = np.array([math.prod(sample.size) for sample in samples], dtype=np.float64)
         self.weights = areas / areas.sum()
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
@@ -139,7 +140,7 @@ class AutoencoderTask(Task):
         """Write held-out crops above their reconstructions."""
         rows = []
         for sample in self.held_out[:6]:
-            side = min(256, *(extent // 8 * 8 for extent in sample.pixels.shape[:2]))
+            side = min(256, *(extent // 8 * 8 for extent in sample.size))
             rows.append(augment.crop(sample.pixels, 0, 0, side))
         if not rows:
             return
@@ -161,7 +162,7 @@ class AutoencoderTask(Task):
         """Return mean and standard deviation (4,) of the latents of up to 32 training pictures."""
         total, square, count = torch.zeros(4), torch.zeros(4), 0
         for sample in self.samples[:: max(1, len(self.samples) // 32)]:
-            height, width = (extent // 8 * 8 for extent in sample.pixels.shape[:2])
+            width, height = (extent // 8 * 8 for extent in sample.size)
             pixels = to_tensor(sample.pixels[None, :height, :width]).to(self.vae.device)
             mean = self.vae.encode(pixels).latent_dist.mean.cpu()
             total += mean.sum((0, 2, 3))

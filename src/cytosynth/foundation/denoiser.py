@@ -63,9 +63,9 @@ class DenoiserTask(Task):
         model.freeze()
         self.unet = model.unet.requires_grad_(True)
         self.frozen = nn.ModuleList([model.text_encoder, model.vae])
-        self.latents = cached(model, [sample.pixels for sample in samples], cache, range(8))
+        self.latents = cached(model, samples, cache, range(8))
         for sample in samples:
-            if min(sample.pixels.shape[:2]) // 8 < max(recipe.crops):
+            if min(sample.size) // 8 < max(recipe.crops):
                 raise UserError(f"{sample.name}: smaller than the crops of {8 * max(recipe.crops)} pixels at its scale")
         areas = np.array([latent[0].numel() for latent in self.latents], dtype=np.float64)
         self.weights = areas / areas.sum()
@@ -103,7 +103,7 @@ class DenoiserTask(Task):
         category = self.names[int(rng.integers(len(self.names)))]
         index, number = self.cells[category][int(rng.integers(len(self.cells[category])))]
         sample, latent = self.samples[index], self.latents[index][turn]
-        height, width = sample.pixels.shape[:2]
+        width, height = sample.size
         box = augment.d4_box(sample.cells[number].box, turn, width, height)
         corner = []
         for low, high, extent in zip(box[:2], box[2:], (latent.shape[2], latent.shape[1]), strict=True):
@@ -152,7 +152,7 @@ def draw(model: Foundation, start: Tensor, prompts: Sequence[str], **settings: f
 
 def caption(sample: Sample, turn: int, window: tuple[int, int, int, int], rng: np.random.Generator) -> str:
     """Return what the `window` (xyxy pixels of the turned picture) of `sample` shows, as a prompt."""
-    height, width = sample.pixels.shape[:2]
+    width, height = sample.size
     boxes = [(augment.d4_box(cell.box, turn, width, height), cell.category) for cell in sample.cells]
     x0, y0, x1, y1 = window
     abnormal = sorted(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,8 +17,16 @@ from ..training.progress import meter
 from .model import Foundation
 
 
+class Shown(Protocol):
+    """What has pixels."""
+
+    @property
+    def pixels(self) -> Pixels:
+        """Its (height, width, 3) RGB pixels."""
+
+
 @torch.no_grad()
-def cached(model: Foundation, pictures: Sequence[Pixels], folder: Path, turns: Sequence[int]) -> list[list[Tensor]]:
+def cached(model: Foundation, pictures: Sequence[Shown], folder: Path, turns: Sequence[int]) -> list[list[Tensor]]:
     """Return, for each picture and each D4 turn of `turns`, its (4, h/8, w/8) scaled latents, float16.
 
     Sides are cut to multiples of 8 after turning. They are kept under `folder`, named by the content of
@@ -28,14 +37,15 @@ def cached(model: Foundation, pictures: Sequence[Pixels], folder: Path, turns: S
     model.vae.to(state.device)
     key = hashlib.sha256(weights_digest(model.vae.encoder, model.vae.quant_conv).encode())
     paths = []
-    for pixels in pictures:
-        name = key.copy()
+    for picture in pictures:
+        name, pixels = key.copy(), picture.pixels
         name.update(str((pixels.shape, list(turns))).encode() + pixels.tobytes())
         paths.append(folder / f"{name.hexdigest()[:24]}.safetensors")
     own = [i for i, path in enumerate(paths) if i % state.num_processes == state.process_index and not path.exists()]
     with meter("encoding pictures", len(own)) as bar:
         for index in own:
-            tensors = {str(turn): _encode(model, pictures[index], turn) for turn in turns}
+            pixels = pictures[index].pixels
+            tensors = {str(turn): _encode(model, pixels, turn) for turn in turns}
             atomic.write_bytes(paths[index], save(tensors))
             bar.advance()
     state.wait_for_everyone()

@@ -38,7 +38,7 @@ def measure(vae: AutoencoderKL, samples: Sequence[Sample], sheet: Path | None = 
     shown: list[tuple[Pixels, Pixels]] = []
     with meter("reconstructing", len(samples)) as bar:
         for sample in samples:
-            height, width = (side // 8 * 8 for side in sample.pixels.shape[:2])
+            width, height = (side // 8 * 8 for side in sample.size)
             pixels = np.ascontiguousarray(sample.pixels[:height, :width])
             output = reconstruct(vae, pixels)
             scores[sample.name] = psnr(pixels, output)

@@ -103,7 +103,7 @@ class TextTask(Task):
 
     def _crop(self, sample: Sample, number: int, rng: np.random.Generator) -> np.ndarray:
         side, jitter = self.recipe.crop, self.recipe.crop // 12
-        height, width = sample.pixels.shape[:2]
+        width, height = sample.size
         middle = (value + float(rng.integers(-jitter, jitter + 1)) for value in sample.cells[number].centre)
         x, y = (
             min(max(round(value - side / 2), 0), most - side)
@@ -137,7 +137,7 @@ def similarity(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, texts: Sequence
 def _by_category(samples: Sequence[Sample], side: int) -> dict[str, list[tuple[int, int]]]:
     cells: dict[str, list[tuple[int, int]]] = {}
     for index, sample in enumerate(samples):
-        if min(sample.pixels.shape[:2]) >= side:
+        if min(sample.size) >= side:
             for number, cell in enumerate(sample.cells):
                 if cell.category in WORDS:
                     cells.setdefault(cell.category, []).append((index, number))

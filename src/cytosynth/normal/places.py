@@ -17,7 +17,7 @@ ATTEMPTS = 200
 
 def normal(sample: Sample, turn: int, window: Box) -> bool:
     """Return whether no abnormal cell has its centre in `window` (xyxy of the turned picture)."""
-    height, width = sample.pixels.shape[:2]
+    width, height = sample.size
     x0, y0, x1, y1 = window
     for cell in sample.cells:
         if cell.category != NILM:
@@ -35,7 +35,7 @@ def usable(samples: Sequence[Sample], window: int) -> list[Sample]:
 
 
 def _has_normal(sample: Sample, window: int) -> bool:
-    height, width = (side // 8 * 8 for side in sample.pixels.shape[:2])
+    width, height = (side // 8 * 8 for side in sample.size)
     if min(height, width) < window:
         return False
     rng = np.random.default_rng(0)
@@ -50,7 +50,7 @@ def windows(samples: Sequence[Sample], window: int, count: int) -> list[Pixels]:
     fit = usable(samples, window)
     while fit and len(found) < count:
         sample = fit[len(found) % len(fit)]
-        height, width = sample.pixels.shape[:2]
+        width, height = sample.size
         x, y = int(rng.integers(width - window + 1)), int(rng.integers(height - window + 1))
         if normal(sample, 0, (x, y, x + window, y + window)):
             found.append(np.ascontiguousarray(sample.pixels[y : y + window, x : x + window]))

@@ -64,7 +64,7 @@ class NormalTask(Task):
         self.samples = usable(samples, recipe.window)
         if not self.samples:
             raise UserError(f"no normal picture of at least {recipe.window} pixels a side in the data of the recipe")
-        self.latents = cached(model, [sample.pixels for sample in self.samples], cache / "latents", self.turns)
+        self.latents = cached(model, self.samples, cache / "latents", self.turns)
         self.held_out = HeldOut(recipe, held_out, cache) if recipe.validate_every else None
         if self.held_out and not self.held_out.windows:
             raise UserError(
