@@ -21,7 +21,8 @@ from cytosynth.data import atomic, coco
 from cytosynth.detect import model as detectors
 from cytosynth.field import Cell, DataSet, Picture
 from cytosynth.foundation import autoencoder, denoiser, text
-from cytosynth.foundation.load import load, save, save_part
+from cytosynth.foundation.load import load, save
+from cytosynth.foundation.parts import save_part
 from cytosynth.foundation.recipe import AutoencoderRecipe, DenoiserRecipe
 
 CATEGORIES = ("NILM", "ASC-US", "ASC-H", "LSIL", "HSIL")

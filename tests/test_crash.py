@@ -119,6 +119,40 @@ def test_killed_before_every_change_of_the_disk(tmp_path: Path, record_property:
     record_property("cases", f"{killed} kills, one before every change")
 
 
+def test_a_folder_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/file").write_text("kept")
+    (tmp_path / "weights").symlink_to(tmp_path / "theirs")
+    with pytest.raises(UserError, match="weights: a link"), atomic.folder(tmp_path / "weights"):
+        pass
+    assert (tmp_path / "theirs/file").read_text() == "kept"
+
+
+@pytest.mark.promise("A checkpoint is complete or absent")
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"step": 2, "sha256": {"/dev/zero": "0"}, "extra": {}},
+        {"step": "two", "sha256": {}, "extra": None},
+        {"step": 2, "sha256": {}, "extra": {}},
+        {"step": True, "sha256": None, "extra": {}},
+    ],
+)
+def test_a_checkpoint_that_names_other_files_or_none_is_none(state: dict[str, object], tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    path = tmp_path / "step-00000002/state.json"
+    path.write_text(json.dumps(state))
+    found, complaints = checkpoint.newest(tmp_path)
+    assert found
+    assert found.step == 1
+    assert len(complaints) == 1
+    path.unlink()
+    os.mkfifo(path)
+    found, complaints = checkpoint.newest(tmp_path)
+    assert found
+    assert found.step == 1
+
+
 def saved(folder: Path, *steps: int, keep: int = 2) -> None:
     for step in steps:
         state = checkpoint.Checkpoint(step, {"a": torch.full((4,), float(step))}, {}, {}, {"sums": {"loss": 0.25}})
@@ -250,7 +284,7 @@ def test_never_two_at_once_however_they_race(tmp_path: Path) -> None:
 
 
 @pytest.mark.promise("Two runs into one folder")
-@pytest.mark.parametrize("verb", ["synthesize", "edit", "detect", "train", "convert"])
+@pytest.mark.parametrize("verb", ["synthesize", "edit", "detect", "train", "convert", "figure7", "fidelity"])
 def test_every_verb_that_writes_a_folder_refuses(
     verb: str, cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path
 ) -> None:
@@ -261,6 +295,8 @@ def test_every_verb_that_writes_a_folder_refuses(
         "detect": ["detect", str(fields / "drawn"), str(out), "--detector", str(tiny / "detector")],
         "train": ["train", "features", str(out), "--data-root", str(fields), "--set", "data=[{root: drawn}]"],
         "convert": ["convert", str(fields / "drawn"), str(out), "--to", "yolo"],
+        "figure7": ["experiment", "figure7", str(out)],
+        "fidelity": ["evaluate", "fidelity", *[str(fields / "drawn")] * 2, "--output", str(out)],
     }
     path = tmp_path / ".out.lock" if verb == "convert" else out / ".lock"
     path.parent.mkdir(exist_ok=True)

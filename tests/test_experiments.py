@@ -157,6 +157,24 @@ def test_a_training_that_is_asked_to_stop_ends_the_table_and_counts_for_nothing(
     assert json.loads((tmp_path / "lora/seed-0/result.json").read_text())["step"] == 2
 
 
+def test_a_feature_network_that_is_not_done_is_trained_on_before_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that says how good it is may be there already: it is written after a stop too."""
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features/validation.json").write_text("{}")
+    called: list[Path] = []
+
+    def trained(_: object, run: Path, __: Path) -> Outcome:
+        called.append(run)
+        return Outcome(1, False, run / "weights", 1, None, True)
+
+    monkeypatch.setattr(table1, "train_features", trained)
+    with pytest.raises(KeyboardInterrupt):
+        table1._extractor(table1.CYTOLOGY, PRESETS["bundled"], tmp_path, tmp_path, "cpu")
+    assert called == [tmp_path / "features"]
+
+
 def test_table_1_refuses_a_folder_of_another_recipe(finished: Path, tiny: Path, fields: Path) -> None:
     with pytest.raises(UsageError, match="steps=2, now 3"):
         table1.table1(small(tiny).model_copy(update={"steps": 3}), finished, fields)

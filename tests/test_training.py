@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from conftest import AUTOENCODER, DENOISER, TEXT
 from cytosynth.cell.recipe import CellRecipe
 from cytosynth.cell.train import train_cell
+from cytosynth.cli import app
+from cytosynth.cli import train as _verbs  # noqa: F401
 from cytosynth.detect.recipe import DetectorRecipe
 from cytosynth.detect.train import train_detector
 from cytosynth.errors import UsageError
@@ -88,6 +91,43 @@ def trainers(tiny: Path, fields: Path) -> dict[str, tuple[Recipe, Callable[[Reci
 
 def weights(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.promise("Training resumes exactly")
+def test_a_killed_save_and_a_killed_cache_leave_nothing(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    """A kill between the last checkpoint and the removal of the oldest, or while a latent is renamed."""
+    made, start = trainers(tiny, fields)["cell"]
+    made = made.model_copy(update={"checkpoint_every": 2, "keep_checkpoints": 2, "validate_every": 0, "variants": 1})
+    start(made, tmp_path)
+    wanted = [path.name for path in checkpoint.found(tmp_path / "checkpoints")]
+    assert len(wanted) == 2
+    shutil.copytree(tmp_path / "checkpoints" / wanted[0], tmp_path / "checkpoints/step-00000002")
+    (tmp_path / "checkpoints/.step-00000006.old").mkdir()
+    (tmp_path / "latents/.x.safetensors.123.part").write_bytes(b"half")
+    (tmp_path / "previews/.y.part").mkdir()
+    start(made, tmp_path)
+    assert [path.name for path in checkpoint.found(tmp_path / "checkpoints")] == wanted
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
+
+
+def test_a_text_encoder_that_is_not_done_gets_no_denoiser(
+    fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[str] = []
+
+    def ended(name: str, finished: bool, stopped: bool = False) -> Callable[..., Outcome]:
+        return lambda *_, **__: parts.append(name) or Outcome(1, finished, tmp_path, 1, None, stopped)  # type: ignore[func-returns-value]
+
+    from cytosynth.foundation import train as room
+
+    for finished, stopped, code in ((False, False, 0), (False, True, 130), (True, True, 130)):
+        parts.clear()
+        monkeypatch.setattr(room, "train_autoencoder", ended("autoencoder", True))
+        monkeypatch.setattr(room, "train_text", ended("text", finished, stopped))
+        monkeypatch.setattr(room, "train_denoiser", ended("denoiser", True))
+        run = CliRunner().invoke(app, ["train", "foundation", str(tmp_path / "run"), "--data-root", str(fields)])
+        assert parts == ["autoencoder", "text"]
+        assert run.exit_code == code, "a training that was asked to stop is no success for what follows it"
 
 
 @pytest.mark.promise("Training resumes exactly")

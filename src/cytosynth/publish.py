@@ -19,6 +19,7 @@ from .field import Cell, DataSet, Picture
 from .provenance import png, write_records
 from .settings import PipelineSettings
 from .training.progress import console
+from .training.recipe import portable
 
 SHOWN = 12
 """Images on the contact sheet."""
@@ -66,7 +67,7 @@ def publish(out: Path, records: Sequence[dict[str, Any]], settings: PipelineSett
     uses_bundled = "bundled" in {name.rsplit(" ", 1)[0] for name in about.models.values()}
     sections = [*_counts(records, settings, about.missing), *_acceptance(records, "gate" in about.models)]
     said = card.text(
-        data, models, settings.model_dump(mode="json"), about.problems, uses_bundled, about.origin, sections
+        data, models, portable(settings.model_dump(mode="json")), about.problems, uses_bundled, about.origin, sections
     )
     atomic.write_text(out / "README.md", said)
     return data

@@ -174,8 +174,7 @@ def run(
     with lock.only(out):
         if (out / "images").is_symlink():
             raise UserError(f"{out / 'images'}: a link; a run writes into folders of its own")
-        for folder in (out, out / "images", out / counts.FIELDS):
-            atomic.clean(folder)
+        atomic.clean(out)
         names = [job.file_name for job in jobs] if settings.counts else []
         pin(out, Pinned.of(settings, pipeline.models(), plan, names))
         done = read_records(out)

@@ -17,8 +17,9 @@ from ..errors import UserError
 from ..field import Box, Cell
 from ..foundation import noise, sampling
 from ..foundation.latents import cached
-from ..foundation.load import load, save_part
+from ..foundation.load import load
 from ..foundation.model import Foundation
+from ..foundation.parts import save_part
 from ..settings import EditSettings
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task

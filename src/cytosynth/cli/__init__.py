@@ -1,8 +1,10 @@
 """The command line: one thin file per verb."""
 
 import errno
+import re
 import sys
 import traceback
+from concurrent.futures import BrokenExecutor
 from typing import Any, NoReturn
 
 import typer
@@ -19,6 +21,10 @@ app = typer.Typer(
 )
 debugging = False
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+STOPPED = 130
+FEW = "not enough memory; smaller images or batches take less"
+OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|out of memory|can't allocate memory|not enough memory")
+"""How torch says so, of a GPU and of the main memory: its errors are RuntimeErrors."""
 
 
 @app.callback()
@@ -38,6 +44,10 @@ def main() -> None:
 
     try:
         app()
+    except SystemExit as end:
+        if end.code == STOPPED:
+            _stopped()
+        raise
     except UserError as error:
         _end(str(error), error.exit_code)
     except OSError as error:
@@ -46,10 +56,20 @@ def main() -> None:
             _end(f"{said}; what was there is intact; make room, then the same command continues", 1)
         _end(said, 3)
     except MemoryError:
-        _end("not enough memory; smaller images or batches take less", 3)
+        _end(FEW, 3)
+    except RuntimeError as error:
+        if isinstance(error, BrokenExecutor):
+            _end("a worker's process died, as it does without memory; fewer --workers; the same command continues", 3)
+        if not OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
+            raise
+        _end(FEW, 3)
     except KeyboardInterrupt:
-        print("cytosynth: stopped; the same command continues", file=sys.stderr)
-        sys.exit(130)
+        _stopped()
+        sys.exit(STOPPED)
+
+
+def _stopped() -> None:
+    print("cytosynth: stopped; the same command continues", file=sys.stderr)
 
 
 def _end(message: str, code: int) -> NoReturn:

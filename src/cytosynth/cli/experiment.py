@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..data import lock
 from ..experiments import recipe as recipes
 from ..training.recipe import Source, override
 from . import app
@@ -108,7 +109,8 @@ def figure3(
     """Figure 3: reconstructions of normal and abnormal cells, with PSNR and SSIM."""
     from ..experiments.figure3 import figure3 as make
 
-    make(Source(root=data, scale=scale, split=split), data_root, run, foundation, window).show()
+    with lock.only(run):
+        make(Source(root=data, scale=scale, split=split), data_root, run, foundation, window).show()
     print(f"{run}/figure3.png")
 
 
@@ -127,4 +129,5 @@ def figure6(
     if not path.is_file():
         raise UserError(f"{run}: no run of `experiment table1` there (recipe.yaml)")
     recipe = read(recipes.Table1Recipe, path)
-    print(make(recipe, run, data_root, run, samples))
+    with lock.only(run):
+        print(make(recipe, run, data_root, run, samples))

@@ -1,11 +1,13 @@
 """`cytosynth evaluate fidelity|memorisation|membership`."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..data import lock
 from ..errors import UsageError
 from ..registry import EXTRACTORS
 from .evaluate import evaluate_app
@@ -50,11 +52,12 @@ def fidelity(
     from ..measure import fidelity, pictures
 
     extractors = _extractors(features, weights, device)
-    found = fidelity.compare(
-        pictures.gather(generated, None, 1.0, window), pictures.gather(real, split, scale, window), extractors,
-        cache or default_cache(), count=count, seed=seed, sheets=output,
-    )  # fmt: skip
-    _finish(found, output, "fidelity")
+    with _alone(output):
+        found = fidelity.compare(
+            pictures.gather(generated, None, 1.0, window), pictures.gather(real, split, scale, window), extractors,
+            cache or default_cache(), count=count, seed=seed, sheets=output,
+        )  # fmt: skip
+        _finish(found, output, "fidelity")
 
 
 @evaluate_app.command()
@@ -77,12 +80,13 @@ def memorisation(
     """The nearest training picture of each generated one, the rate of copies against new real pictures, worst pairs."""
     from ..measure import memorisation, pictures
 
-    found = memorisation.measure(
-        pictures.gather(generated, None, 1.0, window), pictures.gather(training, split, scale, window),
-        pictures.gather(held_out, held_out_split, scale, window), _extractors([features], weights, device)[0],
-        cache or default_cache(), count=count, seed=seed, out=output,
-    )  # fmt: skip
-    _finish(found, output, "memorisation")
+    with _alone(output):
+        found = memorisation.measure(
+            pictures.gather(generated, None, 1.0, window), pictures.gather(training, split, scale, window),
+            pictures.gather(held_out, held_out_split, scale, window), _extractors([features], weights, device)[0],
+            cache or default_cache(), count=count, seed=seed, out=output,
+        )  # fmt: skip
+        _finish(found, output, "memorisation")
 
 
 @evaluate_app.command()
@@ -114,7 +118,8 @@ def membership(
     found = membership.measure(
         generator.model, trained, unseen, generator.prompt, seed=seed, adapter=short(normal), digest=generator.digest
     )
-    _finish(found, output, "membership")
+    with _alone(output):
+        _finish(found, output, "membership")
 
 
 def default_cache() -> Path:
@@ -132,6 +137,10 @@ def _extractors(names: list[str] | None, weights: list[str] | None, device: str)
             raise UsageError(f"--weights {text}: expected NAME=PATH with a name of {', '.join(EXTRACTORS)}")
         given[name] = Path(path)
     return [features.load(name, given.get(name), device) for name in names or ["efficientnet-lite0"]]
+
+
+def _alone(output: Path | None) -> AbstractContextManager[None]:
+    return lock.only(output) if output else nullcontext()
 
 
 def _finish(report: "Report", output: Path | None, name: str) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..data import lock
 from ..errors import UsageError
 from ..field import Box
 from ..settings import PipelineSettings, check
@@ -44,10 +45,11 @@ def figure7(
     chosen = _settings(seed, scale, settings)
     from ..experiments.figure7 import from_models
 
-    from_models(
-        out, image=image, boxes=boxes, settings=chosen, foundation=foundation, normal=normal, cell=cell,
-        detector=detector, device=device,
-    )  # fmt: skip
+    with lock.only(out):
+        from_models(
+            out, image=image, boxes=boxes, settings=chosen, foundation=foundation, normal=normal, cell=cell,
+            detector=detector, device=device,
+        )  # fmt: skip
     print(f"{out}/figure7.png")
 
 
@@ -70,10 +72,11 @@ def figure8(
     chosen = _settings(seed, scale, settings)
     from ..experiments.figure8 import figure8 as make
 
-    path = make(
-        source, out, count=count, settings=chosen, foundation=foundation, normal=normal, cell=cell,
-        detector=detector, label=label, device=device,
-    )  # fmt: skip
+    with lock.only(out):
+        path = make(
+            source, out, count=count, settings=chosen, foundation=foundation, normal=normal, cell=cell,
+            detector=detector, label=label, device=device,
+        )  # fmt: skip
     print(path)
 
 

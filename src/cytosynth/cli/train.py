@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 from pydantic import BaseModel
@@ -16,6 +16,9 @@ from ..normal.recipe import PRESETS as NORMAL
 from ..registry import ADAPTERS, DETECTORS
 from ..training.recipe import override
 from . import app
+
+if TYPE_CHECKING:
+    from ..training.loop import Outcome
 
 train_app = typer.Typer(help="Train a model of the pipeline, or continue its training.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
@@ -53,21 +56,22 @@ def foundation(
         raise UsageError("--set and --max-steps: say with --part which one they are for")
     if part in ("all", "autoencoder"):
         recipe = _recipe(recipes.AUTOENCODER, settings, max_steps)
-        outcome = room.train_autoencoder(recipe, run / "autoencoder", data_root, max_minutes)
-        if part == "all" and (outcome.stopped or not outcome.finished):
-            print(f"stopped at step {outcome.step} of the autoencoder; the same command continues", file=sys.stderr)
+        if not _ended(room.train_autoencoder(recipe, run / "autoencoder", data_root, max_minutes)):
             return
     encoded = run / "autoencoder" / "weights"
     if part == "decoder":
         recipe = _recipe(recipes.DECODER, settings, max_steps)
-        room.train_autoencoder(recipe, run / "decoder", data_root, max_minutes, start=encoded)
+        _ended(room.train_autoencoder(recipe, run / "decoder", data_root, max_minutes, start=encoded))
     if part in ("all", "text"):
-        room.train_text(_recipe(recipes.TEXT, settings, max_steps), run / "text", data_root, max_minutes)
+        words = _recipe(recipes.TEXT, settings, max_steps)
+        if not _ended(room.train_text(words, run / "text", data_root, max_minutes)):
+            return
     if part in ("all", "denoiser"):
         refined = run / "decoder" / "weights"
         vae = refined if refined.is_dir() else encoded
         denoiser = _recipe(recipes.DENOISER, settings, max_steps)
-        room.train_denoiser(denoiser, vae, run / "text" / "weights", run / "denoiser", data_root, max_minutes)
+        text = run / "text" / "weights"
+        _ended(room.train_denoiser(denoiser, vae, text, run / "denoiser", data_root, max_minutes))
 
 
 @train_app.command()
@@ -92,7 +96,7 @@ def normal(
         return
     from ..normal.train import train_normal
 
-    train_normal(chosen, run, data_root, max_minutes)
+    _ended(train_normal(chosen, run, data_root, max_minutes))
 
 
 @train_app.command()
@@ -108,7 +112,7 @@ def cell(
     chosen = _recipe(CELL[preset], settings, max_steps)
     from ..cell.train import train_cell
 
-    train_cell(chosen, run, data_root, max_minutes)
+    _ended(train_cell(chosen, run, data_root, max_minutes))
 
 
 @train_app.command()
@@ -127,7 +131,7 @@ def detector(
     chosen = _recipe(DETECTOR[preset][architecture], settings, max_steps)
     from ..detect.train import train_detector
 
-    train_detector(chosen, run, data_root, max_minutes)
+    _ended(train_detector(chosen, run, data_root, max_minutes))
 
 
 @train_app.command()
@@ -143,7 +147,16 @@ def features(
     chosen = _recipe(FEATURES[preset], settings, max_steps)
     from ..measure.train import train_features
 
-    train_features(chosen, run, data_root, max_minutes)
+    _ended(train_features(chosen, run, data_root, max_minutes))
+
+
+def _ended(outcome: "Outcome") -> bool:
+    """Return whether a training came to its end, say so where its minutes were over; raise KeyboardInterrupt else."""
+    if outcome.stopped:
+        raise KeyboardInterrupt
+    if not outcome.finished:
+        print(f"stopped at step {outcome.step}; the same command continues", file=sys.stderr)
+    return outcome.finished
 
 
 def _recipe(preset: R, settings: list[str] | None, max_steps: int | None) -> R:

@@ -10,8 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from ..errors import UserError
+
 SYSTEM_ERROR = re.compile(r"os error (\d+)")
 """How the libraries written in Rust (safetensors, tokenizers) say that the system refused them something."""
+STRAY_FILE, STRAY_FOLDER = re.compile(r"\..+\.\d+\.part"), re.compile(r"\..+\.part")
+"""Names of what `write_bytes` and `folder` write, until it is whole."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -55,9 +59,11 @@ def write_json(path: Path, value: Any) -> None:
 def folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block ends well, and vanishes otherwise.
 
-    A folder already at `path` is replaced. Raises OSError where the system refuses something, also to a library
-    that says so in another way.
+    A folder already at `path` is replaced. Raises UserError for a link at `path`, behind which others' files would be
+    replaced; OSError where the system refuses something, also to a library that says so in another way.
     """
+    if path.is_symlink():
+        raise UserError(f"{path}: a link; a run writes into folders of its own")
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
@@ -93,12 +99,18 @@ def recover(path: Path) -> None:
 
 
 def clean(root: Path) -> None:
-    """Remove, directly below `root`, the temporary files and folders that a killed process left there."""
-    for stray in root.glob(".*.part") if root.is_dir() and not root.is_symlink() else ():
-        if stray.is_dir() and not stray.is_symlink():
-            shutil.rmtree(stray)
-        else:
-            stray.unlink()
+    """Remove, everywhere below `root`, the temporary files and folders that a killed process left there.
+
+    Only the process that may write there calls this. No link is followed.
+    """
+    for place, folders, files in os.walk(root) if not root.is_symlink() else ():
+        for name in [name for name in folders if STRAY_FOLDER.fullmatch(name)]:
+            folders.remove(name)
+            if not (Path(place) / name).is_symlink():
+                shutil.rmtree(Path(place) / name)
+        for name in files:
+            if STRAY_FILE.fullmatch(name):
+                (Path(place) / name).unlink()
 
 
 def _old(path: Path) -> Path:
@@ -111,6 +123,14 @@ def _sync(path: Path) -> None:
             descriptor = os.open(file, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
+
+
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 of the file at `path`, nothing where it cannot be read: whoever reads it then says why."""
+    try:
+        return sha256(path) if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def sha256(path: Path) -> str:

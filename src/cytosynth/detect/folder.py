@@ -73,8 +73,7 @@ def detect(
     Returns what was found. Raises UsageError when `out` was begun with another detector or other settings.
     """
     with lock.only(out):
-        for place in (out, out / PICTURES, out / QUPATH):
-            atomic.clean(place)
+        atomic.clean(out)
         _pin(out, {"detector": detector.digest, "threshold": threshold, "scale": scale})
         done = _finished(out)
         problems = [one_line(line) for line in found.refused]
@@ -105,7 +104,7 @@ def _one(
     name: str, path: Path, out: Path, detector: Detector, threshold: float, scale: float, before: dict[str, Any] | None
 ) -> Picture:
     """Return the picture at `path` with its cells: as they were found `before` if it is the same, or else now."""
-    digest = atomic.sha256(path) if path.is_file() else ""
+    digest = atomic.fingerprint(path)
     if before and before["sha256"] == digest:
         cells = tuple(Cell(tuple(cell["box"]), cell["category"], cell["score"]) for cell in before["cells"])
         return Picture(name, before["width"], before["height"], cells)

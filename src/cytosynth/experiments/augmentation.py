@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..data import lock
+from ..data import atomic, lock
 from ..detect.failures import MISSED
 from ..detect.recipe import PRESETS as DETECTORS
 from ..measure.gains import Runs, gain, hundred, verdict
@@ -40,6 +40,7 @@ def table(
     synthetic set goes back to a test image.
     """
     with lock.only(run):
+        atomic.clean(run)
         pin(recipe, run / "recipe.yaml")
         data = training_sets.gather(recipe, run, data_root, devices[0])
         dense = densities(recipe, data, data_root)

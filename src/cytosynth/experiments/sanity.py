@@ -51,6 +51,7 @@ def sanity(recipe: SanityRecipe, run: Path) -> Report:
     each detector finds. Raises UsageError when `run` was begun with another recipe.
     """
     with lock.only(run):
+        atomic.clean(run)
         pin(recipe, run / "recipe.yaml")
         ellipses.write(run / PICTURES, recipe)
         unseen = sources.load([Source(root=PICTURES, split="test")], run)

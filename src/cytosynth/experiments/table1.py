@@ -44,6 +44,7 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
     Raises UsageError when `run` was begun with another recipe.
     """
     with lock.only(run):
+        atomic.clean(run)
         pin(recipe, run / "recipe.yaml")
         real = real_windows(recipe, data_root)
         extractors = [_extractor(name, recipe, run, data_root, device) for name in recipe.extractors]
@@ -148,9 +149,7 @@ def _extractor(name: str, recipe: Table1Recipe, run: Path, data_root: Path, devi
     """Return the feature network `name`, trained first where it is ours and no weights are given."""
     weights = Path(recipe.weights[name]) if name in recipe.weights else None
     if name == CYTOLOGY and weights is None:
-        weights = run / "features" / "weights"
-        if not (run / "features" / "validation.json").exists():
-            whole(train_features(FEATURES[recipe.preset], run / "features", data_root))
+        weights = whole(train_features(FEATURES[recipe.preset], run / "features", data_root)).weights
     return features.load(name, weights, device)
 
 

@@ -23,6 +23,7 @@ from ..data.preview import grid, save_png
 from ..data.sources import Sample
 from ..errors import UserError
 from ..training.task import Batch, Losses, Task
+from .parts import save_part
 from .recipe import AutoencoderRecipe
 
 OPPONENT = torch.tensor([[0.58, 0.58, 0.58], [2.8, -2.8, 0.0], [1.6, 1.6, -3.3]])
@@ -150,13 +151,13 @@ class AutoencoderTask(Task):
     def export(self, folder: Path) -> None:
         """Write the AutoencoderKL in diffusers' layout, its latents standardised on the training pictures."""
         if self.recipe.decoder_only:
-            self.vae.save_pretrained(folder)
+            save_part(self.vae, folder, torch.float32)
             return
         vae = deepcopy(self.vae)
         means, deviations = self.latent_statistics()
         standardise(vae.cpu(), means, deviations)
         vae.register_to_config(scaling_factor=1.0)
-        vae.save_pretrained(folder)
+        save_part(vae, folder, torch.float32)
 
     def latent_statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation (4,) of the latents of up to 32 training pictures."""

@@ -1,16 +1,13 @@
 """One loader for any Stable Diffusion 1.x: hub id, diffusers folder, single safetensors file, `bundled`."""
 
-import json
 import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, UNet2DConditionModel
-from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
@@ -20,6 +17,7 @@ from ..errors import EnvironmentProblem, UsageError, UserError
 from . import tokens
 from .latents import weights_digest
 from .model import Foundation
+from .parts import save_part
 from .recipe import BUNDLED
 from .single_file import read_single_file
 
@@ -139,20 +137,3 @@ def save(model: Foundation, folder: Path, dtype: torch.dtype) -> None:
     tokens.save(model.tokenizer, folder / "tokenizer")
     model.scheduler.save_pretrained(folder / "scheduler")
     atomic.write_json(folder / "model_index.json", INDEX)
-
-
-def save_part(part: Any, folder: Path, dtype: torch.dtype) -> None:
-    """Write one network of diffusers or transformers to `folder`: its configuration, its weights as `dtype`."""
-    state = {
-        key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
-        for key, value in part.state_dict().items()
-    }
-    disable_progress_bar()
-    if isinstance(part, ConfigMixin):
-        part.save_config(folder)
-        save_file(state, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
-        config = json.loads((folder / "config.json").read_text())
-        config.pop("_name_or_path", None)  # where it was loaded from is a path of this machine
-        atomic.write_json(folder / "config.json", config)
-    else:
-        part.save_pretrained(folder, state_dict=state)

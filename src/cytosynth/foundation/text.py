@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..training.task import Batch, Losses, Task
 from . import tokens
 from .autoencoder import to_tensor
-from .load import save_part
+from .parts import save_part
 from .recipe import TextRecipe
 
 WORDS = (NILM, *ABNORMAL, "SCC")

@@ -19,6 +19,8 @@ from ..errors import UsageError
 STATE = "state.json"
 UNSIGNED = {"step", "sha256", "extra"}
 """What `state.json` of the first versions says: no hash of itself. Runs that they began go on."""
+PARTS = ("weights", "optimizer", "ema")
+"""The files of tensors."""
 
 
 @dataclass
@@ -33,22 +35,31 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `checkpoint` under `folder`, then remove all but the newest `keep`; return its folder.
-
-    Later ones are damaged, or the run would have continued from them: they go too.
-    """
-    path = folder / f"step-{checkpoint.step:08d}"
+    """Write `checkpoint` under `folder`, then `prune`; return its folder."""
+    path = folder / _name(checkpoint.step)
     with atomic.folder(path) as part:
-        parts = {"weights": checkpoint.weights, "optimizer": checkpoint.optimizer, "ema": checkpoint.ema}
-        for name, tensors in parts.items():
+        for name in PARTS:
+            tensors: dict[str, Tensor] = getattr(checkpoint, name)
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / f"{name}.safetensors")
         hashes = {file.name: atomic.sha256(file) for file in sorted(part.iterdir())}
         state = {"step": checkpoint.step, "sha256": hashes, "extra": checkpoint.extra}
         atomic.write_json(part / STATE, {"of_state": _digest(state)} | state)
-    kept = [old for old in found(folder) if old.name <= path.name][-keep:]
-    for other in set(found(folder)) - set(kept):
-        shutil.rmtree(other)
+    prune(folder, checkpoint.step, keep)
     return path
+
+
+def prune(folder: Path, step: int, keep: int) -> None:
+    """Remove the checkpoints under `folder` but for the newest `keep` up to `step`, where the run is.
+
+    Later ones are damaged, or the run would have continued from them: they go too.
+    """
+    kept = [path for path in found(folder) if path.name <= _name(step)][-keep:]
+    for other in (set(found(folder)) - set(kept)) | set(folder.glob(".step-*.old")):
+        shutil.rmtree(other)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def found(folder: Path) -> list[Path]:
@@ -73,14 +84,19 @@ class Damaged(ValueError):
 
 
 def _read(path: Path) -> Checkpoint:
-    """Return the checkpoint in the folder `path`; raise Damaged where a hash does not match."""
+    """Return the checkpoint in the folder `path`; raise Damaged where it is not what was written."""
+    files = [f"{name}.safetensors" for name in PARTS]
+    if not all((path / name).is_file() for name in (STATE, *files)):
+        raise Damaged(f"{STATE}, {', '.join(files)}: not all there as files")
     state = json.loads((path / STATE).read_text())
     if state.keys() != UNSIGNED and state.pop("of_state") != _digest(state):
         raise Damaged(f"{STATE} does not match its hash")
-    for name, expected in state["sha256"].items():
-        if atomic.sha256(path / name) != expected:
+    if type(state["step"]) is not int or not isinstance(state["extra"], dict) or state["sha256"].keys() != set(files):
+        raise Damaged(f"{STATE} says something else than a checkpoint does")
+    for name in files:
+        if atomic.sha256(path / name) != state["sha256"][name]:
             raise Damaged(f"{name} does not match its hash")
-    loaded = {name: load_file(path / f"{name}.safetensors") for name in ("weights", "optimizer", "ema")}
+    loaded = {name: load_file(path / f"{name}.safetensors") for name in PARTS}
     return Checkpoint(step=state["step"], extra=state["extra"], **loaded)
 
 

@@ -104,11 +104,11 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
     main = accelerator.is_main_process
     if main:
         run.mkdir(parents=True, exist_ok=True)
-        for folder in (run, run / "checkpoints", run / "previews"):
-            atomic.clean(folder)
+        atomic.clean(run)
         atomic.recover(run / validation.BEST)
         pin(recipe, run / "recipe.yaml")
         atomic.write_text(run / "README.md", card.run_card(title))
+    accelerator.wait_for_everyone()  # what others write is not to be taken for what a killed run left
     torch.manual_seed(recipe.seed)
     task = build().train()
     frozen = checkpoints.fingerprint(task, {name for name, _ in [*task.trained(), *task.trained_buffers()]})
@@ -205,6 +205,8 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
                 saved = step
     if step != saved:
         save()
+    elif main:
+        checkpoints.prune(run / "checkpoints", step, recipe.keep_checkpoints)
     weights = run / "weights"
     if main:
         with _averaged(ema, parameters), evaluating(task), atomic.folder(weights) as part:
