@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from conftest import write_fields
-from cytosynth import pipeline
-from cytosynth.data import atomic, coco, formats
+from cytosynth import leaks, pipeline
+from cytosynth.data import atomic, coco, formats, split
 from cytosynth.detect import model, transfer
 from cytosynth.detect.evaluate import Matches, evaluate
 from cytosynth.detect.failures import MISSED, NOTHING, failures
@@ -28,10 +28,12 @@ from cytosynth.experiments.recipe import (
     TABLE3,
     AugmentationRecipe,
 )
-from cytosynth.field import Cell
+from cytosynth.field import Cell, Picture
 from cytosynth.measure import gains
 from cytosynth.settings import PipelineSettings
+from cytosynth.training.loop import Outcome
 from cytosynth.training.recipe import Source, override
+from cytosynth.training.whole import whole
 
 ABNORMAL = ["ASC-US", "ASC-H", "LSIL", "HSIL"]
 
@@ -68,7 +70,8 @@ def runs(level: float, spread: float, rng: np.random.Generator, seeds: int = 3) 
         [
             {"scores": {"mAP": level + own}, "drawn": {"mAP": list(level + own + difficulty)}}
             for own in rng.normal(0, spread, seeds)
-        ]
+        ],
+        {"LSIL": 200},
     )
 
 
@@ -108,15 +111,51 @@ def test_the_interval_of_seeds_is_welchs() -> None:
     from scipy.stats import ttest_ind
 
     a, b = [0.31, 0.35, 0.36, 0.40], [0.28, 0.29, 0.33]
-    sides = [gains.Runs([{"scores": {"mAP": v}, "drawn": {"mAP": [0.5, 0.5]}} for v in values]) for values in (a, b)]
+    sides = [
+        gains.Runs([{"scores": {"mAP": v}, "drawn": {"mAP": [0.5, 0.5]}} for v in values], {"LSIL": 9})
+        for values in (a, b)
+    ]
     welch = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     assert gains.gain(*sides, "mAP")[1:] == pytest.approx((welch.low, welch.high))
 
 
 def test_a_measure_without_cells_says_nothing() -> None:
-    empty = gains.Runs([{"scores": {"mAP": None}, "drawn": {"mAP": [None, None]}}] * 2)
+    empty = gains.Runs([{"scores": {"mAP": None}, "drawn": {"mAP": [None, None]}}] * 2, {"LSIL": 9})
     assert math.isnan(empty.estimate("mAP").value)
     assert gains.verdict(gains.gain(empty, empty, "mAP")) == gains.UNDECIDED
+
+
+def sides(rng: np.random.Generator, holding: int, images: int = 20) -> list[gains.Runs]:
+    """Two detectors that are as good as each other on a category that so many of the images hold."""
+    made = []
+    draws = np.random.default_rng(0).integers(images, size=(200, images))
+    for _ in range(2):
+        own = np.full(images, np.nan)
+        own[:holding] = rng.normal(0.3, 0.1, holding)
+        drawn = np.array([np.nan if np.isnan(own[row]).all() else np.nanmean(own[row]) for row in draws])
+        seeds = rng.normal(0, 0.01, 3)
+        made.append(
+            gains.Runs(
+                [{"scores": {"HSIL": np.nanmean(own) + seed}, "drawn": {"HSIL": list(drawn + seed)}} for seed in seeds],
+                {"HSIL": holding},
+            )
+        )
+    return made
+
+
+def test_a_category_in_few_images_is_not_called_sure() -> None:
+    rng = np.random.default_rng(0)
+    for holding in (1, 2, 4):
+        found = gains.gain(*sides(rng, holding), "HSIL")
+        assert found.low is None
+        assert gains.verdict(found) == gains.UNDECIDED
+    for holding in (5, 12):
+        called = [gains.verdict(gains.gain(*sides(rng, holding), "HSIL")) for _ in range(200)]
+        assert called.count(gains.UNDECIDED) >= 0.92 * 200
+    few = gains.Runs([], {"HSIL": 2, "LSIL": 30, "ASC-H": 0})
+    assert [few.number(name) for name in ("HSIL", "LSIL", "mAP")] == [2, 30, gains.FEWEST]
+    picture = Picture("a.png", 9, 9, (Cell((0, 0, 4, 4), "A"), Cell((4, 4, 8, 8), "A")))
+    assert gains.holding([picture, Picture("b.png", 9, 9, ())], ["A", "B"]) == {"A": 1, "B": 0}
 
 
 def test_failures_count_confusions_misses_and_what_is_not_there() -> None:
@@ -219,7 +258,7 @@ def test_it_continues_where_it_was_killed_and_ends_the_same(finished: Path, tiny
 
 
 def test_workers_share_the_grid(finished: Path, tiny: Path, fields: Path) -> None:
-    results = [finished / f"cells/faster-rcnn/r/seed-{seed}/result-2.json" for seed in (0, 1)]
+    results = [finished / f"cells/faster-rcnn/r/seed-{seed}/result-4.json" for seed in (0, 1)]
     before = [json.loads(path.read_text())["failures"] for path in results]
     for path in results:
         path.unlink()
@@ -236,6 +275,7 @@ def test_a_set_made_from_a_test_image_is_refused(tiny: Path, fields: Path, tmp_p
     shutil.copytree(fields / "drawn", root)
     names = [p.file_name for p in coco.read(root).pictures]
     parts = {"train": [n for n in names if n != normal], "val": [], "test": [normal]}
+    parts["test"].append(parts["train"].pop())
     atomic.write_json(root / "split.json", parts)
     leak = tmp_path / "leak"
     models = {name: str(tiny / name) for name in ("foundation", "cell", "detector")}
@@ -246,6 +286,84 @@ def test_a_set_made_from_a_test_image_is_refused(tiny: Path, fields: Path, tmp_p
     )  # fmt: skip
     with pytest.raises(UserError, match=f"made from {normal}, a test image"):
         augmentation.table(recipe, tmp_path / "run", tmp_path)
+
+
+def test_what_a_set_was_made_from_is_known_by_its_content(fields: Path, tmp_path: Path) -> None:
+    test = [Source(root="drawn", split="test")]
+    name = split.part(coco.read(fields / "drawn"), "test", fields / "drawn")[0].file_name
+    digest = atomic.sha256(fields / "drawn/images" / name)
+    for number, (original, known, refused) in enumerate(
+        [("renamed.png", digest, True), (name, "0" * 64, False), (name, "", True), ("other.png", "", False)]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        record = {"file_name": "a.png", "original": original, "original_sha256": known}
+        (folder / "provenance.jsonl").write_text(json.dumps(record) + "\n")
+        if refused:
+            with pytest.raises(UserError, match=f"made from {original}, a test image"):
+                leaks.refuse(folder, test, fields)
+        else:
+            leaks.refuse(folder, test, fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"test": Source(root="drawn", split="train")}, "real: .* is a train image too"),
+        ({"real": [Source(root="drawn", split="all")]}, "real: .* is a test image too"),
+        ({"real": [Source(root="drawn/annotations.json", split="all")]}, "real: .* is a test image too"),
+        ({"normals": Source(root="drawn", split="all")}, "normals: .* is a test image too"),
+        ({"mixes": [REAL, CUSTOM], "adapter": {"data": [{"root": "drawn", "split": "test"}]}},
+         "adapter: .* is a test image too"),
+        ({"categories": ["hsil"]}, r"no annotated cell of hsil in part 'train' \(there are: .*LSIL.*NILM"),
+    ],
+)  # fmt: skip
+def test_nothing_is_made_where_a_test_image_would_be_trained_on_or_nothing_learnt(
+    changes: dict[str, object], said: str, tiny: Path, fields: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        augmentation.table(small(tiny, **changes), tmp_path, fields)
+    assert not (tmp_path / "sets").exists()
+
+
+def test_a_split_lies_beside_the_file_too(fields: Path) -> None:
+    root = fields / "drawn"
+    data = coco.read(root)
+    for name in ("train", "test"):
+        assert split.part(data, name, root / "annotations.json") == split.part(data, name, root)
+    assert split.names(root / "annotations.json") == split.names(root)
+
+
+def test_other_data_under_the_same_name_are_noticed(finished: Path, tiny: Path, fields: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.copytree(fields / "drawn", tmp_path / "data/drawn")
+    one = json.loads((tmp_path / "data/drawn/annotations.json").read_text())
+    one["annotations"][0]["bbox"][0] += 1
+    atomic.write_json(tmp_path / "data/drawn/annotations.json", one)
+    with pytest.raises(UsageError, match="begun with another real set 1"):
+        augmentation.table(small(tiny), tmp_path / "run", tmp_path / "data")
+    with pytest.raises(UsageError, match="trained 4 steps before, 2 are asked for"):
+        whole(Outcome(4, True, tmp_path / "weights"), 2)
+
+
+def test_accumulated_gradients_and_own_epochs_count_in_the_length(tiny: Path) -> None:
+    images = {REAL: 30, OURS: 60}
+    recipe = small(tiny, mixes=[REAL, OURS], steps=None, epochs=10)
+    recipe = recipe.model_copy(update={"training": {"batch_size": 2, "gradient_accumulation": 3}})
+    assert augmentation._lengths(recipe, "faster-rcnn", OURS, images) == (50, 150)
+    third = TABLE3["paper"]
+    assert augmentation._lengths(third, "comparison-detector", REAL, images) == (60 * 30 // 2,)
+    assert augmentation._lengths(third, "faster-rcnn", OURS, images) == (300, 900)
+
+
+def test_real_images_alone_make_a_table_without_a_plot(
+    finished: Path, tiny: Path, fields: Path, tmp_path: Path
+) -> None:
+    one = small(tiny, mixes=[REAL], seeds=[0], title="Mine")
+    table, gained, *_ = augmentation.table(one, tmp_path, fields)
+    assert [row[:3] for row in table.rows] == [("faster-rcnn", REAL, 2)]
+    assert gained.rows == ()
+    assert not (tmp_path / "gains.png").exists()
 
 
 def test_only_the_part_asked_for_is_edited(tiny: Path, fields: Path, tmp_path: Path) -> None:

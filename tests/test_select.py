@@ -109,7 +109,7 @@ def test_the_ranking_prefers_the_unsure_and_near() -> None:
 
 def runs(level: float, spread: float = 0.002) -> Runs:
     own = [level - spread, level, level + spread]
-    return Runs([{"scores": {"mAP": v}, "drawn": {"mAP": [v, v + 0.001, v - 0.001]}} for v in own])
+    return Runs([{"scores": {"mAP": v}, "drawn": {"mAP": [v, v + 0.001, v - 0.001]}} for v in own], {"LSIL": 50})
 
 
 def walked(levels: dict[float, float], patience: int = 1, spread: float = 0.002) -> tuple[list[rule.Step], float, list]:
@@ -155,7 +155,7 @@ def test_the_test_part_is_refused(data: Path) -> None:
         for setting in ("validation.split=test", "real=[{root: a, split: test}]"):
             with pytest.raises(UsageError, match="test part only reports"):
                 override(recipe, [setting])
-    with pytest.raises(UsageError, match=r"field_4.png of .*drawn is a validation image too"):
+    with pytest.raises(UsageError, match=r"field_4.png of .*drawn is a val image too"):
         parts.check(small(real=[{"root": "drawn", "split": "all"}]), data)
     with pytest.raises(UsageError, match=r"field_5.png of .*drawn is a test image too"):
         parts.check(small(validation={"root": "drawn", "split": "all"}, real=[{"root": "made", "split": "all"}]), data)

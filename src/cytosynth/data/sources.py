@@ -37,6 +37,23 @@ class Stored:
         return pixels
 
 
+class Room:
+    """What is left of `KEPT`."""
+
+    def __init__(self) -> None:
+        """Begin with all of it."""
+        self.left = KEPT
+
+    def image(self, path: Path, scale: float = 1.0) -> "Pixels | Stored":
+        """Return the pixels of the image at `path`, resized by `scale`, or where they are read from if no room is left.
+
+        It is read in any case: one that cannot be is named before anything begins.
+        """
+        pixels = images.read(path, scale)
+        self.left -= pixels.nbytes
+        return pixels if self.left >= 0 else Stored(path, scale, (pixels.shape[1], pixels.shape[0]))
+
+
 @dataclass(frozen=True)
 class Sample:
     """One training picture.
@@ -92,13 +109,10 @@ def load(
             raise UserError(f"{root}: no picture in part '{source.split}'")
         chosen += [(source, data, picture) for picture in pictures]
     samples: list[Sample] = []
-    room = KEPT
+    room = Room()
     with meter(title, len(chosen)) as bar:
         for source, data, picture in chosen:
-            path = images.inside(data.images, picture.file_name)
-            pixels = images.read(path, source.scale)
-            room -= pixels.nbytes
-            image = pixels if room >= 0 else Stored(path, source.scale, (pixels.shape[1], pixels.shape[0]))
+            image = room.image(images.inside(data.images, picture.file_name), source.scale)
             cells = tuple(cell.scaled(source.scale) for cell in picture.cells)
             label = picture.extra.get("image_level_label")
             samples.append(Sample(picture.file_name, Path(source.root).name, image, cells, label))

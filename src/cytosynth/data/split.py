@@ -15,12 +15,12 @@ FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 def part(data: DataSet, name: str, root: Path) -> tuple[Picture, ...]:
     """Return the pictures of `data` in the part `name` ('train', 'val', 'test', or 'all').
 
-    With `root/split.json` that file decides; without one each group (slide, or the image itself) goes
-    where the hash of its name says, which is the same on every machine.
+    With a `split.json` in the folder `root`, or beside the file `root`, that decides; without one each group (slide,
+    or the image itself) goes where the hash of its name says, which is the same on every machine.
     """
     if name == "all":
         return data.pictures
-    file = root / FILE
+    file = _file(root)
     if file.exists():
         parts = {key: _names(values) for key, values in load(file).items() if isinstance(values, list)}
         if name not in parts:
@@ -50,6 +50,11 @@ def assigned(group_name: str, fractions: dict[str, float] = FRACTIONS) -> str:
     return name
 
 
+def _file(root: Path) -> Path:
+    """Return where the split of the data set at `root` is, its folder or its annotations."""
+    return (root.parent if root.is_file() else root) / FILE
+
+
 def _names(values: list[Any]) -> set[str]:
     return {value for value in values if isinstance(value, str)}
 
@@ -66,5 +71,5 @@ def _disjoint(parts: dict[str, set[str]], groups: dict[str, str], file: Path) ->
 
 def names(root: Path) -> list[str]:
     """Return the names of the parts of the data set at `root`."""
-    file = root / FILE
+    file = _file(root)
     return [key for key, value in load(file).items() if isinstance(value, list)] if file.exists() else list(FRACTIONS)

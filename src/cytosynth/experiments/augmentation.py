@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..data import atomic, lock
+from ..data import atomic, coco, inputs, lock, split
 from ..detect.failures import MISSED
 from ..detect.recipe import PRESETS as DETECTORS
-from ..measure.gains import Runs, gain, hundred, verdict
+from ..measure.gains import FEWEST, Runs, gain, holding, hundred, verdict
 from ..measure.report import Report, Value
 from ..measure.resampling import Estimate
 from ..provenance import short
@@ -42,12 +42,15 @@ def table(
     with lock.only(run):
         atomic.clean(run)
         pin(recipe, run / "recipe.yaml")
+        training_sets.check(recipe, data_root)
+        inputs.pin(digests(recipe, data_root), run)
         data = training_sets.gather(recipe, run, data_root, devices[0])
         dense = densities(recipe, data, data_root)
         cells = plan(recipe, data, {mix: int(one["images"]) for mix, one in dense.items()})
         fill(cells, recipe, run, data_root, devices, workers)
         cells.sort(key=lambda cell: recipe.detectors.index(cell.detector))
-        runs = read(cells, run)
+        tested = split.part(coco.read(data_root / recipe.test.root), recipe.test.split, data_root / recipe.test.root)
+        runs = read(cells, run, holding(tested, recipe.categories))
         reports = [
             ("table", scores(recipe, runs)),
             ("gains", gains(recipe, cells, runs)),
@@ -58,6 +61,13 @@ def table(
             report.write(run, name)
         _plot(recipe, cells, runs, run)
     return [report for _, report in reports]
+
+
+def digests(recipe: AugmentationRecipe, data_root: Path) -> dict[str, str]:
+    """Return digests of the data that `recipe` names, so that others under the same name are not taken for them."""
+    named = {f"real set {number}": source.root for number, source in enumerate(recipe.real, 1)}
+    named |= {"test set": recipe.test.root} | {f"set of {mix}": root for mix, root in recipe.sets.items() if root}
+    return {name: inputs.annotations(data_root / root) for name, root in named.items()}
 
 
 def densities(
@@ -85,8 +95,11 @@ def plan(recipe: AugmentationRecipe, data: Mapping[str, Sequence[Source]], image
 
 def _lengths(recipe: AugmentationRecipe, detector: str, mix: str, images: Mapping[str, int]) -> tuple[int, ...]:
     """Return the shorter and the longer training; real images alone have the longer one of every mix."""
-    batch = changes(recipe, detector).get("batch_size", DETECTORS[recipe.preset][detector].batch_size)
-    base = recipe.steps or math.ceil(recipe.epochs * images[REAL] / batch)
+    preset = DETECTORS[recipe.preset][detector]
+    given = preset.model_dump(include={"batch_size", "gradient_accumulation"}) | changes(recipe, detector)
+    own = preset.epochs if detector in recipe.alone else None
+    batch = given["batch_size"] * given["gradient_accumulation"]
+    base = recipe.steps or math.ceil((own or recipe.epochs) * images[REAL] / batch)
     others = [] if detector in recipe.alone else [name for name in recipe.mixes if name != REAL]
     added = others if mix == REAL else [mix]
     return tuple(sorted({base, *(round(base * (1 + images[name] / images[REAL])) for name in added)}))
@@ -96,14 +109,14 @@ Key = tuple[str, str, int]
 """Detector, mix and steps."""
 
 
-def read(cells: Iterable[Cell], run: Path) -> dict[Key, Runs]:
-    """Return the results of `cells` by detector, mix and steps."""
+def read(cells: Iterable[Cell], run: Path, images: Mapping[str, int]) -> dict[Key, Runs]:
+    """Return the results of `cells` by detector, mix and steps; `images` of the test hold a cell of each category."""
     found: dict[Key, list[dict[str, object]]] = {}
     for cell in cells:
         for steps in cell.lengths:
             value = json.loads(cell.result(run, steps).read_text())
             found.setdefault((cell.detector, cell.mix, steps), []).append(value)
-    return {key: Runs(results) for key, results in found.items()}
+    return {key: Runs(results, images) for key, results in found.items()}
 
 
 def scores(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
@@ -113,7 +126,7 @@ def scores(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
                "trained parameters", "seconds a step", "memory, GiB")  # fmt: skip
     rows: list[tuple[Value, ...]] = []
     for (detector, mix, steps), found in runs.items():
-        published = PUBLISHED[recipe.title].get((detector, mix))
+        published = PUBLISHED.get(recipe.title, {}).get((detector, mix))
         first = found.results[0]
         rows.append((detector, mix, steps, *(str(hundred(found.estimate(m))) for m in measures),
                      published, first["parameters"], first["seconds_a_step"], first["memory_gib"]))  # fmt: skip
@@ -137,8 +150,11 @@ def gains(recipe: AugmentationRecipe, cells: Sequence[Cell], runs: Mapping[Key, 
             found = gain(runs[after], runs[before], measure)
             rows.append((detector, mix, label, after[2], before[2], measure, str(hundred(found)), verdict(found)))
     columns = ("detector", "training data", "compared", "steps", "steps of R", "measure", "gain x 100", "verdict")
+    held = next(iter(runs.values())).images if runs else {}
     notes = (
-        "helps: the 95 % interval of the gain lies above 0; hurts: below 0; no evidence: it holds 0",
+        "helps: the 95 % interval of the gain lies above 0; hurts: below 0; no evidence: it holds 0, or there is none",
+        f"test images with such a cell: {', '.join(f'{name} {count}' for name, count in held.items())}; a category in "
+        f"fewer than {FEWEST} has no interval and no verdict, and mAP counts as if it were in {FEWEST} at least",
         f"{len(rows)} comparisons: about {math.ceil(0.05 * len(rows))} of them would leave 0 by chance alone",
     )
     return Report(f"{recipe.title}: gain over real images alone", _facts(recipe), columns, tuple(rows), notes)
@@ -188,7 +204,8 @@ def _plot(recipe: AugmentationRecipe, cells: Sequence[Cell], runs: Mapping[Key, 
         if label == "equal steps, longer":
             values = {measure: hundred(gain(runs[after], runs[before], measure)) for measure in measures}
             found.setdefault(detector, {})[mix] = values
-    gain_plot.write(run / "gains.png", f"{recipe.title}, equal steps", measures, found)
+    if found:
+        gain_plot.write(run / "gains.png", f"{recipe.title}, equal steps", measures, found)
 
 
 def _facts(recipe: AugmentationRecipe) -> dict[str, object]:

@@ -86,7 +86,7 @@ def work(cell: Cell, device: str, recipe: AugmentationRecipe, run: Path, data_ro
         chosen = settings(cell, recipe, steps)
         folder = cell.folder(run) / ("training" if chosen.lr_schedule == "constant" else f"training-{steps}")
         build = _builder(chosen, samples, data_root)
-        outcome = whole(train(build, chosen, folder, title=f"{cell.detector}, {cell.mix}, seed {cell.seed}"))
+        outcome = whole(train(build, chosen, folder, title=f"{cell.detector}, {cell.mix}, seed {cell.seed}"), steps)
         detector = model.load(outcome.weights)
         detector.network.to(available(device))
         found = scored(detector, test, recipe.draws)

@@ -23,8 +23,10 @@ FOLDERS = {CUSTOM: "custom-diffusion", REAL_TO_SYNTHETIC: "real-to-synthetic", O
 def gather(recipe: AugmentationRecipe, run: Path, data_root: Path, device: str = "cpu") -> dict[str, list[Source]]:
     """Return the training sources of each mix of `recipe`; make the synthetic sets that are not given or there.
 
-    Raises UserError where a set was made from a test image, or has no annotated cell.
+    Raises UsageError where a real image to train on is a test image too, UserError where a set was made from one, and
+    where real, test or synthetic images have no cell of the categories.
     """
+    check(recipe, data_root)
     sources = {REAL: list(recipe.real)}
     for mix in recipe.mixes:
         if mix == REAL:
@@ -32,10 +34,22 @@ def gather(recipe: AugmentationRecipe, run: Path, data_root: Path, device: str =
         given = recipe.sets.get(mix)
         folders = [data_root / given] if given else _made(mix, recipe, run, data_root, device)
         for folder in folders:
-            _teaches(folder)
+            _cells_in([Source(root=str(folder.resolve()), split="all")], recipe.categories, data_root)
             leaks.refuse(folder, [recipe.test], data_root)
         sources[mix] = [*recipe.real, *(Source(root=str(folder.resolve()), split="all") for folder in folders)]
     return sources
+
+
+def check(recipe: AugmentationRecipe, data_root: Path) -> None:
+    """Look for what is wrong with the real images before anything is made or trained; see `gather`."""
+    leaks.apart("real", recipe.real, [recipe.test], data_root)
+    made = [mix for mix in recipe.mixes if mix != REAL and not recipe.sets.get(mix)]
+    if REAL_TO_SYNTHETIC in made:
+        leaks.apart("normals", [recipe.normals], [recipe.test], data_root)
+    if CUSTOM in made and not recipe.models.get("custom-diffusion"):
+        leaks.apart("adapter", _adapter(recipe).data, [recipe.test], data_root)
+    _cells_in(recipe.real, recipe.categories, data_root)
+    _cells_in([recipe.test], recipe.categories, data_root)
 
 
 def density(data: Sequence[Source], data_root: Path, categories: Sequence[str]) -> dict[str, float]:
@@ -104,14 +118,23 @@ def _custom_diffusion(recipe: AugmentationRecipe, run: Path, data_root: Path) ->
     given = recipe.models.get("custom-diffusion")
     if given:
         return given
+    return str(whole(train_normal(_adapter(recipe), run / "custom-diffusion", data_root)).selected)
+
+
+def _adapter(recipe: AugmentationRecipe) -> NormalRecipe:
+    """Return the recipe of the Custom Diffusion that is trained where none is given."""
     base: NormalRecipe = NORMAL[recipe.preset]["custom-diffusion"]
-    chosen = NormalRecipe.model_validate(
-        base.model_dump() | recipe.adapter | {"foundation": recipe.models["foundation"]}
-    )
-    return str(whole(train_normal(chosen, run / "custom-diffusion", data_root)).selected)
+    return NormalRecipe.model_validate(base.model_dump() | recipe.adapter | {"foundation": recipe.models["foundation"]})
 
 
-def _teaches(folder: Path) -> None:
-    """Raise UserError where the synthetic set in `folder` has nothing to teach."""
-    if not any(picture.cells for picture in coco.read(folder).pictures):
-        raise UserError(f"{folder}: no annotated cell; nothing can be learnt from it")
+def _cells_in(data: Sequence[Source], categories: Sequence[str], data_root: Path) -> None:
+    """Raise UserError where `data` have no cell of `categories`, naming those that are there."""
+    there: set[str] = set()
+    for source in data:
+        root = data_root / source.root
+        there |= {cell.category for one in split.part(coco.read(root), source.split, root) for cell in one.cells}
+    if not there & set(categories):
+        raise UserError(
+            f"{data_root / data[0].root}: no annotated cell of {', '.join(categories)} in part '{data[0].split}' "
+            f"(there are: {', '.join(sorted(there)) or 'none'}); nothing can be learnt from it"
+        )

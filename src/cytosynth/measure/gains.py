@@ -1,7 +1,7 @@
 """Means, gains and verdicts of detectors, with intervals over the images they are scored on and seeds of training."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
+from ..field import Picture
 from .resampling import Estimate
 
+FEWEST = 5
+"""Images with a cell of a category, below which that has no interval and no verdict."""
 HELPS, HURTS, UNDECIDED = "helps", "hurts", "no evidence"
 Values = NDArray[np.float64]
 
@@ -22,13 +25,23 @@ class Runs:
     Attributes:
         results: of each seed, what `detect/scoring.py` returns: `scores`, and `drawn`, for draws of the images that are
             the same on all sides.
+        images: how many of these images hold a cell of each category, see `holding`.
     """
 
     results: Sequence[Mapping[str, Any]]
+    images: Mapping[str, int]
 
     def seeds(self, measure: str) -> Values:
         """Return `measure` of each seed on all test images; NaN where these have no such cell."""
         return np.array([result["scores"][measure] for result in self.results], dtype=np.float64)
+
+    def number(self, measure: str) -> int:
+        """Return of how many images `measure` is.
+
+        A mean over categories counts as if all were in as few as the rarest is, but for the `FEWEST` of a verdict.
+        """
+        known = [count for count in self.images.values() if count]
+        return self.images.get(measure, max(FEWEST, min(known, default=0)))
 
     def drawn(self, measure: str) -> Values:
         """Return the mean over seeds of `measure` on each draw of test images."""
@@ -37,7 +50,7 @@ class Runs:
 
     def estimate(self, measure: str) -> Estimate:
         """Return the mean and its 95 % interval, which begins at 0 at the lowest."""
-        found = _estimate([self.seeds(measure)], self.drawn(measure))
+        found = _estimate([self.seeds(measure)], self.drawn(measure), self.number(measure))
         return found if found.low is None else found._replace(low=max(found.low, 0.0))
 
 
@@ -47,7 +60,14 @@ def gain(after: Runs, before: Runs, measure: str) -> Estimate:
     Both are scored on the same draws of test images, so that what is common to both falls out of the difference.
     """
     drawn = after.drawn(measure) - before.drawn(measure)
-    return _estimate([after.seeds(measure), before.seeds(measure)], drawn)
+    number = min(after.number(measure), before.number(measure))
+    return _estimate([after.seeds(measure), before.seeds(measure)], drawn, number)
+
+
+def holding(pictures: Iterable[Picture], categories: Sequence[str]) -> dict[str, int]:
+    """Return how many of `pictures` hold a cell of each of `categories`."""
+    own = [{cell.category for cell in picture.cells} for picture in pictures]
+    return {name: sum(name in found for found in own) for name in categories}
 
 
 def verdict(found: Estimate) -> str:
@@ -64,19 +84,22 @@ def hundred(found: Estimate) -> Estimate:
     return Estimate(*(None if value is None else 100 * value for value in found))  # type: ignore[arg-type]
 
 
-def _estimate(sides: Sequence[Values], drawn: Values) -> Estimate:
+def _estimate(sides: Sequence[Values], drawn: Values, images: int) -> Estimate:
     """Return the mean of the first of `sides` less that of the second, and the interval of both sources of chance.
 
-    The variance of resampled test images (bootstrap) and that of the mean over seeds (s^2 / n of each side) add up;
-    Student's t has the degrees of freedom of Welch and Satterthwaite. A bootstrap of three seeds would be far too
-    narrow: it calls one difference in five real where there is none.
+    The variance of resampled test images (bootstrap, times n / (n - 1) of the `images` that hold such a cell) and that
+    of the mean over seeds (s^2 / n of each side) add up; Student's t has the degrees of freedom of Welch and
+    Satterthwaite, n - 1 of each. A bootstrap of three seeds would be far too narrow: it calls one difference in five
+    real where there is none; so would one of two images (one in three), hence no interval below `FEWEST`.
     """
     value = float(sides[0].mean() - (sides[1].mean() if len(sides) > 1 else 0.0))
     known = drawn[~np.isnan(drawn)]
-    if math.isnan(value) or min(map(len, sides)) < 2 or len(known) < 2:
+    if math.isnan(value) or min(map(len, sides)) < 2 or len(known) < 2 or images < FEWEST:
         return Estimate(value)
     parts = [float(side.var(ddof=1)) / len(side) for side in sides]
-    total = sum(parts) + float(known.var(ddof=1))
+    drawing = float(known.var(ddof=1)) * images / (images - 1)
+    total = sum(parts) + drawing
     weight = sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
+    weight += drawing**2 / (images - 1)
     half = float(t.ppf(0.975, total**2 / weight if weight else math.inf)) * math.sqrt(total)
     return Estimate(value, value - half, value + half)

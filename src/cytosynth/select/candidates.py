@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from .. import leaks
-from ..data import atomic, coco, images
-from ..data.sources import Sample
+from ..data import coco, images, inputs
+from ..data.sources import Room, Sample
 from ..errors import UsageError, UserError
 from ..field import DataSet, Picture
-from ..provenance import RECORDS, said
+from ..provenance import said
 from ..training.recipe import Source
 from .recipe import SelectRecipe
 
@@ -54,9 +53,9 @@ class Candidate:
         """What it is called among all."""
         return f"{self.label}/{self.picture.file_name}"
 
-    def sample(self) -> Sample:
-        """Return it as a picture to train on."""
-        return Sample(self.key, self.label, images.read(self.path), self.picture.cells)
+    def sample(self, room: Room) -> Sample:
+        """Return it as a picture to train on, in memory while there is `room`."""
+        return Sample(self.key, self.label, room.image(self.path), self.picture.cells)
 
 
 def gather(recipe: SelectRecipe, held: Sequence[Source], data_root: Path) -> list[SyntheticSet]:
@@ -95,21 +94,11 @@ def candidates(sets: Sequence[SyntheticSet], categories: Sequence[str]) -> list[
     return found
 
 
-def pin(sets: Sequence[SyntheticSet], detector: Path | None, path: Path) -> None:
-    """Write digests of what is chosen from and by into `path`, or raise UsageError where they are not those there."""
-    wanted = {f"set {one.label}": _digest(one.folder, (coco.FILE, RECORDS)) for one in sets}
-    if detector:
-        wanted["detector"] = _digest(detector, ("config.json", "model.safetensors"))
-    if not path.exists():
-        atomic.write_json(path, wanted)
-        return
-    old = coco.load(path)
-    for name, digest in wanted.items():
-        if old.get(name) != digest:
-            raise UsageError(f"{path.parent}: begun with another {name}; use another folder")
-
-
-def _digest(folder: Path, names: Sequence[str]) -> str:
-    files = [folder / name for name in names]
-    text = " ".join(atomic.sha256(file) if file.is_file() else "none" for file in files)
-    return sha256(text.encode()).hexdigest()[:16]
+def digests(recipe: SelectRecipe, sets: Sequence[SyntheticSet], data_root: Path) -> dict[str, str]:
+    """Return digests of what is fitted to, chosen from, chosen on and chosen by, by name."""
+    found = {f"set {one.label}": inputs.annotations(one.folder) for one in sets}
+    found |= {f"real set {n}": inputs.annotations(data_root / source.root) for n, source in enumerate(recipe.real, 1)}
+    found["validation set"] = inputs.annotations(data_root / recipe.validation.root)
+    if recipe.detector:
+        found["detector"] = inputs.digest(Path(recipe.detector), ("config.json", "model.safetensors"))
+    return found

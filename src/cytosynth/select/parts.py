@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from .. import leaks
 from ..data import coco, split
-from ..errors import UsageError, UserError
+from ..errors import UserError
 from ..training.recipe import Source
 from .recipe import MEASURES, TEST, SelectRecipe
 
@@ -25,16 +26,10 @@ def check(recipe: SelectRecipe, data_root: Path) -> int:
     Raises UsageError where one of them, or one to choose on, is held out of that; UserError where the validation
     images have no cell of what must gain.
     """
+    tests = [source for source in held(recipe, data_root) if source.split == TEST]
+    leaks.apart("real", recipe.real, [recipe.validation, *tests], data_root)
+    leaks.apart("validation", [recipe.validation], tests, data_root)
     fitted = _names(recipe.real, data_root)
-    validation = _names([recipe.validation], data_root)
-    tests = _names([source for source in held(recipe, data_root) if source.split == TEST], data_root)
-    for what, images, others, part in (
-        ("real", fitted, validation, "validation"), ("real", fitted, tests, TEST),
-        ("validation", validation, tests, TEST),
-    ):  # fmt: skip
-        shared = sorted(images & others)
-        if shared:
-            raise UsageError(f"{what}: {shared[0][1]} of {shared[0][0]} is a {part} image too; name parts that differ")
     if not fitted:
         raise UserError(f"{data_root / recipe.real[0].root}: no picture in part '{recipe.real[0].split}'")
     wanted = set(recipe.categories) if recipe.measure in MEASURES else {recipe.measure}

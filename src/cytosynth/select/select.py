@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import atomic, lock
+from ..data import atomic, inputs, lock
 from ..detect import model
 from ..errors import UsageError, UserError
 from ..foundation.load import available
@@ -109,7 +109,7 @@ class _Known:
     def pin(self) -> None:
         recipe, run = self.sweep.recipe, self.sweep.run
         pin(recipe, run / "recipe.yaml")
-        candidates.pin(self.sets, Path(recipe.detector) if recipe.detector else None, run / "inputs.json")
+        inputs.pin(candidates.digests(recipe, self.sets, self.sweep.data_root), run)
 
 
 def _known(
@@ -130,7 +130,8 @@ def _known(
             )
     if recipe.detector:
         _detector(Path(recipe.detector), recipe)
-    batch = sweep.settings(recipe, 1, 0).batch_size
+    chosen = sweep.settings(recipe, 1, 0)
+    batch = chosen.batch_size * chosen.gradient_accumulation
     steps = recipe.steps or math.ceil(recipe.epochs * real / batch)
     return _Known(sweep.Sweep(recipe, run, data_root, steps, devices, workers), sets, pool, real)
 

@@ -3,19 +3,19 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from ..data import atomic, sources
+from ..data import atomic, coco, sources, split
 from ..data.sources import Sample
 from ..detect import model
 from ..detect.recipe import DetectorRecipe, compared
 from ..detect.scoring import scored
 from ..detect.train import DetectorTask
 from ..foundation.load import available
-from ..measure.gains import Runs
+from ..measure.gains import Runs, holding
 from ..training import workers as pool
 from ..training.loop import train
 from ..training.progress import meter
@@ -75,7 +75,13 @@ class Sweep:
         """Return the results, every seed, of the real images and what is `added` to them for a seed."""
         trainings = [Training(mix, seed, tuple(added(seed))) for seed in self.recipe.seeds]
         self.fill(trainings)
-        return Runs([json.loads(training.result(self.run).read_text()) for training in trainings])
+        return Runs([json.loads(training.result(self.run).read_text()) for training in trainings], self.images)
+
+    @cached_property
+    def images(self) -> dict[str, int]:
+        """How many validation images hold a cell of each category."""
+        root, part = self.data_root / self.recipe.validation.root, self.recipe.validation.split
+        return holding(split.part(coco.read(root), part, root), self.recipe.categories)
 
     def fill(self, trainings: Sequence[Training]) -> None:
         """Train and score those of `trainings` that are not; raise KeyboardInterrupt when asked to stop."""
@@ -118,7 +124,8 @@ def _work(training: Training, device: str, recipe: SelectRecipe, run: Path, data
         train(
             lambda: DetectorTask(chosen, samples, [], data_root), chosen, training.folder(run) / "training",
             title=f"{recipe.architecture}, {training.mix}, seed {training.seed}",
-        )
+        ),
+        steps,
     )  # fmt: skip
     detector = model.load(outcome.weights)
     detector.network.to(available(device))
@@ -134,9 +141,9 @@ def _real(data: tuple[Source, ...], data_root: Path) -> tuple[Sample, ...]:
 
 
 def _read(added: Sequence[Candidate]) -> list[Sample]:
-    samples = []
+    samples, room = [], sources.Room()
     with meter("reading synthetic images", len(added)) as bar:
         for one in added:
-            samples.append(one.sample())
+            samples.append(one.sample(room))
             bar.advance()
     return samples
