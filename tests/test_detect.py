@@ -3,12 +3,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from conftest import drawn
-from cytosynth.detect import model
+from cytosynth.data.sources import Sample
+from cytosynth.detect import model, tiles
 from cytosynth.detect.evaluate import evaluate
+from cytosynth.detect.recipe import DetectorRecipe
+from cytosynth.detect.train import DetectorTask
 from cytosynth.errors import UserError
 from cytosynth.field import Cell
 
@@ -76,6 +80,63 @@ def test_large_images_are_read_in_tiles_that_cover_them() -> None:
     assert list(model._corners(1024, 1024, 1024, 128)) == [(0, 0)]
 
 
+class Perfect(torch.nn.Module):
+    """Finds what a tile shows of every one of `cells`; the tile's first pixel says where it lies."""
+
+    def __init__(self, cells: list[list[float]]) -> None:
+        super().__init__()
+        self.cells = torch.nn.Parameter(torch.tensor(cells))
+
+    def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        low_x, low_y, high = (images[0][:, 0, 0] * 255).round().int().tolist()
+        corner = torch.tensor([low_x + 256 * (high % 16), low_y + 256 * (high // 16)] * 2)
+        size = torch.tensor([images[0].shape[2], images[0].shape[1]] * 2)
+        boxes = torch.minimum((self.cells - corner).clamp(min=0), size)
+        boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+        return [{"boxes": boxes, "labels": torch.ones(len(boxes)).long(), "scores": torch.full((len(boxes),), 0.9)}]
+
+
+@pytest.mark.parametrize(
+    ("tile", "width", "sides"), [(256, 700, (20, 100, 140, 200)), (1024, 2000, (60, 140, 270, 400))]
+)
+def test_a_cell_is_found_once_wherever_tiles_cut_it(tile: int, width: int, sides: tuple[int, ...]) -> None:
+    """Also one wider than the tiles overlap, which none of them shows whole; beside it lies a small one."""
+    x, y = np.meshgrid(np.arange(width), np.arange(500))
+    pixels = np.stack([x % 256, y % 256, x // 256 + 16 * (y // 256)], axis=-1).astype(np.uint8)
+    for side in sides:
+        for left in range(0, width - side - 30, 41 if tile == 256 else 173):
+            top = left * (500 - side) // width
+            large = [left, top, left + side, top + side]
+            small = [left + side + 5, top, left + side + 25, top + 20]
+            network = Perfect([[float(value) for value in box] for box in (large, small)])
+            config = model.DetectorConfig(backbone="small", categories=("NILM",), tile=tile)
+            found = sorted((cell.box for cell in model.Detector(network, config).find(pixels)), key=lambda box: -box[2])
+            assert len(found) == 2, (side, left, found)
+            assert found[0] == tuple(small)
+            x0, y0, x1, y1 = found[1]
+            assert large[0] <= x0 < x1 <= large[2]
+            assert large[1] <= y0 < y1 <= large[3]
+            assert (x1 - x0) * (y1 - y0) >= (side**2 if side <= 128 else 0.4 * side**2)
+
+
+def test_noise_in_one_tile_does_not_put_out_a_sure_cell_that_another_cuts() -> None:
+    one = tiles.Seen(torch.tensor([[800.0, 10, 1024, 200]]), torch.tensor([1]), torch.tensor([0.9]), (0, 0, 1024, 1024))
+    for score, label, left in ((0.8, 1, 1), (0.1, 1, 2), (0.8, 2, 2)):
+        other = tiles.Seen(
+            torch.tensor([[900.0, 10, 1100, 200]]), torch.tensor([label]), torch.tensor([score]), (896, 0, 1920, 1024)
+        )
+        assert len(tiles.joined([one, other], 1920, 1024)[0]) == left
+
+
+def test_a_dino_trained_on_whole_images_reads_others_in_tiles_of_their_size() -> None:
+    sizes = [(1500, 900), (300, 1700)]
+    samples = [Sample("a.png", "x", np.zeros((h, w, 3), np.uint8), ()) for w, h in sizes]
+    for recipe, tile in (({"architecture": "dino"}, 1700), ({"architecture": "dino", "window": 320}, 320), ({}, 1024)):
+        assert DetectorTask(DetectorRecipe(backbone="small", **recipe), samples, []).config.tile == tile
+    small = [Sample("a.png", "x", np.zeros((300, 300, 3), np.uint8), ())]
+    assert DetectorTask(DetectorRecipe(backbone="small", architecture="dino"), small, []).config.tile == 1024
+
+
 def test_boxes_stay_inside_and_scores_above_the_threshold(tiny: Path) -> None:
     pixels, _ = drawn(2)
     for cell in model.load(tiny / "detector").find(pixels, 0.3):
@@ -98,8 +159,6 @@ def test_a_folder_without_a_detector(tmp_path: Path, tiny: Path) -> None:
 
 
 def test_images_are_not_resized_in_training_nor_in_use() -> None:
-    import torch
-
     for mode in (True, False):
         network = model.build(model.DetectorConfig(backbone="small", categories=("NILM",))).train(mode)
         images, _ = network.transform([torch.rand(3, 100, 140)], [{"boxes": torch.rand(1, 4), "labels": torch.ones(1)}])

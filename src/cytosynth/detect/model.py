@@ -11,7 +11,6 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from ..data import plain, tensors
 from ..data.images import Pixels
@@ -20,7 +19,7 @@ from ..errors import UserError
 from ..field import Cell
 from ..foundation.latents import weights_digest
 from ..training.recipe import validated
-from . import comparison_detector, dino, faster_rcnn, retinanet
+from . import comparison_detector, dino, faster_rcnn, retinanet, tiles
 from .recipe import Backbone
 
 WEIGHTS = "model.safetensors"
@@ -71,35 +70,30 @@ class Detector:
         """Return the cells in (height, width, 3) `pixels` of score at least `threshold`, best first.
 
         Larger images are read in tiles that overlap, and non-maximum suppression keeps a cell once that several have
-        seen. In one tile the network's answer is final: DINO knows no such suppression, the others have done theirs.
+        seen. A cell that every tile cuts, wider than they overlap, is kept once too, by the part that shows most of it.
+        In one tile the network's answer is final: DINO knows no such suppression, the others have done theirs.
         """
-        tile = self.config.tile
-        overlap = min(overlap, tile // 2)
+        height, width = pixels.shape[:2]
+        side = self.config.tile
+        overlap = min(overlap, side // 2)
         self.network.eval()
         device = next(self.network.parameters()).device
-        boxes, labels, scores = [], [], []
-        corners = list(_corners(pixels.shape[1], pixels.shape[0], tile, overlap))
+        seen = []
+        corners = list(_corners(width, height, side, overlap))
         for x, y in corners:
-            window = np.ascontiguousarray(pixels[y : y + tile, x : x + tile])
+            window = np.ascontiguousarray(pixels[y : y + side, x : x + side])
             found = {key: value.cpu() for key, value in self.network([as_input(window).to(device)])[0].items()}
-            placed = found["boxes"] + torch.tensor([x, y, x, y])
-            whole = _uncut(placed, (x, y, x + tile, y + tile), pixels.shape[1], pixels.shape[0])
-            boxes.append(placed[whole])
-            labels.append(found["labels"][whole])
-            scores.append(found["scores"][whole])
-        every_box, every_label, every_score = torch.cat(boxes), torch.cat(labels), torch.cat(scores)
-        if len(corners) == 1:
-            kept = every_score.argsort(descending=True, stable=True)
-        else:
-            kept = batched_nms(every_box, every_score, every_label, 0.5)
+            sure = found["scores"] >= threshold
+            placed = found["boxes"][sure] + torch.tensor([x, y, x, y])
+            seen.append(tiles.Seen(placed, found["labels"][sure], found["scores"][sure], (x, y, x + side, y + side)))
+        boxes, labels, scores = tiles.joined(seen, width, height)
         return [
             Cell(
-                tuple(round(float(value), 2) for value in every_box[index]),  # type: ignore[arg-type]
-                self.config.categories[int(every_label[index]) - 1],
-                round(float(every_score[index]), 6),
+                tuple(round(float(value), 2) for value in box),  # type: ignore[arg-type]
+                self.config.categories[int(label) - 1],
+                round(float(score), 6),
             )
-            for index in kept
-            if every_score[index] >= threshold
+            for box, label, score in zip(boxes, labels, scores, strict=True)
         ]
 
 
@@ -146,16 +140,6 @@ def targets(cells: Sequence[Cell], categories: Sequence[str]) -> dict[str, Tenso
         "boxes": torch.tensor([cell.box for cell in wanted], dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor([categories.index(cell.category) + 1 for cell in wanted], dtype=torch.int64),
     }
-
-
-def _uncut(boxes: Tensor, tile: tuple[int, int, int, int], width: int, height: int) -> Tensor:
-    """Return which (n, 4) `boxes` touch no edge that `tile` has inside the image; another tile has those whole."""
-    x0, y0, x1, y1 = tile
-    kept = torch.ones(len(boxes), dtype=torch.bool)
-    for edge, column, inner in ((x0, 0, x0 > 0), (y0, 1, y0 > 0), (x1, 2, x1 < width), (y1, 3, y1 < height)):
-        if inner:
-            kept &= (boxes[:, column] - edge).abs() > 1
-    return kept
 
 
 def _corners(width: int, height: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:

@@ -47,7 +47,7 @@ class DetectorTask(Task):
         self.recipe, self.samples, self.held_out = recipe, samples, held_out
         self.config = model.DetectorConfig(
             architecture=recipe.architecture, backbone=recipe.backbone, categories=tuple(recipe.categories),
-            pretrained=pretrained, tile=_tile(recipe),
+            pretrained=pretrained, tile=_tile(recipe, samples),
         )  # fmt: skip
         self.network = model.build(self.config)
         if pretrained and isinstance(self.network, Dino):
@@ -107,9 +107,11 @@ class DetectorTask(Task):
         model.save(self.network, self.config, folder)
 
 
-def _tile(recipe: DetectorRecipe) -> int:
+def _tile(recipe: DetectorRecipe, samples: Sequence[Sample]) -> int:
     """Return the side of the tiles to read large images in; DINO's boxes are fractions of what it saw in training."""
-    return recipe.window if recipe.architecture == "dino" and recipe.window else model.TILE
+    if recipe.architecture != "dino":
+        return model.TILE
+    return recipe.window or max([model.TILE, *(side for sample in samples for side in sample.size)])
 
 
 def _references(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path) -> torch.Tensor:
