@@ -1,6 +1,7 @@
 """The best weights are kept beside the last, an early stop is one, and neither changes what is trained."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,20 @@ def no_momentum(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path, scores: list[float] | None = SCORES, **changes: object) -> Outcome:
     return train(lambda: Line(scores), recipe(**changes), folder, title="line")
+
+
+def test_who_asks_again_to_stop_while_it_saves_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = checkpoint.save
+
+    def asked(*arguments: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        save(*arguments)  # type: ignore[arg-type]
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoint, "save", asked)
+    outcome = run(tmp_path, validate_every=0, max_steps=2)
+    assert (outcome.step, outcome.stopped) == (2, True)
+    assert [path.name for path in checkpoint.found(tmp_path / "checkpoints")] == ["step-00000002"]
 
 
 def test_the_best_is_kept_beside_the_last(tmp_path: Path) -> None:

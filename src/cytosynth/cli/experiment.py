@@ -18,7 +18,7 @@ Preset = Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe to sta
 DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets of the recipe.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Devices = Annotated[str, typer.Option(help="cpu, or cuda:0,cuda:1 ...: trainings go to them in turn.")]
-Workers = Annotated[int, typer.Option(min=1, max=64, help="Trainings at a time.")]
+Workers = Annotated[int | None, typer.Option(min=1, max=64, help="Trainings at a time; none: one on each device.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")]
 
 
@@ -33,7 +33,10 @@ def table1(
     """Table I: train every adapter equally long, draw fields, and measure their distance to held-out real images."""
     recipe = override(recipes.PRESETS[preset], settings or [])
     from ..experiments.table1 import table1 as make
+    from ..training import place
 
+    place.check(device)
+    place.use(device)
     make(recipe, run, data_root, device).show()
     print(f"{run}/table1.md")
 
@@ -44,7 +47,7 @@ def table2(
     preset: Preset = "bundled",
     data_root: DataRoot = Path(),
     device: Devices = "cpu",
-    workers: Workers = 1,
+    workers: Workers = None,
     settings: Settings = None,
 ) -> None:
     """Table II: detectors on real images and on three mixes with synthetic ones; the gain, and how sure it is.
@@ -60,7 +63,7 @@ def table3(
     preset: Preset = "bundled",
     data_root: DataRoot = Path(),
     device: Devices = "cpu",
-    workers: Workers = 1,
+    workers: Workers = None,
     settings: Settings = None,
 ) -> None:
     """Table III: the same on another domain, the Comparison Detector database.
@@ -75,13 +78,14 @@ def _augmentation(
     run: Path,
     data_root: Path,
     device: str,
-    workers: int,
+    workers: int | None,
     settings: list[str] | None,
 ) -> None:
     chosen = override(recipe, settings or [])
     from ..experiments.augmentation import table as make
 
-    for report in make(chosen, run, data_root, device.split(","), workers):
+    devices = device.split(",")
+    for report in make(chosen, run, data_root, devices, workers or len(devices)):
         report.show()
     print(f"{run}/table.md {run}/gains.png")
 

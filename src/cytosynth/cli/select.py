@@ -25,7 +25,9 @@ def select(
         float | None, typer.Option(min=0.001, metavar="RATIO", help="Write so many by rank; do not ask if they help.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda:0,cuda:1 ...: trainings go to them in turn.")] = "cpu",
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Trainings at a time.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Trainings at a time; none: one on each device.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")] = None,
 ) -> None:
     """How much and which synthetic data to add: ranks the images, finds the ratio that helps, writes those images.
@@ -43,7 +45,7 @@ def select(
     if anyway:
         found = room.anyway(recipe, run, data_root, anyway, devices)
     else:
-        found = room.select(recipe, run, data_root, devices, workers)
+        found = room.select(recipe, run, data_root, devices, workers or len(devices))
     if found.report:
         found.report.show()
         print(f"{run}/select.md {run}/curve.png")

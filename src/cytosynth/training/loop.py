@@ -88,9 +88,13 @@ def train(
     Returns where it ended. Raises UserError when another process trains there, or when the loss is no longer
     finite; UsageError when scores are asked for and nothing is held out.
     """
-    first = os.environ.get("RANK", "0") == "0"
-    with lock.only(run) if first else nullcontext():
+    with lock.only(run) if first() else nullcontext():
         return _train(build, recipe, run, title, max_minutes)
+
+
+def first() -> bool:
+    """Return whether this is the first of the processes that train together, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max_minutes: float | None) -> Outcome:
@@ -203,15 +207,15 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
             if step % recipe.checkpoint_every == 0:  # last: a kill loses what would follow it
                 save()
                 saved = step
-    if step != saved:
-        save()
-    elif main:
-        checkpoints.prune(run / "checkpoints", step, recipe.keep_checkpoints)
-    weights = run / "weights"
-    if main:
-        with _averaged(ema, parameters), evaluating(task), atomic.folder(weights) as part:
-            task.export(part)
-            atomic.write_text(part / "README.md", card.weights_card(title, step, recipe))
+        if step != saved:  # still within the block: who asks twice to stop loses nothing
+            save()
+        elif main:
+            checkpoints.prune(run / "checkpoints", step, recipe.keep_checkpoints)
+        weights = run / "weights"
+        if main:
+            with _averaged(ema, parameters), evaluating(task), atomic.folder(weights) as part:
+                task.export(part)
+                atomic.write_text(part / "README.md", card.weights_card(title, step, recipe))
     accelerator.wait_for_everyone()
     finished = step >= recipe.max_steps or validation.exhausted(run, recipe)
     return Outcome(step, finished, weights, sum(p.numel() for p in parameters), validation.best(run), stop.requested)

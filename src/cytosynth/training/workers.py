@@ -1,17 +1,23 @@
 """Several trainings at a time, each in a process of its own, on devices in turn."""
 
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import partial
-from multiprocessing import get_context
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 import torch
 
-DEVICE = "CYTOSYNTH_WORKER_DEVICE"
+from . import place
+
 T = TypeVar("T")
 
 
@@ -20,44 +26,93 @@ def each(
 ) -> Iterator[T]:
     """Yield each of `todo` when `work`, called with it and a device, is done with it.
 
+    When one of several fails, or this process is interrupted, the others are asked to stop as SIGTERM does: a training
+    saves and ends.
+
     Args:
         work: can be pickled, where there are several workers.
         todo: what is to be done; the same.
         logs: folder for the progress of several workers, a file for each.
         devices: go to the workers in turn.
         workers: at a time; a single one is this process.
+
+    Raises what `work` does, and UsageError for a device that is not here.
     """
+    for name in devices:
+        place.check(name)
     if workers == 1:
+        place.use(devices[0])
         for one in todo:
             work(one, devices[0])
             yield one
         return
     context = get_context("spawn")
     queue = context.Queue()
+    told, line = context.Pipe(duplex=False)
     for number in range(workers):
         queue.put((number, devices[number % len(devices)], workers))
     logs.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(queue, logs)) as pool:
-        running = {pool.submit(partial(_there, work), one): one for one in todo}
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(queue, told, logs)) as pool:
+        waiting = iter(todo)
+        running: dict[Future[None], T] = {}
         try:
-            for future in as_completed(running):
-                future.result()
-                yield running[future]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            while True:
+                # No more than can run: the pool would hand out what waits even after it was told to end.
+                for one in islice(waiting, workers - len(running)):
+                    running[pool.submit(partial(_there, work), one)] = one
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    one = running.pop(future)
+                    future.result()
+                    yield one
+        finally:
+            line.close()
 
 
-def _begin(queue: Any, logs: Path) -> None:
+class _Worker:
+    """What a worker knows of itself.
+
+    Attributes:
+        device: where it works.
+        told: ends when it is to stop, be it that the process that began it was killed.
+        busy: whether it is at work.
+    """
+
+    device: str
+    told: "Connection[Any, Any]"
+    busy = False
+
+
+def _begin(queue: Any, told: "Connection[Any, Any]", logs: Path) -> None:
     """Give this worker its device, its share of the cores and a log for its progress."""
     number, device, workers = queue.get()
     sys.stderr = (logs / f"{number}.log").open("a")
-    os.environ[DEVICE] = device
-    if device.startswith("cuda:"):
-        os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
-        os.environ[DEVICE] = "cuda"
+    _Worker.device, _Worker.told = place.only(device), told
+    place.use(_Worker.device)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    Thread(target=_watch, daemon=True).start()
+
+
+def _watch() -> None:
+    """Interrupt the work once all are to stop: a training takes note of it, saves and ends."""
+    _Worker.told.poll(None)
+    if _Worker.busy:
+        os.kill(os.getpid(), signal.SIGTERM)
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    while _Worker.busy:
+        time.sleep(0.1)
+    os._exit(1)
 
 
 def _there(work: Callable[[T, str], None], one: T) -> None:
-    work(one, os.environ[DEVICE])
+    _Worker.busy = True
+    try:
+        if _Worker.told.poll():
+            raise KeyboardInterrupt
+        work(one, _Worker.device)
+    finally:
+        _Worker.busy = False

@@ -1,0 +1,138 @@
+"""Several workers end together: none goes on, or begins anything, when one fails or all are interrupted."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cytosynth.cli import app, experiment, select  # noqa: F401
+from cytosynth.errors import UsageError, UserError
+from cytosynth.training import place, workers
+
+
+def job(name: str, device: str, folder: Path) -> None:
+    """Do what `name` says once the long job has begun, and leave word."""
+    (folder / name).write_text(device)
+    if name.startswith("long"):
+        try:
+            time.sleep(600)
+        except KeyboardInterrupt:
+            (folder / name).write_text("stopped")
+            raise
+    while not (folder / "long").exists():
+        time.sleep(0.01)
+    if name == "failing":
+        raise UserError("the loss is nan")
+    if name == "killed":
+        os._exit(1)
+    if name == "interrupted":  # as Ctrl-C does, which all processes of a terminal get
+        parent = parent_process()
+        assert parent is not None and parent.pid
+        os.kill(parent.pid, signal.SIGINT)
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that do not import everything anew."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["cytosynth.training.workers"])
+    monkeypatch.setattr(workers, "get_context", lambda _method: context)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("first", "raised"), [("failing", UserError), ("killed", BrokenProcessPool), ("interrupted", KeyboardInterrupt)]
+)
+def test_all_stop_when_one_fails_or_all_are_interrupted(
+    first: str, raised: type[BaseException], tmp_path: Path
+) -> None:
+    todo = [first, "long", "later 1", "later 2", "later 3"]
+    started = time.monotonic()
+    with pytest.raises(raised):
+        list(workers.each(partial(job, folder=tmp_path), todo, tmp_path / "logs", ["cpu"], 2))
+    assert (tmp_path / "long").read_text() == "stopped"
+    assert {path.name for path in tmp_path.iterdir()} == {first, "long", "logs"}
+    assert time.monotonic() - started < 500
+
+
+@pytest.mark.usefixtures("quick")
+def test_all_is_done_on_devices_in_turn(tmp_path: Path) -> None:
+    (tmp_path / "long").touch()
+    todo = ["a", "b", "c", "d", "e"]
+    assert sorted(workers.each(partial(job, folder=tmp_path), todo, tmp_path / "logs", ["cpu"], 2)) == todo
+    assert {(tmp_path / name).read_text() for name in todo} == {"cpu"}
+
+
+@pytest.mark.parametrize(("given", "expected"), [([], 2), (["--workers", "1"], 1), (["--workers", "3"], 3)])
+def test_without_a_number_there_is_a_worker_for_each_device(
+    given: list[str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[str], int]] = []
+    monkeypatch.setattr("cytosynth.experiments.augmentation.table", lambda *a: asked.append(a[3:]) or [])
+    chosen = SimpleNamespace(report=None, verdict="", folder=None)
+    monkeypatch.setattr("cytosynth.select.select.select", lambda *a: asked.append(a[3:]) or chosen)
+    for verb in (["experiment", "table2"], ["select"]):
+        said = CliRunner().invoke(app, [*verb, str(tmp_path), "--device", "cuda:0,cuda:1", *given])
+        assert said.exit_code == 0, said.output
+        assert asked.pop() == (["cuda:0", "cuda:1"], expected)
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A machine that seems to have two GPUs; which of them were chosen."""
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv(place.ACCELERATE, "cpu")
+    monkeypatch.setenv(place.VISIBLE, "")
+    monkeypatch.delenv(place.VISIBLE)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    yield chosen
+    place.PartialState._reset_state()
+
+
+@pytest.mark.parametrize(
+    ("visible", "seen"), [(None, ["0", "1"]), ("2,3", ["2", "3"]), ("MIG-a, MIG-b", ["MIG-a", "MIG-b"])]
+)
+def test_a_worker_sees_the_gpu_of_its_number_among_the_visible(
+    visible: str | None, seen: list[str], gpus: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        if visible:
+            monkeypatch.setenv(place.VISIBLE, visible)
+        else:
+            monkeypatch.delenv(place.VISIBLE, raising=False)
+        assert place.only(f"cuda:{number}") == "cuda:0"
+        assert os.environ[place.VISIBLE] == seen[number]
+    assert place.only("cpu") == "cpu"
+
+
+def test_training_is_where_it_was_asked_to_be(gpus: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done = []
+    for device, number in (("cuda:1", 1), ("cpu", None), ("cuda", 0)):
+        place.PartialState()._shared_state["device"] = "that of an earlier training"
+        list(workers.each(lambda one, on: done.append((one, on)), ["a"], tmp_path, [device], 1))
+        assert done.pop() == ("a", device)
+        assert os.environ[place.ACCELERATE] == device
+        assert str(place.PartialState().device) == device
+        assert gpus == ([] if number is None else [number])
+        gpus.clear()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    place.use("cuda:1")
+    assert os.environ[place.ACCELERATE] == "cuda"
+
+
+@pytest.mark.parametrize("device", ["cuda:2", "cuda:one"])
+def test_a_gpu_that_is_not_here_is_refused_before_any_work(device: str, gpus: list[int], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"--device {device}: "):
+        list(workers.each(lambda *_: pytest.fail("no work"), ["a"], tmp_path, ["cuda:0", device], 2))
