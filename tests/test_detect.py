@@ -17,11 +17,14 @@ from cytosynth.errors import UserError
 from cytosynth.field import Cell
 
 
-def test_scores_equal_pycocotools_on_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("crowds", "most"), [(0, 100), (5, 100), (5, 3)])
+def test_scores_equal_pycocotools_on_files(crowds: int, most: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     truth, found = [], []
     for _ in range(12):
         cells = [Cell((x, y, x + 40.0, y + 40.0), str(rng.choice(["A", "B"]))) for x, y in rng.uniform(0, 400, (6, 2))]
+        if len(truth) < crowds:
+            cells.append(Cell((0.0, 0.0, 200.0, 200.0), "A", extra={"iscrowd": 1}))
         truth.append(cells)
         noisy = []
         for cell in cells:
@@ -29,7 +32,7 @@ def test_scores_equal_pycocotools_on_files(tmp_path: Path) -> None:
             noisy.append(Cell(cell.moved(dx, dy).box, cell.category, float(rng.uniform(0.2, 1))))
         noisy.append(Cell((1.0, 1.0, 30.0, 30.0), "A", 0.3))
         found.append(noisy)
-    ours = evaluate(truth, found, ["A", "B"])
+    ours = evaluate(truth, found, ["A", "B"], most)
     images = [{"id": i} for i in range(12)]
     entries = {"truth": [], "found": []}
     for name, source in (("truth", truth), ("found", found)):
@@ -40,7 +43,7 @@ def test_scores_equal_pycocotools_on_files(tmp_path: Path) -> None:
                 entry |= (
                     {"score": cell.score}
                     if cell.score
-                    else {"area": 1600.0, "iscrowd": 0, "id": len(entries[name]) + 1}
+                    else {"area": 1600.0, "iscrowd": cell.extra.get("iscrowd", 0), "id": len(entries[name]) + 1}
                 )
                 entries[name].append(entry)
     file = tmp_path / "truth.json"
@@ -50,12 +53,13 @@ def test_scores_equal_pycocotools_on_files(tmp_path: Path) -> None:
     )
     coco = COCO(str(file))
     judge = COCOeval(coco, coco.loadRes(entries["found"]), "bbox")
+    judge.params.maxDets = [1, 2, most]
     judge.evaluate()
     judge.accumulate()
-    judge.summarize()
-    assert ours.map == pytest.approx(judge.stats[0], abs=1e-6)
-    assert ours.map_50 == pytest.approx(judge.stats[1], abs=1e-6)
-    assert ours.map_75 == pytest.approx(judge.stats[2], abs=1e-6)
+    precision = judge.eval["precision"][:, :, :, 0, -1]
+    assert ours.map == pytest.approx(precision.mean(), abs=1e-6)
+    assert ours.map_50 == pytest.approx(precision[0].mean(), abs=1e-6)
+    assert ours.map_75 == pytest.approx(precision[5].mean(), abs=1e-6)
     assert 0.2 < ours.map < 0.95
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import URLError
 
@@ -26,16 +27,19 @@ from cytosynth.data import coco, images, sources
 from cytosynth.data.sources import Sample
 from cytosynth.detect import backbone, folder, model, references
 from cytosynth.detect.comparison_detector import ComparisonDetector, _distances
-from cytosynth.detect.evaluate import evaluate
+from cytosynth.detect.evaluate import Scores, evaluate
+from cytosynth.detect.failures import failures
 from cytosynth.detect.recipe import PRESETS, DetectorRecipe
 from cytosynth.detect.train import DetectorTask, steps, train_detector
 from cytosynth.errors import EnvironmentProblem, Incomplete, UsageError, UserError
 from cytosynth.field import Box, Cell, Picture
 from cytosynth.settings import PipelineSettings
+from cytosynth.training.loop import Outcome
 from cytosynth.training.recipe import Source, override
 
 OURS = ("faster-rcnn", "retinanet", "dino", "comparison-detector")
 CATEGORIES = ("NILM", "LSIL")
+NO_SCORES = Scores(0.0, 0.0, 0.0, 0.0, {})
 
 
 def sample(seed: int = 0) -> Sample:
@@ -136,9 +140,11 @@ def test_the_papers_settings() -> None:
     for recipe, rate in ((faster, 2e-4), (retina, 1e-3)):
         assert (recipe.optimizer, recipe.learning_rate, recipe.batch_size, recipe.epochs) == ("sgd", rate, 2, 20)
         assert recipe.backbone == "resnet50"
+        assert recipe.max_grad_norm >= 1e6, "torchvision's training does not cut gradients"
         assert steps(recipe, 3000) == 30_000
         assert steps(recipe.model_copy(update={"max_steps": 7}), 3000) == 7
     assert steps(faster, 3001) == 30_010
+    assert PRESETS["paper"]["dino"].max_grad_norm == 0.1
     with pytest.raises(UsageError, match=r"architecture: .*there are faster-rcnn, retinanet"):
         override(faster, ["architecture=yolo"])
 
@@ -328,6 +334,24 @@ def test_imagenet_weights_come_from_a_file_or_torchvision_or_not_at_all(
         backbone.start(body, "torchvision")
 
 
+@pytest.mark.parametrize("name", ["faster-rcnn", "dino"])
+def test_what_begins_from_a_detector_on_imagenet_weights_stands_on_them_too(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its images are normalised the same and its batch norm is frozen, whatever the architecture."""
+    other = model.DetectorConfig(architecture="retinanet", categories=("NILM",), pretrained=True)
+    network = model.build(other)
+    model.save(network, other, tmp_path)
+    task = DetectorTask(DetectorRecipe(architecture=name, weights=str(tmp_path)), [], [])
+    assert task.config.pretrained
+    assert task.network.transform.image_mean == backbone.IMAGENET["image_mean"]
+    norm = task.network.get_submodule("backbone.body.layer2.0.bn1")
+    assert isinstance(norm, FrozenBatchNorm2d)
+    theirs = network.get_submodule("backbone.body.layer2.0.bn1")
+    assert torch.allclose(norm.running_var, theirs.running_var, atol=1e-3)
+    assert "tensors begin from that retinanet" in capfd.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an untrained RetinaNet that finds something on every image."""
@@ -464,6 +488,67 @@ def test_evaluate_detection_equals_pycocotools_and_says_null_of_what_is_not_anno
     (tmp_path / "detector/config.json").write_text(json.dumps(config | {"categories": ["NILM", "SCC"]}))
     table = verb(*asked)
     assert "AP SCC       none annotated" in table
+
+
+def test_most_makes_it_pycocotools_own_figure(finder: Path, fields: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("cytosynth.detect.train.evaluate", lambda *_, **how: (asked.append(how["most"]), NO_SCORES)[1])
+    command = ("evaluate", "detection", str(fields / "drawn"), "--detector", str(finder), "--draws", "0", "--json")
+    assert json.loads(verb(*command))["most"] == 300
+    assert json.loads(verb(*command, "--most", "100"))["most"] == 100
+    assert asked == [300, 100]
+
+
+def test_a_trained_detector_is_measured_where_it_was_trained_and_once(
+    finder: Path, fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+
+    def measure(detector: model.Detector, _samples: Any) -> Scores:
+        measured.append(next(detector.network.parameters()).device.type)
+        return NO_SCORES
+
+    monkeypatch.setattr("cytosynth.detect.train.train", lambda *_, **__: Outcome(1, True, finder))
+    monkeypatch.setattr("cytosynth.detect.train.measure", measure)
+    monkeypatch.setattr("cytosynth.detect.train.PartialState", lambda: SimpleNamespace(device=torch.device("meta")))
+    recipe = DetectorRecipe(data=[Source(root="drawn")], categories=list(CATEGORIES))
+    train_detector(recipe, tmp_path, fields)
+    assert measured == ["meta"]
+    monkeypatch.setenv("RANK", "1")
+    train_detector(recipe, tmp_path, fields)
+    assert measured == ["meta"], "the other processes leave it to the first"
+
+
+def test_data_without_a_cell_to_find_are_refused_and_without_a_validation_part_they_are_not(
+    fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(fields / "drawn", tmp_path / "drawn")
+    split = json.loads((tmp_path / "drawn/split.json").read_text())
+    del split["val"]
+    (tmp_path / "drawn/split.json").write_text(json.dumps(split))
+    recipe = DetectorRecipe(data=[Source(root="drawn")], categories=["cell", "nucleus"])
+    with pytest.raises(UserError, match=r"have no cell or nucleus cell; there are 'ASC-H', .*: --set categories="):
+        train_detector(recipe, tmp_path / "run", tmp_path)
+    assert not (tmp_path / "run").exists()
+    assert sources.held_out(recipe.data, tmp_path) == []
+    done = Outcome(1, True, tmp_path)
+    monkeypatch.setattr("cytosynth.detect.train.train", lambda *_, **__: done)
+    assert train_detector(recipe.model_copy(update={"categories": ["LSIL"]}), tmp_path / "run", tmp_path) == done
+
+
+def test_a_crowd_is_neither_learnt_nor_missed_nor_wrongly_found() -> None:
+    crowd = Cell((0.0, 0.0, 80.0, 80.0), "NILM", extra={"iscrowd": 1})
+    one = Cell((100.0, 100.0, 120.0, 120.0), "NILM", extra={"iscrowd": 0})
+    picture = Sample("a.png", "x", np.zeros((160, 160, 3), np.uint8), (crowd, one))
+    task = DetectorTask(DetectorRecipe(backbone="small"), [picture], [])
+    boxes = task.batch(np.random.default_rng(0), 1)["targets"][0]["boxes"]
+    assert boxes.tolist() == [list(one.box)] == model.targets(picture.cells, ["NILM"])["boxes"].tolist()
+    inside, beside = (Cell((x, 10.0, x + 20, 30.0), "NILM", 0.9) for x in (50.0, 90.0))
+    said = failures([picture.cells], [[inside, beside, Cell(one.box, "NILM", 0.8)]], ["NILM"])
+    assert said.confusion == {"NILM": {"NILM": 1, "missed": 0}, "no such cell": {"NILM": 1, "missed": 0}}
+    only = Sample("a.png", "x", picture.pixels, (crowd,))
+    with pytest.raises(UserError, match="no NILM cell in the training data"):
+        references.of_samples([only], ["NILM"], 1, 16, 0)
 
 
 def test_any_architecture_can_be_the_pipelines_detector(finder: Path, tiny: Path, tmp_path: Path) -> None:

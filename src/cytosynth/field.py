@@ -34,6 +34,11 @@ class Cell:
         """Width and height of the box."""
         return self.box[2] - self.box[0], self.box[3] - self.box[1]
 
+    @property
+    def crowd(self) -> bool:
+        """Whether the box is COCO's for many cells that were not told apart: none to learn, to find or to miss."""
+        return bool(self.extra.get("iscrowd"))
+
     def scaled(self, factor: float) -> "Cell":
         """Return the cell as it lies in an image resized by `factor`."""
         extra = dict(self.extra)

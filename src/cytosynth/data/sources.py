@@ -86,9 +86,11 @@ class Sample:
 def held_out(sources: Sequence[Source], data_root: Path) -> list[Sample]:
     """Return the validation pictures of those of `sources` that are trained on by their part 'train'.
 
-    A source that is used whole has none: it would be measured on what it was trained on.
+    A source that is used whole has none: it would be measured on what it was trained on. Nor has one whose
+    `split.json` has no such part.
     """
-    validation = [s.model_copy(update={"split": "val"}) for s in sources if s.split == "train"]
+    trained = [s for s in sources if s.split == "train" and "val" in split.names(data_root / s.root)]
+    validation = [s.model_copy(update={"split": "val"}) for s in trained]
     return load(validation, data_root, "reading held-out images", required=False)
 
 

@@ -144,8 +144,9 @@ def _entries(images: Sequence[Sequence[Cell]], ids: dict[str, int]) -> list[dict
             if cell.category in ids:
                 width, height = cell.size
                 entry: dict[str, object] = {
-                    "id": len(entries) + 1, "image_id": image_id, "category_id": ids[cell.category], "iscrowd": 0,
-                    "bbox": [cell.box[0], cell.box[1], width, height], "area": width * height,
+                    "id": len(entries) + 1, "image_id": image_id, "category_id": ids[cell.category],
+                    "iscrowd": int(cell.crowd), "area": width * height,
+                    "bbox": [cell.box[0], cell.box[1], width, height],
                 }  # fmt: skip
                 if cell.score is not None:
                     entry["score"] = cell.score

@@ -41,15 +41,17 @@ def failures(
     """Return where `found` differs from `truth`, image by image.
 
     Detections of score `threshold` or more are taken best first, whatever their category; each goes to the annotated
-    cell that it overlaps most, by at least `iou`, and that none has taken yet.
+    cell that it overlaps most, by at least `iou`, and that none has taken yet. A crowd is no cell to find, and what
+    lies in one is not held against the detector.
     """
     columns = [*categories, MISSED]
     confusion = {row: dict.fromkeys(columns, 0) for row in (*categories, NOTHING)}
     sizes: list[float] = []
     misses: list[bool] = []
     for annotated, detected in zip(truth, found, strict=True):
-        cells = [cell for cell in annotated if cell.category in categories]
-        taken = _taken(cells, [cell for cell in detected if (cell.score or 0) >= threshold], iou)
+        cells = [cell for cell in annotated if cell.category in categories and not cell.crowd]
+        crowds = [cell for cell in annotated if cell.category in categories and cell.crowd]
+        taken = _taken(cells, crowds, [cell for cell in detected if (cell.score or 0) >= threshold], iou)
         for cell, name in zip(cells, taken[0], strict=True):
             confusion[cell.category][name] += 1
             sizes.append(sqrt(cell.size[0] * cell.size[1]))
@@ -59,8 +61,10 @@ def failures(
     return Failures(confusion, _by_size(np.array(sizes), np.array(misses)))
 
 
-def _taken(cells: Sequence[Cell], detected: Sequence[Cell], iou: float) -> tuple[list[str], list[str]]:
-    """Return as what each of `cells` was found, and what was found where none of them is."""
+def _taken(
+    cells: Sequence[Cell], crowds: Sequence[Cell], detected: Sequence[Cell], iou: float
+) -> tuple[list[str], list[str]]:
+    """Return as what each of `cells` was found, and what was found where neither they nor `crowds` are."""
     names, beside = [MISSED] * len(cells), []
     boxes = torch.tensor([cell.box for cell in cells], dtype=torch.float64).reshape(-1, 4)
     for cell in sorted(detected, key=lambda one: -(one.score or 0)):
@@ -68,9 +72,15 @@ def _taken(cells: Sequence[Cell], detected: Sequence[Cell], iou: float) -> tuple
         free = [i for i, name in enumerate(names) if name == MISSED and overlaps[i] >= iou]
         if free:
             names[max(free, key=lambda i: float(overlaps[i]))] = cell.category
-        elif not len(overlaps) or float(overlaps.max()) < iou:
+        elif not (overlaps >= iou).any() and not any(_inside(cell, crowd) >= iou for crowd in crowds):
             beside.append(cell.category)
     return names, beside
+
+
+def _inside(cell: Cell, crowd: Cell) -> float:
+    """Return the share of `cell` that lies in `crowd`, COCO's overlap of the two."""
+    width, height = (min(cell.box[i + 2], crowd.box[i + 2]) - max(cell.box[i], crowd.box[i]) for i in (0, 1))
+    return max(width, 0.0) * max(height, 0.0) / max(cell.size[0] * cell.size[1], 1e-9)
 
 
 def _by_size(sizes: "np.ndarray", misses: "np.ndarray") -> list[tuple[float, float, int, float]]:

@@ -111,14 +111,19 @@ def save(network: nn.Module, config: DetectorConfig, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config.model_dump(mode="json"), indent=1) + "\n")
 
 
-def load(folder: Path) -> Detector:
-    """Read the detector in `folder`; raise UserError naming what is missing or does not fit."""
+def configuration(folder: Path) -> DetectorConfig:
+    """Read what the detector in `folder` is; raise UserError where there is none."""
     try:
         values = plain.from_json(plain.text(folder / "config.json"))
     except (OSError, ValueError):
         refuse_pickles(folder)
         raise UserError(f"{folder}: no detector there (config.json and {WEIGHTS})") from None
-    config = validated(DetectorConfig, values, str(folder / "config.json"))
+    return validated(DetectorConfig, values, str(folder / "config.json"))
+
+
+def load(folder: Path) -> Detector:
+    """Read the detector in `folder`; raise UserError naming what is missing or does not fit."""
+    config = configuration(folder)
     network = build(config)
     read = tensors.read(folder / WEIGHTS)
     try:
@@ -134,8 +139,8 @@ def as_input(pixels: Pixels) -> Tensor:
 
 
 def targets(cells: Sequence[Cell], categories: Sequence[str]) -> dict[str, Tensor]:
-    """Return torchvision's target of `cells`; categories that are not detected are left out."""
-    wanted = [cell for cell in cells if cell.category in categories]
+    """Return torchvision's target of `cells`; crowds and categories that are not detected are left out."""
+    wanted = [cell for cell in cells if cell.category in categories and not cell.crowd]
     return {
         "boxes": torch.tensor([cell.box for cell in wanted], dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor([categories.index(cell.category) + 1 for cell in wanted], dtype=torch.int64),

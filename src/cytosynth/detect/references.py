@@ -23,7 +23,8 @@ def of_samples(samples: Sequence[Sample], categories: Sequence[str], shots: int,
     """
     found: list[list[Pixels]] = []
     for category in categories:
-        cells = [(sample, cell.box) for sample in samples for cell in sample.cells if cell.category == category]
+        known = [(sample, cell) for sample in samples for cell in sample.cells if not cell.crowd]
+        cells = [(sample, cell.box) for sample, cell in known if cell.category == category]
         if not cells:
             raise UserError(
                 f"no {category} cell in the training data to refer to; "

@@ -77,13 +77,10 @@ def _shown(box: Tensor, tile: Tensor, others: Tensor, tiles: Tensor) -> Tensor:
 
     They cover most of it or, of a cell much wider than the overlap, agree with it in what both tiles show.
     """
-    covered = box_area(_within(others, box)) >= SAME * box_area(box[None])
-    shared = _within(tiles, tile)
-    agreed = [
-        box_iou(_within(box[None], both), _within(other[None], both))
-        for other, both in zip(others, shared, strict=True)
-    ]
-    return covered | (torch.cat(agreed)[:, 0] >= SAME if agreed else torch.zeros(0, dtype=torch.bool))
+    same: Tensor = box_area(_within(others, box)) >= SAME * box_area(box[None])
+    for row, (other, both) in enumerate(zip(others, _within(tiles, tile), strict=True)):
+        same[row] |= box_iou(_within(box[None], both), _within(other[None], both))[0, 0] >= SAME
+    return same
 
 
 def _within(boxes: Tensor, region: Tensor) -> Tensor:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 
-from ..data import augment, sources
+from ..data import augment, coco, sources
 from ..data.atomic import write_json
 from ..data.images import Pixels
 from ..data.preview import grid, save_png, with_boxes
 from ..data.sources import Sample
 from ..errors import UsageError, UserError
 from ..field import Cell
-from ..training.loop import Outcome, train
+from ..training.loop import Outcome, first, train
 from ..training.progress import console, meter
 from ..training.task import Batch, Losses, Task
 from . import backbone, model, references, transfer
@@ -23,6 +24,7 @@ from .comparison_detector import REFERENCE_SIDE, ComparisonDetector
 from .dino import Dino
 from .evaluate import Scores, evaluate
 from .recipe import NO_WEIGHTS, DetectorRecipe
+from .scoring import MOST
 
 
 class DetectorTask(Task):
@@ -38,24 +40,25 @@ class DetectorTask(Task):
         """Build the network; `held_out` pictures are only shown and measured."""
         super().__init__()
         transferred = transfer.is_detector(recipe.weights)
-        pretrained = recipe.weights != NO_WEIGHTS and not transferred
-        if pretrained and recipe.backbone != "resnet50":
+        imagenet = recipe.weights != NO_WEIGHTS and not transferred
+        if imagenet and recipe.backbone != "resnet50":
             raise UsageError(
                 f"weights={recipe.weights}: are for backbone=resnet50; {recipe.backbone} begins from {NO_WEIGHTS}, "
                 "'bundled' or the folder of a detector"
             )
+        pretrained = transfer.pretrained(recipe.weights, recipe.backbone) if transferred else imagenet
         self.recipe, self.samples, self.held_out = recipe, samples, held_out
         self.config = model.DetectorConfig(
             architecture=recipe.architecture, backbone=recipe.backbone, categories=tuple(recipe.categories),
             pretrained=pretrained, tile=_tile(recipe, samples),
         )  # fmt: skip
         self.network = model.build(self.config)
-        if pretrained and isinstance(self.network, Dino):
-            console.print(self.network.start(recipe.weights), soft_wrap=True)
-        elif pretrained:
-            backbone.start(self.network.get_submodule("backbone.body"), recipe.weights)
         if transferred:
-            transfer.start(self.network, recipe.backbone, recipe.weights)
+            console.print(transfer.start(self.network, recipe.weights), soft_wrap=True)
+        elif imagenet and isinstance(self.network, Dino):
+            console.print(self.network.start(recipe.weights), soft_wrap=True)
+        elif imagenet:
+            backbone.start(self.network.get_submodule("backbone.body"), recipe.weights)
         if isinstance(self.network, ComparisonDetector):
             self.network.refer(_references(recipe, samples, data_root))
 
@@ -124,7 +127,7 @@ def _references(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Pa
 
 def _window(sample: Sample, recipe: DetectorRecipe, rng: np.random.Generator) -> tuple[Pixels, list[Cell]]:
     """Return a random window of `sample` with the cells whose centre lies in it, changed as `recipe` says."""
-    pixels, cells = sample.pixels, list(sample.cells)
+    pixels, cells = sample.pixels, [cell for cell in sample.cells if not cell.crowd]
     if recipe.window:
         width, height = min(recipe.window, pixels.shape[1]), min(recipe.window, pixels.shape[0])
         x, y = int(rng.integers(pixels.shape[1] - width + 1)), int(rng.integers(pixels.shape[0] - height + 1))
@@ -148,6 +151,7 @@ def train_detector(recipe: DetectorRecipe, run: Path, data_root: Path, max_minut
     """Train a detector in the run folder `run`, or continue it; then measure it on the validation parts."""
     held_out = sources.held_out(recipe.data, data_root)
     samples = sources.load(recipe.data, data_root)
+    _some(samples, recipe.categories)
     recipe = recipe.model_copy(update={"max_steps": steps(recipe, len(samples))})
     console.print(f"{recipe.architecture} on {recipe.backbone}, weights from: {recipe.weights}", soft_wrap=True)
 
@@ -155,12 +159,24 @@ def train_detector(recipe: DetectorRecipe, run: Path, data_root: Path, max_minut
         return DetectorTask(recipe, samples, held_out, data_root)
 
     outcome = train(make, recipe, run, title=f"detector ({recipe.architecture})", max_minutes=max_minutes)
-    if not held_out:
+    if not held_out or not first():
         return outcome
-    scores = measure(model.load(outcome.selected), held_out)
+    detector = model.load(outcome.selected)
+    detector.network.to(PartialState().device)
+    scores = measure(detector, held_out)
     write_json(run / "validation.json", {"step": outcome.selected_step, "pictures": len(held_out), **_rounded(scores)})
     console.print(f"validation: mAP {scores.map:.3f}, mAP.5 {scores.map_50:.3f}, mAP.75 {scores.map_75:.3f}")
     return outcome
+
+
+def _some(samples: Sequence[Sample], categories: Sequence[str]) -> None:
+    """Raise UserError where `samples` have no cell of any of the `categories` that are to be found."""
+    there = {cell.category for sample in samples for cell in sample.cells if not cell.crowd}
+    if there.isdisjoint(categories):
+        raise UserError(
+            f"the training data have no {' or '.join(categories)} cell; there are {coco.listed(there)}: "
+            "--set categories=[...] says what is to be found"
+        )
 
 
 def steps(recipe: DetectorRecipe, pictures: int) -> int:
@@ -171,14 +187,17 @@ def steps(recipe: DetectorRecipe, pictures: int) -> int:
     return min(recipe.max_steps, math.ceil(recipe.epochs * pictures / together))
 
 
-def measure(detector: model.Detector, samples: Sequence[Sample], draws: int = 0) -> Scores:
-    """Return the COCO scores of `detector` on `samples`, with intervals from `draws` resamplings of the images."""
+def measure(detector: model.Detector, samples: Sequence[Sample], draws: int = 0, most: int = MOST) -> Scores:
+    """Return the COCO scores of `detector` on `samples`, with intervals from `draws` resamplings of the images.
+
+    `most` detections of an image count, best first.
+    """
     found = []
     with meter("detecting", len(samples)) as bar:
         for sample in samples:
             found.append(detector.find(sample.pixels, threshold=0.05))
             bar.advance()
-    return evaluate([s.cells for s in samples], found, detector.config.categories, most=300, draws=draws)
+    return evaluate([s.cells for s in samples], found, detector.config.categories, most=most, draws=draws)
 
 
 def _rounded(scores: Scores) -> dict[str, object]:

@@ -15,23 +15,37 @@ def is_detector(weights: str) -> bool:
     return weights == BUNDLED or (Path(weights) / "config.json").is_file()
 
 
-def start(network: nn.Module, backbone: str, weights: str) -> tuple[int, int]:
+def pretrained(weights: str, backbone: str) -> bool:
+    """Return whether the detector `weights` stands on ImageNet weights, and so does what begins from it.
+
+    That fixes how images are normalised and that batch norm is frozen. Raises UserError where its backbone is another.
+    """
+    config = model.configuration(_folder(weights))
+    if config.backbone != backbone:
+        raise UserError(f"weights={weights}: a detector on {config.backbone}, not on {backbone}")
+    return config.pretrained
+
+
+def start(network: nn.Module, weights: str) -> str:
     """Copy into `network` every tensor of the detector `weights` that has the same name and shape there.
 
     Args:
-        network: a detector, untrained.
-        backbone: its backbone, which must be that of the other.
+        network: a detector, untrained, of the same backbone.
         weights: 'bundled' (the NILM detector), or the folder of a detector.
 
-    Returns how many numbers were copied, and how many `network` has. Raises UserError where the backbones differ or
-    nothing fits.
+    Returns a line that says how many that were. Raises UserError where nothing fits.
     """
-    other = model.load(bundled("detector") if weights == BUNDLED else Path(weights))
-    if other.config.backbone != backbone:
-        raise UserError(f"weights={weights}: a detector on {other.config.backbone}, not on {backbone}")
+    other = model.load(_folder(weights))
     own, given = network.state_dict(), other.network.state_dict()
     fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
     if not fitting:
         raise UserError(f"weights={weights}: nothing of that {other.config.architecture} fits by name and shape")
     network.load_state_dict(fitting, strict=False)
-    return sum(value.numel() for value in fitting.values()), sum(value.numel() for value in own.values())
+    return (
+        f"{len(fitting)} of {len(own)} tensors begin from that {other.config.architecture}, "
+        f"{len(own) - len(fitting)} from nothing; {len(given) - len(fitting)} of its own have no place here"
+    )
+
+
+def _folder(weights: str) -> Path:
+    return bundled("detector") if weights == BUNDLED else Path(weights)
