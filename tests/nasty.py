@@ -257,6 +257,17 @@ def data_sets() -> dict[str, Reader]:
     said = {"extra": {"slide": 1}, "cells": [{"extra": {"nucleus": [1, 2]}, "score": 0.5}]}
     side = {"info": {"a": 1}, "licenses": [{"id": 1}], "categories": ["LSIL"], "images": {"a.png": said}}
     sidecar = json.dumps(side).encode()
+    own = {"file_name": "../../x.png", "id": 77, "width": -1, "height": "x"}
+    of_cell = {
+        "bbox": "evil",
+        "image_id": "nobody",
+        "category_id": [],
+        "score": "x",
+        "area": "x",
+        "nucleus": [1e300, 0],
+    }
+    side["images"] = {"a.png": {"extra": own, "cells": [{"extra": of_cell}, {"extra": of_cell}]}}
+    evil = json.dumps(side).encode()
     yaml = b"path: .\ntrain: images\nnames: {0: LSIL, 1: HSIL}\nlicense: CC BY 4.0\n"
     label = b"0 0.5 0.5 0.2 0.4 0.9\n1 0.1 0.1 0.1 0.1\n"
     yolo = {**both, "data.yaml": yaml, "labels/a.txt": label, "dataset.json": sidecar, "split.json": split}
@@ -275,13 +286,13 @@ def data_sets() -> dict[str, Reader]:
             tagged({b"c": either(mutate_json), b"s": either(mutate_json)}),
         ),
         "YOLO": Reader(
-            (b"y" + yaml, b"l" + label, b"d" + sidecar, b"s" + split),
+            (b"y" + yaml, b"l" + label, b"d" + sidecar, b"d" + evil, b"s" + split),
             _data_set("yolo", yolo, {b"y": "data.yaml", b"l": "labels/a.txt", b"d": "dataset.json",
                                      b"s": "split.json"}),
             tagged({b"d": either(mutate_json), b"s": either(mutate_json), b"y": _yaml_mutation}),
         ),
         "VOC": Reader(
-            (b"x" + xml, b"d" + sidecar),
+            (b"x" + xml, b"d" + sidecar, b"d" + evil),
             _data_set("voc", {"JPEGImages/a.png": png, "Annotations/a.xml": xml, "dataset.json": sidecar},
                       {b"x": "Annotations/a.xml", b"d": "dataset.json"}),
             tagged({b"d": either(mutate_json), b"x": _xml_mutation}),

@@ -151,6 +151,36 @@ def test_yaml_is_plain_or_refused(text: str, tmp_path: Path) -> None:
         formats.read(tmp_path, "yolo")
 
 
+@pytest.mark.promise("Paths stay inside")
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+def test_what_stands_beside_a_set_overwrites_no_field_of_it(kind: str, tmp_path: Path) -> None:
+    write_fields(tmp_path / "first", 1)
+    formats.convert(tmp_path / "first", tmp_path / "set", None, kind)
+    side = json.loads((tmp_path / "set/dataset.json").read_text())
+    (entry,) = side["images"].values()
+    entry["extra"] = {"file_name": "../../x.png", "id": 77, "width": -1, "height": "x", "slide": 3}
+    for cell in entry["cells"]:
+        cell["extra"] = {
+            "bbox": "evil",
+            "image_id": "nobody",
+            "id": -1,
+            "category_id": [],
+            "score": "x",
+            "nucleus": [1e300, 0],
+            "kept": 1,
+        }
+    (tmp_path / "set/dataset.json").write_text(json.dumps(side))
+    formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
+    first, again = (formats.read(tmp_path / name).pictures[0] for name in ("first", "out"))
+    assert (again.file_name, again.width, again.height) == (first.file_name, first.width, first.height)
+    assert again.extra["slide"] == 3
+    assert [c.category for c in again.cells] == [c.category for c in first.cells]
+    for cell, whole in zip(again.cells, first.cells, strict=True):
+        assert cell.box == pytest.approx(whole.box, abs=0.01)
+        assert cell.extra["kept"] == 1
+        assert "nucleus" not in cell.extra
+
+
 ESCAPES = (
     "../outside.png", "a/../../outside.png", "/etc/passwd", "C:\\x.png", "C:x.png", "\\\\host\\x.png", "a\0b.png", "",
     ".", "..", "a/..", "images/", "con", "CON.png", "nul.png", "x/aux.txt", "COM1.png", "lpt9", "a\nb.png",
