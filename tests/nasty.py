@@ -478,7 +478,12 @@ def weights() -> dict[str, Reader]:
         "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_q.lora_up.weight": torch.ones(8, 2),
         "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_q.alpha": torch.tensor(2.0),
     }
-    metadata = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 4, "unet.alpha_pattern": {"a.*": 2}})}
+    metadata = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 4, "unet.alpha_pattern": {"to_q": 2}})}
+    patterns: tuple[Any, ...] = ([1], {"(": 1}, {"(a+)+b": 1}, {"to_q": []})
+    settings = [*({"unet.lora_alpha": alpha} for alpha in ("x", None, 10**400)),
+                *({"unet.alpha_pattern": pattern} for pattern in patterns)]  # fmt: skip
+    headers = [*map(json.dumps, settings), "[" * 100_000, "[[1, 2]]", "9" * 5000]
+    hostile = [{"lora_adapter_metadata": header} for header in headers]
     peft = {"base_model.model.down.attn2.to_q.lora_A.weight": torch.ones(2, 8),
             "base_model.model.down.attn2.to_q.lora_B.weight": torch.ones(8, 2)}  # fmt: skip
 
@@ -515,7 +520,10 @@ def weights() -> dict[str, Reader]:
     whole = json.dumps({"of_state": "0" * 64, "step": 2, "sha256": {"weights.safetensors": "0"}, "extra": {}})
     return {
         "safetensors": Reader(
-            (save(lora, metadata), save(kohya), save(peft), save({"x": torch.ones(1, 4)})), run, mutate_tensors
+            (save(lora, metadata), save(kohya), save(peft), save({"x": torch.ones(1, 4)}),
+             *(save({name.replace("down", "a" * 40): lora[name] for name in lora}, said) for said in hostile),
+             *(save({**kohya, name: torch.ones(2)}) for name in kohya),
+             *(save({**kohya, name: torch.ones(0, 8)}) for name in kohya)), run, mutate_tensors
         ),
         "checkpoint": Reader(
             (b"s" + whole.encode(), b"w" + save({"a": torch.ones(4)})), saved,

@@ -73,7 +73,7 @@ def _restored(cell: Cell, values: Any) -> Cell:
     if not isinstance(values, dict):
         return cell
     score, extra = values.get("score"), values.get("extra")
-    score = float(score) if _number(score) else None
+    score = float(score) if score is not None and _number(score) else None
     extra = coco.beyond(extra, coco.OF_CELL) if isinstance(extra, dict) else {}
     nucleus = extra.get("nucleus", [0, 0])
     if not (isinstance(nucleus, list) and len(nucleus) == 2 and all(map(_number, nucleus))):
