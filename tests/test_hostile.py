@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -13,10 +12,11 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 import nasty
 from conftest import write_fields
@@ -365,24 +365,72 @@ def test_image_bombs(tmp_path: Path) -> None:
     said, grown = measured(tmp_path / "largest.png")
     assert said == "(10000, 10000, 3)", "the largest that is read, with transparency"
     assert grown < 1024
+    Image.linear_gradient("L").resize((3000, 3000)).convert("RGB").save(tmp_path / "turned.jpg", exif=_turned(6))
+    said, grown = measured(tmp_path / "turned.jpg")
+    assert said == "(3000, 3000, 3)"
+    assert grown * 2**20 < 10.5 * 3000**2, "bytes a pixel, by which the largest takes less than a gigabyte"
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.write(nasty.picture("JPEG"))
+        file.truncate(images.MAX_FILE)
+    said, grown = measured(tmp_path / "sparse.jpg")
+    assert said == "(16, 24, 3)"
+    assert grown < 40, "read in blocks to count its scans"
+    with (tmp_path / "sparse.jpg").open("ab") as file:
+        file.truncate(images.MAX_FILE + 1)
+    with pytest.raises(images.ImageProblem, match="bytes, more than"):
+        images.read(tmp_path / "sparse.jpg")
+
+
+@pytest.mark.promise("Bombs")
+def test_more_scans_than_a_jpeg_has_are_refused_in_an_mpo_too(tmp_path: Path) -> None:
     pixels = Image.effect_noise((64, 64), 50).convert("RGB")
-    pixels.save(tmp_path / "scans.jpg", progressive=True)
-    content = (tmp_path / "scans.jpg").read_bytes()
-    start = content.rindex(b"\xff\xda")
-    (tmp_path / "scans.jpg").write_bytes(content[:start] + content[start:-2] * 500 + content[-2:])
-    with pytest.raises(images.ImageProblem, match="scans, more than 100"):
-        images.read(tmp_path / "scans.jpg")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 1024**2
+    pixels.save(tmp_path / "JPEG", "JPEG", progressive=True)
+    pixels.save(tmp_path / "MPO", "MPO", progressive=True, save_all=True, append_images=[pixels])
+    for kind in ("JPEG", "MPO"):
+        content = (tmp_path / kind).read_bytes()
+        assert Image.open(tmp_path / kind).format == kind
+        assert images.read(tmp_path / kind).shape == (64, 64, 3)
+        end = content.index(b"\xff\xd9")
+        start = content.rindex(b"\xff\xda", 0, end)
+        (tmp_path / "scans.jpg").write_bytes(content[:start] + content[start:end] * 500 + content[end:])
+        assert Image.open(tmp_path / "scans.jpg").format == kind
+        with pytest.raises(images.ImageProblem, match="more than 100 scans"):
+            images.read(tmp_path / "scans.jpg")
+
+
+@pytest.mark.promise("Bombs")
+def test_what_its_decoder_would_hold_counts_too(tmp_path: Path) -> None:
+    for kind, mode, side, options in (
+        ("WEBP", "RGB", 8000, {"quality": 1, "method": 0}), ("JPEG", "CMYK", 9200, {"progressive": True}),
+        ("TIFF", "CMYK", 9200, {"compression": "tiff_lzw", "exif": _turned(6)}),
+    ):  # fmt: skip
+        Image.new(mode, (16, 16)).save(tmp_path / "small", kind, **options)
+        with Image.open(tmp_path / "small") as image:
+            image._size = (side, side)
+            assert images._memory(image, 0) > images.MAX_MEMORY
+            image._size = (side - 1000, side - 1000)
+            assert images._memory(image, 0) < images.MAX_MEMORY
+    (tmp_path / "tile.tif").write_bytes(nasty.picture("TIFF"))
+    with Image.open(tmp_path / "tile.tif") as image:
+        image.tag_v2[322] = image.tag_v2[323] = 24_000
+        assert images._memory(image, 0) > images.MAX_MEMORY, "a small image in a tile that is not"
+
+
+def _turned(turn: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    return exif
 
 
 @pytest.mark.promise("Bombs")
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_size_and_pixels_agree_on_turned_images(kind: str, turn: int, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = turn
     path = tmp_path / "a.img"
-    path.write_bytes(nasty.picture(kind, exif=exif))
+    path.write_bytes(nasty.picture(kind, exif=_turned(turn)))
     width, height = images.size(path)
-    assert images.read(path).shape == (height, width, 3)
+    pixels = images.read(path)
+    assert pixels.shape == (height, width, 3)
+    with Image.open(path) as image:
+        assert np.array_equal(pixels, np.asarray(ImageOps.exif_transpose(image)))
     assert (width, height) == ((16, 24) if turn > 4 else (24, 16))
