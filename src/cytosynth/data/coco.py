@@ -13,6 +13,8 @@ from . import atomic, plain
 FILE = "annotations.json"
 LARGEST = 1e9
 """Pixels; sizes and coordinates beyond it are no image's."""
+LONGEST = 1000
+"""Characters of a name: problems repeat it."""
 SHOWN = 10
 """Names listed in a message at most."""
 OF_IMAGE = frozenset({"id", "file_name", "width", "height"})
@@ -111,9 +113,18 @@ def name(value: Any) -> str:
         value = str(value)
     if not isinstance(value, str):
         raise ValueError(f"a name is expected, found {said(value)}")
-    if not value or plain.CONTROL.search(value) or len(value) > 1000:
+    if not value or plain.CONTROL.search(value) or len(value) > LONGEST:
         raise ValueError(f"the name {said(value)} is empty, too long, or has control characters")
     return value
+
+
+def file_name(value: Any) -> str:
+    """Return the file name `value` of an image; raise ValueError where it is none that a message could name."""
+    if not isinstance(value, str | int):
+        return name(value)
+    if len(str(value)) > LONGEST:
+        raise ValueError(f"the file name {said(value)} is longer than files can be called")
+    return str(value)
 
 
 def number(value: Any) -> float:
@@ -144,7 +155,7 @@ def _by_id(
 
 def _picture(entry: dict[str, Any]) -> Picture:
     return Picture(
-        file_name=str(entry["file_name"]) if isinstance(entry["file_name"], str | int) else name(entry["file_name"]),
+        file_name=file_name(entry["file_name"]),
         width=int(number(entry["width"])),
         height=int(number(entry["height"])),
         extra=plain.checked(beyond(entry, OF_IMAGE)),
