@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 import nasty
 from conftest import write_fields
-from cytosynth.data import coco, formats, images, plain, tensors
+from cytosynth.data import coco, cric, formats, images, plain, tensors
 from cytosynth.data.check import check
 from cytosynth.errors import UserError
 from cytosynth.normal.recipe import NormalRecipe
@@ -129,6 +129,19 @@ def test_large_and_deep_files_are_refused_in_bounded_time(tmp_path: Path) -> Non
     assert len(problems) == 20_000
     assert max(map(len, problems)) < 400
     assert time.monotonic() - started < 60
+    many = {
+        "images": [{"id": 1, "file_name": "x" * 100_000, "width": 1, "height": 1}],
+        "categories": [],
+        "annotations": [],
+    }
+    (tmp_path / "set/annotations.json").write_text(json.dumps(many))
+    (problem,) = check(tmp_path / "set")
+    assert "longer than files can be called" in problem and len(problem) < 400
+    with pytest.raises(ValueError, match="more than 3 GiB"):
+        plain.from_json("[" + "[]," * (plain.MAX_PARSED // 140 + 1) + "0]")
+    four_million = plain.MAX_PARSED // 4_000_000
+    box = '{"id":1,"image_id":1,"category_id":1,"bbox":[1.5,2.5,3.5,4.5],"area":1.5,"iscrowd":0},'
+    assert 240 * box.count("{") + 100 * box.count("[") + 40 * box.count(",") < four_million
     with (tmp_path / "set/annotations.json").open("wb") as file:
         file.truncate(plain.MAX_BYTES + 1)
     with pytest.raises(UserError, match="larger than 512 MiB"):
@@ -136,14 +149,58 @@ def test_large_and_deep_files_are_refused_in_bounded_time(tmp_path: Path) -> Non
 
 
 @fuzzed
+def test_a_table_is_read_row_by_row_and_bounded(tmp_path: Path) -> None:
+    Image.new("RGB", (24, 16)).save(tmp_path / "a.png")
+    table = tmp_path / "classifications.csv"
+    head, row = "image_filename,bethesda_system,nucleus_x,nucleus_y", "\na.png,HSIL,10,12"
+    table.write_text(head + row * 3)
+    assert len(formats.read(tmp_path, "cric").pictures[0].cells) == 3
+    for text, why in (
+        (head + row * (cric.MAX_ROWS + 1), "more than 200,000 rows"), ("," * 200 + row, "more than 100 columns"),
+        (head + "\n" + "x" * 200_000, "field larger"), (head + " " * cric.MAX_TABLE, "larger than 16 MiB"),
+    ):  # fmt: skip
+        table.write_text(text)
+        with pytest.raises(UserError, match=why):
+            formats.read(tmp_path, "cric")
+
+
+@fuzzed
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc"])
+def test_an_image_cut_in_half_is_not_converted(kind: str, tmp_path: Path) -> None:
+    write_fields(tmp_path / "first", 1)
+    formats.convert(tmp_path / "first", tmp_path / "set", None, kind)
+    (image,) = (tmp_path / "set").rglob("*.png")
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    with pytest.raises(UserError, match=f"{image.name}: (truncated|not a readable image)"):
+        formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.promise("Paths stay inside")
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+def test_labels_are_not_followed_out_of_their_folder(kind: str, tmp_path: Path) -> None:
+    write_fields(tmp_path / "first", 1)
+    formats.convert(tmp_path / "first", tmp_path / "set", None, kind)
+    (label,) = (path for path in (tmp_path / "set").rglob("*") if path.parent.name in ("labels", "Annotations"))
+    label.rename(tmp_path / "secret")
+    label.symlink_to("../../secret")
+    with (tmp_path / "secret").open("a") as file:
+        file.write("password\n")
+    (problem,) = check(tmp_path / "set")
+    assert "a link that leaves" in problem
+    with pytest.raises(UserError, match="a link that leaves"):
+        formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
+
+
+@fuzzed
 @pytest.mark.parametrize(
     "text",
     ["a: &a [x]\nb: [*a, *a]", "names: !!python/object/apply:os.system [touch hit]",
      "names: !!python/name:os.system ''", "- !!map {? {a} : b}", "a: !!binary aGVsbG8=", "[" * 3000,
-     "names: " + "x" * 300_000],
+     "names: " + "x" * 300_000, "names: {0: a}\nversion: 0x" + "f" * 5000],
 )  # fmt: skip
 def test_yaml_is_plain_or_refused(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no plain YAML|plain values|larger than"):
+    with pytest.raises(ValueError, match=r"no plain YAML|plain values|larger than|more than 64 bits"):
         plain.from_yaml(text)
     (tmp_path / "images").mkdir()
     (tmp_path / "data.yaml").write_text(text)
