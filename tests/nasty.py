@@ -194,10 +194,10 @@ def _tree(root: Path, files: dict[str, bytes]) -> None:
         (root / name).write_bytes(content)
 
 
-def _data_set(kind: str, files: dict[str, bytes], tags: dict[bytes, str], *, converted: bool = True) -> Run:
+def _data_set(kind: str, files: dict[str, bytes], tags: dict[bytes, str], *, one_in: int = 1) -> Run:
     """Return what puts a mutated file in its place among `files` and reads the whole as `kind`.
 
-    `tags` says by the first byte which file it is.
+    `tags` says by the first byte which file it is. It is converted too; only `one_in` of them where that is slow.
     """
     made: set[Path] = set()
 
@@ -219,7 +219,7 @@ def _data_set(kind: str, files: dict[str, bytes], tags: dict[bytes, str], *, con
         before = (root / name).read_bytes() if (root / name).exists() else None
         (root / name).write_bytes(data[1:])
         try:
-            exercise(root, kind, data, ("coco", "yolo", "voc") if converted else ())
+            exercise(root, kind, data, ("coco", "yolo", "voc") if zlib.crc32(data[::-1]) % one_in == 0 else ())
         finally:
             (root / name).unlink()
             if before is not None:
@@ -257,8 +257,20 @@ def data_sets() -> dict[str, Reader]:
     said = {"extra": {"slide": 1}, "cells": [{"extra": {"nucleus": [1, 2]}, "score": 0.5}]}
     side = {"info": {"a": 1}, "licenses": [{"id": 1}], "categories": ["LSIL"], "images": {"a.png": said}}
     sidecar = json.dumps(side).encode()
+    own = {"file_name": "../../x.png", "id": 77, "width": -1, "height": "x"}
+    of_cell = {
+        "bbox": "evil",
+        "image_id": "nobody",
+        "category_id": [],
+        "score": "x",
+        "area": "x",
+        "nucleus": [1e300, 0],
+    }
+    side["images"] = {"a.png": {"extra": own, "cells": [{"extra": of_cell}, {"extra": of_cell}]}}
+    evil = json.dumps(side).encode()
     yaml = b"path: .\ntrain: images\nnames: {0: LSIL, 1: HSIL}\nlicense: CC BY 4.0\n"
     label = b"0 0.5 0.5 0.2 0.4 0.9\n1 0.1 0.1 0.1 0.1\n"
+    long = yaml + b"version: 0x" + b"f" * 5000
     yolo = {**both, "data.yaml": yaml, "labels/a.txt": label, "dataset.json": sidecar, "split.json": split}
     cells = [{"cell_id": 7, "bethesda_system": "HSIL", "nucleus_x": 10, "nucleus_y": 12}]
     cric = json.dumps(
@@ -275,13 +287,13 @@ def data_sets() -> dict[str, Reader]:
             tagged({b"c": either(mutate_json), b"s": either(mutate_json)}),
         ),
         "YOLO": Reader(
-            (b"y" + yaml, b"l" + label, b"d" + sidecar, b"s" + split),
+            (b"y" + yaml, b"y" + long, b"l" + label, b"d" + sidecar, b"d" + evil, b"s" + split),
             _data_set("yolo", yolo, {b"y": "data.yaml", b"l": "labels/a.txt", b"d": "dataset.json",
                                      b"s": "split.json"}),
             tagged({b"d": either(mutate_json), b"s": either(mutate_json), b"y": _yaml_mutation}),
         ),
         "VOC": Reader(
-            (b"x" + xml, b"d" + sidecar),
+            (b"x" + xml, b"d" + sidecar, b"d" + evil),
             _data_set("voc", {"JPEGImages/a.png": png, "Annotations/a.xml": xml, "dataset.json": sidecar},
                       {b"x": "Annotations/a.xml", b"d": "dataset.json"}),
             tagged({b"d": either(mutate_json), b"x": _xml_mutation}),
@@ -294,10 +306,39 @@ def data_sets() -> dict[str, Reader]:
         ),
         "Comparison Detector": Reader(
             (b"c" + coco,), _data_set("comparison-detector", {**both, "annotations.json": coco},
-                                      {b"c": "annotations.json"}, converted=False),
+                                      {b"c": "annotations.json"}, one_in=10),
             tagged({b"c": either(mutate_json)}),
         ),
+        "folders": Reader(
+            (b"a" + png, b"b" + jpg, b"nLSIL/c.png\nHSIL/d.jpg\n\xff/e.png\n.x/f.png\n" + b"y" * 200 + b"/g.png"),
+            _folders(_data_set("folders", {"LSIL/a.png": png, "HSIL/b.jpg": jpg},
+                               {b"a": "LSIL/a.png", b"b": "HSIL/b.jpg"}), png),
+            tagged({b"a": either(mutate_png)}),
+        ),
     }  # fmt: skip
+
+
+def _folders(run_file: Run, png: bytes) -> Run:
+    """Return what reads a mutated image in its folder, or (first byte `n`) the image `png` under mutated names."""
+
+    def run(data: bytes, sandbox: Path) -> None:
+        if data[:1] != b"n":
+            run_file(data, sandbox)
+            return
+        root = sandbox / "names"
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir()
+        for name in data[1:].split(b"\n"):
+            path = os.path.join(os.fsencode(root), name)  # noqa: PTH118
+            if name.startswith(b"/") or b".." in name:
+                continue
+            with contextlib.suppress(OSError, ValueError):
+                os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+                with open(path, "wb") as file:  # noqa: PTH123
+                    file.write(png)
+        exercise(root, "folders", data)
+
+    return run
 
 
 def _cric(runs: dict[bytes, Run]) -> Run:
@@ -393,7 +434,7 @@ def _plan(data: bytes, sandbox: Path) -> None:
 
 
 def _recipe(data: bytes, sandbox: Path) -> None:
-    data = data[:1500]  # PyYAML is slow
+    data = data[:6000]  # PyYAML is slow
     from cytosynth.normal.recipe import NormalRecipe
     from cytosynth.pinned import Pinned
     from cytosynth.training import recipe
@@ -410,13 +451,17 @@ def _recipe(data: bytes, sandbox: Path) -> None:
 
 def _records(data: bytes, sandbox: Path) -> None:
     from cytosynth.provenance import read_records
+    from cytosynth.publish import About, publish
+    from cytosynth.settings import PipelineSettings
 
     (sandbox / "images").mkdir(exist_ok=True)
-    (sandbox / "images/000000.png").touch()
+    (sandbox / "images/000000.png").write_bytes(picture("PNG"))
     (sandbox / "provenance.jsonl").write_bytes(data)
-    for name, record in read_records(sandbox).items():
+    records = read_records(sandbox)
+    for name, record in records.items():
         assert images.unsafe(name) is None
         assert record["file_name"] == name
+    publish(sandbox, list(records.values()), PipelineSettings(), About("synthetic", {"gate": "a b"}))
 
 
 def texts() -> dict[str, Reader]:
@@ -442,11 +487,19 @@ def texts() -> dict[str, Reader]:
         "seed": 1,
         "key": 0,
     }
+    judged = {**cell, "attempts": [{"seed": 3, "reasons": ["seam"], "scores": {"seam": 2.0}}]}
+    nowhere = {**cell, "bbox_xyxy": [float("nan")] * 4}
+    changes: tuple[dict[str, Any], ...] = (
+        {}, {"cells": [judged], "rejected": [judged]}, {"cells": [{}]}, {"rejected": [cell]}, {"original": "a.png"},
+        {"picture": {"file_name": "../x.png"}}, {"picture": [1]}, {"cells": [nowhere]},
+        {"cells": [{**cell, "category": []}]}, {"width": "x"},
+    )  # fmt: skip
+    records = tuple(json.dumps({**record, **change}).encode() + b"\n" for change in changes)
     recipe = dump(NormalRecipe()).encode()
     return {
         "plan": Reader((json.dumps(plan).encode(),), _plan, either(mutate_json)),
-        "recipe": Reader((recipe, b"seed: 1\nrank: 4\n"), _recipe, _yaml_mutation),
-        "records": Reader((json.dumps(record).encode() + b"\n",), _records, either(mutate_json)),
+        "recipe": Reader((recipe, b"seed: 1\nrank: 4\n", b"seed: 0x1" + b"f" * 5000), _recipe, _yaml_mutation),
+        "records": Reader(records, _records, either(mutate_json)),
     }
 
 
@@ -467,7 +520,12 @@ def weights() -> dict[str, Reader]:
         "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_q.lora_up.weight": torch.ones(8, 2),
         "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_q.alpha": torch.tensor(2.0),
     }
-    metadata = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 4, "unet.alpha_pattern": {"a.*": 2}})}
+    metadata = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 4, "unet.alpha_pattern": {"to_q": 2}})}
+    patterns: tuple[Any, ...] = ([1], {"(": 1}, {"(a+)+b": 1}, {"to_q": []})
+    settings = [*({"unet.lora_alpha": alpha} for alpha in ("x", None, 10**400)),
+                *({"unet.alpha_pattern": pattern} for pattern in patterns)]  # fmt: skip
+    headers = [*map(json.dumps, settings), "[" * 100_000, "[[1, 2]]", "9" * 5000]
+    hostile = [{"lora_adapter_metadata": header} for header in headers]
     peft = {"base_model.model.down.attn2.to_q.lora_A.weight": torch.ones(2, 8),
             "base_model.model.down.attn2.to_q.lora_B.weight": torch.ones(8, 2)}  # fmt: skip
 
@@ -504,7 +562,10 @@ def weights() -> dict[str, Reader]:
     whole = json.dumps({"of_state": "0" * 64, "step": 2, "sha256": {"weights.safetensors": "0"}, "extra": {}})
     return {
         "safetensors": Reader(
-            (save(lora, metadata), save(kohya), save(peft), save({"x": torch.ones(1, 4)})), run, mutate_tensors
+            (save(lora, metadata), save(kohya), save(peft), save({"x": torch.ones(1, 4)}),
+             *(save({name.replace("down", "a" * 40): lora[name] for name in lora}, said) for said in hostile),
+             *(save({**kohya, name: torch.ones(2)}) for name in kohya),
+             *(save({**kohya, name: torch.ones(0, 8)}) for name in kohya)), run, mutate_tensors
         ),
         "checkpoint": Reader(
             (b"s" + whole.encode(), b"w" + save({"a": torch.ones(4)})), saved,
@@ -529,8 +590,8 @@ def reader(name: str) -> Reader:
     return weights()[name]
 
 
-NAMES = ("COCO", "YOLO", "VOC", "CRIC", "Comparison Detector", "PNG", "JPEG", "TIFF", "BMP and WebP", "plan", "recipe",
-         "records", "safetensors", "checkpoint")  # fmt: skip
+NAMES = ("COCO", "YOLO", "VOC", "CRIC", "Comparison Detector", "folders", "PNG", "JPEG", "TIFF", "BMP and WebP", "plan",
+         "recipe", "records", "safetensors", "checkpoint")  # fmt: skip
 
 
 # ---------------------------------------------------------------- the watch

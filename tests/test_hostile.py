@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -13,14 +12,15 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 import nasty
 from conftest import write_fields
-from cytosynth.data import coco, formats, images, plain, tensors
+from cytosynth.data import coco, cric, formats, images, plain, tensors
 from cytosynth.data.check import check
 from cytosynth.errors import UserError
 from cytosynth.normal.recipe import NormalRecipe
@@ -129,6 +129,19 @@ def test_large_and_deep_files_are_refused_in_bounded_time(tmp_path: Path) -> Non
     assert len(problems) == 20_000
     assert max(map(len, problems)) < 400
     assert time.monotonic() - started < 60
+    many = {
+        "images": [{"id": 1, "file_name": "x" * 100_000, "width": 1, "height": 1}],
+        "categories": [],
+        "annotations": [],
+    }
+    (tmp_path / "set/annotations.json").write_text(json.dumps(many))
+    (problem,) = check(tmp_path / "set")
+    assert "longer than files can be called" in problem and len(problem) < 400
+    with pytest.raises(ValueError, match="more than 3 GiB"):
+        plain.from_json("[" + "[]," * (plain.MAX_PARSED // 140 + 1) + "0]")
+    four_million = plain.MAX_PARSED // 4_000_000
+    box = '{"id":1,"image_id":1,"category_id":1,"bbox":[1.5,2.5,3.5,4.5],"area":1.5,"iscrowd":0},'
+    assert 240 * box.count("{") + 100 * box.count("[") + 40 * box.count(",") < four_million
     with (tmp_path / "set/annotations.json").open("wb") as file:
         file.truncate(plain.MAX_BYTES + 1)
     with pytest.raises(UserError, match="larger than 512 MiB"):
@@ -136,19 +149,93 @@ def test_large_and_deep_files_are_refused_in_bounded_time(tmp_path: Path) -> Non
 
 
 @fuzzed
+def test_a_table_is_read_row_by_row_and_bounded(tmp_path: Path) -> None:
+    Image.new("RGB", (24, 16)).save(tmp_path / "a.png")
+    table = tmp_path / "classifications.csv"
+    head, row = "image_filename,bethesda_system,nucleus_x,nucleus_y", "\na.png,HSIL,10,12"
+    table.write_text(head + row * 3)
+    assert len(formats.read(tmp_path, "cric").pictures[0].cells) == 3
+    for text, why in (
+        (head + row * (cric.MAX_ROWS + 1), "more than 200,000 rows"), ("," * 200 + row, "more than 100 columns"),
+        (head + "\n" + "x" * 200_000, "field larger"), (head + " " * cric.MAX_TABLE, "larger than 16 MiB"),
+    ):  # fmt: skip
+        table.write_text(text)
+        with pytest.raises(UserError, match=why):
+            formats.read(tmp_path, "cric")
+
+
+@fuzzed
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc"])
+def test_an_image_cut_in_half_is_not_converted(kind: str, tmp_path: Path) -> None:
+    write_fields(tmp_path / "first", 1)
+    formats.convert(tmp_path / "first", tmp_path / "set", None, kind)
+    (image,) = (tmp_path / "set").rglob("*.png")
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    with pytest.raises(UserError, match=f"{image.name}: (truncated|not a readable image)"):
+        formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.promise("Paths stay inside")
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+def test_labels_are_not_followed_out_of_their_folder(kind: str, tmp_path: Path) -> None:
+    write_fields(tmp_path / "first", 1)
+    formats.convert(tmp_path / "first", tmp_path / "set", None, kind)
+    (label,) = (path for path in (tmp_path / "set").rglob("*") if path.parent.name in ("labels", "Annotations"))
+    label.rename(tmp_path / "secret")
+    label.symlink_to("../../secret")
+    with (tmp_path / "secret").open("a") as file:
+        file.write("password\n")
+    (problem,) = check(tmp_path / "set")
+    assert "a link that leaves" in problem
+    with pytest.raises(UserError, match="a link that leaves"):
+        formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
+
+
+@fuzzed
 @pytest.mark.parametrize(
     "text",
     ["a: &a [x]\nb: [*a, *a]", "names: !!python/object/apply:os.system [touch hit]",
      "names: !!python/name:os.system ''", "- !!map {? {a} : b}", "a: !!binary aGVsbG8=", "[" * 3000,
-     "names: " + "x" * 300_000],
+     "names: " + "x" * 300_000, "names: {0: a}\nversion: 0x" + "f" * 5000],
 )  # fmt: skip
 def test_yaml_is_plain_or_refused(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no plain YAML|plain values|larger than"):
+    with pytest.raises(ValueError, match=r"no plain YAML|plain values|larger than|more than 64 bits"):
         plain.from_yaml(text)
     (tmp_path / "images").mkdir()
     (tmp_path / "data.yaml").write_text(text)
     with pytest.raises(UserError, match="no 'names' in it"):
         formats.read(tmp_path, "yolo")
+
+
+@pytest.mark.promise("Paths stay inside")
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+def test_what_stands_beside_a_set_overwrites_no_field_of_it(kind: str, tmp_path: Path) -> None:
+    write_fields(tmp_path / "first", 1)
+    formats.convert(tmp_path / "first", tmp_path / "set", None, kind)
+    side = json.loads((tmp_path / "set/dataset.json").read_text())
+    (entry,) = side["images"].values()
+    entry["extra"] = {"file_name": "../../x.png", "id": 77, "width": -1, "height": "x", "slide": 3}
+    for cell in entry["cells"]:
+        cell["extra"] = {
+            "bbox": "evil",
+            "image_id": "nobody",
+            "id": -1,
+            "category_id": [],
+            "score": "x",
+            "nucleus": [1e300, 0],
+            "kept": 1,
+        }
+    (tmp_path / "set/dataset.json").write_text(json.dumps(side))
+    formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
+    first, again = (formats.read(tmp_path / name).pictures[0] for name in ("first", "out"))
+    assert (again.file_name, again.width, again.height) == (first.file_name, first.width, first.height)
+    assert again.extra["slide"] == 3
+    assert [c.category for c in again.cells] == [c.category for c in first.cells]
+    for cell, whole in zip(again.cells, first.cells, strict=True):
+        assert cell.box == pytest.approx(whole.box, abs=0.01)
+        assert cell.extra["kept"] == 1
+        assert "nucleus" not in cell.extra
 
 
 ESCAPES = (
@@ -335,24 +422,72 @@ def test_image_bombs(tmp_path: Path) -> None:
     said, grown = measured(tmp_path / "largest.png")
     assert said == "(10000, 10000, 3)", "the largest that is read, with transparency"
     assert grown < 1024
+    Image.linear_gradient("L").resize((3000, 3000)).convert("RGB").save(tmp_path / "turned.jpg", exif=_turned(6))
+    said, grown = measured(tmp_path / "turned.jpg")
+    assert said == "(3000, 3000, 3)"
+    assert grown * 2**20 < 10.5 * 3000**2, "bytes a pixel, by which the largest takes less than a gigabyte"
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.write(nasty.picture("JPEG"))
+        file.truncate(images.MAX_FILE)
+    said, grown = measured(tmp_path / "sparse.jpg")
+    assert said == "(16, 24, 3)"
+    assert grown < 40, "read in blocks to count its scans"
+    with (tmp_path / "sparse.jpg").open("ab") as file:
+        file.truncate(images.MAX_FILE + 1)
+    with pytest.raises(images.ImageProblem, match="bytes, more than"):
+        images.read(tmp_path / "sparse.jpg")
+
+
+@pytest.mark.promise("Bombs")
+def test_more_scans_than_a_jpeg_has_are_refused_in_an_mpo_too(tmp_path: Path) -> None:
     pixels = Image.effect_noise((64, 64), 50).convert("RGB")
-    pixels.save(tmp_path / "scans.jpg", progressive=True)
-    content = (tmp_path / "scans.jpg").read_bytes()
-    start = content.rindex(b"\xff\xda")
-    (tmp_path / "scans.jpg").write_bytes(content[:start] + content[start:-2] * 500 + content[-2:])
-    with pytest.raises(images.ImageProblem, match="scans, more than 100"):
-        images.read(tmp_path / "scans.jpg")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 1024**2
+    pixels.save(tmp_path / "JPEG", "JPEG", progressive=True)
+    pixels.save(tmp_path / "MPO", "MPO", progressive=True, save_all=True, append_images=[pixels])
+    for kind in ("JPEG", "MPO"):
+        content = (tmp_path / kind).read_bytes()
+        assert Image.open(tmp_path / kind).format == kind
+        assert images.read(tmp_path / kind).shape == (64, 64, 3)
+        end = content.index(b"\xff\xd9")
+        start = content.rindex(b"\xff\xda", 0, end)
+        (tmp_path / "scans.jpg").write_bytes(content[:start] + content[start:end] * 500 + content[end:])
+        assert Image.open(tmp_path / "scans.jpg").format == kind
+        with pytest.raises(images.ImageProblem, match="more than 100 scans"):
+            images.read(tmp_path / "scans.jpg")
+
+
+@pytest.mark.promise("Bombs")
+def test_what_its_decoder_would_hold_counts_too(tmp_path: Path) -> None:
+    for kind, mode, side, options in (
+        ("WEBP", "RGB", 8000, {"quality": 1, "method": 0}), ("JPEG", "CMYK", 9200, {"progressive": True}),
+        ("TIFF", "CMYK", 9200, {"compression": "tiff_lzw", "exif": _turned(6)}),
+    ):  # fmt: skip
+        Image.new(mode, (16, 16)).save(tmp_path / "small", kind, **options)
+        with Image.open(tmp_path / "small") as image:
+            image._size = (side, side)
+            assert images._memory(image, 0) > images.MAX_MEMORY
+            image._size = (side - 1000, side - 1000)
+            assert images._memory(image, 0) < images.MAX_MEMORY
+    (tmp_path / "tile.tif").write_bytes(nasty.picture("TIFF"))
+    with Image.open(tmp_path / "tile.tif") as image:
+        image.tag_v2[322] = image.tag_v2[323] = 24_000
+        assert images._memory(image, 0) > images.MAX_MEMORY, "a small image in a tile that is not"
+
+
+def _turned(turn: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    return exif
 
 
 @pytest.mark.promise("Bombs")
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_size_and_pixels_agree_on_turned_images(kind: str, turn: int, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = turn
     path = tmp_path / "a.img"
-    path.write_bytes(nasty.picture(kind, exif=exif))
+    path.write_bytes(nasty.picture(kind, exif=_turned(turn)))
     width, height = images.size(path)
-    assert images.read(path).shape == (height, width, 3)
+    pixels = images.read(path)
+    assert pixels.shape == (height, width, 3)
+    with Image.open(path) as image:
+        assert np.array_equal(pixels, np.asarray(ImageOps.exif_transpose(image)))
     assert (width, height) == ((16, 24) if turn > 4 else (24, 16))

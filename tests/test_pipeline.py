@@ -197,6 +197,10 @@ def test_one_bad_image_stops_nothing_unless_strict(tiny: Path, tmp_path: Path) -
     [
         ("mix={CIN1: 1}", "no category 'CIN1'"),
         ("mix={HSIL: -1, LSIL: 2}", "must not be negative"),
+        ("mix={LSIL: .nan}", "their sum be a number"),
+        ("mix={LSIL: .inf}", "their sum be a number"),
+        ("mix={LSIL: 1e308, HSIL: 1e308}", "their sum be a number"),
+        ("seed=0x1" + "f" * 5000, "more than 64 bits"),
         ("fewest=9", "at least 9 cells but at most 8"),
         ("cell.steps=0", "cell.steps"),
         ("normal.size=1000", "multiple of 64"),

@@ -74,7 +74,7 @@ def survey(
         out: folder of the run, where it is kept so that a killed run continues.
         strict: whether an image that cannot be used ends the run.
     """
-    known = {name: int(record["room"]) for name, record in done.items()}
+    known = {name: int(record["room"]) for name, record in done.items() if "room" in record}
     path = out / SURVEY
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from . import __version__
-from .data import atomic, images
+from .bethesda import ABNORMAL
+from .data import atomic, images, plain
 from .data.images import Pixels
 
 RECORDS = "provenance.jsonl"
@@ -67,7 +68,7 @@ def said(out: Path) -> dict[str, dict[str, Any]]:
     records = {}
     for line in path.read_bytes().split(b"\n"):
         try:
-            record = json.loads(line)
+            record = plain.checked(json.loads(line), nan=True)
         except (ValueError, RecursionError):
             continue
         name = record.get("file_name") if isinstance(record, dict) else None
@@ -78,8 +79,31 @@ def said(out: Path) -> dict[str, dict[str, Any]]:
 
 def _whole(record: Mapping[str, Any]) -> bool:
     """Return whether `record` is one that this program wrote, as far as what is read of it goes."""
-    cells = record.get("cells")
-    return record.keys() >= REQUIRED and isinstance(cells, list) and all(isinstance(cell, dict) for cell in cells)
+    cells, rejected = record.get("cells"), record.get("rejected", [])
+    return (
+        record.keys() >= REQUIRED
+        and ("original" not in record or isinstance(record.get("original_sha256"), str))
+        and all(isinstance(record.get(key, 0), int) for key in ("width", "height", "room"))
+        and isinstance(record.get("picture", {}), dict)
+        and isinstance(cells, list)
+        and isinstance(rejected, list)
+        and all(_whole_cell(cell, "rejected" in record) for cell in (*cells, *rejected))
+    )
+
+
+def _whole_cell(cell: Any, judged: bool) -> bool:
+    """Return whether `cell` is one of a record of this program, with the attempts at it where it was `judged`."""
+    if not isinstance(cell, dict) or cell.get("category") not in ABNORMAL or not isinstance(cell.get("seed"), int):
+        return False
+    box, attempts = cell.get("bbox_xyxy"), cell.get("attempts", [] if not judged else None)
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(value, int | float) and abs(value) < 1e9 for value in box)
+        and isinstance(attempts, list)
+        and all(isinstance(a, dict) and isinstance(a.get("reasons"), list) for a in attempts)
+        and all(isinstance(reason, str) for a in attempts for reason in a["reasons"])
+    )
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:

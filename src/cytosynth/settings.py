@@ -1,5 +1,6 @@
 """Settings of the pipeline and of its two stages. Imports no torch, so that a mistake is answered at once."""
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -91,8 +92,10 @@ def check(settings: PipelineSettings, images: int | None = None) -> None:
     """Raise UsageError for settings that contradict each other, or that `images` images cannot meet."""
     if settings.fewest > settings.most:
         raise UsageError(f"at least {settings.fewest} cells but at most {settings.most}")
-    if not settings.mix or min(settings.mix.values()) < 0 or sum(settings.mix.values()) <= 0:
-        raise UsageError(f"mix {settings.mix}: weights must not be negative, and one must be above 0")
+    if not settings.mix or min(settings.mix.values()) < 0 or not 0 < sum(settings.mix.values()) < math.inf:
+        raise UsageError(
+            f"mix {settings.mix}: weights must not be negative, one must be above 0, and their sum be a number"
+        )
     for stage, chosen in (("normal", settings.normal), ("cell", settings.cell)):
         if chosen.sampler in DISTILLED and chosen.steps > 50:
             raise UsageError(f"{stage}.steps={chosen.steps}: {chosen.sampler} takes at most 50")

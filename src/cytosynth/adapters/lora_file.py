@@ -1,6 +1,5 @@
 """Reading LoRAs as the public writes them: diffusers', peft's and Kohya's names, each with its own alpha."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,11 +7,10 @@ from typing import Any, NamedTuple
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_unet_state_dict_to_peft
 from diffusers.utils.state_dict_utils import DIFFUSERS_OLD_TO_PEFT, DIFFUSERS_TO_PEFT, convert_state_dict
-from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from torch import Tensor
 
-from ..data import coco
+from ..data import coco, plain
 from ..errors import UserError
 from .adapter import tensors
 
@@ -20,6 +18,8 @@ PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PEFT_PREFIX = "base_model.model."
 PARTS = ("unet", "text_encoder")
 MATRIX = re.compile(r"(.+)\.lora_([AB])\.weight")
+NAME = re.compile(r"[\w.]+")
+"""What a key of `alpha_pattern` is but for peft's `^` and escaped dots: the end of a layer's name."""
 
 
 class Pair(NamedTuple):
@@ -52,7 +52,7 @@ def read(file: Path, unet_config: Any) -> dict[tuple[str, str], Pair]:
     if strange:
         raise UserError(f"{file}: {strange[0]} is for neither the U-Net nor the text encoder of Stable Diffusion 1.x")
     return {
-        (part, layer): Pair(a, b, _scale(settings, part, layer, len(a)))
+        (part, layer): Pair(a, b, _scale(file, settings, part, layer, len(a)))
         for part in PARTS
         for layer, (a, b) in _pairs(file, part, named).items()
     }
@@ -73,6 +73,8 @@ def _pairs(file: Path, part: str, named: dict[str, Tensor]) -> dict[str, tuple[T
     for layer, found in sides.items():
         if found.keys() != {"A", "B"}:
             raise UserError(f"{file}: {part}.{layer} has only one of the two matrices of a LoRA")
+        if any(side.ndim < 2 or not side.numel() for side in found.values()):
+            raise UserError(f"{file}: {part}.{layer} has a matrix of a LoRA that is none, or empty")
     return {layer: (found["A"], found["B"]) for layer, found in sides.items()}
 
 
@@ -80,11 +82,13 @@ def _alphas_taken(file: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return `state` with each `.alpha` of Kohya's multiplied in, and peft's prefix replaced by diffusers'."""
     taken = {re.sub(f"^{re.escape(PEFT_PREFIX)}", "unet.", key): value for key, value in state.items()}
     for key in [key for key in taken if key.endswith(".alpha")]:
-        layer, alpha = key.removesuffix(".alpha"), float(taken.pop(key))
+        layer, alpha = key.removesuffix(".alpha"), taken.pop(key)
         up, down = f"{layer}.lora_up.weight", f"{layer}.lora_down.weight"
         if up not in taken or down not in taken:
             raise UserError(f"{file}: {key} belongs to no lora_up and lora_down")
-        taken[up] = taken[up] * (alpha / len(taken[down]))
+        if alpha.numel() != 1 or not taken[down].numel() or not taken[down].ndim:
+            raise UserError(f"{file}: {key} is no number, or its lora_down is empty")
+        taken[up] = taken[up] * (float(alpha) / len(taken[down]))
     return taken
 
 
@@ -98,12 +102,29 @@ def _settings(file: Path, state: dict[str, Tensor]) -> dict[str, Any]:
     with safe_open(file, "pt") as opened:
         header = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
     try:
-        return dict(json.loads(header))
-    except (json.JSONDecodeError, TypeError, ValueError):
-        raise UserError(f"{file}: its header's lora_adapter_metadata is not a JSON object") from None
+        settings = plain.from_json(header)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise UserError(f"{file}: its header's lora_adapter_metadata is not a JSON object")
+    return settings
 
 
-def _scale(settings: dict[str, Any], part: str, layer: str, rank: int) -> float:
-    patterns = settings.get(f"{part}.alpha_pattern") or {}
-    alpha = patterns.get(get_pattern_key(list(patterns), layer), settings.get(f"{part}.lora_alpha", rank))
-    return float(alpha) / (rank**0.5 if settings.get(f"{part}.use_rslora") else rank)
+def _scale(file: Path, settings: dict[str, Any], part: str, layer: str, rank: int) -> float:
+    """Return alpha / rank of `layer`, or alpha / sqrt(rank) where the settings say so.
+
+    As in peft the first key of `alpha_pattern` counts that is the name of the layer or its last parts. There it may be
+    a regular expression; a stranger's is not run: what is more than a name is refused.
+    """
+    alpha, patterns = settings.get(f"{part}.lora_alpha", rank), settings.get(f"{part}.alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise UserError(f"{file}: {part}.alpha_pattern is {coco.said(patterns)}, an object is needed")
+    for pattern, value in reversed(patterns.items()):
+        name = pattern.removeprefix("^").replace("\\.", ".")
+        if not NAME.fullmatch(name):
+            raise UserError(f"{file}: {part}.alpha_pattern has {coco.said(pattern)}; only names of layers are taken")
+        if layer == name or (layer.endswith(f".{name}") and not pattern.startswith("^")):
+            alpha = value
+    if not isinstance(alpha, int | float) or not abs(alpha) < coco.LARGEST:
+        raise UserError(f"{file}: alpha of {part}.{layer[:200]} is {coco.said(alpha)}, a number is needed")
+    return alpha / (rank**0.5 if settings.get(f"{part}.use_rslora") else rank)

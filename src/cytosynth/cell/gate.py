@@ -163,7 +163,7 @@ def acceptance(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 row = rows.setdefault(
                     cell["category"], {"tried": 0, "at_once": 0, "kept": 0, "attempts": 0, "reasons": Counter()}
                 )
-                attempts = cell["attempts"]
+                attempts = cell.get("attempts", [])
                 row["tried"] += 1
                 row["kept"] += kept
                 row["at_once"] += kept and len(attempts) == 1

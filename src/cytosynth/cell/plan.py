@@ -103,7 +103,7 @@ def read(path: Path) -> Plan:
     """
     try:
         text = plain.text(path, plain.MAX_BYTES)
-        values = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
+        values = json.loads(plain.counted(text), parse_constant=_no_constant, object_pairs_hook=_once)
         plan = Plan.model_validate(values)
     except ValidationError as error:
         raise PlanProblem(f"{path}: {_reason(error, values)}") from None

@@ -58,7 +58,7 @@ def _image(data: DataSet, picture: Picture, contents: dict[str, str], prepared: 
 def _cells(picture: Picture) -> Iterator[str]:
     seen: set[tuple[object, ...]] = set()
     for number, cell in enumerate(picture.cells):
-        where = f"{picture.file_name}: box {number} ({cell.category})"
+        where = f"{picture.file_name}: box {number} ({cell.category[:60]})"
         problem = _box(cell, picture.width, picture.height)
         if problem:
             yield f"{where}: {problem}"

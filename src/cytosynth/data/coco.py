@@ -1,7 +1,7 @@
 """COCO: `annotations.json` (ids from 1, boxes xywh) beside `images/`."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +13,13 @@ from . import atomic, plain
 FILE = "annotations.json"
 LARGEST = 1e9
 """Pixels; sizes and coordinates beyond it are no image's."""
+LONGEST = 1000
+"""Characters of a name: problems repeat it."""
 SHOWN = 10
 """Names listed in a message at most."""
+OF_IMAGE = frozenset({"id", "file_name", "width", "height"})
+OF_CELL = frozenset({"id", "image_id", "category_id", "bbox", "score"})
+"""The fields of an image and of an annotation that have a place of their own; all others are its extra ones."""
 
 
 class FormatProblem(UserError):
@@ -108,9 +113,18 @@ def name(value: Any) -> str:
         value = str(value)
     if not isinstance(value, str):
         raise ValueError(f"a name is expected, found {said(value)}")
-    if not value or plain.CONTROL.search(value) or len(value) > 1000:
+    if not value or plain.CONTROL.search(value) or len(value) > LONGEST:
         raise ValueError(f"the name {said(value)} is empty, too long, or has control characters")
     return value
+
+
+def file_name(value: Any) -> str:
+    """Return the file name `value` of an image; raise ValueError where it is none that a message could name."""
+    if not isinstance(value, str | int):
+        return name(value)
+    if len(str(value)) > LONGEST:
+        raise ValueError(f"the file name {said(value)} is longer than files can be called")
+    return str(value)
 
 
 def number(value: Any) -> float:
@@ -140,24 +154,28 @@ def _by_id(
 
 
 def _picture(entry: dict[str, Any]) -> Picture:
-    extra = {k: v for k, v in entry.items() if k not in ("id", "file_name", "width", "height")}
     return Picture(
-        file_name=str(entry["file_name"]) if isinstance(entry["file_name"], str | int) else name(entry["file_name"]),
+        file_name=file_name(entry["file_name"]),
         width=int(number(entry["width"])),
         height=int(number(entry["height"])),
-        extra=plain.checked(extra),
+        extra=plain.checked(beyond(entry, OF_IMAGE)),
     )
 
 
 def _cell(entry: dict[str, Any], names: dict[Any, str]) -> Cell:
     x, y, width, height = (number(value) for value in entry["bbox"])
-    extra = {k: v for k, v in entry.items() if k not in ("id", "image_id", "category_id", "bbox", "score")}
+    extra = beyond(entry, OF_CELL)
     score = float(entry["score"]) if entry.get("score") is not None else None
     if "nucleus" in extra:
         extra["nucleus"] = [number(value) for value in extra["nucleus"]]
         if len(extra["nucleus"]) != 2:
             raise ValueError(f"nucleus: x and y are expected, found {len(extra['nucleus'])} numbers")
     return Cell((x, y, x + width, y + height), names[entry["category_id"]], score, plain.checked(extra))
+
+
+def beyond(values: Mapping[str, Any], own: frozenset[str]) -> dict[str, Any]:
+    """Return `values` without those whose names are `own` fields: what may be written beside them."""
+    return {key: value for key, value in values.items() if key not in own}
 
 
 def _reason(error: Exception) -> str:
@@ -172,7 +190,7 @@ def encode(data: DataSet) -> dict[str, Any]:
     for image_id, picture in enumerate(data.pictures, 1):
         images.append(
             {"id": image_id, "file_name": picture.file_name, "width": picture.width, "height": picture.height}
-            | picture.extra
+            | beyond(picture.extra, OF_IMAGE)
         )
         for cell in picture.cells:
             x0, y0, x1, y1 = cell.box
@@ -189,7 +207,7 @@ def encode(data: DataSet) -> dict[str, Any]:
             }
             if cell.score is not None:
                 entry["score"] = round(cell.score, 6)
-            annotations.append(entry | cell.extra)
+            annotations.append(entry | beyond(cell.extra, OF_CELL))
     return {
         "info": data.info,
         "licenses": list(data.licences),

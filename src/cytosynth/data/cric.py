@@ -1,6 +1,7 @@
 """The CRIC Cervix release: nucleus points in a JSON or CSV file beside the images, made into square boxes."""
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from .coco import FormatProblem, Report, refuse
 
 SIDE = 90.0
 """Side of the usual boxes at the release's 1376x1020, pixels."""
+MAX_TABLE = 16 * 1024**2
+"""Bytes of a CSV file; the release's has 11,534 rows in about one million."""
+MAX_ROWS, MAX_COLUMNS = 200_000, 100
 CATEGORIES = ("NILM", "ASC-US", "ASC-H", "LSIL", "HSIL", "SCC")
 NAMES = {"negative for intraepithelial lesion": "NILM", "nilm": "NILM"} | {n.lower(): n for n in CATEGORIES[1:]}
 LICENCE = {"id": 1, "name": "CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"}
@@ -71,11 +75,10 @@ def _annotation_file(root: Path) -> Path:
 def _rows(file: Path, report: Report) -> Iterator[tuple[str, str, str, Any, float, float, Any]]:
     """Yield (place, image, doi, category, x, y, cell id); the category is None for an image without cells."""
     try:
-        text = plain.text(file, plain.MAX_BYTES)
-        entries = plain.from_json(text) if file.suffix == ".json" else list(csv.DictReader(text.splitlines()))
-    except (OSError, ValueError, csv.Error) as error:
+        entries = plain.from_json(plain.text(file, plain.MAX_BYTES)) if file.suffix == ".json" else _table(file)
+    except (OSError, ValueError) as error:
         raise FormatProblem(f"{file}: unreadable ({str(error)[:120]})") from None
-    if not isinstance(entries, list):
+    if not isinstance(entries, list | Iterator):
         raise FormatProblem(f"{file}: a list of images is expected")
     for index, entry in enumerate(entries):
         where = f"{file}: entry {index}"
@@ -90,6 +93,20 @@ def _rows(file: Path, report: Report) -> Iterator[tuple[str, str, str, Any, floa
                 yield where, name, doi, coco.name(cell["bethesda_system"]), x, y, plain.checked(cell.get("cell_id"))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             report(f"{where}: {'no ' if isinstance(error, KeyError) else ''}{str(error)[:160]}")
+
+
+def _table(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the CSV `file`, one at a time."""
+    try:
+        rows = csv.DictReader(io.StringIO(plain.text(file, MAX_TABLE), newline=""))
+        if len(rows.fieldnames or ()) > MAX_COLUMNS:
+            raise ValueError(f"more than {MAX_COLUMNS} columns")
+        for number, row in enumerate(rows):
+            if number == MAX_ROWS:
+                raise ValueError(f"more than {MAX_ROWS:,} rows")
+            yield row
+    except (OSError, ValueError, csv.Error) as error:
+        raise FormatProblem(f"{file}: unreadable ({str(error)[:120]})") from None
 
 
 def _missing(name: str) -> str:

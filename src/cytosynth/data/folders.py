@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..bethesda import CATEGORIES
 from ..field import Cell, DataSet, Picture
-from . import images
+from . import coco, images
 from .coco import FormatProblem, Report, refuse
 
 
@@ -19,8 +19,13 @@ def read(root: Path, report: Report = refuse) -> DataSet:
         *(name for name in CATEGORIES if name in found),
         *(name for name in found if name not in CATEGORIES),
     ]
-    pictures = []
+    pictures, named = [], []
     for category in categories:
+        try:
+            named.append(coco.name(category))
+        except ValueError as error:
+            report(f"{root}: {error}")
+            continue
         for path in sorted((root / category).iterdir()):
             if path.suffix.lower() not in images.SUFFIXES:
                 continue
@@ -31,4 +36,4 @@ def read(root: Path, report: Report = refuse) -> DataSet:
                 continue
             cell = Cell((0.0, 0.0, float(width), float(height)), category)
             pictures.append(Picture(f"{category}/{path.name}", width, height, (cell,)))
-    return DataSet(root, tuple(pictures), tuple(categories))
+    return DataSet(root, tuple(pictures), tuple(named))

@@ -84,10 +84,10 @@ def _write(data: DataSet, source: Path, out: Path, kind: str, target: str) -> Da
                 picture = replace(picture, file_name=_as_png(picture.file_name))
                 save_png(comparison.prepare(images.read(path)), part / folder / picture.file_name)
             else:
-                size = images.size(path)
-                if size != (picture.width, picture.height):
+                height, width = images.read(path).shape[:2]  # whole: its header says nothing of a file cut short
+                if (width, height) != (picture.width, picture.height):
                     raise UserError(
-                        f"{path}: is {size[0]}x{size[1]}, annotated as {picture.width}x{picture.height}; "
+                        f"{path}: is {width}x{height}, annotated as {picture.width}x{picture.height}; "
                         "see `cytosynth check`"
                     )
                 (part / folder / picture.file_name).parent.mkdir(parents=True, exist_ok=True)

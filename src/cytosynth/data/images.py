@@ -20,6 +20,10 @@ Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused as decompression bombs; whole slides are read by tiles elsewhere."""
+MAX_MEMORY = 1_000_000_000
+"""Bytes that reading an image may take: what needs more is refused by its header."""
+MAX_FILE = 320_000_000
+"""Bytes of an image file, of which Pillow may hold three copies: as many pixels as are read, three bytes each."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 ORIENTATION = 0x0112
@@ -32,6 +36,10 @@ TURNS = {
 """What turns an image of each orientation upright."""
 MAX_SCANS = 100
 """Of a JPEG: each scan of a progressive one is a pass over the whole image, and a small file can ask for thousands."""
+JPEG, SCAN = b"\xff\xd8", b"\xff\xda"
+"""What a JPEG, of several images or one, and a scan of it begin with."""
+BLOCK = 1 << 20
+"""Bytes read, and pixels made RGB, at a time."""
 DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
 """Names that are devices, not files, on Windows, whatever follows their first dot."""
 BROKEN = (
@@ -122,32 +130,49 @@ def read(path: Path, scale: float = 1.0) -> Pixels:
     Raises ImageProblem, with the path and the reason, for a file that is missing, truncated, not an
     image, or larger than MAX_PIXELS.
     """
-    with _open(path) as image:
-        try:
-            if not isinstance(image, TiffImageFile) and _orientation(image) not in TURNS:
-                upright = image.convert("RGB")
-            else:  # Pillow may turn a TIFF while it loads, and then forgets the orientation
-                image.load()
-                turn = TURNS.get(_orientation(image))
-                upright = (image if turn is None else image.transpose(turn)).convert("RGB")
-        except Image.DecompressionBombError:
-            raise ImageProblem(f"{path}: a decompression bomb") from None
-        except BROKEN as error:
-            raise ImageProblem(f"{path}: {_reason(error)}") from None
+    try:
+        pixels = _rgb(_upright(path))
+    except Image.DecompressionBombError:
+        raise ImageProblem(f"{path}: a decompression bomb") from None
+    except BROKEN as error:
+        raise ImageProblem(f"{path}: {_reason(error)}") from None
     if scale != 1.0:
-        width, height = (max(1, round(side * scale)) for side in upright.size)
-        upright = upright.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(upright)
+        width, height = (max(1, round(side * scale)) for side in pixels.shape[1::-1])
+        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+    return pixels
+
+
+def _upright(path: Path) -> Image.Image:
+    """Return the decoded image at `path`, upright, in its own mode; where it is turned it is there twice meanwhile."""
+    with _open(path) as image:
+        turned = isinstance(image, TiffImageFile) or _orientation(image) in TURNS
+        image.load()  # Pillow may turn a TIFF while it loads, and then forgets the orientation
+        turn = TURNS.get(_orientation(image)) if turned else None
+        return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """Return `image` as RGB, made so some rows at a time: whole, it would be there three times."""
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    rows = max(1, BLOCK // image.width)
+    for top in range(0, image.height, rows):
+        part = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = np.asarray(part.convert("RGB"))
+    return pixels
 
 
 def _open(path: Path) -> Image.Image:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
             raise ImageProblem(f"{path}: not a regular file")
+        if state.st_size > MAX_FILE:
+            raise ImageProblem(f"{path}: {state.st_size:,} bytes, more than {MAX_FILE:,}")
+        scans = _scans(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(path, formats=FORMATS)
-            scans = path.read_bytes().count(b"\xff\xda") if image.format == "JPEG" else 0
+        memory = _memory(image, state.st_size)
     except FileNotFoundError:
         raise ImageProblem(f"{path}: no such file") from None
     except Image.DecompressionBombError:
@@ -156,11 +181,42 @@ def _open(path: Path) -> Image.Image:
         raise ImageProblem(f"{path}: {_reason(error)}") from None
     if scans > MAX_SCANS:
         image.close()
-        raise ImageProblem(f"{path}: {scans} scans, more than {MAX_SCANS} (a bomb?)")
+        raise ImageProblem(f"{path}: more than {MAX_SCANS} scans (a bomb?)")
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ImageProblem(f"{path}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,} (a bomb?)")
+    if memory > MAX_MEMORY:
+        image.close()
+        raise ImageProblem(f"{path}: reading it takes {memory:,} bytes, more than {MAX_MEMORY:,} (a bomb?)")
     return image
+
+
+def _scans(path: Path) -> int:
+    """Return how many scans the JPEG at `path` has, counting no further than MAX_SCANS are passed; 0 for no JPEG."""
+    scans, end = 0, b""
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            if not end and not block.startswith(JPEG):
+                return 0
+            scans += (end + block).count(SCAN)
+            if scans > MAX_SCANS:
+                break
+            end = block[-1:]
+    return scans
+
+
+def _memory(image: Image.Image, size: int) -> int:
+    """Return how many bytes reading the opened `image` of `size` bytes takes at most, its decoder's among them."""
+    pixels: int = image.width * image.height
+    if isinstance(image, TiffImageFile):  # a whole strip or tile, as stored, and a copy where Pillow turns it
+        tags = image.tag_v2
+        stored: int = max(pixels, tags.get(322, 0) * tags.get(323, 0)) * sum(tags.get(258, (1,))) // 8
+        return (4 if tags.get(ORIENTATION, 1) < 5 else 8) * pixels + stored
+    if image.format == "WEBP":  # as measured
+        return 16 * pixels + 2 * size
+    if image.info.get("progressive"):  # each coefficient of each colour
+        return (4 + 2 * len(image.getbands())) * pixels
+    return 8 * pixels
 
 
 def _reason(error: BaseException) -> str:

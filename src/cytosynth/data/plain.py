@@ -19,6 +19,10 @@ MAX_SMALL = 4 * 1024**2
 MAX_YAML = 256 * 1024
 """Of a YAML file, whose reader takes seconds for a megabyte."""
 MAX_DEPTH = 64
+MAX_BITS = 64
+"""Of a whole number; Python reads longer ones than it writes."""
+MAX_PARSED = 3 * 2**30
+"""Bytes that the values of a JSON text may take: four million boxes."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters and halves of characters: no name has them, and a terminal obeys some."""
 
@@ -42,10 +46,20 @@ def one_line(message: object) -> str:
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), str(message))
 
 
+def counted(content: str) -> str:
+    """Return the JSON text `content`; raise ValueError where its values, counted before they are made, are too many.
+
+    What Python needs for `[],` is twenty times its own length.
+    """
+    if 240 * content.count("{") + 100 * content.count("[") + 40 * content.count(",") > MAX_PARSED:
+        raise ValueError(f"its values would take more than {MAX_PARSED >> 30} GiB")
+    return content
+
+
 def from_json(content: str) -> Any:
-    """Return the value of the JSON text `content`; raise ValueError where it is none, or nested too deeply."""
+    """Return the value of the JSON text `content`; raise ValueError where it is none, too deep, or too large."""
     try:
-        return json.loads(content)
+        return json.loads(counted(content))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -86,7 +100,10 @@ def checked(value: Any, nan: bool = False, depth: int = MAX_DEPTH) -> Any:
     elif isinstance(value, list):
         for inner in value:
             checked(inner, nan, depth - 1)
-    elif value is not None and not isinstance(value, bool | int):
+    elif isinstance(value, int):
+        if value.bit_length() > MAX_BITS:
+            raise ValueError(f"a whole number of more than {MAX_BITS} bits")
+    elif value is not None:
         raise ValueError(f"a {type(value).__name__} where plain values are expected")
     return value
 

@@ -26,7 +26,7 @@ def write(data: DataSet, root: Path) -> None:
 
 
 def restore(data: DataSet, root: Path) -> DataSet:
-    """Return `data` with what `root/dataset.json` says, where there is one."""
+    """Return `data` with what `root/dataset.json` says beyond its own fields, where there is one."""
     if not (root / FILE).exists():
         return data
     content = _load(root)
@@ -36,7 +36,7 @@ def restore(data: DataSet, root: Path) -> DataSet:
     for picture in data.pictures:
         entry = said.get(picture.file_name)
         if isinstance(entry, dict) and isinstance(entry.get("extra"), dict):
-            picture = replace(picture, extra=entry["extra"])
+            picture = replace(picture, extra=coco.beyond(entry["extra"], coco.OF_IMAGE))
             cells = entry.get("cells")
             if isinstance(cells, list) and len(cells) == len(picture.cells):
                 picture = replace(picture, cells=tuple(map(_restored, picture.cells, cells)))
@@ -73,12 +73,18 @@ def _restored(cell: Cell, values: Any) -> Cell:
     if not isinstance(values, dict):
         return cell
     score, extra = values.get("score"), values.get("extra")
-    score = float(score) if isinstance(score, int | float) and abs(score) < coco.LARGEST else None
-    extra = dict(extra) if isinstance(extra, dict) else {}
+    score = float(score) if score is not None and _number(score) else None
+    extra = coco.beyond(extra, coco.OF_CELL) if isinstance(extra, dict) else {}
     nucleus = extra.get("nucleus", [0, 0])
-    if not (isinstance(nucleus, list) and len(nucleus) == 2 and all(isinstance(v, int | float) for v in nucleus)):
+    if not (isinstance(nucleus, list) and len(nucleus) == 2 and all(map(_number, nucleus))):
         del extra["nucleus"]
+    if not _number(extra.get("area", 0)):
+        del extra["area"]
     return replace(cell, score=score, extra=extra)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < coco.LARGEST
 
 
 def _said(cell: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from ..field import Cell, DataSet, Picture
-from . import atomic, coco, plain, sidecar
+from . import atomic, coco, images, plain, sidecar
 from .coco import FormatProblem, Report, refuse
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -21,14 +21,19 @@ def read(root: Path, report: Report = refuse) -> DataSet:
     folder = root / "Annotations"
     if not folder.is_dir():
         raise FormatProblem(f"{folder}: no such folder; a VOC data set has Annotations/ and JPEGImages/")
-    pictures = [picture for file in sorted(folder.rglob("*.xml")) if (picture := _picture(file, report))]
-    found = dict.fromkeys(cell.category for picture in pictures for cell in picture.cells)
-    order = list(found)
+    found, refused = images.usable(
+        ((p.relative_to(folder).as_posix(), p) for p in sorted(folder.rglob("*.xml"))), folder
+    )
+    for problem in refused:
+        report(problem)
+    pictures = [picture for _, file in found if (picture := _picture(file, report))]
+    named = dict.fromkeys(cell.category for picture in pictures for cell in picture.cells)
+    order = list(named)
     if (root / sidecar.FILE).exists():
         order = sidecar.categories(root) or order
-    categories = tuple(dict.fromkeys([*order, *found]))
-    images = root / "JPEGImages"
-    data = DataSet(images if images.is_dir() else root / "images", tuple(pictures), categories)
+    categories = tuple(dict.fromkeys([*order, *named]))
+    usual = root / "JPEGImages"
+    data = DataSet(usual if usual.is_dir() else root / "images", tuple(pictures), categories)
     return sidecar.restore(data, root)
 
 
@@ -61,7 +66,7 @@ def _picture(file: Path, report: Report) -> Picture | None:
     try:
         tree = _root(file)
         width, height = (int(coco.number(_text(tree, f"size/{name}"))) for name in ("width", "height"))
-        name = _text(tree, "filename")
+        name = coco.file_name(_text(tree, "filename"))
     except (ET.ParseError, DefusedXmlException, ValueError, LookupError, OverflowError, OSError) as error:
         report(f"{file}: not a VOC annotation ({str(error)[:120]})")
         return None

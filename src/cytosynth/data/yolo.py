@@ -31,7 +31,7 @@ def read(root: Path, report: Report = refuse) -> DataSet:
             continue
         label = (root / "labels" / name).with_suffix(".txt")
         labels.discard(label)
-        cells = tuple(_cells(label, names, there, width, height, report)) if label.exists() else ()
+        cells = tuple(_cells(root / "labels", label, names, there, width, height, report)) if label.exists() else ()
         pictures.append(Picture(name, width, height, cells))
     for label in sorted(labels):
         report(f"{label}: a label without its image")
@@ -78,9 +78,15 @@ def _names(file: Path) -> dict[int, str]:
         raise FormatProblem(f"{file}: no 'names' in it, a list or a map of the classes from 0{why}") from None
 
 
-def _cells(label: Path, names: dict[int, str], there: str, width: int, height: int, report: Report) -> Iterable[Cell]:
+def _cells(
+    root: Path, label: Path, names: dict[int, str], there: str, width: int, height: int, report: Report
+) -> Iterable[Cell]:
+    """Yield the cells in the file `label` in the folder `root` of labels."""
     try:
-        lines = plain.text(label).splitlines()
+        lines = plain.text(images.inside(root, label.relative_to(root).as_posix())).splitlines()
+    except images.ImageProblem as problem:
+        report(str(problem))
+        return
     except (OSError, ValueError) as error:
         report(f"{label}: not readable ({str(error)[:120]})")
         return

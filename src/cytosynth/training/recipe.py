@@ -30,7 +30,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     max_steps: int = Field(default=1000, ge=1, description="optimiser steps")
     batch_size: int = Field(default=1, ge=1, description="samples per process and micro-step")
     gradient_accumulation: int = Field(default=1, ge=1)
