@@ -310,7 +310,8 @@ def data_sets() -> dict[str, Reader]:
             tagged({b"c": either(mutate_json)}),
         ),
         "folders": Reader(
-            (b"a" + png, b"b" + jpg, b"nLSIL/c.png\nHSIL/d.jpg\n\xff/e.png\n.x/f.png\n" + b"y" * 200 + b"/g.png"),
+            (b"a" + png, b"b" + jpg, b"nLSIL/c.png\nHSIL/d.jpg\n\xff/e.png\n.x/f.png\n" + b"y" * 200 + b"/g.png",
+             b"nLSIL/c.png\n\xff/"),
             _folders(_data_set("folders", {"LSIL/a.png": png, "HSIL/b.jpg": jpg},
                                {b"a": "LSIL/a.png", b"b": "HSIL/b.jpg"}), png),
             tagged({b"a": either(mutate_png)}),
