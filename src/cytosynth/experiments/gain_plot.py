@@ -17,7 +17,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 def write(
     path: Path, title: str, measures: Sequence[str], gains: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 ) -> None:
-    """Write a PNG: a panel for each detector, a group for each of `measures`, a point with its interval for each mix.
+    """Write a PNG: a panel for each detector, a group for each of `measures`, a point with its interval for each mix,
+    hollow where there is none.
 
     Args:
         path: of the PNG.
@@ -35,6 +36,7 @@ def write(
             for place, measure in enumerate(measures):
                 one = found[measure]
                 if one.low is None or one.high is None:
+                    axis.plot(place + offset, one.value, "o", mfc="none", color=COLOURS[number % 4])
                     continue
                 below, above = max(one.value - one.low, 0.0), max(one.high - one.value, 0.0)
                 point, *_ = axis.errorbar(
@@ -42,6 +44,7 @@ def write(
                 )
                 handles[mix] = point
         axis.axhline(0, color="black", linewidth=0.8)
+        axis.set_xlim(-0.5, len(measures) - 0.5)
         axis.set_title(detector)
         axis.set_xticks(range(len(measures)), measures, rotation=45, ha="right")
     axes[0].set_ylabel("gain over R, AP x 100")
