@@ -71,7 +71,8 @@ class Detector:
 
         Larger images are read in tiles that overlap, and non-maximum suppression keeps a cell once that several have
         seen. A cell that every tile cuts, wider than they overlap, is kept once too, by the part that shows most of it.
-        In one tile the network's answer is final: DINO knows no such suppression, the others have done theirs.
+        That is done in a single tile too: the authors of DINO do without, but after few steps it names a cell several
+        times (`docs/augmentation.md` has figures); what the others find is not changed by it.
         """
         height, width = pixels.shape[:2]
         side = self.config.tile

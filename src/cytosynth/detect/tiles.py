@@ -40,9 +40,6 @@ def joined(seen: Sequence[Seen], width: int, height: int) -> tuple[Tensor, Tenso
     unless another tile shows that cell, whole or more of it.
     """
     boxes, labels, scores = (torch.cat([getattr(one, name) for one in seen]) for name in ("boxes", "labels", "scores"))
-    if len(seen) == 1:
-        kept = scores.argsort(descending=True, stable=True)
-        return boxes[kept], labels[kept], scores[kept]
     number = torch.cat([torch.full((len(one.boxes),), index) for index, one in enumerate(seen)])
     tiles = torch.tensor([one.tile for one in seen], dtype=boxes.dtype)[number]
     whole = _uncut(boxes, tiles, width, height)
