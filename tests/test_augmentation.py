@@ -143,6 +143,18 @@ def sides(rng: np.random.Generator, holding: int, images: int = 20) -> list[gain
     return made
 
 
+def test_a_bootstrap_of_two_images_would_call_one_difference_in_three_real() -> None:
+    """Why `gains` does not: the spread of the draws alone, as if they were of any number of images."""
+    rng = np.random.default_rng(0)
+    called = 0
+    for _ in range(400):
+        after, before = sides(rng, 2)
+        drawn = np.nanvar(after.drawn("HSIL") - before.drawn("HSIL"), ddof=1)
+        seeds = sum(side.seeds("HSIL").var(ddof=1) / 3 for side in (after, before))
+        called += abs(after.seeds("HSIL").mean() - before.seeds("HSIL").mean()) > 1.96 * math.sqrt(drawn + seeds)
+    assert 0.25 < called / 400 < 0.45
+
+
 def test_a_category_in_few_images_is_not_called_sure() -> None:
     rng = np.random.default_rng(0)
     for holding in (1, 2, 4):

@@ -171,10 +171,9 @@ def run(
     if pipeline.gate:
         planned = {cell.category for job in jobs for cell in job.planned or ()}
         pipeline.gate.check(planned or settings.counts or [name for name, weight in settings.mix.items() if weight])
-    with lock.only(out):
+    with lock.run(out):
         if (out / "images").is_symlink():
             raise UserError(f"{out / 'images'}: a link; a run writes into folders of its own")
-        atomic.clean(out)
         names = [job.file_name for job in jobs] if settings.counts else []
         pin(out, Pinned.of(settings, pipeline.models(), plan, names))
         done = read_records(out)

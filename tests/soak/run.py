@@ -57,10 +57,11 @@ class Ledger:
             "# Promises, as last tested", "",
             "Written by `make soak`; what each promise is and how it is tested is in "
             "[docs/reliability.md](../docs/reliability.md).", "",
+            *([] if SHARE == "1" else [f"**Not with the counts that it promises, but {SHARE} times those.**", ""]),
             f"{time.strftime('%Y-%m-%d')}; Python {platform.python_version()}, torch {version('torch')}, Pillow "
             f"{version('pillow')}, safetensors {version('safetensors')}; {shards} at once, each on one thread of a "
             f"{os.cpu_count()}-core machine that others used; fuzzing by {ENGINE}; "
-            f"{seconds / 60:.0f} minutes in all" + (f"; counts times {SHARE}" if SHARE != "1" else "") + ".", "",
+            f"{seconds / 60:.0f} minutes in all.", "",
             "| promise | test | cases | seconds | outcome |", "|---|---|---|---|---|",
         ]  # fmt: skip
         for (promise, name), found in sorted(self.rows.items(), key=lambda row: (ORDER.index(row[0][0]), row[0][1])):

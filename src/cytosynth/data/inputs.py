@@ -22,9 +22,7 @@ def annotations(root: Path) -> str:
 
 def digest(folder: Path, names: Sequence[str]) -> str:
     """Return 16 hexadecimal digits over the files `names` of `folder`, of which some may not be there."""
-    files = [folder / name for name in names]
-    text = " ".join(atomic.sha256(file) if file.is_file() else "none" for file in files)
-    return sha256(text.encode()).hexdigest()[:16]
+    return sha256(" ".join(atomic.fingerprint(folder / name) for name in names).encode()).hexdigest()[:16]
 
 
 def pin(wanted: Mapping[str, str], run: Path) -> None:

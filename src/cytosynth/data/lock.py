@@ -25,6 +25,14 @@ def only(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def run(folder: Path) -> Iterator[None]:
+    """As `only`, for a folder of a run that continues: what a killed one left half-written is removed first."""
+    with only(folder):
+        atomic.clean(folder)
+        yield
+
+
+@contextmanager
 def new(folder: Path) -> Iterator[None]:
     """Hold the name of `folder`, which is about to be made, for the length of the block; see `only`."""
     folder = folder.resolve()

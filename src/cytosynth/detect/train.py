@@ -16,7 +16,8 @@ from ..data.preview import grid, save_png, with_boxes
 from ..data.sources import Sample
 from ..errors import UsageError, UserError
 from ..field import Cell
-from ..training.loop import Outcome, first, train
+from ..training import place
+from ..training.loop import Outcome, train
 from ..training.progress import console, meter
 from ..training.task import Batch, Losses, Task
 from . import backbone, model, references, transfer
@@ -159,7 +160,7 @@ def train_detector(recipe: DetectorRecipe, run: Path, data_root: Path, max_minut
         return DetectorTask(recipe, samples, held_out, data_root)
 
     outcome = train(make, recipe, run, title=f"detector ({recipe.architecture})", max_minutes=max_minutes)
-    if not held_out or not first():
+    if not held_out or not place.first():
         return outcome
     detector = model.load(outcome.selected)
     detector.network.to(PartialState().device)

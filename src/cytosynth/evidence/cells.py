@@ -16,7 +16,7 @@ from ..bethesda import NILM
 from ..cell.edit import CellEditor
 from ..cell.gate import Judge
 from ..cell.seam import border_ratio
-from ..data import atomic, lock
+from ..data import lock
 from ..data.images import Pixels
 from ..detect.model import Detector
 from ..errors import UsageError, UserError
@@ -94,8 +94,7 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
     editing = editing.model_copy(
         update={"cell": cell, "models": models.digests(), "fields": models.generator is not None}
     )
-    with lock.only(out):
-        atomic.clean(out)
+    with lock.run(out):
         pin(editing, out / "editing.yaml")
         real = patches.real(editing.real, data_root)
         lacking = [name for name in how.categories if name not in {cell.category for cell in real}]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..data import atomic, coco, inputs, lock, split
+from ..data import coco, inputs, lock, split
 from ..detect.failures import MISSED
 from ..detect.recipe import PRESETS as DETECTORS
 from ..measure.gains import FEWEST, Runs, gain, holding, hundred, verdict
@@ -39,8 +39,7 @@ def table(
     `.md` and `.csv`, and `gains.png`. Raises UsageError when `run` was begun with another recipe, UserError where a
     synthetic set goes back to a test image.
     """
-    with lock.only(run):
-        atomic.clean(run)
+    with lock.run(run):
         pin(recipe, run / "recipe.yaml")
         training_sets.check(recipe, data_root)
         inputs.pin(digests(recipe, data_root), run)

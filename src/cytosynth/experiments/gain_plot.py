@@ -17,8 +17,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 def write(
     path: Path, title: str, measures: Sequence[str], gains: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 ) -> None:
-    """Write a PNG: a panel for each detector, a group for each of `measures`, a point with its interval for each mix,
-    hollow where there is none.
+    """Write a PNG: a panel for each detector, a group for each of `measures`, a point with its interval for each mix.
+
+    Where there is no interval the point is hollow.
 
     Args:
         path: of the PNG.

@@ -43,8 +43,7 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
     Writes `table1.json`, `.md`, `.csv` (the table) and `all.csv` (every measure of every seed); returns the table.
     Raises UsageError when `run` was begun with another recipe.
     """
-    with lock.only(run):
-        atomic.clean(run)
+    with lock.run(run):
         pin(recipe, run / "recipe.yaml")
         real = real_windows(recipe, data_root)
         extractors = [_extractor(name, recipe, run, data_root, device) for name in recipe.extractors]
@@ -149,7 +148,10 @@ def _extractor(name: str, recipe: Table1Recipe, run: Path, data_root: Path, devi
     """Return the feature network `name`, trained first where it is ours and no weights are given."""
     weights = Path(recipe.weights[name]) if name in recipe.weights else None
     if name == CYTOLOGY and weights is None:
-        weights = whole(train_features(FEATURES[recipe.preset], run / "features", data_root)).weights
+        chosen, said = FEATURES[recipe.preset], run / "features" / "validation.json"
+        weights = run / "features" / "weights"
+        if not said.exists() or coco.load(said).get("step") != chosen.max_steps:  # it is written after a stop too
+            whole(train_features(chosen, run / "features", data_root))
     return features.load(name, weights, device)
 
 

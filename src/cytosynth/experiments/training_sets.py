@@ -23,10 +23,8 @@ FOLDERS = {CUSTOM: "custom-diffusion", REAL_TO_SYNTHETIC: "real-to-synthetic", O
 def gather(recipe: AugmentationRecipe, run: Path, data_root: Path, device: str = "cpu") -> dict[str, list[Source]]:
     """Return the training sources of each mix of `recipe`; make the synthetic sets that are not given or there.
 
-    Raises UsageError where a real image to train on is a test image too, UserError where a set was made from one, and
-    where real, test or synthetic images have no cell of the categories.
+    Raises UserError where a set was made from a test image, or has no cell of the categories.
     """
-    check(recipe, data_root)
     sources = {REAL: list(recipe.real)}
     for mix in recipe.mixes:
         if mix == REAL:
@@ -41,7 +39,10 @@ def gather(recipe: AugmentationRecipe, run: Path, data_root: Path, device: str =
 
 
 def check(recipe: AugmentationRecipe, data_root: Path) -> None:
-    """Look for what is wrong with the real images before anything is made or trained; see `gather`."""
+    """Look at the real images before anything is made or trained.
+
+    Raises UsageError where one to train on is a test image too, UserError where there is no cell of the categories.
+    """
     leaks.apart("real", recipe.real, [recipe.test], data_root)
     made = [mix for mix in recipe.mixes if mix != REAL and not recipe.sets.get(mix)]
     if REAL_TO_SYNTHETIC in made:
@@ -136,5 +137,5 @@ def _cells_in(data: Sequence[Source], categories: Sequence[str], data_root: Path
     if not there & set(categories):
         raise UserError(
             f"{data_root / data[0].root}: no annotated cell of {', '.join(categories)} in part '{data[0].split}' "
-            f"(there are: {', '.join(sorted(there)) or 'none'}); nothing can be learnt from it"
+            f"(there are: {coco.listed(there)}); nothing can be learnt from it"
         )

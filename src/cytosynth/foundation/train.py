@@ -9,6 +9,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..bethesda import CATEGORIES, abnormal_prompt
 from ..data import atomic, sources
 from ..errors import UserError
+from ..training import place
 from ..training.loop import Outcome, train
 from ..training.progress import console
 from .autoencoder import AutoencoderTask
@@ -38,7 +39,7 @@ def train_autoencoder(
         return AutoencoderTask(recipe, sources.load(recipe.data, data_root), unseen, vae)
 
     outcome = train(make, recipe, run, title="autoencoder", max_minutes=max_minutes)
-    if not unseen:
+    if not unseen or not place.first():
         return outcome
     trained = part(AutoencoderKL, outcome.weights).eval()
     summary = measure(trained, unseen, run / "validation.png").summary()
@@ -54,6 +55,8 @@ def train_text(recipe: TextRecipe, run: Path, data_root: Path, max_minutes: floa
         return TextTask(recipe, sources.load(recipe.data, data_root))
 
     outcome = train(make, recipe, run, title="text encoder", max_minutes=max_minutes)
+    if not place.first():
+        return outcome
     tokenizer, encoder = read_text(outcome.weights)
     likeness = similarity(encoder, tokenizer, [abnormal_prompt(name) for name in CATEGORIES])
     atomic.write_json(

@@ -14,6 +14,7 @@ from ..data import augment, coco
 from ..data.atomic import write_json
 from ..data.images import Pixels
 from ..errors import UserError
+from ..training import place
 from ..training.loop import Outcome, train
 from ..training.progress import console, meter
 from ..training.task import Batch, Losses, Task
@@ -121,7 +122,7 @@ def train_features(recipe: FeatureRecipe, run: Path, data_root: Path, max_minute
         return FeatureTask(recipe, crops.load(recipe, data_root), held_out)
 
     outcome = train(make, recipe, run, title=f"features ({recipe.architecture})", max_minutes=max_minutes)
-    if not held_out:
+    if not held_out or not place.first():
         return outcome
     scores = measure(outcome.weights, held_out, recipe)
     write_json(run / "validation.json", {"step": outcome.step, **scores})

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..bethesda import ABNORMAL
-from ..foundation.recipe import BUNDLED
+from ..experiments.recipe import TABLE2
 from ..registry import DETECTORS, EXTRACTORS
 from ..training.recipe import Source
 
@@ -65,15 +65,14 @@ class SelectRecipe(BaseModel):
         return self
 
 
-_CRIC = Source(root="cric", scale=0.5, split="train")
+_TABLE = TABLE2["bundled"]
 PRESETS = {
     "paper": SelectRecipe(
         preset="paper", real=[Source(root="abnormal", split="train")], validation=Source(root="abnormal", split="val"),
     ),
     # The trainings of the bundled Table II.
     "bundled": SelectRecipe(
-        preset="bundled", steps=100, window=160,
-        training={"window": 192, "lr_schedule": "constant", "weights": BUNDLED, "ema_decay": 0.98},
-        real=[_CRIC], validation=_CRIC.model_copy(update={"split": "val"}),
+        preset="bundled", steps=_TABLE.steps, window=160, training=_TABLE.training, real=_TABLE.real,
+        validation=_TABLE.test.model_copy(update={"split": "val"}),
     ),
 }  # fmt: skip

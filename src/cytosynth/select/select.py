@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import atomic, inputs, lock
+from ..data import inputs, lock
 from ..detect import model
 from ..errors import UsageError, UserError
 from ..foundation.load import available
@@ -49,8 +49,7 @@ def select(
     UserError where a synthetic image was made from a validation or test image.
     """
     known = _known(recipe, run, data_root, devices, workers)
-    with lock.only(run):
-        atomic.clean(run)
+    with lock.run(run):
         known.pin()
         counts = {ratio: known.count(ratio) for ratio in recipe.ratios if known.count(ratio) <= len(known.pool)}
         if not counts:
@@ -80,8 +79,7 @@ def anyway(
     count = known.count(ratio)
     if count > len(known.pool):
         raise UsageError(f"--anyway {ratio:g}: {count} images; there are {len(known.pool)} with cells")
-    with lock.only(run):
-        atomic.clean(run)
+    with lock.run(run):
         known.pin()
         ranked, _ = _ranked(known, devices[0])
         verdict = f"{table.said(count)} ({ratio:g} x the real ones), taken by rank: whether that helps was not asked."

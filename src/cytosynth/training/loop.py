@@ -5,7 +5,6 @@ was killed and continued sees the same data and the same noise as one that was n
 """
 
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from diffusers.training_utils import EMAModel
 
 from ..data import atomic, lock
 from ..errors import UserError
-from . import board, card, records, validation
+from . import board, card, place, records, validation
 from . import checkpoint as checkpoints
 from .optimizer import build as build_optimizer
 from .optimizer import lr_factor
@@ -88,13 +87,8 @@ def train(
     Returns where it ended. Raises UserError when another process trains there, or when the loss is no longer
     finite; UsageError when scores are asked for and nothing is held out.
     """
-    with lock.only(run) if first() else nullcontext():
+    with lock.run(run) if place.first() else nullcontext():
         return _train(build, recipe, run, title, max_minutes)
-
-
-def first() -> bool:
-    """Return whether this is the first of the processes that train together, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max_minutes: float | None) -> Outcome:
@@ -108,11 +102,9 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
     main = accelerator.is_main_process
     if main:
         run.mkdir(parents=True, exist_ok=True)
-        atomic.clean(run)
         atomic.recover(run / validation.BEST)
         pin(recipe, run / "recipe.yaml")
         atomic.write_text(run / "README.md", card.run_card(title))
-    accelerator.wait_for_everyone()  # what others write is not to be taken for what a killed run left
     torch.manual_seed(recipe.seed)
     task = build().train()
     frozen = checkpoints.fingerprint(task, {name for name, _ in [*task.trained(), *task.trained_buffers()]})

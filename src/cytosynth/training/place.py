@@ -46,6 +46,11 @@ def only(device: str) -> str:
     return "cuda:0"
 
 
+def first() -> bool:
+    """Return whether this is the first of the processes that train together, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _number(device: str) -> int | None:
     """Return which GPU of CUDA `device` is, None where it is none."""
     kind, _, number = device.partition(":")
