@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 import nasty
 from conftest import write_fields
+from cytosynth import provenance
 from cytosynth.data import coco, cric, formats, images, plain, tensors
 from cytosynth.data.check import check
 from cytosynth.errors import UserError
@@ -46,6 +47,24 @@ def test_mutated_files(name: str, tmp_path: Path) -> None:
         with nasty.watch(tmp_path):
             reader.run(data, tmp_path)
         assert time.monotonic() - started < 10
+
+
+@fuzzed
+@pytest.mark.parametrize("wrong", [
+    {"seed": float("nan")}, {"key": "a"}, {"width": 1.5}, {"picture": {"a": float("inf")}}, {"picture": 3},
+    {"original": float("nan"), "original_sha256": "0"}, {"original": "a"}, {"cells": 3},
+    {"cells": [{"bbox_xyxy": [9, 2, 1, 8], "category": "HSIL", "seed": 1}]},
+    {"cells": [{"bbox_xyxy": [1, 2, 9, float("nan")], "category": "HSIL", "seed": 1}]},
+])  # fmt: skip
+def test_a_record_that_cannot_be_ours_is_not_gone_on_from(wrong: dict[str, object], tmp_path: Path) -> None:
+    ours = {"file_name": "a.png", "origin": "synthetic", "seed": 1, "key": 0, "width": 32, "height": 32,
+            "cells": [{"bbox_xyxy": [1, 2, 9, 8], "category": "HSIL", "seed": 1}]}  # fmt: skip
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "images/a.png")
+    provenance.write_records(tmp_path, [ours])
+    assert provenance.read_records(tmp_path) == {"a.png": ours}
+    provenance.write_records(tmp_path, [ours | wrong])
+    assert provenance.read_records(tmp_path) == {}
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(nasty.NASTY)

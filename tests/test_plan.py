@@ -26,7 +26,8 @@ from cytosynth.data import coco
 from cytosynth.data.check import check
 from cytosynth.errors import UsageError, UserError
 from cytosynth.field import Cell
-from cytosynth.settings import EditSettings, PipelineSettings
+from cytosynth.normal.generate import NormalImageGenerator
+from cytosynth.settings import EditSettings, PipelineSettings, Precision
 from cytosynth.training.recipe import override
 
 FAST = ["normal.size=320", "normal.steps=1", "cell.steps=2", "threshold=0.1", "cell.box_scale=1.2"]
@@ -389,3 +390,26 @@ def test_the_whole_patch_is_put_back_in_order_and_wipes_out_no_other_cell() -> N
     assert result[300, 100] == result[10, 390] == 100, "outside both patches nothing changed"
     boxes = [patch.covered(box, 400, 400, EditSettings(paste="patch")) for box in (first, second)]
     assert boxes == [(2, 2, 258, 258), (72, 2, 328, 258)]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_stays_close(precision: Precision, tiny: Path) -> None:
+    settings = chosen().normal
+    fields = [NormalImageGenerator(str(tiny / "foundation"), str(tiny / "normal"), "cpu", one).field(1, 0, settings)
+              for one in ("fp32", precision)]  # fmt: skip
+    editors = [CellEditor.load(str(tiny / "foundation"), str(tiny / "cell"), "cpu", one) for one in ("fp32", precision)]
+    assert editors[0].digest == editors[1].digest
+    edits = [PlannedEdit((40, 40, 120, 120), "HSIL", 3)]
+    edited = [editor.edit(fields[0], edits, EditSettings(steps=2)) for editor in editors]
+    for first, second in (fields, edited):
+        off = np.abs(first.astype(int) - second)
+        assert 0 < off.mean() < 1, off.mean()
+
+
+def test_a_plan_remembers_the_precision(tiny: Path, tmp_path: Path) -> None:
+    out, again = tmp_path / "half", tmp_path / "again"
+    pipeline.synthesize(out, count=1, settings=chosen("precision=bf16"), **models(tiny))
+    given = plan.read(out / "plan.json")
+    assert given.base().precision == "bf16"
+    pipeline.synthesize(again, plan=out / "plan.json", settings=given.base(), **models(tiny, "detector"))
+    assert np.array_equal(pixels(out)["000000.png"], pixels(again)["000000.png"])

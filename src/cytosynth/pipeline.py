@@ -44,7 +44,7 @@ def synthesize(
     """Make the images `start` to `start + count - 1`, or those of `plan`, into `out`; see the verb `synthesize`."""
     _check(settings, plan, count or None)
     given = plans.read(plan) if plan else None
-    generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device)
+    generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device, settings.precision)
     names = {"cell": cell, "foundation": foundation, "normal": normal, "gate": gate, "detector": detector}
     pipeline = _pipeline(names, settings, data_root, device, generator, finds=plan is None)
     if given and plan:
@@ -166,7 +166,7 @@ def _pipeline(
         name = given["detector"]
         detector = detectors.load(bundled("detector") if name == BUNDLED else Path(name))
         detector.network.to(available(device))
-    editor = CellEditor.load(given["foundation"], given["cell"], device)
+    editor = CellEditor.load(given["foundation"], given["cell"], device, settings.precision)
     gate = None if given["gate"] == NONE else load_gate(Path(given["gate"]), settings.gate, data_root, device)
     names = {role: name if name == BUNDLED else short(name) for role, name in given.items()}
     return Pipeline(editor, names, detector, generator, gate)

@@ -16,6 +16,8 @@ from .data.images import Pixels
 
 RECORDS = "provenance.jsonl"
 REQUIRED = frozenset({"file_name", "origin", "seed", "key", "width", "height", "cells"})
+ORIGINAL = ("original", "original_sha256")
+"""The image that was edited: its name in its set, and its hash."""
 NOTICE = "Synthetic cervical cytology made by CytoSynth. Not for diagnosis."
 OTHER = "other"
 NOTICES = {
@@ -82,9 +84,10 @@ def _whole(record: Mapping[str, Any]) -> bool:
     cells, rejected = record.get("cells"), record.get("rejected", [])
     return (
         record.keys() >= REQUIRED
-        and ("original" not in record or isinstance(record.get("original_sha256"), str))
-        and all(isinstance(record.get(key, 0), int) for key in ("width", "height", "room"))
+        and ("original" not in record or all(isinstance(record.get(key), str) for key in ORIGINAL))
+        and all(isinstance(record.get(key, 0), int) for key in ("seed", "key", "width", "height", "room"))
         and isinstance(record.get("picture", {}), dict)
+        and _finite(record.get("picture", {}))
         and isinstance(cells, list)
         and isinstance(rejected, list)
         and all(_whole_cell(cell, "rejected" in record) for cell in (*cells, *rejected))
@@ -100,10 +103,21 @@ def _whole_cell(cell: Any, judged: bool) -> bool:
         isinstance(box, list)
         and len(box) == 4
         and all(isinstance(value, int | float) and abs(value) < 1e9 for value in box)
+        and box[0] < box[2]
+        and box[1] < box[3]
         and isinstance(attempts, list)
         and all(isinstance(a, dict) and isinstance(a.get("reasons"), list) for a in attempts)
         and all(isinstance(reason, str) for a in attempts for reason in a["reasons"])
     )
+
+
+def _finite(value: Any) -> bool:
+    """Return whether `value` can be part of an annotation file, which has no NaN."""
+    try:
+        plain.checked(value)
+    except ValueError:
+        return False
+    return True
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:

@@ -16,9 +16,9 @@ from ..field import Box
 from ..foundation import samplers, sampling
 from ..foundation.latents import weights_digest
 from ..foundation.load import available, bundled, load, part
-from ..foundation.model import Foundation
+from ..foundation.model import DTYPES, Foundation
 from ..foundation.recipe import BUNDLED
-from ..settings import EditSettings
+from ..settings import EditSettings, Precision
 from . import patch, synthesizer
 
 EDITING = "editing.json"
@@ -52,8 +52,13 @@ class CellEditor:
         self.digest = ""
 
     @classmethod
-    def load(cls, foundation: str = BUNDLED, unet: str = BUNDLED, device: str = "cpu") -> "CellEditor":
-        """Load the synthesizer `unet` (a folder in diffusers' layout or `bundled`) on its `foundation`."""
+    def load(
+        cls, foundation: str = BUNDLED, unet: str = BUNDLED, device: str = "cpu", precision: Precision = "fp32"
+    ) -> "CellEditor":
+        """Load the synthesizer `unet` (a folder in diffusers' layout or `bundled`) on its `foundation`.
+
+        The networks have `precision`; latents and samplers are float32 whatever it is.
+        """
         path = bundled("cell") if unet == BUNDLED else Path(unet)
         if not (path / "config.json").exists():
             raise UserError(f"{path}: no Abnormal Cell Synthesizer there (config.json of a diffusers U-Net)")
@@ -64,6 +69,7 @@ class CellEditor:
             raise UserError(f"{path / EDITING}: box_scale {str(scale)[:40]}; a number from 0.5 to 8 is expected")
         editor = cls(model.freeze().to(available(device)), float(scale))
         editor.digest = weights_digest(*model.parts.values())
+        model.to(DTYPES[precision])
         return editor
 
     def edit(self, pixels: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings) -> Pixels:
@@ -107,7 +113,7 @@ class CellEditor:
         count, size = windows.shape[:2]
         filled = [*range(count), *[count - 1] * (fill - count)]
         edits = [edits[index] for index in filled]
-        clean = torch.cat([model.encode_pixels(window[None]) for window in windows])[filled]
+        clean = torch.cat([model.encode_pixels(window[None]) for window in windows])[filled].float()
         masks = torch.stack([synthesizer.mask_of(edit.box, size // 8) for edit in edits]).to(clean)
         noises = torch.cat([sampling.noise((1, *clean.shape[1:]), edit.seed) for edit in edits]).to(clean)
         text = model.encode_text([abnormal_prompt(edit.category) for edit in edits])

@@ -17,7 +17,7 @@ from ..bethesda import ABNORMAL
 from ..data import atomic, images, plain
 from ..errors import UserError
 from ..field import Box
-from ..settings import EditSettings, GenerateSettings, PipelineSettings
+from ..settings import EditSettings, GenerateSettings, PipelineSettings, Precision
 from . import patch
 
 FILE = "plan.json"
@@ -73,6 +73,7 @@ class PlanSettings(BaseModel):
     normal: GenerateSettings = GenerateSettings()
     cell: EditSettings = EditSettings()
     scale: float = Field(default=1.0, gt=0, le=8)
+    precision: Precision = "fp32"
 
 
 class Plan(_Strict):
@@ -91,7 +92,7 @@ class Plan(_Strict):
     def base(self) -> PipelineSettings:
         """Return the settings of a run that follows the plan."""
         said = self.settings
-        return PipelineSettings(normal=said.normal, cell=said.cell, scale=said.scale)
+        return PipelineSettings(normal=said.normal, cell=said.cell, scale=said.scale, precision=said.precision)
 
 
 def read(path: Path) -> Plan:
@@ -161,7 +162,7 @@ def write(
         entry |= {"width": record["width"], "height": record["height"]}
         entry["cells"] = [{key: cell[key] for key in ("bbox_xyxy", "category", "seed")} for cell in record["cells"]]
         entries.append(entry)
-    used = PlanSettings(normal=settings.normal, cell=settings.cell, scale=settings.scale)
+    used = PlanSettings(normal=settings.normal, cell=settings.cell, scale=settings.scale, precision=settings.precision)
     content = {"version": 1, "settings": used.model_dump(mode="json"), "models": dict(models), "images": entries}
     atomic.write_json(out / FILE, content)
 

@@ -12,6 +12,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from .autoencoder import to_pixels, to_tensor
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What recipes and settings call them."""
+
 
 @dataclass
 class Foundation:
@@ -48,7 +51,7 @@ class Foundation:
     def to(self, *args: Any) -> "Foundation":
         """Move every network to a device or dtype."""
         for part in self.parts.values():
-            part.to(*args)
+            torch.nn.Module.to(part, *args)  # diffusers' own warns of layers to be kept in float32; these have none
         return self
 
     def freeze(self) -> "Foundation":

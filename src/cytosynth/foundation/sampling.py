@@ -52,7 +52,7 @@ def sample(
     """
     channels = unet.config.time_cond_proj_dim  # a distilled network is told the guidance scale instead
     told = (
-        None if channels is None else guidance_embedding(guidance_scale, channels).to(latents).expand(len(latents), -1)
+        None if channels is None else guidance_embedding(guidance_scale, channels).to(prompt).expand(len(latents), -1)
     )
     guided = guidance_scale != 1.0 and told is None
     embeddings = torch.cat([negative, prompt]) if guided else prompt
@@ -66,8 +66,8 @@ def sample(
         if guided:
             model_input = torch.cat([model_input, model_input])
         output = unet(
-            model_input, timestep, embeddings, timestep_cond=told, cross_attention_kwargs=_copy(kwargs)
-        ).sample
+            model_input.to(unet.dtype), timestep, embeddings, timestep_cond=told, cross_attention_kwargs=_copy(kwargs)
+        ).sample.to(latents)
         if guided:
             free, conditional = output.chunk(2)
             output = free + guidance_scale * (conditional - free)

@@ -11,21 +11,32 @@ from ..data.images import Pixels
 from ..foundation import samplers, sampling
 from ..foundation.latents import weights_digest
 from ..foundation.load import available, bundled, load
+from ..foundation.model import DTYPES
 from ..foundation.recipe import BUNDLED
-from ..settings import GenerateSettings
+from ..settings import GenerateSettings, Precision
 
 
 class NormalImageGenerator:
     """A foundation with its adapter, ready to draw normal fields."""
 
-    def __init__(self, foundation: str = BUNDLED, adapter: str | None = BUNDLED, device: str = "cpu") -> None:
-        """Load `foundation` and merge the `adapter` of any kind (folder, file, `bundled`, or None) into it."""
+    def __init__(
+        self,
+        foundation: str = BUNDLED,
+        adapter: str | None = BUNDLED,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+    ) -> None:
+        """Load `foundation` and merge the `adapter` of any kind (folder, file, `bundled`, or None) into it.
+
+        The networks have `precision`; latents and samplers are float32 whatever it is.
+        """
         self.model = load(foundation)
         self.prompt = NORMAL_PROMPT
         if adapter:
             self.prompt = merge(self.model, bundled("normal") if adapter == BUNDLED else Path(adapter))
         self.model.freeze().to(available(device))
         self.digest = weights_digest(*self.model.parts.values())
+        self.model.to(DTYPES[precision])
 
     @torch.no_grad()
     def field(self, seed: int, index: int, settings: GenerateSettings) -> Pixels:

@@ -19,12 +19,12 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from ..adapters.load import attach
 from ..foundation import sd15, tokens
 from ..foundation.load import load
-from ..foundation.model import Foundation
+from ..foundation.model import DTYPES, Foundation
 from ..foundation.recipe import STABLE_DIFFUSION
 from ..measure.report import Report
 from ..training.progress import meter
 from .recipe import NormalRecipe
-from .train import DTYPES, freeze_as
+from .train import freeze_as
 
 GIB = 2**30
 LESS: tuple[tuple[str, dict[str, Any]], ...] = (

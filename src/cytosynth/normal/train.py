@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..foundation import noise, samplers, sampling
 from ..foundation.latents import cached
 from ..foundation.load import load
-from ..foundation.model import Foundation
+from ..foundation.model import DTYPES, Foundation
 from ..training.loop import Outcome, train
 from ..training.progress import meter
 from ..training.task import Batch, Losses, Task
@@ -25,7 +25,6 @@ from .held_out import HeldOut
 from .places import ATTEMPTS, normal, usable
 from .recipe import NormalRecipe
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHARED = ("window", "turns", "batch_size", "gradient_accumulation", "learning_rate", "optimizer", "seed")
 FACTS = {
     "lora": ("rank", *SHARED),
