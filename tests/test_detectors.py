@@ -18,7 +18,7 @@ from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.ops import FrozenBatchNorm2d
 from typer.testing import CliRunner
 
-from conftest import drawn, write_fields
+from conftest import drawn, same_on_gpu, write_fields
 from cytosynth import pipeline, registry
 from cytosynth.cli import app
 from cytosynth.cli import detect as _detect  # noqa: F401
@@ -151,6 +151,7 @@ def test_the_papers_settings() -> None:
 
 @pytest.mark.parametrize("name", ["retinanet", "dino", "comparison-detector"])
 def test_stopped_and_continued_equals_never_stopped(name: str, fields: Path, tmp_path: Path) -> None:
+    same_on_gpu(name)
     recipe = DetectorRecipe(
         architecture=name, backbone="small", data=[Source(root="drawn")], window=96, batch_size=1, max_steps=4,
         categories=list(CATEGORIES), checkpoint_every=2, preview_every=2, log_every=2, validate_every=2,
@@ -194,6 +195,7 @@ def test_images_beyond_the_memory_bound_are_read_at_each_use_and_are_the_same(
 def test_a_detector_trains_the_same_with_images_in_memory_or_read_anew(
     fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    same_on_gpu("faster-rcnn")
     recipe = DetectorRecipe(
         data=[Source(root="drawn")], backbone="small", batch_size=2, max_steps=2, window=128, turns=True,
         categories=list(CATEGORIES), checkpoint_every=2, preview_every=2,

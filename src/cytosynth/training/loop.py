@@ -99,6 +99,7 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
         gradient_accumulation_steps=recipe.gradient_accumulation,
         cpu=not torch.accelerator.is_available(),  # without it several processes on a CPU ignore each other
     )
+    torch.backends.cudnn.deterministic = True  # a GPU's gradients of convolutions would differ from run to run
     main = accelerator.is_main_process
     if main:
         run.mkdir(parents=True, exist_ok=True)
