@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -25,6 +25,8 @@ from cytosynth.foundation.load import load, save
 from cytosynth.foundation.parts import save_part
 from cytosynth.foundation.recipe import AutoencoderRecipe, DenoiserRecipe
 
+GREEN, PINK = (150, 205, 200), (235, 165, 165)
+"""Cytoplasm."""
 CATEGORIES = ("NILM", "ASC-US", "ASC-H", "LSIL", "HSIL")
 LICENCE = {"id": 1, "name": "CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"}
 AUTOENCODER = {"block_out_channels": [4, 4, 8, 8], "norm_num_groups": 4, "crops": [64]}
@@ -98,6 +100,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network.roi_heads.box_predictor.cls_score.bias.data = torch.tensor([-1.0, 1.0])
     detectors.save(network, config, root / "detector")
     return root
+
+
+def slide(cells: Sequence[tuple[int, int, int, int]], cytoplasm: tuple[int, int, int] = GREEN) -> np.ndarray:
+    """Draw discs of cytoplasm with discs of nucleus: x, y, radius of the cell, radius of the nucleus."""
+    image = Image.new("RGB", (256, 256), (244, 244, 246))
+    draw = ImageDraw.Draw(image)
+    for x, y, outer, inner in cells:
+        draw.ellipse((x - outer, y - outer, x + outer, y + outer), fill=cytoplasm)
+        draw.ellipse((x - inner, y - inner, x + inner, y + inner), fill=(60, 45, 95))
+    noise = np.random.default_rng(0).normal(0, 3, (256, 256, 3))
+    return np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
 
 
 def same_on_gpu(detector: str) -> None:

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import nn
 
-from conftest import CATEGORIES, drawn, write_fields
+from conftest import CATEGORIES, GREEN, PINK, drawn, slide, write_fields
 from cytosynth.bethesda import ABNORMAL
+from cytosynth.cell import morphology
 from cytosynth.cell.edit import CellEditor
 from cytosynth.cell.judge import ClassifierJudge
 from cytosynth.detect import model as detectors
 from cytosynth.errors import UsageError, UserError
-from cytosynth.evidence import agreement, comparison, morphology, patches
+from cytosynth.evidence import agreement, comparison, patches
 from cytosynth.evidence.background import background_psnr
 from cytosynth.evidence.cells import Models, _border_ratios, evaluate_cells
 from cytosynth.evidence.load import load
@@ -34,19 +35,7 @@ from cytosynth.settings import EditSettings, PipelineSettings
 from cytosynth.training.recipe import Source, override
 
 MIDDLE = (108.0, 108.0, 148.0, 148.0)
-GREEN, PINK = (150, 205, 200), (235, 165, 165)
 FAST = EditSettings(steps=1, batch=4)
-
-
-def slide(cells: Sequence[tuple[int, int, int, int]], cytoplasm: tuple[int, int, int] = GREEN) -> np.ndarray:
-    """Draw discs of cytoplasm with discs of nucleus: x, y, radius of the cell, radius of the nucleus."""
-    image = Image.new("RGB", (256, 256), (244, 244, 246))
-    draw = ImageDraw.Draw(image)
-    for x, y, outer, inner in cells:
-        draw.ellipse((x - outer, y - outer, x + outer, y + outer), fill=cytoplasm)
-        draw.ellipse((x - inner, y - inner, x + inner, y + inner), fill=(60, 45, 95))
-    noise = np.random.default_rng(0).normal(0, 3, (256, 256, 3))
-    return np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("cytoplasm", [GREEN, PINK])
@@ -182,7 +171,7 @@ def test_morphology_beside_real_cells() -> None:
     rng = np.random.default_rng(0)
 
     def shapes(mean: float, count: int) -> list[morphology.Morphology | None]:
-        return [morphology.Morphology(np.pi * d**2 / 4, d, d / 100) for d in rng.normal(mean, 1, count)]
+        return [morphology.Morphology(np.pi * d**2 / 4, d, d / 100, 0.3) for d in rng.normal(mean, 1, count)]
 
     sides = comparison.Sides(
         "HSIL", [plain(0, str(i)) for i in range(20)], [plain(0, str(i)) for i in range(20)],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import CATEGORIES, LICENCE, drawn, write_fields
-from cytosynth.data import comparison, cric, folders, formats, split, voc
+from cytosynth.data import coco, comparison, cric, folders, formats, split, voc
 from cytosynth.data.coco import FormatProblem, encode
 from cytosynth.errors import UserError
 from cytosynth.field import Cell, DataSet, Picture
@@ -58,6 +58,21 @@ def test_any_boxes_survive_yolo_and_voc(tmp_path_factory: pytest.TempPathFactory
     for kind in ("yolo", "voc"):
         formats.WRITERS[kind][0](data, root)
         same(data, formats.read(root, kind))
+
+
+@pytest.mark.parametrize("said", ["a\x00b", "a\ufffeb", "<&>\x1b[2J", "two\nlines"])
+@pytest.mark.parametrize("kind", ["yolo", "voc"])
+def test_whatever_is_said_of_a_set_can_be_read_again(said: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "images/a.png")
+    picture = Picture("a.png", 40, 30, (Cell((1, 2, 9, 8), "HSIL"),), {"slide": said})
+    coco.write(DataSet(tmp_path / "images", (picture,), CATEGORIES, info={"description": said}), tmp_path)
+    formats.convert(tmp_path, tmp_path / kind, None, kind)
+    again = formats.read(tmp_path / kind)
+    assert again.info["description"] == said
+    assert again.pictures[0].extra["slide"] == said
+    with pytest.raises(ValueError, match="control"):
+        coco.name("a\uffffb")
 
 
 def test_coco_ids_count_from_one_and_yolo_classes_from_zero(tmp_path: Path, fields: Path) -> None:

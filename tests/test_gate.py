@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision import models
 
-from conftest import CATEGORIES, disturb, drawn, write_fields
+from conftest import CATEGORIES, disturb, drawn, slide, write_fields
 from cytosynth import pipeline
 from cytosynth.cell import gate as gates
 from cytosynth.cell.edit import CellEditor, PlannedEdit
@@ -126,6 +126,49 @@ def test_every_reason_of_the_gate() -> None:
         Gate(Rule(), GateSettings()).check(["HSIL", "ASC-H"])
 
 
+def test_without_a_judge_a_cell_needs_a_nucleus_and_no_seam() -> None:
+    gate = load_gate("nucleus", GateSettings(), Path())
+    gate.check(["HSIL"])
+    empty, box, changed = slide([]), (110.0, 110.0, 150.0, 150.0), (100.0, 100.0, 160.0, 160.0)
+    cell = slide([(128, 128, 24, 10)])
+    kept = gate.verdict(empty, cell, box, changed, "HSIL")
+    assert kept.reasons == ()
+    assert kept.scores["nucleus_diameter"] == pytest.approx(21, abs=1.5)
+    assert gate.verdict(cell, empty, box, changed, "HSIL").reasons == ("nucleus",)
+    stained = slide([(128, 128, 24, 0)])
+    assert gate.verdict(cell, stained, box, changed, "HSIL").reasons == ("nucleus",), "cytoplasm alone"
+    assert gate.verdict(empty, slide([(100, 128, 24, 10)]), box, changed, "HSIL").reasons == ("nucleus",), (
+        "off the middle"
+    )
+    lifted = cell.copy()
+    lifted[100:160, 100:160] -= 40
+    assert "seam" in gate.verdict(cell, lifted, box, changed, "HSIL").reasons
+    with pytest.raises(UsageError, match=r"gate.reference: needs a judge"):
+        load_gate("nucleus", override(GateSettings(), ["reference=[{root: real}]"]), Path())
+
+
+def test_a_run_with_the_nucleus_gate_says_what_it_rejected(tiny: Path, tmp_path: Path) -> None:
+    names = {n: str(tiny / n) for n in ("foundation", "normal", "cell", "detector")}
+    changes = ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.1", "cell.box_scale=1.2", "fewest=2"]
+    out = tmp_path / "out"
+    data = pipeline.synthesize(
+        out, count=2, settings=override(PipelineSettings(seed=5), [*changes, "gate.tries=2"]), gate="nucleus", **names
+    )
+    records = [json.loads(line) for line in (out / "provenance.jsonl").read_text().splitlines()]
+    rejected = [cell for record in records for cell in record["rejected"]]
+    assert rejected, "untrained networks paint no nuclei"
+    assert all(
+        "nucleus" in cell["attempts"][-1]["reasons"] or "seam" in cell["attempts"][-1]["reasons"] for cell in rejected
+    )
+    assert all(len(cell["attempts"]) == 2 for cell in rejected)
+    kept = [cell for record in records for cell in record["cells"]]
+    assert sum(len(picture.cells) for picture in data.pictures) == len(kept)
+    assert all(cell["attempts"][-1]["scores"]["nucleus_diameter"] > 0 for cell in kept)
+    assert records[0]["models"]["gate"] == "nucleus built-in"
+    assert "## The quality gate" in (out / "README.md").read_text()
+    assert check(out) == []
+
+
 def test_a_copy_of_a_training_crop_is_told_by_its_distance(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,11 +266,11 @@ def test_a_judge_that_cannot_be_used_is_one_line(changes: dict[str, object], com
 def test_the_reference_is_read_from_training_data(judge: Path, tmp_path: Path) -> None:
     write_fields(tmp_path / "real", 4)
     wanted = override(GateSettings(), ["reference=[{root: real, split: all}]", "copy_percentile=50"])
-    loaded = load_gate(judge, wanted, tmp_path)
+    loaded = load_gate(str(judge), wanted, tmp_path)
     assert loaded.reference is not None
     assert loaded.reference.features.shape == (20, 1024)
     assert np.allclose(np.linalg.norm(loaded.reference.features, axis=1), 1)
-    assert load_gate(judge, GateSettings(), tmp_path).reference is None
+    assert load_gate(str(judge), GateSettings(), tmp_path).reference is None
 
 
 class Picky:

@@ -7,6 +7,7 @@ from typing import Any
 from .bethesda import NILM
 from .cell import plan as plans
 from .cell.edit import CellEditor
+from .cell.gate import NUCLEUS
 from .cell.judge import load_gate
 from .data import coco, images, split
 from .detect import model as detectors
@@ -167,6 +168,6 @@ def _pipeline(
         detector = detectors.load(bundled("detector") if name == BUNDLED else Path(name))
         detector.network.to(available(device))
     editor = CellEditor.load(given["foundation"], given["cell"], device, settings.precision)
-    gate = None if given["gate"] == NONE else load_gate(Path(given["gate"]), settings.gate, data_root, device)
-    names = {role: name if name == BUNDLED else short(name) for role, name in given.items()}
+    gate = None if given["gate"] == NONE else load_gate(given["gate"], settings.gate, data_root, device)
+    names = {role: name if name in (BUNDLED, NUCLEUS) else short(name) for role, name in given.items()}
     return Pipeline(editor, names, detector, generator, gate)

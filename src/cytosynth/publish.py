@@ -123,7 +123,7 @@ def _acceptance(records: Sequence[dict[str, Any]], gated: bool) -> list[str]:
         console.print(line, markup=False, soft_wrap=True)
     return [
         "## The quality gate", "",
-        "A classifier that the synthesizer was not trained against judged every edited cell. Why each attempt failed "
-        "is in `provenance.jsonl`; cells that were not kept stayed normal and are not annotated.", "",
+        "Every edited cell was looked at by itself. Why each attempt failed is in `provenance.jsonl`; cells that were "
+        "not kept stayed normal and are not annotated.", "",
         *table, "",
     ]  # fmt: skip

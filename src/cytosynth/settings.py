@@ -48,7 +48,7 @@ class EditSettings(BaseModel):
 
 
 class GateSettings(BaseModel):
-    """What an edited cell must be to be kept, where a judge is given (`--gate`).
+    """What an edited cell must be to be kept, where there is a gate (`--gate`); all but nucleus and seam need a judge.
 
     The defaults are judgements, not the paper's, which keeps every cell.
     """
@@ -67,6 +67,9 @@ class GateSettings(BaseModel):
         default=1.0, ge=0, le=100,
         description="a copy is nearer to a crop of `reference` than this percentile of its crops are to each other",
     )  # fmt: skip
+    nucleus: bool = Field(
+        default=False, description="a nucleus lies at the middle of the box; the gate 'nucleus' asks for it anyway"
+    )
     reference: list[Source] = Field(
         default=[], description="the synthesizer's training data, below --data-root; none: no search for copies"
     )

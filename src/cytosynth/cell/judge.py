@@ -13,14 +13,14 @@ from ..data import plain, sources, tensors
 from ..data.cell_crop import ClassifierConfig, square
 from ..data.images import Pixels
 from ..data.tensors import refuse_pickles
-from ..errors import UserError
+from ..errors import UsageError, UserError
 from ..field import Box
 from ..foundation.latents import weights_digest
 from ..foundation.load import available
 from ..settings import GateSettings
 from ..training.recipe import validated
 from . import patch
-from .gate import Gate, Reference
+from .gate import NUCLEUS, Gate, Reference
 
 WEIGHTS = "model.safetensors"
 
@@ -85,9 +85,13 @@ class ClassifierJudge:
         return ((images - mean) / std).to(next(self.network.parameters()).device)
 
 
-def load_gate(folder: Path, settings: GateSettings, data_root: Path, device: str = "cpu") -> Gate:
-    """Return the gate whose judge is in `folder`; `settings.reference` is read below `data_root`."""
-    judge = ClassifierJudge.load(folder, device)
+def load_gate(name: str, settings: GateSettings, data_root: Path, device: str = "cpu") -> Gate:
+    """Return the gate 'nucleus', or that whose judge is in the folder `name`; the reference is below `data_root`."""
+    if name == NUCLEUS:
+        if settings.reference:
+            raise UsageError("gate.reference: needs a judge, whose features tell copies; 'nucleus' has none")
+        return Gate(None, settings.model_copy(update={"nucleus": True}), digest="built-in")
+    judge = ClassifierJudge.load(Path(name), device)
     reference = None
     if settings.reference:
         windows, boxes = [], []

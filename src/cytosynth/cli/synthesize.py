@@ -20,7 +20,8 @@ Counts = Annotated[
     str | None, typer.Option(metavar="HSIL=40,...", help="Cells of each category in the whole run, instead of 'mix'.")
 ]
 GateFolder = Annotated[
-    str, typer.Option("--gate", help="Folder of a cell classifier that keeps or rejects, or 'none'.")
+    str,
+    typer.Option("--gate", help="What keeps or rejects cells: 'nucleus', folder of a cell classifier, or 'none'."),
 ]
 Tries = Annotated[
     int | None, typer.Option(min=1, max=100, help="Edits of a cell until the gate keeps one. [default: 3]")

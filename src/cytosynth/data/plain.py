@@ -23,8 +23,8 @@ MAX_BITS = 64
 """Of a whole number; Python reads longer ones than it writes."""
 MAX_PARSED = 3 * 2**30
 """Bytes that the values of a JSON text may take: four million boxes."""
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters and halves of characters: no name has them, and a terminal obeys some."""
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""Control characters, halves of characters and what is none: no name has them, XML cannot, a terminal obeys some."""
 
 
 def text(path: Path, most: int = MAX_SMALL) -> str:

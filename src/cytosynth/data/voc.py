@@ -44,7 +44,7 @@ def write(data: DataSet, root: Path) -> None:
         ET.SubElement(tree, "folder").text = "JPEGImages"
         ET.SubElement(tree, "filename").text = picture.file_name
         source = ET.SubElement(tree, "source")
-        ET.SubElement(source, "database").text = str(data.info.get("description", "unknown"))
+        ET.SubElement(source, "database").text = plain.one_line(data.info.get("description", "unknown"))
         size = ET.SubElement(tree, "size")
         for name, value in (("width", picture.width), ("height", picture.height), ("depth", 3)):
             ET.SubElement(size, name).text = str(value)

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..bethesda import NILM
+from ..cell import morphology
 from ..cell.edit import CellEditor
 from ..cell.gate import Judge
+from ..cell.morphology import Morphology
 from ..cell.seam import border_ratio
 from ..data import lock
 from ..data.images import Pixels
@@ -28,10 +30,9 @@ from ..normal.generate import NormalImageGenerator
 from ..settings import EditSettings
 from ..training.progress import meter
 from ..training.recipe import pin
-from . import agreement, comparison, histograms, morphology, patches
+from . import agreement, comparison, histograms, patches
 from .agreement import Judged
 from .comparison import PROPERTIES, Line, Sides
-from .morphology import Morphology
 from .patches import CellPatch
 from .recipe import Editing, Measuring
 
@@ -46,7 +47,7 @@ NOTES = (
     "[low, high]: 95 % under resampling of whole images; of distances and shares of few images it is itself unsure",
     "Fréchet distances of fewer than some thousand pictures are too high: compare along a row, not with the paper's "
     "1.41, 1.65, 1.19 and 1.35 (ASC-US, ASC-H, LSIL, HSIL), which are of other data, features and numbers",
-    "nucleus and cell are told by stain density (evidence/morphology.py says how, and where it fails); the N/C ratio "
+    "nucleus and cell are told by stain density (cell/morphology.py says how, and where it fails); the N/C ratio "
     "is of the areas of nucleus and whole cell, distances between distributions are Wasserstein's, in their own unit",
     "border ratio: the gradient across the border of the edited region over that of lines beside it (cell/seam.py); of "
     "real cells at the region that an edit would have; a seam shows as a ratio above that of real cells",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
+from ..cell.morphology import Morphology
 from ..data.images import Pixels
 from ..measure import distance
 from ..measure.extractor import Extractor, Features
@@ -17,7 +18,6 @@ from ..measure.resampling import Estimate, Indices, estimates
 from ..settings import EditSettings
 from . import patches
 from .background import background_psnr
-from .morphology import Morphology
 from .patches import CellPatch
 from .recipe import Measuring
 

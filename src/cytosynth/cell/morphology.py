@@ -44,11 +44,13 @@ class Morphology:
         area: of the nucleus, square pixels.
         diameter: of the disc of the same area, pixels.
         ratio: area of the nucleus over that of the whole cell, 0..1; 1 is a bare nucleus.
+        density: mean optical density of the nucleus above the empty slide's, in the channel that absorbs least.
     """
 
     area: float
     diameter: float
     ratio: float
+    density: float
 
 
 def measure(window: Pixels, box: Box) -> Morphology | None:
@@ -58,7 +60,10 @@ def measure(window: Pixels, box: Box) -> Morphology | None:
         return None
     nucleus, cell = masks
     area = float(nucleus.sum())
-    return Morphology(area, float(2 * np.sqrt(area / np.pi)), area / float(cell.sum()))
+    nuclear, stained = _density(window).min(axis=2), foreground(window)
+    slide = nuclear[~stained] if stained is not None and not stained.all() else np.zeros(1)
+    density = float(nuclear[nucleus].mean() - np.median(slide))
+    return Morphology(area, float(2 * np.sqrt(area / np.pi)), area / float(cell.sum()), density)
 
 
 def segment(window: Pixels, box: Box) -> tuple[Mask, Mask] | None:
