@@ -272,6 +272,22 @@ def _contend(root: Path, until: float) -> None:
 
 
 @pytest.mark.promise("Two runs into one folder")
+def test_a_folder_about_to_be_made_is_held_too(fields: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with lock.new(out):
+        with pytest.raises(UserError, match="another run is writing there"), lock.only(out):
+            pass
+        assert not out.exists()
+    with pytest.raises(UserError, match="written there meanwhile"), atomic.folder(out, fresh=True) as part:
+        (part / "ours").touch()
+        out.mkdir()
+        (out / "theirs").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]
+    with pytest.raises(UserError, match="a folder with a name"), lock.new(Path("/")):
+        pass
+
+
+@pytest.mark.promise("Two runs into one folder")
 def test_never_two_at_once_however_they_race(tmp_path: Path) -> None:
     until = time.monotonic() + 2
     context = multiprocessing.get_context("fork")

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 import nasty
 from conftest import write_fields
 from cytosynth import provenance
-from cytosynth.data import coco, cric, formats, images, plain, tensors
+from cytosynth.data import coco, cric, formats, images, lock, plain, tensors
 from cytosynth.data.check import check
 from cytosynth.errors import UserError
 from cytosynth.normal.recipe import NormalRecipe
@@ -289,7 +289,7 @@ def test_a_name_that_leaves_its_folder(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.promise("Paths stay inside")
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
-    from cytosynth.data import atomic, lock
+    from cytosynth.data import atomic
     from cytosynth.provenance import append_line
 
     outside = tmp_path / "outside"
@@ -309,6 +309,39 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     (outside / ".x.part").write_text("theirs")
     atomic.clean(out / "checkpoints")
     assert {path.name: path.read_text() for path in outside.iterdir()} == {"file": "theirs", ".x.part": "theirs"}
+
+
+@pytest.mark.promise("Paths stay inside")
+@pytest.mark.parametrize("name", ["checkpoints", "previews", ".fields", "pictures"])
+def test_a_link_in_a_runs_folder_is_refused(name: str, tmp_path: Path) -> None:
+    outside, out = tmp_path / "outside", tmp_path / "out"
+    (outside / "step-mine").mkdir(parents=True)
+    out.mkdir()
+    (out / name).symlink_to(outside)
+    with pytest.raises(UserError, match=f"{name}: a link"), lock.run(out, "recipe.yaml"):
+        (out / name / "mine").touch()
+    assert [path.name for path in outside.iterdir()] == ["step-mine"]
+    assert not (out / ".lock").exists()
+
+
+@pytest.mark.promise("Paths stay inside")
+def test_what_looks_half_written_is_removed_in_runs_alone(tmp_path: Path) -> None:
+    """A folder that is no run keeps all, and so does a run below it that another process is at."""
+    (tmp_path / ".thesis.part").mkdir()
+    (tmp_path / ".recipe.yaml.7.part").touch()
+    for name in ("deep", "busy", ".held"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".db.12.part").write_text("theirs")
+    with lock.run(tmp_path, "recipe.yaml"):
+        assert (tmp_path / ".thesis.part").exists()
+        assert (tmp_path / "deep/.db.12.part").exists()
+        assert not (tmp_path / ".recipe.yaml.7.part").exists(), "of the mark itself, which is written first"
+    (tmp_path / "recipe.yaml").touch()
+    (tmp_path / "deep/.lock").touch()
+    with lock.only(tmp_path / "busy"), lock.run(tmp_path, "recipe.yaml"):
+        assert (tmp_path / "busy/.db.12.part").exists()
+    assert not (tmp_path / "deep/.db.12.part").exists(), "a lock that nobody holds"
+    assert not (tmp_path / ".thesis.part").exists()
 
 
 class Bomb:

@@ -7,7 +7,9 @@ import platform
 import re
 import shutil
 import socket
+import subprocess
 import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -169,6 +171,22 @@ def test_memory_dead_workers_and_interruption_end_in_one_line(
     assert said in found
     assert found.startswith("cytosynth: ")
     assert found.count("\n") == 1
+
+
+@pytest.mark.promise("Errors")
+def test_sigterm_ends_a_run_as_ctrl_c_does(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "cytosynth", *synthesize(tiny, out, 500)]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("images/*.png")) and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    run.terminate()
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 130
+    assert said.splitlines()[-1] == "cytosynth: stopped; the same command continues"
+    assert "Traceback" not in said
+    assert not (out / ".lock").exists()
 
 
 leaks = pytest.mark.promise("Nothing leaks")

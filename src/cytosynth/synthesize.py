@@ -27,7 +27,7 @@ from .errors import UserError
 from .field import Box, Cell, DataSet
 from .jobs import Job
 from .normal.generate import NormalImageGenerator
-from .pinned import Pinned, pin, same_original
+from .pinned import SETTINGS, Pinned, pin, same_original
 from .provenance import RECORDS, append_line, as_read, png, read_records
 from .publish import About, publish
 from .settings import PipelineSettings, check
@@ -171,9 +171,7 @@ def run(
     if pipeline.gate:
         planned = {cell.category for job in jobs for cell in job.planned or ()}
         pipeline.gate.check(planned or settings.counts or [name for name, weight in settings.mix.items() if weight])
-    with lock.run(out):
-        if (out / "images").is_symlink():
-            raise UserError(f"{out / 'images'}: a link; a run writes into folders of its own")
+    with lock.run(out, SETTINGS):
         names = [job.file_name for job in jobs] if settings.counts else []
         pin(out, Pinned.of(settings, pipeline.models(), plan, names))
         done = read_records(out)

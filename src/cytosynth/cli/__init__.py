@@ -2,7 +2,9 @@
 
 import errno
 import re
+import signal
 import sys
+import threading
 import traceback
 from concurrent.futures import BrokenExecutor
 from typing import Any, NoReturn
@@ -42,6 +44,8 @@ def main() -> None:
     """
     from . import data, detect, evaluate, experiment, fidelity, figures, info, select, synthesize, train  # noqa: F401
 
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         app()
     except SystemExit as end:

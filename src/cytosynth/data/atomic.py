@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -56,11 +56,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def folder(path: Path) -> Iterator[Path]:
+def folder(path: Path, fresh: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block ends well, and vanishes otherwise.
 
-    A folder already at `path` is replaced. Raises UserError for a link at `path`, behind which others' files would be
-    replaced; OSError where the system refuses something, also to a library that says so in another way.
+    A folder already at `path` is replaced; where it is to be `fresh`, one that is not empty at the end is kept, and
+    UserError raised. So it is for a link at `path`, behind which others' files would be replaced; OSError where the
+    system refuses something, also to a library that says so in another way.
     """
     if path.is_symlink():
         raise UserError(f"{path}: a link; a run writes into folders of its own")
@@ -72,6 +73,8 @@ def folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
+        if fresh and path.exists() and any(path.iterdir()):
+            raise UserError(f"{path}: something was written there meanwhile; use another folder")
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         refused = SYSTEM_ERROR.search(str(error))
@@ -98,12 +101,13 @@ def recover(path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def clean(root: Path) -> None:
+def clean(root: Path, busy: Callable[[Path], bool] = lambda _: False) -> None:
     """Remove, everywhere below `root`, the temporary files and folders that a killed process left there.
 
-    Only the process that may write there calls this. No link is followed.
+    Only the process that may write there calls this. No link is followed, nor is a folder entered that is `busy`.
     """
     for place, folders, files in os.walk(root) if not root.is_symlink() else ():
+        folders[:] = [name for name in folders if not busy(Path(place) / name)]
         for name in [name for name in folders if STRAY_FOLDER.fullmatch(name)]:
             folders.remove(name)
             if not (Path(place) / name).is_symlink():
@@ -111,6 +115,13 @@ def clean(root: Path) -> None:
         for name in files:
             if STRAY_FILE.fullmatch(name):
                 (Path(place) / name).unlink()
+
+
+def forget(path: Path) -> None:
+    """Remove what a killed process left of writing the file `path`; only the process that may write it calls this."""
+    for stray in path.parent.glob(f".{path.name}.*.part"):
+        if STRAY_FILE.fullmatch(stray.name) and not stray.is_dir():
+            stray.unlink()
 
 
 def _old(path: Path) -> Path:

@@ -76,7 +76,7 @@ def convert(source: Path, out: Path, kind: str | None, target: str, **options: A
 
 def _write(data: DataSet, source: Path, out: Path, kind: str, target: str) -> DataSet:
     write, folder = WRITERS[target]
-    with atomic.folder(out) as part, meter("images", len(data.pictures)) as bar:
+    with atomic.folder(out, fresh=True) as part, meter("images", len(data.pictures)) as bar:
         pictures = []
         for picture in data.pictures:
             path = images.inside(data.images, picture.file_name)

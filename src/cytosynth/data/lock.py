@@ -11,24 +11,37 @@ from ..errors import UserError
 from . import atomic
 
 FILE = ".lock"
+OTHER = "another run is writing there; wait for it or use another folder"
 
 
 @contextmanager
 def only(folder: Path) -> Iterator[None]:
     """Hold `folder`, made where it is not there, for the length of the block.
 
-    Raises UserError when another process holds it.
+    Raises UserError when another process holds it, or is about to make it (`new`).
     """
+    if _busy(_beside(folder.resolve())):
+        raise UserError(f"{folder}: {OTHER}")
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder / FILE, folder):
         yield
 
 
 @contextmanager
-def run(folder: Path) -> Iterator[None]:
-    """As `only`, for a folder of a run that continues: what a killed one left half-written is removed first."""
+def run(folder: Path, mark: str) -> Iterator[None]:
+    """As `only`, for a folder of a run that continues: what a killed one left half-written is removed first.
+
+    Only in a folder that holds the file `mark`, which a run writes before all else, and not in a folder below it that
+    another process holds. Raises UserError for a link in the folder: what is behind it is not the run's.
+    """
     with only(folder):
-        atomic.clean(folder)
+        for path in sorted(folder.iterdir()):
+            if path.is_symlink():
+                raise UserError(f"{path}: a link; a run writes into folders of its own")
+        if (folder / mark).is_file():
+            atomic.clean(folder, lambda below: _busy(below / FILE))
+        else:
+            atomic.forget(folder / mark)
         yield
 
 
@@ -37,20 +50,39 @@ def new(folder: Path) -> Iterator[None]:
     """Hold the name of `folder`, which is about to be made, for the length of the block; see `only`."""
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _held(folder.with_name(f".{folder.name}.lock"), folder):
+    with _held(_beside(folder), folder):
         yield
+
+
+def _beside(folder: Path) -> Path:
+    """Return the lock of the name of `folder`."""
+    if not folder.name:
+        raise UserError(f"{folder}: a folder with a name is needed")
+    return folder.with_name(f".{folder.name}.lock")
 
 
 @contextmanager
 def _held(path: Path, folder: Path) -> Iterator[None]:
     file = _locked(path)
     if file is None:
-        raise UserError(f"{folder}: another run is writing there; wait for it or use another folder")
+        raise UserError(f"{folder}: {OTHER}")
     with file:
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _busy(path: Path) -> bool:
+    """Return whether another process holds the lock at `path`, where there is one."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _locked(path: Path) -> BinaryIO | None:

@@ -72,7 +72,7 @@ def detect(
 
     Returns what was found. Raises UsageError when `out` was begun with another detector or other settings.
     """
-    with lock.run(out):
+    with lock.run(out, RUN):
         _pin(out, {"detector": detector.digest, "threshold": threshold, "scale": scale})
         done = _finished(out)
         problems = [one_line(line) for line in found.refused]

@@ -95,7 +95,7 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
     editing = editing.model_copy(
         update={"cell": cell, "models": models.digests(), "fields": models.generator is not None}
     )
-    with lock.run(out):
+    with lock.run(out, "editing.yaml"):
         pin(editing, out / "editing.yaml")
         real = patches.real(editing.real, data_root)
         lacking = [name for name in how.categories if name not in {cell.category for cell in real}]

@@ -39,7 +39,7 @@ def table(
     `.md` and `.csv`, and `gains.png`. Raises UsageError when `run` was begun with another recipe, UserError where a
     synthetic set goes back to a test image.
     """
-    with lock.run(run):
+    with lock.run(run, "recipe.yaml"):
         pin(recipe, run / "recipe.yaml")
         training_sets.check(recipe, data_root)
         inputs.pin(digests(recipe, data_root), run)

@@ -81,6 +81,7 @@ def figure7(
         {
             "seed": seed,
             "settings": settings.model_dump(mode="json"),
+            "precision": str(editor.model.unet.dtype).removeprefix("torch."),
             "models": {"cell": editor.digest, "foundation": editor.model.digest},
             "cells": [
                 {"bbox_xyxy": list(box), "edited_xyxy": list(edits[number][ABNORMAL[0]].box),
@@ -118,13 +119,15 @@ def from_models(
         detector: of NILM cells.
         device: cpu, cuda ...
     """
-    editor = CellEditor.load(foundation, cell, device)
+    editor = CellEditor.load(foundation, cell, device, settings.precision)
     edit = settings.cell.model_copy(update={"box_scale": settings.cell.box_scale or editor.box_scale})
     if image:
         pixels = images.read(image, settings.scale)
     else:
         adapter = None if normal == "none" else normal
-        pixels = NormalImageGenerator(foundation, adapter, device).field(settings.seed, 0, settings.normal)
+        pixels = NormalImageGenerator(foundation, adapter, device, settings.precision).field(
+            settings.seed, 0, settings.normal
+        )
     patch.check_size(pixels.shape[1], pixels.shape[0])
     if not boxes:
         finder = detectors.load(bundled("detector") if detector == BUNDLED else Path(detector))

@@ -50,7 +50,7 @@ def sanity(recipe: SanityRecipe, run: Path) -> Report:
     Writes `pictures/` (COCO), `sanity.json`, `.md`, `.csv` and `found.png`: unseen pictures, the truth first, then what
     each detector finds. Raises UsageError when `run` was begun with another recipe.
     """
-    with lock.run(run):
+    with lock.run(run, "recipe.yaml"):
         pin(recipe, run / "recipe.yaml")
         ellipses.write(run / PICTURES, recipe)
         unseen = sources.load([Source(root=PICTURES, split="test")], run)

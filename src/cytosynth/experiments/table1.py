@@ -43,7 +43,7 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
     Writes `table1.json`, `.md`, `.csv` (the table) and `all.csv` (every measure of every seed); returns the table.
     Raises UsageError when `run` was begun with another recipe.
     """
-    with lock.run(run):
+    with lock.run(run, "recipe.yaml"):
         pin(recipe, run / "recipe.yaml")
         real = real_windows(recipe, data_root)
         extractors = [_extractor(name, recipe, run, data_root, device) for name in recipe.extractors]

@@ -49,7 +49,7 @@ def select(
     UserError where a synthetic image was made from a validation or test image.
     """
     known = _known(recipe, run, data_root, devices, workers)
-    with lock.run(run):
+    with lock.run(run, "recipe.yaml"):
         known.pin()
         counts = {ratio: known.count(ratio) for ratio in recipe.ratios if known.count(ratio) <= len(known.pool)}
         if not counts:
@@ -79,7 +79,7 @@ def anyway(
     count = known.count(ratio)
     if count > len(known.pool):
         raise UsageError(f"--anyway {ratio:g}: {count} images; there are {len(known.pool)} with cells")
-    with lock.run(run):
+    with lock.run(run, "recipe.yaml"):
         known.pin()
         ranked, _ = _ranked(known, devices[0])
         verdict = f"{table.said(count)} ({ratio:g} x the real ones), taken by rank: whether that helps was not asked."

@@ -87,7 +87,7 @@ def train(
     Returns where it ended. Raises UserError when another process trains there, or when the loss is no longer
     finite; UsageError when scores are asked for and nothing is held out.
     """
-    with lock.run(run) if place.first() else nullcontext():
+    with lock.run(run, "recipe.yaml") if place.first() else nullcontext():
         return _train(build, recipe, run, title, max_minutes)
 
 
