@@ -25,7 +25,7 @@ from conftest import drawn
 from cytosynth import cli, pipeline, registry
 from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.cell.edit import CellEditor, PlannedEdit
-from cytosynth.errors import UsageError
+from cytosynth.errors import UsageError, UserError
 from cytosynth.foundation import load as foundations
 from cytosynth.foundation import samplers, sampling
 from cytosynth.normal.generate import NormalImageGenerator
@@ -223,3 +223,17 @@ def test_what_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         error = capsys.readouterr().err.strip()
         assert "\n" not in error
         assert "--sampler heun: no such sampler; there are ddim, dpm++2m" in error
+
+
+@pytest.mark.parametrize("damaged", ["foundation", "cell"])
+def test_a_network_that_gives_nan_draws_nothing(damaged: str, tiny: Path) -> None:
+    window = np.full((1, 256, 256, 3), 200, np.uint8)
+    with pytest.raises(UserError, match=r"the denoiser \(float32\) gives NaN"):
+        if damaged == "foundation":
+            generator = NormalImageGenerator(str(tiny / "foundation"), None)
+            generator.model.unet.conv_out.bias.data.fill_(float("nan"))
+            generator.field(1, 0, GenerateSettings(size=64, steps=1))
+        else:
+            editor = CellEditor.load(str(tiny / "foundation"), str(tiny / "cell"))
+            editor.model.unet.conv_out.bias.data.fill_(float("nan"))
+            editor.patch(window, [PlannedEdit((90, 90, 150, 150), "HSIL", 1)], EditSettings(steps=1))

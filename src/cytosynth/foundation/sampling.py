@@ -10,6 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from ..errors import UserError
 from . import samplers
 
 
@@ -49,6 +50,8 @@ def sample(
         extra_channels: (n, 5, h, w) mask and masked latents of the nine-channel U-Net.
         grounding: GLIGEN's `boxes` (n, k, 4), `positive_embeddings` (n, k, channels), `masks` (n, k);
             the unguided half gets the same boxes with masks 0.
+
+    Raises UserError where they are not finite.
     """
     channels = unet.config.time_cond_proj_dim  # a distilled network is told the guidance scale instead
     told = (
@@ -73,6 +76,11 @@ def sample(
             output = free + guidance_scale * (conditional - free)
             output = rescale(output, conditional, guidance_rescale)
         latents = scheduler.step(output, timestep, latents, **draws).prev_sample
+    if not latents.isfinite().all():
+        raise UserError(
+            f"the denoiser ({str(unet.dtype).removeprefix('torch.')}) gives NaN or infinity: its weights or an adapter's "
+            "are damaged, or precision=fp16 is too narrow for them, where bf16 is not"
+        )
     return latents
 
 
