@@ -78,8 +78,8 @@ def sample(
         latents = scheduler.step(output, timestep, latents, **draws).prev_sample
     if not latents.isfinite().all():
         raise UserError(
-            f"the denoiser ({str(unet.dtype).removeprefix('torch.')}) gives NaN or infinity: its weights or an adapter's "
-            "are damaged, or precision=fp16 is too narrow for them, where bf16 is not"
+            f"the denoiser ({str(unet.dtype).removeprefix('torch.')}) gives NaN or infinity: its weights or an "
+            "adapter's are damaged, or precision=fp16 is too narrow for them, where bf16 is not"
         )
     return latents
 
