@@ -1,6 +1,7 @@
 """The command line: one thin file per verb."""
 
 import errno
+import io
 import re
 import sys
 import traceback
@@ -42,6 +43,8 @@ def main() -> None:
     """
     from . import data, detect, evaluate, experiment, fidelity, figures, info, select, synthesize, train  # noqa: F401
 
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths need not be UTF-8
     try:
         app()
     except SystemExit as end:
