@@ -108,6 +108,32 @@ def test_folders_of_any_name_can_be_chosen_from(tmp_path: Path) -> None:
     assert set(said(tmp_path / "out")) == {"caf_udce9_000000.png", "a_b_c_000000.png"}
 
 
+def test_no_image_of_a_subset_takes_the_place_of_another(tmp_path: Path) -> None:
+    sources = {"a": ["b.png", "b/c.png", "b_c.png", "x" * 190 + ".png"], "a_b": ["c.png", "d.jpg"]}
+    for number, (folder, names) in enumerate(sources.items()):
+        write_synthetic(tmp_path / folder, len(names) + 1, 100 * number)
+        content = json.loads((tmp_path / folder / "annotations.json").read_text())
+        records = said(tmp_path / folder)
+        for image, name in zip(content["images"], names, strict=False):
+            (tmp_path / folder / "images" / name).parent.mkdir(exist_ok=True)
+            (tmp_path / folder / "images" / image["file_name"]).rename(tmp_path / folder / "images" / name)
+            records[image["file_name"]]["file_name"] = name
+            image["file_name"] = name
+        atomic.write_json(tmp_path / folder / "annotations.json", content)
+        write_records(tmp_path / folder, records.values())
+    sets = everything(tmp_path, *sources)
+    assert check(tmp_path / "out") == []
+    chosen, records = coco.read(tmp_path / "out"), said(tmp_path / "out")
+    names = [picture.file_name for picture in chosen.pictures]
+    assert names[:3] + names[4:] == ["a_b.png", "a_b_c.png", "_a_b_c.png", "__a_b_c.png", "a_b_d.jpg"]
+    assert sorted(names) == sorted(path.name for path in (tmp_path / "out/images").iterdir()) == sorted(records)
+    for one, picture in zip(candidates.candidates(sets, CATEGORIES[1:]), chosen.pictures, strict=True):
+        assert (tmp_path / "out/images" / picture.file_name).read_bytes() == one.path.read_bytes()
+        assert [cell.box for cell in picture.cells] == [cell.box for cell in one.picture.cells]
+        told = records[picture.file_name]["chosen"]
+        assert (told["set"], told["file_name"]) == (one.label, one.picture.file_name)
+
+
 def test_a_cell_is_unsure_when_missed_mistaken_or_nearly_so() -> None:
     annotated = [Cell((x, 0, x + 40, 40), "LSIL") for x in (0, 100, 200, 300, 400)]
     annotated.append(Cell((500, 0, 540, 40), "NILM"))  # of no category that counts

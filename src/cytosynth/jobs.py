@@ -1,11 +1,10 @@
 """What a run has to make: one job an image, from a number, a file of the user's, or a plan."""
 
-import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from .cell.plan import Plan, PlannedCell, PlanProblem
@@ -16,8 +15,6 @@ from .settings import PipelineSettings
 
 Own = tuple[str, Path, dict[str, Any]]
 """A picture of the user's: its name, its file, and what is said of it."""
-LONGEST = 180
-"""Bytes of a file's name, without its suffix and what is added while it is written."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +51,8 @@ def own_images(pictures: Iterable[Own], settings: PipelineSettings) -> Iterator[
     """Yield a job for each image file of the user's, seeded by its name; licence and source go along."""
     taken: set[str] = set()
     for original, path, extra in pictures:
-        name = _flat(original)
-        while name in taken:
-            name = "_" + name
-        taken.add(name)
+        name = images.flat(original, ".png", taken)
         yield _own(name, original, path, extra, settings)
-
-
-def _flat(original: str) -> str:
-    """Return a file name for the image that is to be made of `original`, which may lie in folders."""
-    name = PurePosixPath(original).with_suffix("").as_posix().replace("/", "_")
-    if len(name.encode()) > LONGEST:
-        digest = hashlib.sha256(original.encode()).hexdigest()[:16]
-        name = f"{name.encode()[: LONGEST - 20].decode(errors='ignore')}-{digest}"
-    return f"{name}.png"
 
 
 def planned_fields(

@@ -1,5 +1,6 @@
 """Opening image files: bounded, inside their folder, always RGB, resized the one way."""
 
+import hashlib
 import stat
 import struct
 import warnings
@@ -48,6 +49,8 @@ BROKEN = (
 )  # fmt: skip
 """What Pillow raises on broken files."""
 
+LONGEST = 180
+"""Bytes of the name of a file to be, without its suffix and what is added while it is written."""
 LEAVES = "a link that leaves its folder"
 
 
@@ -93,6 +96,22 @@ def usable(found: Iterable[tuple[str, Path]], folder: Path) -> tuple[list[tuple[
         else:
             good.append((name, path))
     return good, refused
+
+
+def flat(original: str, suffix: str, taken: set[str]) -> str:
+    """Return a file name ending in `suffix` for what is made of `original`, which may lie in folders.
+
+    It is none of those `taken`, and is added to them.
+    """
+    name = PurePosixPath(original).with_suffix("").as_posix().replace("/", "_")
+    if len(name.encode()) > LONGEST:
+        digest = hashlib.sha256(original.encode()).hexdigest()[:16]
+        name = f"{name.encode()[: LONGEST - 20].decode(errors='ignore')}-{digest}"
+    name += suffix
+    while name in taken:
+        name = "_" + name
+    taken.add(name)
+    return name
 
 
 def inside(folder: Path, file_name: str) -> Path:

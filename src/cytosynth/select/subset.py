@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, publish
-from ..data import atomic, card, coco
+from ..data import atomic, card, coco, images
 from ..field import DataSet, Picture
 from ..provenance import NOTICES, OTHER, write_records
 from .candidates import SyntheticSet
@@ -29,12 +29,13 @@ def write(
     licences = _licences(sets)
     numbers = [{old.get("id"): licences.index(_named(old)) + 1 for old in one.data.licences} for one in sets]
     number_of = dict(zip(by_label, numbers, strict=True))
-    pictures, records = [], []
+    pictures, records, taken = [], [], set[str]()
     with atomic.folder(out) as part:
         (part / "images").mkdir()
         for rank, one in enumerate(chosen, 1):
             own, picture = by_label[one.candidate.label], one.candidate.picture
-            name = _name(one, len(sets) > 1)
+            whole = f"{own.label}_{picture.file_name}" if len(sets) > 1 else picture.file_name
+            name = images.flat(whole, one.candidate.path.suffix, taken)
             atomic.write_bytes(part / "images" / name, one.candidate.path.read_bytes())
             pictures.append(_picture(picture, name, number_of[own.label]))
             records.append(_record(one, rank, name, own.records.get(picture.file_name)))
@@ -52,11 +53,6 @@ def write(
         publish.preview(data, part, origin)
         atomic.write_text(part / "README.md", _card(data, records, origin, how, settings))
     return replace(data, images=out / "images")
-
-
-def _name(one: Ranked, several: bool) -> str:
-    flat = one.candidate.picture.file_name.replace("/", "_")
-    return f"{one.candidate.label}_{flat}" if several else flat
 
 
 def _picture(picture: Picture, name: str, licence: Mapping[Any, int]) -> Picture:
