@@ -73,7 +73,10 @@ def planned_fields(
 def planned_own(
     plan: Plan, path: Path, pictures: Sequence[Own], settings: PipelineSettings
 ) -> tuple[list[Job], dict[str, tuple[int, int]]]:
-    """Return the jobs of a `plan` for the user's `pictures`, read from `path`, and the size of each as edited."""
+    """Return the jobs of a `plan` for the user's `pictures`, read from `path`, and the size of each as edited.
+
+    A file that cannot be read has no size; what makes its job says why.
+    """
     there = {original: (file, extra) for original, file, extra in pictures}
     jobs, sizes = [], {}
     for number, image in enumerate(plan.images):
@@ -84,10 +87,13 @@ def planned_own(
             raise PlanProblem(f"{where}: original {image.original[:80]!r} is not among the {len(there)} normal images")
         file, extra = there[image.original]
         job = _own(image.file_name, image.original, file, extra, settings, tuple(image.cells))
+        jobs.append(job)
+        try:
+            width, height = (max(1, round(side * settings.scale)) for side in images.size(file))
+        except images.ImageProblem:
+            continue
         if image.original_sha256 not in ("", job.extra["original_sha256"]):
             raise PlanProblem(f"{where}: original {image.original[:80]!r} is another file than the plan was made for")
-        jobs.append(job)
-        width, height = (max(1, round(side * settings.scale)) for side in images.size(file))
         sizes[image.file_name] = (width, height)
     return jobs, sizes
 
