@@ -1,4 +1,8 @@
 import json
+import os
+import re
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -6,7 +10,9 @@ import pytest
 from PIL import Image
 
 from conftest import write_fields
+from cytosynth.data import coco
 from cytosynth.data.check import check
+from cytosynth.data.coco import FormatProblem
 
 
 @pytest.fixture
@@ -83,6 +89,47 @@ def test_a_sound_set_has_no_problem_in_any_format(fields: Path, tmp_path: Path) 
     for kind in ("yolo", "voc"):
         formats.convert(fields / "drawn", tmp_path / kind, None, kind)
         assert check(tmp_path / kind) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        (("info", "x"), float("nan"), "annotations.json: info: nan is not finite"),
+        (("info", "x"), "\ud800", "annotations.json: info: 'utf-8' codec can't encode"),
+        (("licenses", 0, "name"), float("nan"), "annotations.json: licenses[0]: nan is not finite"),
+        (("licenses", 0, "id"), [], "annotations.json: licenses[0]: id: a number or name is expected, found a list"),
+        (("annotations", 0, "score"), float("nan"), "annotations.json: annotations[0]: score nan is not finite"),
+        (("annotations", 0, "score"), "-inf", "annotations.json: annotations[0]: score -inf is not finite"),
+    ],
+)
+def test_what_is_said_beside_the_boxes_is_checked_before_a_run_begins(
+    place: tuple[str | int, ...], value: object, problem: str, tmp_path: Path
+) -> None:
+    write_fields(tmp_path / "set", 1)
+    content = json.loads((tmp_path / "set/annotations.json").read_text())
+    inner = content
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (tmp_path / "set/annotations.json").write_text(json.dumps(content))
+    (found,) = check(tmp_path / "set")
+    assert problem in found
+    with pytest.raises(FormatProblem, match=re.escape(problem)):
+        coco.read(tmp_path / "set")
+    left = coco.read(tmp_path / "set", [].append)
+    coco.write(left, tmp_path / "out")
+    assert check(tmp_path / "set") == [found], "nothing else is lost"
+    assert len(left.pictures[0].cells) == 5 - ("score" in place)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_checked_and_named(tmp_path: Path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    write_fields(root, 1)
+    command = [sys.executable, "-m", "cytosynth", "check", str(root)]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    ended = subprocess.run(command, capture_output=True, text=True, env=strict)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.endswith("caf\\udce9: 0 problems\n")
 
 
 @pytest.mark.parametrize(

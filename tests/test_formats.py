@@ -253,3 +253,13 @@ def test_a_truncated_png_is_a_problem_of_its_own(tmp_path: Path) -> None:
     problems = check(tmp_path / "yolo")
     assert len(problems) == 1
     assert "field_2.png: truncated" in problems[0]
+
+
+def test_a_licence_without_a_usable_number_is_refused_beside_yolo_and_voc_too(tmp_path: Path) -> None:
+    write_fields(tmp_path / "set", 1)
+    for kind in ("yolo", "voc"):
+        formats.convert(tmp_path / "set", tmp_path / kind, None, kind)
+        side = tmp_path / kind / "dataset.json"
+        side.write_text(json.dumps(json.loads(side.read_text()) | {"licenses": [{"id": []}]}))
+        with pytest.raises(UserError, match=r"dataset\.json: licenses\[0\]: id: a number or name is expected"):
+            formats.read(tmp_path / kind)

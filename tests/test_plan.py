@@ -22,10 +22,11 @@ from cytosynth.cell import patch, plan
 from cytosynth.cell.choose import apart, isolation, ranked
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.queue import Canvas, EditQueue, Spot
-from cytosynth.data import coco
+from cytosynth.data import atomic, coco
 from cytosynth.data.check import check
+from cytosynth.data.images import ImageProblem
 from cytosynth.errors import UsageError, UserError
-from cytosynth.field import Cell
+from cytosynth.field import Cell, DataSet
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.settings import EditSettings, PipelineSettings, Precision
 from cytosynth.training.recipe import override
@@ -140,6 +141,35 @@ def test_a_plan_for_own_images(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="begun with another plan"):
         pipeline.edit(tmp_path / "real", tmp_path / "out", plan=tmp_path / "plan.json", settings=chosen(), **given)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.promise("One bad image stops nothing")
+def test_an_image_of_a_plan_that_cannot_be_read_is_skipped_and_named_unless_strict(tiny: Path, tmp_path: Path) -> None:
+    write_fields(tmp_path / "real", 4)
+    wanted = [cell(bbox_xyxy=[20, 30, 70, 80])]
+    files = ("field_0.png", "field_2.png", "field_3.png")
+    images = [{"file_name": f"made {name}", "original": name, "cells": wanted} for name in files]
+    own = tmp_path / "real/images"
+    images[0]["original_sha256"] = atomic.sha256(own / files[0])
+    whole = (own / files[0]).read_bytes()
+    (own / files[0]).write_bytes(b"no image")
+    (own / files[1]).write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "images": images}))
+
+    def edit(out: str, strict: bool) -> DataSet:
+        return pipeline.edit(own, tmp_path / out, plan=tmp_path / "plan.json", settings=chosen(), strict=strict,
+                             **models(tiny, "normal", "detector"))  # fmt: skip
+
+    data = edit("out", False)
+    assert [picture.file_name for picture in data.pictures] == ["made field_3.png"]
+    assert data.info["skipped"] == ["field_0.png: not a readable image", "field_2.png: truncated"]
+    with pytest.raises(ImageProblem, match=r"field_0\.png: not a readable image"):
+        edit("strict", True)
+    (own / files[0]).write_bytes(whole)
+    (own / files[1]).write_bytes(whole)
+    again = edit("out", False)
+    assert [picture.file_name for picture in again.pictures] == [f"made {name}" for name in files]
+    assert "skipped" not in again.info
 
 
 def cell(**changes: Any) -> dict[str, Any]:

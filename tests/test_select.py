@@ -1,6 +1,7 @@
 """`select`: what is ranked first, when adding stops, and that nothing held out is looked at."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from cytosynth.errors import UsageError, UserError
 from cytosynth.field import Cell, DataSet, Picture
 from cytosynth.measure.distance import neighbourhood
 from cytosynth.measure.gains import Runs
-from cytosynth.provenance import said, write_records
-from cytosynth.select import candidates, parts, ranking, rule, select, sweep, uncertainty
+from cytosynth.provenance import NOTICES, said, write_records
+from cytosynth.select import candidates, parts, ranking, rule, select, subset, sweep, uncertainty
 from cytosynth.select.recipe import PRESETS, SelectRecipe
 from cytosynth.training.recipe import Source, override
 
@@ -58,6 +59,79 @@ def small(**changes: object) -> SelectRecipe:
         synthetic=["made", "other/made"],
     )  # fmt: skip
     return SelectRecipe.model_validate(base.model_dump() | changes)
+
+
+def everything(root: Path, *names: str) -> list[candidates.SyntheticSet]:
+    """Write all candidates of the sets `names` of `root` as `root/out`, in their order; return the sets."""
+    sets = candidates.gather(small(synthetic=list(names)), [], root)
+    chosen = [ranking.Ranked(one, 0.5, 1.0, 0.5) for one in candidates.candidates(sets, CATEGORIES[1:])]
+    subset.write(root / "out", chosen, sets, ["as they came"], {})
+    return sets
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"original": ["x"]}, {"origin": "foo"}, {"origin": ["x"]}, {"models": ["x"]}, {"models": {"cell": []}},
+        {"original": "a.png", "original_sha256": 3},
+    ],
+)  # fmt: skip
+def test_records_of_strangers_do_not_stop_a_subset(wrong: dict[str, object], tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "made", 3, 100)
+    write_records(tmp_path / "made", [record | wrong for record in said(tmp_path / "made").values()])
+    sets = everything(tmp_path, "made")
+    assert all(one.original in (None, "a.png") for one in candidates.candidates(sets, CATEGORIES))
+    assert check(tmp_path / "out") == []
+    origin = "other" if "origin" in wrong else "synthetic"
+    assert {record["origin"] for record in said(tmp_path / "out").values()} == {origin}
+    assert NOTICES[origin] in (tmp_path / "out/README.md").read_text()
+
+
+@pytest.mark.parametrize("licence", [[], {}, 7, "1", None])
+def test_annotations_of_strangers_do_not_stop_a_subset(licence: object, tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "made", 2, 100)
+    content = json.loads((tmp_path / "made/annotations.json").read_text())
+    content["info"]["derived_from"] = "x"
+    content["images"][0]["license"] = licence
+    atomic.write_json(tmp_path / "made/annotations.json", content)
+    everything(tmp_path, "made")
+    assert check(tmp_path / "out") == []
+    assert "derived_from" not in coco.read(tmp_path / "out").info
+
+
+def test_folders_of_any_name_can_be_chosen_from(tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9"), "a:b\\c"]
+    for number, name in enumerate(names):
+        write_synthetic(tmp_path / name, 2, 100 * number)
+    everything(tmp_path, *names)
+    assert check(tmp_path / "out") == []
+    assert set(said(tmp_path / "out")) == {"caf_udce9_000000.png", "a_b_c_000000.png"}
+
+
+def test_no_image_of_a_subset_takes_the_place_of_another(tmp_path: Path) -> None:
+    sources = {"a": ["b.png", "b/c.png", "b_c.png", "x" * 190 + ".png"], "a_b": ["c.png", "d.jpg"]}
+    for number, (folder, names) in enumerate(sources.items()):
+        write_synthetic(tmp_path / folder, len(names) + 1, 100 * number)
+        content = json.loads((tmp_path / folder / "annotations.json").read_text())
+        records = said(tmp_path / folder)
+        for image, name in zip(content["images"], names, strict=False):
+            (tmp_path / folder / "images" / name).parent.mkdir(exist_ok=True)
+            (tmp_path / folder / "images" / image["file_name"]).rename(tmp_path / folder / "images" / name)
+            records[image["file_name"]]["file_name"] = name
+            image["file_name"] = name
+        atomic.write_json(tmp_path / folder / "annotations.json", content)
+        write_records(tmp_path / folder, records.values())
+    sets = everything(tmp_path, *sources)
+    assert check(tmp_path / "out") == []
+    chosen, records = coco.read(tmp_path / "out"), said(tmp_path / "out")
+    names = [picture.file_name for picture in chosen.pictures]
+    assert names[:3] + names[4:] == ["a_b.png", "a_b_c.png", "_a_b_c.png", "__a_b_c.png", "a_b_d.jpg"]
+    assert sorted(names) == sorted(path.name for path in (tmp_path / "out/images").iterdir()) == sorted(records)
+    for one, picture in zip(candidates.candidates(sets, CATEGORIES[1:]), chosen.pictures, strict=True):
+        assert (tmp_path / "out/images" / picture.file_name).read_bytes() == one.path.read_bytes()
+        assert [cell.box for cell in picture.cells] == [cell.box for cell in one.picture.cells]
+        told = records[picture.file_name]["chosen"]
+        assert (told["set"], told["file_name"]) == (one.label, one.picture.file_name)
 
 
 def test_a_cell_is_unsure_when_missed_mistaken_or_nearly_so() -> None:

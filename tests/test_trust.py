@@ -213,6 +213,35 @@ def leaky(folder: Path, *places: Path) -> list[str]:
 
 
 @leaks
+@pytest.mark.parametrize("verb", ["edit", "detect"])
+@pytest.mark.parametrize("coco", [True, False])
+def test_what_was_skipped_is_named_without_its_folder(
+    verb: str, coco: bool, cytosynth: killing.Server, tiny: Path, tmp_path: Path
+) -> None:
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    write_fields(place, 1)
+    Image.new("RGB", (300, 300)).save(tmp_path / "outside.png")
+    (place / "images/link.png").symlink_to(tmp_path / "outside.png")
+    expected = {"link.png: a link that leaves its folder"}
+    if coco:
+        content = json.loads((place / "annotations.json").read_text())
+        names = ["link.png", "../../etc/passwd", f"{tmp_path}/a.png", "C:\\Users\\me\\b.png"]
+        content["images"] += [content["images"][0] | {"id": 9 + n, "file_name": name} for n, name in enumerate(names)]
+        (place / "annotations.json").write_text(json.dumps(content))
+        expected |= {"file name '../../etc/passwd': leaves its folder", "file name 'a.png': absolute",
+                     "file name 'b.png': with a backslash or a drive letter"}  # fmt: skip
+    source, out = place if coco else place / "images", tmp_path / "out"
+    command = ["detect", str(source), str(out), "--detector", str(tiny / "detector"), "--threshold", "0.1"]
+    ended = cytosynth.run(*(command if verb == "detect" else edit(tiny, source, out)))
+    assert ended.code == 4, ended.err
+    info = json.loads((out / "annotations.json").read_text())["info"]
+    assert set(info["skipped"]) == expected
+    if verb == "detect":
+        assert info["images"] == ("caf\\udce9" if coco else "images")
+    assert leaky(out, tmp_path) == []
+
+
+@leaks
 def test_no_output_says_where_or_by_whom_it_was_made(
     cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path
 ) -> None:

@@ -1,11 +1,10 @@
 """What a run has to make: one job an image, from a number, a file of the user's, or a plan."""
 
-import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from .cell.plan import Plan, PlannedCell, PlanProblem
@@ -16,8 +15,6 @@ from .settings import PipelineSettings
 
 Own = tuple[str, Path, dict[str, Any]]
 """A picture of the user's: its name, its file, and what is said of it."""
-LONGEST = 180
-"""Bytes of a file's name, without its suffix and what is added while it is written."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +51,8 @@ def own_images(pictures: Iterable[Own], settings: PipelineSettings) -> Iterator[
     """Yield a job for each image file of the user's, seeded by its name; licence and source go along."""
     taken: set[str] = set()
     for original, path, extra in pictures:
-        name = _flat(original)
-        while name in taken:
-            name = "_" + name
-        taken.add(name)
+        name = images.flat(original, ".png", taken)
         yield _own(name, original, path, extra, settings)
-
-
-def _flat(original: str) -> str:
-    """Return a file name for the image that is to be made of `original`, which may lie in folders."""
-    name = PurePosixPath(original).with_suffix("").as_posix().replace("/", "_")
-    if len(name.encode()) > LONGEST:
-        digest = hashlib.sha256(original.encode()).hexdigest()[:16]
-        name = f"{name.encode()[: LONGEST - 20].decode(errors='ignore')}-{digest}"
-    return f"{name}.png"
 
 
 def planned_fields(
@@ -88,7 +73,10 @@ def planned_fields(
 def planned_own(
     plan: Plan, path: Path, pictures: Sequence[Own], settings: PipelineSettings
 ) -> tuple[list[Job], dict[str, tuple[int, int]]]:
-    """Return the jobs of a `plan` for the user's `pictures`, read from `path`, and the size of each as edited."""
+    """Return the jobs of a `plan` for the user's `pictures`, read from `path`, and the size of each as edited.
+
+    A file that cannot be read has no size; what makes its job says why.
+    """
     there = {original: (file, extra) for original, file, extra in pictures}
     jobs, sizes = [], {}
     for number, image in enumerate(plan.images):
@@ -99,10 +87,13 @@ def planned_own(
             raise PlanProblem(f"{where}: original {image.original[:80]!r} is not among the {len(there)} normal images")
         file, extra = there[image.original]
         job = _own(image.file_name, image.original, file, extra, settings, tuple(image.cells))
+        jobs.append(job)
+        try:
+            width, height = (max(1, round(side * settings.scale)) for side in images.size(file))
+        except images.ImageProblem:
+            continue
         if image.original_sha256 not in ("", job.extra["original_sha256"]):
             raise PlanProblem(f"{where}: original {image.original[:80]!r} is another file than the plan was made for")
-        jobs.append(job)
-        width, height = (max(1, round(side * settings.scale)) for side in images.size(file))
         sizes[image.file_name] = (width, height)
     return jobs, sizes
 

@@ -146,4 +146,4 @@ def as_read(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def short(name: str) -> str:
     """Return the last part of a local path, marked as such; the name of a bundled model or a hub id as it is."""
-    return f"own:{Path(name).name}" if Path(name).exists() else name
+    return f"own:{plain.last(name)}" if Path(name).exists() else name

@@ -178,7 +178,7 @@ def run(
         missing: dict[str, int] = {}
         if settings.counts:
             jobs, missing = _deal(pipeline, jobs, settings, out, done, strict)
-        problems = [f"{one_line(line)}" for line in map(_reason, refused)]
+        problems = [one_line(line) for line in refused]
         problems += _make(pipeline, jobs, settings, out, done, strict)
         records = [record for _, record in sorted(done.items())]
         about = About(pipeline.origin, pipeline.models(), licences, derived_from or {}, problems, missing)

@@ -125,10 +125,12 @@ def fit(plan: Plan, path: Path, sizes: Mapping[str, tuple[int, int]], box_scale:
     Args:
         plan: what was read from `path`.
         path: named in the message.
-        sizes: width and height of each image by file name, as it will be edited.
+        sizes: width and height of each image by file name, as it will be edited; of one that cannot be read, none.
         box_scale: how much larger than boxes the edited regions are.
     """
     for number, image in enumerate(plan.images):
+        if image.file_name not in sizes:
+            continue
         where = f"{path}: {_where(number, image.file_name)}"
         width, height = sizes[image.file_name]
         if (image.width or width, image.height or height) != (width, height):

@@ -1,6 +1,7 @@
 """The command line: one thin file per verb."""
 
 import errno
+import io
 import re
 import signal
 import sys
@@ -46,6 +47,8 @@ def main() -> None:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths need not be UTF-8
     try:
         app()
     except SystemExit as end:

@@ -83,15 +83,38 @@ def _parse(content: dict[str, Any], file: Path, report: Report) -> DataSet:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             report(f"{where}: {_reason(error)}")
     images = file.parent / "images"
-    licences = content.get("licenses")
-    info = content.get("info")
     return DataSet(
         images=images if images.is_dir() else file.parent,
         pictures=tuple(replace(picture, cells=tuple(cells[key])) for key, picture in pictures.items()),
         categories=tuple(dict.fromkeys(names.values())),
-        licences=tuple(entry for entry in licences if isinstance(entry, dict)) if isinstance(licences, list) else (),
-        info=dict(info) if isinstance(info, dict) else {},
+        licences=licences(content, file, report),
+        info=_info(content, file, report),
     )
+
+
+def licences(content: Mapping[str, Any], file: Path, report: Report = refuse) -> tuple[dict[str, Any], ...]:
+    """Return the entries of `licenses` of the `content` of `file`; one that could not be written goes to `report`."""
+    given, kept = content.get("licenses"), []
+    for index, entry in enumerate(given if isinstance(given, list) else []):
+        if not isinstance(entry, dict):
+            continue
+        try:
+            key = entry.get("id")
+            if isinstance(key, bool) or not isinstance(key, int | str | None):
+                raise ValueError(f"id: a number or name is expected, found {said(key)}")
+            kept.append(plain.checked(entry))
+        except ValueError as error:
+            report(f"{file}: licenses[{index}]: {_reason(error)}")
+    return tuple(kept)
+
+
+def _info(content: Mapping[str, Any], file: Path, report: Report) -> dict[str, Any]:
+    info = content.get("info")
+    try:
+        return dict(plain.checked(info)) if isinstance(info, dict) else {}
+    except ValueError as error:
+        report(f"{file}: info: {_reason(error)}")
+        return {}
 
 
 def listed(names: Iterable[Any]) -> str:
@@ -166,6 +189,8 @@ def _cell(entry: dict[str, Any], names: dict[Any, str]) -> Cell:
     x, y, width, height = (number(value) for value in entry["bbox"])
     extra = beyond(entry, OF_CELL)
     score = float(entry["score"]) if entry.get("score") is not None else None
+    if score is not None and not math.isfinite(score):
+        raise ValueError(f"score {score} is not finite")
     if "nucleus" in extra:
         extra["nucleus"] = [number(value) for value in extra["nucleus"]]
         if len(extra["nucleus"]) != 2:

@@ -1,11 +1,12 @@
 """Opening image files: bounded, inside their folder, always RGB, resized the one way."""
 
+import hashlib
 import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,10 @@ BROKEN = (
 )  # fmt: skip
 """What Pillow raises on broken files."""
 
+LONGEST = 180
+"""Bytes of the name of a file to be, without its suffix and what is added while it is written."""
+LEAVES = "a link that leaves its folder"
+
 
 class ImageProblem(UserError):
     """An image file that cannot be used; the message says why."""
@@ -77,15 +82,36 @@ def unsafe(file_name: str) -> str | None:
 
 
 def usable(found: Iterable[tuple[str, Path]], folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
-    """Return those of the names and paths `found` that stay inside `folder`, and a line for each other one."""
+    """Return those of the names and paths `found` that stay inside `folder`, and a line for each other one.
+
+    The lines may be written: they tell no folder of this machine.
+    """
     good, refused = [], []
     for name, path in found:
-        try:
-            inside(folder, name)
+        if reason := unsafe(name):
+            bare = PureWindowsPath(name)  # whose root may be written in either way
+            refused.append(f"file name {(bare.name if bare.anchor else name)[:200]!r}: {reason}")
+        elif _leaves(folder, name):
+            refused.append(f"{name}: {LEAVES}")
+        else:
             good.append((name, path))
-        except ImageProblem as problem:
-            refused.append(str(problem))
     return good, refused
+
+
+def flat(original: str, suffix: str, taken: set[str]) -> str:
+    """Return a file name ending in `suffix` for what is made of `original`, which may lie in folders.
+
+    It is none of those `taken`, and is added to them.
+    """
+    name = PurePosixPath(original).with_suffix("").as_posix().replace("/", "_")
+    if len(name.encode()) > LONGEST:
+        digest = hashlib.sha256(original.encode()).hexdigest()[:16]
+        name = f"{name.encode()[: LONGEST - 20].decode(errors='ignore')}-{digest}"
+    name += suffix
+    while name in taken:
+        name = "_" + name
+    taken.add(name)
+    return name
 
 
 def inside(folder: Path, file_name: str) -> Path:
@@ -93,14 +119,17 @@ def inside(folder: Path, file_name: str) -> Path:
     reason = unsafe(file_name)
     if reason:
         raise ImageProblem(f"{folder}: file name {file_name[:200]!r}: {reason}")
-    path = folder / file_name
+    if _leaves(folder, file_name):
+        raise ImageProblem(f"{folder / file_name}: {LEAVES}")
+    return folder / file_name
+
+
+def _leaves(folder: Path, file_name: str) -> bool:
+    """Return whether `file_name`, a safe name, is or passes a link that leaves `folder`."""
     try:
-        within = path.resolve().is_relative_to(folder.resolve())
+        return not (folder / file_name).resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a link to itself
-        within = False
-    if not within:
-        raise ImageProblem(f"{path}: a link that leaves {folder}")
-    return path
+        return True
 
 
 def size(path: Path) -> tuple[int, int]:

@@ -46,6 +46,11 @@ def one_line(message: object) -> str:
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), str(message))
 
 
+def last(path: Path | str) -> str:
+    """Return the last part of `path` as it can be written anywhere: names need not be UTF-8."""
+    return one_line(Path(path).name)
+
+
 def counted(content: str) -> str:
     """Return the JSON text `content`; raise ValueError where its values, counted before they are made, are too many.
 

@@ -41,11 +41,11 @@ def restore(data: DataSet, root: Path) -> DataSet:
             if isinstance(cells, list) and len(cells) == len(picture.cells):
                 picture = replace(picture, cells=tuple(map(_restored, picture.cells, cells)))
         pictures.append(picture)
-    licences, info = content.get("licenses"), content.get("info")
+    info = content.get("info")
     return replace(
         data,
         pictures=tuple(pictures),
-        licences=tuple(entry for entry in licences if isinstance(entry, dict)) if isinstance(licences, list) else (),
+        licences=coco.licences(content, root / FILE),
         info=info if isinstance(info, dict) else {},
     )
 

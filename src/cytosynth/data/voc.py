@@ -25,7 +25,7 @@ def read(root: Path, report: Report = refuse) -> DataSet:
         ((p.relative_to(folder).as_posix(), p) for p in sorted(folder.rglob("*.xml"))), folder
     )
     for problem in refused:
-        report(problem)
+        report(f"{folder}: {problem}")
     pictures = [picture for _, file in found if (picture := _picture(file, report))]
     named = dict.fromkeys(cell.category for picture in pictures for cell in picture.cells)
     order = list(named)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import atomic, coco, images, lock, qupath, split
-from ..data.plain import one_line
+from ..data.plain import last, one_line
 from ..data.preview import save_png, with_boxes
 from ..errors import UsageError, UserError
 from ..field import Cell, DataSet, Picture
@@ -43,7 +43,7 @@ def gather(source: Path, part: str | None = None) -> Images:
         if not pictures:
             raise UserError(f"{source}: no picture in part '{part or 'all'}'")
         files, refused = images.usable([(p.file_name, data.images / p.file_name) for p in pictures], data.images)
-        return Images(tuple(files), source.resolve().name, data.licences, tuple(refused))
+        return Images(tuple(files), last(source.resolve()), data.licences, tuple(refused))
     if part:
         raise UsageError(f"{source}: --split needs a COCO data set ({coco.FILE})")
     if not source.exists():
@@ -53,7 +53,7 @@ def gather(source: Path, part: str | None = None) -> Images:
     if not chosen:
         raise UserError(f"{source}: no image there ({', '.join(sorted(images.SUFFIXES))})")
     files, refused = images.usable(chosen, source if source.is_dir() else source.parent)
-    return Images(tuple(files), source.resolve().name, refused=tuple(refused))
+    return Images(tuple(files), last(source.resolve()), refused=tuple(refused))
 
 
 def detect(

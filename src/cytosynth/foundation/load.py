@@ -12,6 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from ..data import atomic
+from ..data.plain import last
 from ..data.tensors import refuse_pickle, refuse_pickles
 from ..errors import EnvironmentProblem, UsageError, UserError
 from . import tokens
@@ -77,7 +78,7 @@ def load(source: str, dtype: torch.dtype = torch.float32) -> Foundation:
         model = _from_layout(str(path) if path.is_dir() else source, dtype, path.is_dir())
     else:
         raise UserError(f"{source}: no such folder or file, and not a hub id (owner/name)")
-    model.name = source if source == BUNDLED or not path.exists() else path.name
+    model.name = source if source == BUNDLED or not path.exists() else last(path)
     model.digest = weights_digest(*model.parts.values())
     return model
 

@@ -9,7 +9,7 @@ from typing import overload
 
 import numpy as np
 
-from ..data import atomic, coco, images, split
+from ..data import atomic, coco, images, plain, split
 from ..data.images import Pixels
 from ..errors import UsageError, UserError
 from .distance import members
@@ -144,7 +144,7 @@ def gather(source: Path, part: str | None = None, scale: float = 1.0, window: in
             for y in range(top, height - window + 1, window)
             for x in range(left, width - window + 1, window)
         ]
-    return Pictures(source.resolve().name, windows, scale)
+    return Pictures(plain.last(source.resolve()), windows, scale)
 
 
 def _files(source: Path, part: str | None) -> list[tuple[Path, str, str]]:

@@ -1,18 +1,22 @@
 """The synthetic images among which is chosen."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import leaks
-from ..data import coco, images, inputs
+from ..data import coco, images, inputs, plain
 from ..data.sources import Room, Sample
 from ..errors import UsageError, UserError
 from ..field import DataSet, Picture
 from ..provenance import said
 from ..training.recipe import Source
 from .recipe import SelectRecipe
+
+UNFIT = re.compile(r"[\\:]")
+"""What a folder may be called and an image of a data set may not, whose name can begin with the folder's."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def gather(recipe: SelectRecipe, held: Sequence[Source], data_root: Path) -> lis
     for name in recipe.synthetic:
         folder = data_root / name
         leaks.refuse(folder, held, data_root)
-        base, taken = folder.resolve().name, {other.label for other in found}
+        base, taken = UNFIT.sub("_", plain.last(folder.resolve())), {other.label for other in found}
         labels = [base, *(f"{base}-{number}" for number in range(2, len(recipe.synthetic) + 2))]
         label = next(label for label in labels if label not in taken)
         found.append(SyntheticSet(label, folder, coco.read(folder), said(folder)))
@@ -81,7 +85,7 @@ def candidates(sets: Sequence[SyntheticSet], categories: Sequence[str]) -> list[
     found = [
         Candidate(
             one.label, images.inside(one.data.images, picture.file_name), picture,
-            one.records.get(picture.file_name, {}).get("original"),
+            _original(one.records.get(picture.file_name, {})),
         )
         for one in sets
         for picture in one.data.pictures
@@ -92,6 +96,11 @@ def candidates(sets: Sequence[SyntheticSet], categories: Sequence[str]) -> list[
             f"{sets[0].folder}: no annotated cell of {', '.join(categories)}; nothing can be learnt from it"
         )
     return found
+
+
+def _original(record: Mapping[str, Any]) -> str | None:
+    original = record.get("original")
+    return original if isinstance(original, str) else None
 
 
 def digests(recipe: SelectRecipe, sets: Sequence[SyntheticSet], data_root: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import inputs, lock
+from ..data import inputs, lock, plain
 from ..detect import model
 from ..errors import UsageError, UserError
 from ..foundation.load import available
@@ -154,7 +154,7 @@ def _ranked(known: _Known, device: str) -> tuple[list[Ranked], dict[str, Any]]:
     ranking.write(found, run)
     facts = {
         "synthetic_sets": [one.label for one in known.sets], "candidates": len(known.pool), "real_images": known.real,
-        "validation": f"{Path(recipe.validation.root).name}, part {recipe.validation.split}",
+        "validation": f"{plain.last(recipe.validation.root)}, part {recipe.validation.split}",
         "detector": recipe.architecture, "current_detector": detector.digest, "steps": known.steps,
         "seeds": recipe.seeds, "uncertainty_weight": recipe.uncertainty_weight, "extractor": recipe.extractor,
         "median_uncertainty": round(float(np.median(unsure)), 4),
@@ -203,7 +203,7 @@ def _said(recipe: SelectRecipe) -> list[str]:
     return [
         f"ranked by what a detector is unsure of (weight {weight:g}) and by nearness to real training images "
         f"({1 - weight:g}); the images are in that order, and `chosen` in `provenance.jsonl` has both parts",
-        f"chosen on part '{recipe.validation.split}' of {Path(recipe.validation.root).name}: report no gain on it",
+        f"chosen on part '{recipe.validation.split}' of {plain.last(recipe.validation.root)}: report no gain on it",
     ]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, publish
-from ..data import atomic, card, coco
+from ..data import atomic, card, coco, images
 from ..field import DataSet, Picture
-from ..provenance import OTHER, write_records
+from ..provenance import NOTICES, OTHER, write_records
 from .candidates import SyntheticSet
 from .ranking import Ranked
 
@@ -29,18 +29,19 @@ def write(
     licences = _licences(sets)
     numbers = [{old.get("id"): licences.index(_named(old)) + 1 for old in one.data.licences} for one in sets]
     number_of = dict(zip(by_label, numbers, strict=True))
-    pictures, records = [], []
+    pictures, records, taken = [], [], set[str]()
     with atomic.folder(out) as part:
         (part / "images").mkdir()
         for rank, one in enumerate(chosen, 1):
             own, picture = by_label[one.candidate.label], one.candidate.picture
-            name = _name(one, len(sets) > 1)
+            whole = f"{own.label}_{picture.file_name}" if len(sets) > 1 else picture.file_name
+            name = images.flat(whole, one.candidate.path.suffix, taken)
             atomic.write_bytes(part / "images" / name, one.candidate.path.read_bytes())
             pictures.append(_picture(picture, name, number_of[own.label]))
             records.append(_record(one, rank, name, own.records.get(picture.file_name)))
         info = {"description": "Synthetic cervical cytology, a chosen subset (not for diagnosis)",
                 "software": f"CytoSynth {__version__}", "synthetic": True, "chosen": list(how)}  # fmt: skip
-        derived = {key: value for one in sets for key, value in one.data.info.get("derived_from", {}).items()}
+        derived = {key: value for one in sets for key, value in _dict(one.data.info, "derived_from").items()}
         if derived:
             info["derived_from"] = derived
         categories = tuple(dict.fromkeys(name for one in sets for name in one.data.categories))
@@ -54,14 +55,9 @@ def write(
     return replace(data, images=out / "images")
 
 
-def _name(one: Ranked, several: bool) -> str:
-    flat = one.candidate.picture.file_name.replace("/", "_")
-    return f"{one.candidate.label}_{flat}" if several else flat
-
-
 def _picture(picture: Picture, name: str, licence: Mapping[Any, int]) -> Picture:
     extra = {**picture.extra, "synthetic": True}
-    if extra.get("license") in licence:
+    if isinstance(extra.get("license"), int | str) and extra["license"] in licence:
         extra["license"] = licence[extra["license"]]
     return replace(picture, file_name=name, extra=extra)
 
@@ -73,12 +69,20 @@ def _record(one: Ranked, rank: int, name: str, known: Mapping[str, Any] | None) 
         "rank": rank, "uncertainty": round(one.uncertainty, 6), "distance": round(one.distance, 6),
         "merit": round(one.merit, 6), "set": one.candidate.label, "file_name": one.candidate.picture.file_name,
     }  # fmt: skip
-    return {"origin": OTHER, **size, **(known or {}), "file_name": name, "chosen": chosen}
+    record = {**size, **(known or {}), "file_name": name, "chosen": chosen}
+    origin = record.get("origin")
+    return {**record, "origin": origin if isinstance(origin, str) and origin in NOTICES else OTHER}
 
 
 def _origin(records: Sequence[Mapping[str, Any]]) -> str:
-    origins = {str(record["origin"]) for record in records}
+    origins = {record["origin"] for record in records}
     return origins.pop() if len(origins) == 1 else OTHER
+
+
+def _dict(said: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return what is `said` under `key`, nothing where that is no object: it is a stranger's."""
+    value = said.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _named(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +102,7 @@ def _card(
 ) -> str:
     named: dict[str, str] = {}
     for record in records:
-        for role, model in record.get("models", {}).items():
+        for role, model in _dict(record, "models").items():
             label, number = role, 2
             while named.get(label, model) != model:
                 label, number = f"{role} ({number})", number + 1
