@@ -445,6 +445,29 @@ def test_detect_goes_on_where_it_was_stopped(finder: Path, tmp_path: Path, monke
             folder.gather(tmp_path / source)
 
 
+def test_a_found_line_that_is_not_ours_is_not_gone_on_from(finder: Path, tmp_path: Path) -> None:
+    write_fields(tmp_path / "set", 1)
+    found, detector, out = folder.gather(tmp_path / "set/images"), model.load(finder), tmp_path / "out"
+    folder.detect(found, out, detector, threshold=0.2)
+    whole, line = (out / "annotations.json").read_bytes(), (out / "found.jsonl").read_text()
+    record = json.loads(line)
+    cell = record["cells"][0]
+    assert folder._finished(out, detector.config.categories) == {"field_0.png": record}
+    cells = [
+        {"box": cell["box"]},
+        cell | {"box": [float("nan")] * 4},
+        cell | {"category": []},
+        cell | {"score": None},
+        3,
+    ]
+    changes = [{"cells": [bad]} for bad in cells]
+    for change in [*changes, {"cells": 3}, {"width": float("inf")}, {"height": 0}, {"sha256": ""}, {"file_name": 3}]:
+        (out / "found.jsonl").write_text(json.dumps(record | change) + "\n")
+        folder.detect(found, out, detector, threshold=0.2)
+        assert (out / "annotations.json").read_bytes() == whole
+        assert (out / "found.jsonl").read_text().endswith("\n" + line), "detected anew"
+
+
 def test_intervals_are_those_of_resampled_images() -> None:
     rng = np.random.default_rng(0)
     truth = [[Cell((x, y, x + 30.0, y + 30.0), str(rng.choice(["A", "B"]))) for x, y in rng.uniform(0, 200, (4, 2))]

@@ -76,6 +76,15 @@ def test_a_cell_is_unsure_when_missed_mistaken_or_nearly_so() -> None:
     assert uncertainty.of_cells(annotated[:1], [], ["LSIL"]) == [1.0]
 
 
+def test_a_kept_uncertainty_that_cannot_be_ours_is_measured_anew(tmp_path: Path) -> None:
+    lines = [
+        "{}", "[]", "7", '{"image": "a", "uncertainty": NaN}', '{"image": ["b"], "uncertainty": 1}', '{"image": "c"}',
+        '{"image": "d", "uncertainty": 0.25}', '{"image": "e", "uncertainty": 7}', '{"image": "f", "unc',
+    ]  # fmt: skip
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    assert uncertainty._read(tmp_path / "a.jsonl") == {"d": 0.25}
+
+
 def test_distances_are_to_the_nearest_windows_of_other_images() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(7, 5)), rng.normal(size=(11, 5))

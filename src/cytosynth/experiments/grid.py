@@ -4,7 +4,6 @@ A cell trains one detector and scores it on the test images at each of its lengt
 longer training is the shorter one continued; with any other schedule each length is trained from the start.
 """
 
-import json
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from ..detect.recipe import DetectorRecipe, compared
 from ..detect.scoring import scored
 from ..detect.train import DetectorTask
 from ..foundation.load import available
+from ..training import records
 from ..training import workers as pool
 from ..training.loop import train
 from ..training.progress import meter
@@ -119,8 +119,7 @@ def _builder(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path)
 
 def _cost(folder: Path, parameters: int) -> dict[str, Any]:
     """Return how many numbers were trained, the median time of a step, and the most memory this process has used."""
-    lines = (folder / "timing.jsonl").read_text().splitlines() if (folder / "timing.jsonl").exists() else []
-    seconds = [float(json.loads(line)["seconds"]) for line in lines]
+    seconds = records.seconds(folder)
     if torch.cuda.is_available():
         memory = torch.cuda.max_memory_allocated() / 2**30
     else:

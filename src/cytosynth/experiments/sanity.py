@@ -3,7 +3,6 @@
 It says whether a detector works at all, in minutes on a CPU; nothing of cells.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +14,10 @@ from ..data.sources import Sample
 from ..detect import model
 from ..detect.recipe import PRESETS, DetectorRecipe
 from ..detect.train import measure, train_detector
+from ..errors import UserError
 from ..field import Cell
 from ..measure.report import Report, Value
+from ..training import records
 from ..training.progress import console
 from ..training.recipe import Source, pin
 from . import ellipses
@@ -103,7 +104,9 @@ def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequ
     if outcome.stopped or not outcome.finished:
         raise KeyboardInterrupt
     scores = measure(model.load(outcome.weights), unseen)
-    seconds = sorted(json.loads(line)["seconds"] for line in (folder / "timing.jsonl").read_text().splitlines())
+    seconds = records.seconds(folder)
+    if not seconds:
+        raise UserError(f"{folder / records.TIMING}: no seconds of a step; delete {folder}, and it is trained anew")
     middle = seconds[len(seconds) // 2]
     return Entry(detector, seed, outcome.parameters, middle, scores.map, scores.map_50, scores.map_75, scores.recall)
 
