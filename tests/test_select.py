@@ -318,6 +318,28 @@ def test_random_images_at_every_ratio_or_none(
     assert ("at random" in (run / "subset/README.md").read_text()) == bool(rows)
 
 
+@pytest.mark.parametrize("damage", ["cut", "{}", "[]", "short", "text", "NaN", "no failures"])
+def test_a_damaged_result_ends_in_a_line_and_is_made_anew_where_it_is_deleted(
+    damage: str, nothing: tuple[Path, select.Choice], data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(nothing[0], tmp_path / "run")
+    path = tmp_path / "run/trainings/real/seed-1/result.json"
+    whole = path.read_bytes()
+    said = json.loads(whole)
+    damaged = {
+        "cut": whole.decode()[:40], "short": said | {"drawn": said["drawn"] | {"mAP": [0.5]}},
+        "text": said | {"scores": said["scores"] | {"mAP": "high"}}, "no failures": said | {"failures": {}},
+        "NaN": said | {"scores": said["scores"] | {"mAP": float("nan")}},
+    }.get(damage, damage)  # fmt: skip
+    path.write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
+    with pytest.raises(UserError, match=r"real/seed-1/result.json: damaged.*; delete .*result.json, the same command"):
+        select.select(small(), tmp_path / "run", data)
+    if damage == "cut":
+        path.unlink()
+        select.select(small(), tmp_path / "run", data)
+        assert path.read_bytes() == whole
+
+
 def test_it_continues_and_ends_at_the_same_bytes(helped: Path, data: Path) -> None:
     def content() -> dict[str, bytes]:
         kept = [path for path in helped.rglob("*") if path.is_file() and "trainings" not in path.parts]

@@ -18,7 +18,7 @@ from ..data import atomic, sources
 from ..data.sources import Sample
 from ..detect import model
 from ..detect.recipe import DetectorRecipe, compared
-from ..detect.scoring import scored
+from ..detect.scoring import Scored, scored
 from ..detect.train import DetectorTask
 from ..foundation.load import available
 from ..training import records
@@ -60,6 +60,14 @@ class Cell:
     def done(self, run: Path) -> bool:
         """Return whether it is scored at every length."""
         return all(self.result(run, steps).exists() for steps in self.lengths)
+
+
+class Result(Scored):
+    """The scores of a cell at one of its lengths, and what training it took."""
+
+    parameters: int
+    seconds_a_step: float | None
+    memory_gib: float
 
 
 def fill(
