@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import UserError
-from . import plain
+from . import atomic, plain
 
 Pixels = NDArray[np.uint8]
 """(height, width, 3) RGB, 0..255."""
@@ -101,6 +101,14 @@ def inside(folder: Path, file_name: str) -> Path:
     if not within:
         raise ImageProblem(f"{path}: a link that leaves {folder}")
     return path
+
+
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 of the image file at `path`, nothing where it is none or too large: `read` then says so."""
+    try:
+        return atomic.fingerprint(path) if path.stat().st_size <= MAX_FILE else ""
+    except OSError:
+        return ""
 
 
 def size(path: Path) -> tuple[int, int]:

@@ -103,7 +103,7 @@ def _one(
     name: str, path: Path, out: Path, detector: Detector, threshold: float, scale: float, before: dict[str, Any] | None
 ) -> Picture:
     """Return the picture at `path` with its cells: as they were found `before` if it is the same, or else now."""
-    digest = atomic.fingerprint(path)
+    digest = images.fingerprint(path)
     if before and before["sha256"] == digest:
         cells = tuple(Cell(tuple(cell["box"]), cell["category"], cell["score"]) for cell in before["cells"])
         return Picture(name, before["width"], before["height"], cells)
