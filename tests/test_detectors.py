@@ -461,6 +461,9 @@ def test_a_huge_file_and_a_pipe_are_skipped_unread(
     data = folder.detect(folder.gather(place), tmp_path / "out", model.load(finder))
     huge, pipe = data.info["skipped"]
     assert (huge, pipe) == (f"huge.png: {30 * 2**30:,} bytes, more than 320,000,000", "pipe.png: not a regular file")
+    assert folder.detect(folder.gather(place / "pipe.png"), tmp_path / "one", model.load(finder)).info["skipped"] == [
+        pipe
+    ]
     jobs = own_images([(path.name, path, {}) for path in sorted(place.iterdir())], PipelineSettings())
     assert [bool(job.extra["original_sha256"]) for job in jobs] == [True, False, False]
     assert hashed and max(hashed) <= images.MAX_FILE

@@ -48,7 +48,7 @@ def gather(source: Path, part: str | None = None) -> Images:
         raise UsageError(f"{source}: --split needs a COCO data set ({coco.FILE})")
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
-    paths = [source] if source.is_file() else sorted(source.iterdir())
+    paths = sorted(source.iterdir()) if source.is_dir() else [source]
     chosen = [(path.name, path) for path in paths if path.suffix.lower() in images.SUFFIXES]
     if not chosen:
         raise UserError(f"{source}: no image there ({', '.join(sorted(images.SUFFIXES))})")

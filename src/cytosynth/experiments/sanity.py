@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..data import atomic, coco, lock, sources
+from ..data import atomic, lock, sources
 from ..data.images import Pixels
 from ..data.preview import grid, save_png, with_boxes
 from ..data.sources import Sample
@@ -21,6 +21,7 @@ from ..training import records
 from ..training.progress import console
 from ..training.recipe import Source, pin
 from . import ellipses
+from .entries import read
 from .recipe import SanityRecipe
 from .statistics import mean
 
@@ -60,7 +61,7 @@ def sanity(recipe: SanityRecipe, run: Path) -> Report:
                 if not _result(run, detector, seed).exists():
                     console.print(f"sanity set: {detector}, seed {seed}")
                     atomic.write_json(_result(run, detector, seed), asdict(_one(detector, seed, recipe, run, unseen)))
-        entries = [Entry(**coco.load(_result(run, name, seed))) for name in recipe.detectors for seed in recipe.seeds]
+        entries = [read(Entry, _result(run, name, seed)) for name in recipe.detectors for seed in recipe.seeds]
         report = tabulate(recipe, entries, sum(len(sample.cells) for sample in unseen))
         report.write(run, "sanity")
         save_png(_shown(recipe, run, unseen[:SHOWN]), run / "found.png")
