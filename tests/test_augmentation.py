@@ -269,6 +269,16 @@ def test_it_continues_where_it_was_killed_and_ends_the_same(finished: Path, tiny
     assert {name: (finished / name).read_bytes() for name in stable} == stable
 
 
+def test_a_damaged_result_names_the_folder_to_delete(finished: Path, tiny: Path, fields: Path) -> None:
+    result = finished / "cells/faster-rcnn/r-s/seed-1/result-2.json"
+    whole = result.read_text()
+    for damaged in ("{}", whole[:50], json.dumps(json.loads(whole) | {"memory_gib": "a"})):
+        result.write_text(damaged)
+        with pytest.raises(UserError, match=r"seed-1/result-2.json: damaged.*; delete .*r-s/seed-1, the same command"):
+            augmentation.table(small(tiny), finished, fields)
+    result.write_text(whole)
+
+
 def test_workers_share_the_grid(finished: Path, tiny: Path, fields: Path) -> None:
     results = [finished / f"cells/faster-rcnn/r/seed-{seed}/result-4.json" for seed in (0, 1)]
     before = [json.loads(path.read_text())["failures"] for path in results]

@@ -1,6 +1,7 @@
 """The best weights are kept beside the last, an early stop is one, and neither changes what is trained."""
 
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -11,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cytosynth.errors import EnvironmentProblem, UsageError
-from cytosynth.training import checkpoint, loop
+from cytosynth.errors import EnvironmentProblem, UsageError, UserError
+from cytosynth.training import checkpoint, loop, records
 from cytosynth.training.loop import Outcome, train
 from cytosynth.training.recipe import Recipe
 from cytosynth.training.task import Batch, Losses, Task
+from cytosynth.training.validation import Best
 
 SCORES = [5.0, 3.0, 4.0, 3.0, 2.0, 6.0, 7.0, 8.0]
 
@@ -117,6 +119,37 @@ def test_patience_ends_the_run_and_the_same_command_does_not_go_on(tmp_path: Pat
     assert outcome.selected_step == 2
     again = run(tmp_path, patience=2)
     assert (again.step, again.finished) == (4, True)
+
+
+def test_a_damaged_line_of_a_run_is_dropped_and_no_other(tmp_path: Path) -> None:
+    run(tmp_path / "whole", patience=6)
+    names = ("stats.jsonl", "timing.jsonl", "validation.jsonl")
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    for name in names:
+        lines = (tmp_path / "run" / name).read_bytes()
+        bad = b'{"step": 1}}\n\xff\xfe}\n\0\0}\n[]\n{"stap": 1}\n{"step": "1"}\n{"step": NaN}\n{"step": 9, "sco'
+        (tmp_path / "run" / name).write_bytes(bad[:-3] + b"\n" + lines + bad)
+    assert run(tmp_path / "run", patience=6) == run(tmp_path / "whole", patience=6)._replace(
+        weights=tmp_path / "run/weights", best=Best(5, 2.0, tmp_path / "run/best")
+    )
+    for name in names:
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    (tmp_path / "run/timing.jsonl").write_text(
+        '{"seconds": 2}\n{"seconds": NaN}\n{"seconds": 1.5}\n{"seconds": []}\n{}'
+    )
+    assert records.seconds(tmp_path / "run") == [1.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    "said", ['{"step": 1, "sco', "[]", "{}", '{"step": Infinity, "score": 1}', '{"step": 1}', "\xff"]
+)
+def test_a_damaged_best_ends_in_a_line_that_says_what_to_do(said: str, tmp_path: Path) -> None:
+    run(tmp_path, max_steps=3)
+    (tmp_path / "best/best.json").write_bytes(said.encode("latin-1"))
+    with pytest.raises(UserError, match=r"best/best.json: not a step and its score; delete .*/best, and the best from"):
+        run(tmp_path, max_steps=6)
+    shutil.rmtree(tmp_path / "best")
+    assert run(tmp_path, max_steps=6).selected_step == 5
 
 
 @pytest.mark.parametrize("moment", ["export", "line", "checkpoint"])

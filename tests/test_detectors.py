@@ -1,6 +1,7 @@
 """Every architecture learns, comes back from disk as it was, and tells the pipeline and `detect` what it finds."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from cytosynth import pipeline, registry
 from cytosynth.cli import app
 from cytosynth.cli import detect as _detect  # noqa: F401
 from cytosynth.cli import evaluate as _evaluate  # noqa: F401
-from cytosynth.data import coco, images, sources
+from cytosynth.data import atomic, coco, images, sources
 from cytosynth.data.sources import Sample
 from cytosynth.detect import backbone, folder, model, references
 from cytosynth.detect.comparison_detector import ComparisonDetector, _distances
@@ -33,6 +34,7 @@ from cytosynth.detect.recipe import PRESETS, DetectorRecipe
 from cytosynth.detect.train import DetectorTask, steps, train_detector
 from cytosynth.errors import EnvironmentProblem, Incomplete, UsageError, UserError
 from cytosynth.field import Box, Cell, Picture
+from cytosynth.jobs import own_images
 from cytosynth.settings import PipelineSettings
 from cytosynth.training.loop import Outcome
 from cytosynth.training.recipe import Source, override
@@ -443,6 +445,51 @@ def test_detect_goes_on_where_it_was_stopped(finder: Path, tmp_path: Path, monke
     for source, complaint in (("nowhere", "no such file or folder"), ("out/qupath", "no image there")):
         with pytest.raises(UserError, match=complaint):
             folder.gather(tmp_path / source)
+
+
+def test_a_huge_file_and_a_pipe_are_skipped_unread(
+    finder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_fields(tmp_path / "set", 1)
+    place = tmp_path / "set/images"
+    with (place / "huge.png").open("wb") as file:
+        file.truncate(30 * 2**30)
+    os.mkfifo(place / "pipe.png")
+    hashed: list[int] = []
+    sha256 = atomic.sha256
+    monkeypatch.setattr(atomic, "sha256", lambda path: (hashed.append(path.stat().st_size), sha256(path))[1])
+    data = folder.detect(folder.gather(place), tmp_path / "out", model.load(finder))
+    huge, pipe = data.info["skipped"]
+    assert (huge, pipe) == (f"huge.png: {30 * 2**30:,} bytes, more than 320,000,000", "pipe.png: not a regular file")
+    assert folder.detect(folder.gather(place / "pipe.png"), tmp_path / "one", model.load(finder)).info["skipped"] == [
+        pipe
+    ]
+    jobs = own_images([(path.name, path, {}) for path in sorted(place.iterdir())], PipelineSettings())
+    assert [bool(job.extra["original_sha256"]) for job in jobs] == [True, False, False]
+    assert hashed and max(hashed) <= images.MAX_FILE
+
+
+def test_a_found_line_that_is_not_ours_is_not_gone_on_from(finder: Path, tmp_path: Path) -> None:
+    write_fields(tmp_path / "set", 1)
+    found, detector, out = folder.gather(tmp_path / "set/images"), model.load(finder), tmp_path / "out"
+    folder.detect(found, out, detector, threshold=0.2)
+    whole, line = (out / "annotations.json").read_bytes(), (out / "found.jsonl").read_text()
+    record = json.loads(line)
+    cell = record["cells"][0]
+    assert folder._finished(out, detector.config.categories) == {"field_0.png": record}
+    cells = [
+        {"box": cell["box"]},
+        cell | {"box": [float("nan")] * 4},
+        cell | {"category": []},
+        cell | {"score": None},
+        3,
+    ]
+    changes = [{"cells": [bad]} for bad in cells]
+    for change in [*changes, {"cells": 3}, {"width": float("inf")}, {"height": 0}, {"sha256": ""}, {"file_name": 3}]:
+        (out / "found.jsonl").write_text(json.dumps(record | change) + "\n")
+        folder.detect(found, out, detector, threshold=0.2)
+        assert (out / "annotations.json").read_bytes() == whole
+        assert (out / "found.jsonl").read_text().endswith("\n" + line), "detected anew"
 
 
 def test_intervals_are_those_of_resampled_images() -> None:

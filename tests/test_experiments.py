@@ -136,6 +136,16 @@ def test_table_1_continues_where_it_was_killed_and_ends_the_same(finished: Path,
     assert {name: (finished / name).read_bytes() for name in before} == before
 
 
+def test_a_damaged_result_of_table_1_ends_in_a_line(finished: Path, tiny: Path, fields: Path) -> None:
+    result = finished / "svdiff/seed-1/result.json"
+    whole = result.read_text()
+    for damaged in ("{}", whole[:50], json.dumps(json.loads(whole) | {"values": 3})):
+        result.write_text(damaged)
+        with pytest.raises(UserError, match=r"seed-1/result.json: damaged; delete it, and the same command"):
+            table1.table1(small(tiny), finished, fields)
+    result.write_text(whole)
+
+
 @pytest.mark.parametrize(("steps", "said"), [(1, {"finished": False}), (2, {"stopped": True})])
 def test_a_training_that_is_asked_to_stop_ends_the_table_and_counts_for_nothing(
     steps: int, said: dict[str, bool], tiny: Path, fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

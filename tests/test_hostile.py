@@ -52,6 +52,7 @@ def test_mutated_files(name: str, tmp_path: Path) -> None:
 @fuzzed
 @pytest.mark.parametrize("wrong", [
     {"seed": float("nan")}, {"key": "a"}, {"width": 1.5}, {"picture": {"a": float("inf")}}, {"picture": 3},
+    {"room": 10**12}, {"room": -5}, {"room": 2.0},
     {"original": float("nan"), "original_sha256": "0"}, {"original": "a"}, {"cells": 3},
     {"cells": [{"bbox_xyxy": [9, 2, 1, 8], "category": "HSIL", "seed": 1}]},
     {"cells": [{"bbox_xyxy": [1, 2, 9, float("nan")], "category": "HSIL", "seed": 1}]},
@@ -65,6 +66,40 @@ def test_a_record_that_cannot_be_ours_is_not_gone_on_from(wrong: dict[str, objec
     assert provenance.read_records(tmp_path) == {"a.png": ours}
     provenance.write_records(tmp_path, [ours | wrong])
     assert provenance.read_records(tmp_path) == {}
+
+
+@fuzzed
+def test_lines_that_hold_no_value_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    assert list(plain.lines(path)) == []
+    cut = json.dumps({"a": "ä"}, ensure_ascii=False).encode()[:-3]  # amid the letter
+    path.write_bytes(
+        b'\xef\xbb\xbf{"a": 1}\n\n\xff{}\n[NaN]\n"\\ud800"\n1%s\n%s\n{"b": 2}\n%s' % (b"0" * 30, b"[" * 9000, cut)
+    )
+    found = list(plain.lines(path))
+    assert (found[0], found[2:], str(found[1])) == ({"a": 1}, [{"b": 2}], "[nan]")
+
+
+@fuzzed
+def test_records_that_are_no_file_or_endless_end_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "provenance.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"provenance.jsonl: not a regular file"):
+        provenance.said(tmp_path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"provenance.jsonl: not a regular file"):
+        provenance.said(tmp_path)
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(plain.MAX_BYTES + 1)
+    with pytest.raises(UserError, match=r"provenance.jsonl: larger than 512 MiB"):
+        provenance.said(tmp_path)
+    monkeypatch.setattr(plain, "MAX_PARSED", 10_000)
+    for many in ("[" + "[]," * 100 + "0]\n", '{"a": 1}\n' * 100, "\n" * 100):
+        path.write_text(many)
+        with pytest.raises(UserError, match=r"provenance.jsonl: its values would take more than"):
+            provenance.said(tmp_path)
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(nasty.NASTY)

@@ -27,6 +27,7 @@ from cytosynth.data.check import check
 from cytosynth.data.images import ImageProblem
 from cytosynth.errors import UsageError, UserError
 from cytosynth.field import Cell, DataSet
+from cytosynth.jobs import Job
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.settings import EditSettings, PipelineSettings, Precision
 from cytosynth.training.recipe import override
@@ -332,6 +333,26 @@ def test_counts_are_dealt_exactly_and_rare_ones_first(rooms: list[int], asked: d
     for rare in asked:
         if missing.get(rare):
             assert all(given[common] == 0 for common in asked if asked[common] > asked[rare])
+
+
+def test_dealing_takes_no_memory_by_the_room(tmp_path: Path) -> None:
+    rooms, asked = [3, 0, 5, 0, 4, 0], {"HSIL": 7, "ASC-H": 2}
+    rng = np.random.default_rng([1, 3])
+    places = [image for image, room in enumerate(rooms) for _ in range(room)]
+    expected: list[list[str]] = [[] for _ in rooms]
+    wanted = ["ASC-H"] * 2 + ["HSIL"] * 7
+    for place, index in zip(rng.choice(len(places), 9, replace=False), rng.permutation(9), strict=True):
+        expected[places[place]].append(wanted[index])
+    assert counts.deal(rooms, asked, 1) == [tuple(sorted(names)) for names in expected]
+    assert sum(map(len, counts.deal([10**12, 10**12], asked, 1))) == 9
+
+
+@pytest.mark.parametrize("room", ["Infinity", "NaN", "1e400", "-5", "1000000000000", '"3"', "[]"])
+def test_a_survey_that_cannot_be_ours_is_made_anew(room: str, tmp_path: Path) -> None:
+    lines = [f'{{"file_name": "a.png", "room": {room}}}', '{"room": 3}', "[]", '{"file_name": "b.png", "room": 5}']
+    (tmp_path / counts.SURVEY).write_text("\n".join(lines) + "\n")
+    jobs = [Job(name, 1, 0, lambda: drawn(0)[0]) for name in ("a.png", "b.png")]
+    assert counts.survey(jobs, {}, lambda job: 2, tmp_path, strict=True) == [2, 5]
 
 
 def test_counts_over_a_run_are_exact_resumable_and_bound_to_its_images(tiny: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from cytosynth.data import check, coco, sources
 from cytosynth.detect import model
 from cytosynth.detect.train import measure
-from cytosynth.errors import UsageError
+from cytosynth.errors import UsageError, UserError
 from cytosynth.experiments import ellipses
 from cytosynth.experiments.recipe import SanityRecipe
 from cytosynth.experiments.sanity import sanity
@@ -64,5 +64,13 @@ def test_the_table_holds_each_detectors_scores_on_unseen_pictures_and_continues(
     again = sanity(SMALL, tmp_path)
     assert again.rows[1][3] == "0.25", "what is there is not trained again"
     assert "0.25" in (tmp_path / "sanity.csv").read_text()
+    for damaged in ("{}", "[]", result.read_text()[:30], json.dumps(said | {"map": "high"})):
+        result.write_text(damaged)
+        with pytest.raises(UserError, match=r"seed-0/result.json: damaged; delete it, and the same command"):
+            sanity(SMALL, tmp_path)
+    timing = tmp_path / "dino/seed-0/training/timing.jsonl"
+    result.unlink()
+    timing.write_bytes(b"\xff}\n[]\n" + timing.read_bytes())
+    assert sanity(SMALL, tmp_path) == report
     with pytest.raises(UsageError, match="this run was started with steps=2"):
         sanity(SMALL.model_copy(update={"steps": 3}), tmp_path)

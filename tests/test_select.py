@@ -150,6 +150,15 @@ def test_a_cell_is_unsure_when_missed_mistaken_or_nearly_so() -> None:
     assert uncertainty.of_cells(annotated[:1], [], ["LSIL"]) == [1.0]
 
 
+def test_a_kept_uncertainty_that_cannot_be_ours_is_measured_anew(tmp_path: Path) -> None:
+    lines = [
+        "{}", "[]", "7", '{"image": "a", "uncertainty": NaN}', '{"image": ["b"], "uncertainty": 1}', '{"image": "c"}',
+        '{"image": "d", "uncertainty": 0.25}', '{"image": "e", "uncertainty": 7}', '{"image": "f", "unc',
+    ]  # fmt: skip
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    assert uncertainty._read(tmp_path / "a.jsonl") == {"d": 0.25}
+
+
 def test_distances_are_to_the_nearest_windows_of_other_images() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(7, 5)), rng.normal(size=(11, 5))
@@ -381,6 +390,28 @@ def test_random_images_at_every_ratio_or_none(
     choice = select.select(small(control=control), run, data)
     assert [row[0] for row in choice.report.rows if "random" in row[0]] == rows
     assert ("at random" in (run / "subset/README.md").read_text()) == bool(rows)
+
+
+@pytest.mark.parametrize("damage", ["cut", "{}", "[]", "short", "text", "NaN", "no failures"])
+def test_a_damaged_result_ends_in_a_line_and_is_made_anew_where_it_is_deleted(
+    damage: str, nothing: tuple[Path, select.Choice], data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(nothing[0], tmp_path / "run")
+    path = tmp_path / "run/trainings/real/seed-1/result.json"
+    whole = path.read_bytes()
+    said = json.loads(whole)
+    damaged = {
+        "cut": whole.decode()[:40], "short": said | {"drawn": said["drawn"] | {"mAP": [0.5]}},
+        "text": said | {"scores": said["scores"] | {"mAP": "high"}}, "no failures": said | {"failures": {}},
+        "NaN": said | {"scores": said["scores"] | {"mAP": float("nan")}},
+    }.get(damage, damage)  # fmt: skip
+    path.write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
+    with pytest.raises(UserError, match=r"real/seed-1/result.json: damaged.*; delete .*result.json, the same command"):
+        select.select(small(), tmp_path / "run", data)
+    if damage == "cut":
+        path.unlink()
+        select.select(small(), tmp_path / "run", data)
+        assert path.read_bytes() == whole
 
 
 def test_it_continues_and_ends_at_the_same_bytes(helped: Path, data: Path) -> None:

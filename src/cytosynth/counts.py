@@ -6,7 +6,6 @@ and how many of their cells can be edited, never on when a run was stopped.
 """
 
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,11 +15,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .data import atomic, images
+from .data import atomic, images, plain
 from .data.images import Pixels
 from .errors import UserError
 from .jobs import Job
-from .provenance import append_line
+from .provenance import append_line, is_room
 from .training.progress import meter
 
 SURVEY = ".survey.jsonl"
@@ -41,14 +40,13 @@ def deal(rooms: Sequence[int], counts: Mapping[str, int], seed: int) -> list[tup
         seed: of the run.
     """
     rng = np.random.default_rng([seed, 3])
-    places = [image for image, room in enumerate(rooms) for _ in range(room)]
+    places = sum(rooms)
+    ends = np.cumsum(rooms)
     wanted = [name for name in sorted(counts, key=lambda name: (counts[name], name)) for _ in range(counts[name])]
-    wanted = wanted[: len(places)]
+    wanted = wanted[:places]
     dealt: list[list[str]] = [[] for _ in rooms]
-    for place, index in zip(
-        rng.choice(len(places), len(wanted), replace=False), rng.permutation(len(wanted)), strict=True
-    ):
-        dealt[places[place]].append(wanted[index])
+    for place, index in zip(rng.choice(places, len(wanted), replace=False), rng.permutation(len(wanted)), strict=True):
+        dealt[np.searchsorted(ends, place, side="right")].append(wanted[index])
     return [tuple(sorted(names, key=lambda name: (counts[name], name))) for names in dealt]
 
 
@@ -76,12 +74,9 @@ def survey(
     """
     known = {name: int(record["room"]) for name, record in done.items() if "room" in record}
     path = out / SURVEY
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        try:
-            entry = json.loads(line)
-            known.setdefault(entry["file_name"], int(entry["room"]))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
+    for entry in plain.lines(path):
+        if isinstance(entry, dict) and isinstance(entry.get("file_name"), str) and is_room(entry.get("room")):
+            known.setdefault(entry["file_name"], entry["room"])
     missing = [job for job in jobs if job.file_name not in known]
     with meter("finding cells", len(missing)) as bar:
         for job in missing:

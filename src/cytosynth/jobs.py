@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .cell.plan import Plan, PlannedCell, PlanProblem
-from .data import atomic, images
+from .data import images
 from .data.images import Pixels
 from .normal.generate import NormalImageGenerator
 from .settings import PipelineSettings
@@ -108,7 +108,7 @@ def _own(
 ) -> Job:
     said = {
         "original": original,
-        "original_sha256": atomic.fingerprint(path),
+        "original_sha256": images.fingerprint(path),
         "picture": extra,
     }
     normal = partial(images.read, path, settings.scale)

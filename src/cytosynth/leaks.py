@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from .data import atomic, coco, images, split
+from .data import coco, images, split
 from .errors import UsageError, UserError
 from .field import Picture
 from .provenance import said
@@ -76,6 +76,6 @@ def _held(held: tuple[Source, ...], data_root: Path) -> tuple[dict[str, str], di
         folder = coco.read(data_root / source.root).images
         for picture in _pictures(source, data_root):
             by_name[picture.file_name] = source.split
-            by_hash[atomic.fingerprint(images.inside(folder, picture.file_name))] = source.split
+            by_hash[images.fingerprint(images.inside(folder, picture.file_name))] = source.split
     by_hash.pop("", None)
     return by_hash, by_name

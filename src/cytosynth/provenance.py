@@ -18,6 +18,8 @@ RECORDS = "provenance.jsonl"
 REQUIRED = frozenset({"file_name", "origin", "seed", "key", "width", "height", "cells"})
 ORIGINAL = ("original", "original_sha256")
 """The image that was edited: its name in its set, and its hash."""
+MOST_ROOM = 100_000
+"""Cells of an image that can be edited, far above what a detector finds in the largest."""
 NOTICE = "Synthetic cervical cytology made by CytoSynth. Not for diagnosis."
 OTHER = "other"
 NOTICES = {
@@ -62,17 +64,11 @@ def read_records(out: Path) -> dict[str, dict[str, Any]]:
 def said(out: Path) -> dict[str, dict[str, Any]]:
     """Return all that is recorded of images of `out`, by name, be it less than this program writes.
 
-    A line that a kill cut short, and one without the name of an image inside, is dropped.
+    A line that a kill cut short, and one without the name of an image inside, is dropped. Raises UserError as
+    `plain.lines` does.
     """
-    path = out / RECORDS
-    if not path.exists():
-        return {}
     records = {}
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            record = plain.checked(json.loads(line), nan=True)
-        except (ValueError, RecursionError):
-            continue
+    for record in plain.lines(out / RECORDS):
         name = record.get("file_name") if isinstance(record, dict) else None
         if isinstance(name, str) and not images.unsafe(name):
             records[name] = record
@@ -85,7 +81,8 @@ def _whole(record: Mapping[str, Any]) -> bool:
     return (
         record.keys() >= REQUIRED
         and ("original" not in record or all(isinstance(record.get(key), str) for key in ORIGINAL))
-        and all(isinstance(record.get(key, 0), int) for key in ("seed", "key", "width", "height", "room"))
+        and all(isinstance(record.get(key, 0), int) for key in ("seed", "key", "width", "height"))
+        and is_room(record.get("room", 0))
         and isinstance(record.get("picture", {}), dict)
         and _finite(record.get("picture", {}))
         and isinstance(cells, list)
@@ -98,17 +95,29 @@ def _whole_cell(cell: Any, judged: bool) -> bool:
     """Return whether `cell` is one of a record of this program, with the attempts at it where it was `judged`."""
     if not isinstance(cell, dict) or cell.get("category") not in ABNORMAL or not isinstance(cell.get("seed"), int):
         return False
-    box, attempts = cell.get("bbox_xyxy"), cell.get("attempts", [] if not judged else None)
+    attempts = cell.get("attempts", [] if not judged else None)
     return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(value, int | float) and abs(value) < 1e9 for value in box)
-        and box[0] < box[2]
-        and box[1] < box[3]
+        is_box(cell.get("bbox_xyxy"))
         and isinstance(attempts, list)
         and all(isinstance(a, dict) and isinstance(a.get("reasons"), list) for a in attempts)
         and all(isinstance(reason, str) for a in attempts for reason in a["reasons"])
     )
+
+
+def is_box(value: Any) -> bool:
+    """Return whether `value` is the xyxy of a box, as JSON has it."""
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(isinstance(side, int | float) and abs(side) < 1e9 for side in value)
+        and value[0] < value[2]
+        and value[1] < value[3]
+    )
+
+
+def is_room(value: Any) -> bool:
+    """Return whether `value` can be how many cells of an image can be edited."""
+    return isinstance(value, int) and 0 <= value <= MOST_ROOM
 
 
 def _finite(value: Any) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import UserError
-from . import plain
+from . import atomic, plain
 
 Pixels = NDArray[np.uint8]
 """(height, width, 3) RGB, 0..255."""
@@ -130,6 +130,14 @@ def _leaves(folder: Path, file_name: str) -> bool:
         return not (folder / file_name).resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a link to itself
         return True
+
+
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 of the image file at `path`, nothing where it is none or too large: `read` then says so."""
+    try:
+        return atomic.fingerprint(path) if path.stat().st_size <= MAX_FILE else ""
+    except OSError:
+        return ""
 
 
 def size(path: Path) -> tuple[int, int]:

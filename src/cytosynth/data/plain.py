@@ -7,10 +7,13 @@ import json
 import math
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ..errors import UserError
 
 MAX_BYTES = 512 * 1024**2
 """Of an annotation file; the largest of COCO 2017 has 450 MB."""
@@ -23,6 +26,8 @@ MAX_BITS = 64
 """Of a whole number; Python reads longer ones than it writes."""
 MAX_PARSED = 3 * 2**30
 """Bytes that the values of a JSON text may take: four million boxes."""
+LINE = 240
+"""Bytes that a line counts besides, so that no file is all line ends."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """Control characters, halves of characters and what is none: no name has them, XML cannot, a terminal obeys some."""
 
@@ -33,12 +38,43 @@ def text(path: Path, most: int = MAX_SMALL) -> str:
     Raises OSError, or ValueError for what is no text, no regular file (a pipe or device would block), or larger than
     `most` bytes.
     """
+    _bounded(path, most)
+    return path.read_text(encoding="utf-8-sig")
+
+
+def _bounded(path: Path, most: int) -> None:
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
         raise ValueError("not a regular file")
     if state.st_size > most:
         raise ValueError(f"larger than {most >> 20} MiB")
-    return path.read_text(encoding="utf-8-sig")
+
+
+def lines(path: Path, most: int = MAX_BYTES) -> Iterator[Any]:
+    """Yield the JSON value of each line of the file at `path`; nothing where there is none.
+
+    A line that holds no value which can be written again is dropped: a kill may have cut it short, amid a character
+    too. Raises UserError for what is no regular file, larger than `most` bytes, or of too many values.
+    """
+    if not path.exists():
+        return
+    try:
+        _bounded(path, most)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    room = MAX_PARSED
+    with path.open("rb") as file:
+        for line in file:
+            room -= LINE
+            try:
+                content = line.decode("utf-8-sig")
+                room -= _taken(content)
+                if room < 0:
+                    raise UserError(f"{path}: its values would take more than {MAX_PARSED >> 30} GiB")
+                value = checked(json.loads(content), nan=True)
+            except (ValueError, RecursionError):
+                continue
+            yield value
 
 
 def one_line(message: object) -> str:
@@ -56,9 +92,13 @@ def counted(content: str) -> str:
 
     What Python needs for `[],` is twenty times its own length.
     """
-    if 240 * content.count("{") + 100 * content.count("[") + 40 * content.count(",") > MAX_PARSED:
+    if _taken(content) > MAX_PARSED:
         raise ValueError(f"its values would take more than {MAX_PARSED >> 30} GiB")
     return content
+
+
+def _taken(content: str) -> int:
+    return 240 * content.count("{") + 100 * content.count("[") + 40 * content.count(",")
 
 
 def from_json(content: str) -> Any:

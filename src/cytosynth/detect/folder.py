@@ -1,16 +1,16 @@
 """`detect`: the cells of all images of a folder, as COCO, as GeoJSON for QuPath, and drawn on the images."""
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..data import atomic, coco, images, lock, qupath, split
+from ..data import atomic, coco, images, lock, plain, qupath, split
 from ..data.plain import last, one_line
 from ..data.preview import save_png, with_boxes
 from ..errors import UsageError, UserError
 from ..field import Cell, DataSet, Picture
-from ..provenance import append_line
+from ..provenance import append_line, is_box
 from ..training.progress import console, meter
 from .model import Detector
 
@@ -48,7 +48,7 @@ def gather(source: Path, part: str | None = None) -> Images:
         raise UsageError(f"{source}: --split needs a COCO data set ({coco.FILE})")
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
-    paths = [source] if source.is_file() else sorted(source.iterdir())
+    paths = sorted(source.iterdir()) if source.is_dir() else [source]
     chosen = [(path.name, path) for path in paths if path.suffix.lower() in images.SUFFIXES]
     if not chosen:
         raise UserError(f"{source}: no image there ({', '.join(sorted(images.SUFFIXES))})")
@@ -74,7 +74,7 @@ def detect(
     """
     with lock.run(out, RUN):
         _pin(out, {"detector": detector.digest, "threshold": threshold, "scale": scale})
-        done = _finished(out)
+        done = _finished(out, detector.config.categories)
         problems = [one_line(line) for line in found.refused]
         if strict and problems:
             raise images.ImageProblem(problems[0])
@@ -103,7 +103,7 @@ def _one(
     name: str, path: Path, out: Path, detector: Detector, threshold: float, scale: float, before: dict[str, Any] | None
 ) -> Picture:
     """Return the picture at `path` with its cells: as they were found `before` if it is the same, or else now."""
-    digest = atomic.fingerprint(path)
+    digest = images.fingerprint(path)
     if before and before["sha256"] == digest:
         cells = tuple(Cell(tuple(cell["box"]), cell["category"], cell["score"]) for cell in before["cells"])
         return Picture(name, before["width"], before["height"], cells)
@@ -148,18 +148,37 @@ def _pin(out: Path, wanted: dict[str, Any]) -> None:
             raise UsageError(f"{out}: begun with {key} {old.get(key)!r}, now {value!r}; use another folder")
 
 
-def _finished(out: Path) -> dict[str, dict[str, Any]]:
-    """Return the records of finished images by name; a line that a kill cut short is dropped."""
-    path = out / FOUND
+def _finished(out: Path, categories: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the records of finished images by name; a line that is not `_one`'s is dropped."""
     records: dict[str, dict[str, Any]] = {}
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        try:
-            record = json.loads(line)
-            name = record["file_name"]
-            if images.unsafe(name) or not {"sha256", "width", "height", "cells"} <= record.keys():
-                continue
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    for record in plain.lines(out / FOUND):
+        if not _whole(record, categories):
             continue
+        name = record["file_name"]
         if (out / PICTURES / f"{name}.png").exists() and (out / QUPATH / f"{name}.geojson").exists():
             records[name] = record
     return records
+
+
+def _whole(record: Any, categories: Sequence[str]) -> bool:
+    """Return whether `record` is one of an image in which cells of `categories` were searched."""
+    return (
+        isinstance(record, dict)
+        and isinstance(record.get("file_name"), str)
+        and not images.unsafe(record["file_name"])
+        and isinstance(record.get("sha256"), str)
+        and record["sha256"] != ""
+        and all(type(record.get(key)) is int and record[key] > 0 for key in ("width", "height"))
+        and isinstance(record.get("cells"), list)
+        and all(_whole_cell(cell, categories) for cell in record["cells"])
+    )
+
+
+def _whole_cell(cell: Any, categories: Sequence[str]) -> bool:
+    return (
+        isinstance(cell, dict)
+        and is_box(cell.get("box"))
+        and cell.get("category") in categories
+        and isinstance(cell.get("score"), int | float)
+        and 0 <= cell["score"] <= 1
+    )

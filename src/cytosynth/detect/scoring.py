@@ -2,17 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
+from ..data import plain
 from ..data.sources import Sample
+from ..errors import UserError
 from ..training.progress import meter
 from . import failures, model
 from .evaluate import Matches, Scores
 
 MOST = 300
 """Detections of an image that count."""
+MEASURES = ("mAP", "mAP.5", "mAP.75")
 LEAST = 0.05
 """Score below which a detector is not asked for cells."""
 
@@ -38,7 +43,43 @@ def scored(detector: model.Detector, test: Sequence[Sample], draws: int) -> dict
     }
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Scored(BaseModel):
+    """What `scored` returns, as it is written."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    scores: dict[str, Share | None]
+    drawn: dict[str, list[Share | None]]
+    failures: failures.Failures
+
+    def of(self, categories: Sequence[str], draws: int) -> bool:
+        """Return whether it is of so many `draws` and of a detector of these `categories`."""
+        confusion = self.failures.confusion
+        return (
+            self.scores.keys() == self.drawn.keys() == {*MEASURES, *categories}
+            and all(len(values) == draws for values in self.drawn.values())
+            and confusion.keys() == {*categories, failures.NOTHING}
+            and all(row.keys() == {*categories, failures.MISSED} for row in confusion.values())
+        )
+
+
+def read(file: Path, kind: type[Scored], categories: Sequence[str], draws: int, made: Path) -> dict[str, Any]:
+    """Return the values of `kind` in `file`, see `Scored.of`.
+
+    Raises UserError where it holds something else; that says that they are made anew once `made` is deleted.
+    """
+    try:
+        found = kind.model_validate(plain.from_json(plain.text(file, plain.MAX_BYTES)))
+    except ValueError:
+        found = None
+    if found is None or not found.of(categories, draws):
+        raise UserError(f"{file}: damaged, not the scores of a detector; delete {made}, the same command makes it anew")
+    return found.model_dump()
+
+
 def _named(scores: Scores) -> dict[str, float | None]:
     """Return the scores by the names of the tables, None where the images have no such cell."""
-    values = {"mAP": scores.map, "mAP.5": scores.map_50, "mAP.75": scores.map_75, **scores.per_category}
+    values = dict(zip(MEASURES, (scores.map, scores.map_50, scores.map_75), strict=True)) | scores.per_category
     return {name: round(value, 6) if value == value else None for name, value in values.items()}

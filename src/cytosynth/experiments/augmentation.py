@@ -5,12 +5,12 @@ the whole mix take. The paper compares the longer training on more images with t
 reported, and beside it both comparisons at the same number of steps.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..data import coco, inputs, lock, split
+from ..detect import scoring
 from ..detect.failures import MISSED
 from ..detect.recipe import PRESETS as DETECTORS
 from ..measure.gains import FEWEST, Runs, gain, holding, hundred, verdict
@@ -19,11 +19,9 @@ from ..measure.resampling import Estimate
 from ..provenance import short
 from ..training.recipe import Source, pin
 from . import gain_plot, training_sets
-from .grid import Cell, changes, fill
+from .grid import Cell, Result, changes, fill
 from .published import PUBLISHED
 from .recipe import REAL, AugmentationRecipe
-
-MEASURES = ("mAP", "mAP.5", "mAP.75")
 
 
 def table(
@@ -49,7 +47,7 @@ def table(
         fill(cells, recipe, run, data_root, devices, workers)
         cells.sort(key=lambda cell: recipe.detectors.index(cell.detector))
         tested = split.part(coco.read(data_root / recipe.test.root), recipe.test.split, data_root / recipe.test.root)
-        runs = read(cells, run, holding(tested, recipe.categories))
+        runs = read(recipe, cells, run, holding(tested, recipe.categories))
         reports = [
             ("table", scores(recipe, runs)),
             ("gains", gains(recipe, cells, runs)),
@@ -108,19 +106,23 @@ Key = tuple[str, str, int]
 """Detector, mix and steps."""
 
 
-def read(cells: Iterable[Cell], run: Path, images: Mapping[str, int]) -> dict[Key, Runs]:
-    """Return the results of `cells` by detector, mix and steps; `images` of the test hold a cell of each category."""
+def read(recipe: AugmentationRecipe, cells: Iterable[Cell], run: Path, images: Mapping[str, int]) -> dict[Key, Runs]:
+    """Return the results of `cells` by detector, mix and steps; `images` of the test hold a cell of each category.
+
+    Raises UserError for one that is damaged.
+    """
     found: dict[Key, list[dict[str, object]]] = {}
     for cell in cells:
         for steps in cell.lengths:
-            value = json.loads(cell.result(run, steps).read_text())
+            # The folder: a training that has gone further does not pass through its shorter lengths again.
+            value = scoring.read(cell.result(run, steps), Result, recipe.categories, recipe.draws, cell.folder(run))
             found.setdefault((cell.detector, cell.mix, steps), []).append(value)
     return {key: Runs(results, images) for key, results in found.items()}
 
 
 def scores(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
     """Return the table: AP x 100 of every detector on every mix, the paper's mAP beside it."""
-    measures = [*MEASURES, *recipe.categories]
+    measures = [*scoring.MEASURES, *recipe.categories]
     columns = ("detector", "training data", "steps", *(f"{name} x 100" for name in measures), "paper: mAP",
                "trained parameters", "seconds a step", "memory, GiB")  # fmt: skip
     rows: list[tuple[Value, ...]] = []

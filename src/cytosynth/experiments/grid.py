@@ -4,7 +4,6 @@ A cell trains one detector and scores it on the test images at each of its lengt
 longer training is the shorter one continued; with any other schedule each length is trained from the start.
 """
 
-import json
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from ..data import atomic, sources
 from ..data.sources import Sample
 from ..detect import model
 from ..detect.recipe import DetectorRecipe, compared
-from ..detect.scoring import scored
+from ..detect.scoring import Scored, scored
 from ..detect.train import DetectorTask
 from ..foundation.load import available
+from ..training import records
 from ..training import workers as pool
 from ..training.loop import train
 from ..training.progress import meter
@@ -60,6 +60,14 @@ class Cell:
     def done(self, run: Path) -> bool:
         """Return whether it is scored at every length."""
         return all(self.result(run, steps).exists() for steps in self.lengths)
+
+
+class Result(Scored):
+    """The scores of a cell at one of its lengths, and what training it took."""
+
+    parameters: int
+    seconds_a_step: float | None
+    memory_gib: float
 
 
 def fill(
@@ -119,8 +127,7 @@ def _builder(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path)
 
 def _cost(folder: Path, parameters: int) -> dict[str, Any]:
     """Return how many numbers were trained, the median time of a step, and the most memory this process has used."""
-    lines = (folder / "timing.jsonl").read_text().splitlines() if (folder / "timing.jsonl").exists() else []
-    seconds = [float(json.loads(line)["seconds"]) for line in lines]
+    seconds = records.seconds(folder)
     if torch.cuda.is_available():
         memory = torch.cuda.max_memory_allocated() / 2**30
     else:

@@ -3,23 +3,25 @@
 It says whether a detector works at all, in minutes on a CPU; nothing of cells.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..data import atomic, coco, lock, sources
+from ..data import atomic, lock, sources
 from ..data.images import Pixels
 from ..data.preview import grid, save_png, with_boxes
 from ..data.sources import Sample
 from ..detect import model
 from ..detect.recipe import PRESETS, DetectorRecipe
 from ..detect.train import measure, train_detector
+from ..errors import UserError
 from ..field import Cell
 from ..measure.report import Report, Value
+from ..training import records
 from ..training.progress import console
 from ..training.recipe import Source, pin
 from . import ellipses
+from .entries import read
 from .recipe import SanityRecipe
 from .statistics import mean
 
@@ -59,7 +61,7 @@ def sanity(recipe: SanityRecipe, run: Path) -> Report:
                 if not _result(run, detector, seed).exists():
                     console.print(f"sanity set: {detector}, seed {seed}")
                     atomic.write_json(_result(run, detector, seed), asdict(_one(detector, seed, recipe, run, unseen)))
-        entries = [Entry(**coco.load(_result(run, name, seed))) for name in recipe.detectors for seed in recipe.seeds]
+        entries = [read(Entry, _result(run, name, seed)) for name in recipe.detectors for seed in recipe.seeds]
         report = tabulate(recipe, entries, sum(len(sample.cells) for sample in unseen))
         report.write(run, "sanity")
         save_png(_shown(recipe, run, unseen[:SHOWN]), run / "found.png")
@@ -103,7 +105,9 @@ def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequ
     if outcome.stopped or not outcome.finished:
         raise KeyboardInterrupt
     scores = measure(model.load(outcome.weights), unseen)
-    seconds = sorted(json.loads(line)["seconds"] for line in (folder / "timing.jsonl").read_text().splitlines())
+    seconds = records.seconds(folder)
+    if not seconds:
+        raise UserError(f"{folder / records.TIMING}: no seconds of a step; delete {folder}, and it is trained anew")
     middle = seconds[len(seconds) // 2]
     return Entry(detector, seed, outcome.parameters, middle, scores.map, scores.map_50, scores.map_75, scores.recall)
 

@@ -31,6 +31,7 @@ from ..settings import GenerateSettings
 from ..training.progress import clock, console, meter
 from ..training.recipe import pin
 from ..training.whole import whole
+from .entries import read
 from .recipe import UNTUNED, Table1Recipe
 from .table1_report import Entry, everything, tabulate
 
@@ -62,7 +63,7 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
                 {"adapter": adapter, "seed": seed, "parameters": parameters, "step": step}
                 | judge(drawn, real, extractors, seed, run / "cache" / "features"),
             )
-        entries = [Entry(**coco.load(_result(run, *cell))) for cell in grid]
+        entries = [read(Entry, _result(run, *cell)) for cell in grid]
         report = tabulate(recipe, entries, extractors, real, foundations.load(recipe.foundation).digest)
         report = replace(report, notes=(*report.notes, *_cytology(recipe, run)))
         report.write(run, "table1")

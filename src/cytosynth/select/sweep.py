@@ -1,6 +1,5 @@
 """The trainings behind the curve: one detector on real images and those added, every seed; each resumes by itself."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
@@ -12,7 +11,7 @@ from ..data import atomic, coco, sources, split
 from ..data.sources import Sample
 from ..detect import model
 from ..detect.recipe import DetectorRecipe, compared
-from ..detect.scoring import scored
+from ..detect.scoring import Scored, read, scored
 from ..detect.train import DetectorTask
 from ..foundation.load import available
 from ..measure.gains import Runs, holding
@@ -75,7 +74,8 @@ class Sweep:
         """Return the results, every seed, of the real images and what is `added` to them for a seed."""
         trainings = [Training(mix, seed, tuple(added(seed))) for seed in self.recipe.seeds]
         self.fill(trainings)
-        return Runs([json.loads(training.result(self.run).read_text()) for training in trainings], self.images)
+        files = [training.result(self.run) for training in trainings]
+        return Runs([read(f, Scored, self.recipe.categories, self.recipe.draws, f) for f in files], self.images)
 
     @cached_property
     def images(self) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """What the current detector is unsure of: the synthetic cells that it misses, mistakes or nearly so."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
-from ..data import images
+from ..data import images, plain
 from ..detect.model import Detector
 from ..detect.scoring import LEAST
 from ..field import Cell
@@ -60,14 +59,12 @@ def measure(
 
 
 def _read(path: Path) -> dict[str, float]:
-    """Return what is kept at `path`; a line that a kill cut short is dropped."""
+    """Return what is kept at `path`; a line that says something else is dropped."""
     known = {}
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        known[entry["image"]] = float(entry["uncertainty"])
+    for entry in plain.lines(path):
+        image, value = (entry.get("image"), entry.get("uncertainty")) if isinstance(entry, dict) else (None, None)
+        if isinstance(image, str) and isinstance(value, int | float) and 0 <= value <= 1:
+            known[image] = float(value)
     return known
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..data import atomic
+from ..data import atomic, plain
 from ..errors import UsageError
 
 STATE = "state.json"
@@ -88,7 +88,7 @@ def _read(path: Path) -> Checkpoint:
     files = [f"{name}.safetensors" for name in PARTS]
     if not all((path / name).is_file() for name in (STATE, *files)):
         raise Damaged(f"{STATE}, {', '.join(files)}: not all there as files")
-    state = json.loads((path / STATE).read_text())
+    state = plain.from_json(plain.text(path / STATE))
     if state.keys() != UNSIGNED and state.pop("of_state") != _digest(state):
         raise Damaged(f"{STATE} does not match its hash")
     if type(state["step"]) is not int or not isinstance(state["extra"], dict) or state["sha256"].keys() != set(files):

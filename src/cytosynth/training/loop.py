@@ -127,8 +127,8 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
         step, sums = resumed.step, dict(resumed.extra["sums"])
         _restore(task, optimizer, ema, accelerator, resumed)
     if main:
-        records.truncate(run / "stats.jsonl", step)
-        records.truncate(run / "timing.jsonl", step)
+        records.truncate(run / records.STATS, step)
+        records.truncate(run / records.TIMING, step)
         records.truncate(run / validation.SCORES, step)
 
     def save() -> None:
@@ -181,9 +181,9 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
                 ema.step(parameters)
             if step % recipe.log_every == 0 and main:
                 means = {name: total / recipe.log_every for name, total in sums.items()}
-                records.append(run / "stats.jsonl", {"step": step, **means, "lr": optimizer.param_groups[0]["lr"]})
+                records.append(run / records.STATS, {"step": step, **means, "lr": optimizer.param_groups[0]["lr"]})
                 show(step, means | {"lr": optimizer.param_groups[0]["lr"]})
-                records.append(run / "timing.jsonl", {"step": step, "seconds": round(time.monotonic() - started, 4)})
+                records.append(run / records.TIMING, {"step": step, "seconds": round(time.monotonic() - started, 4)})
             bar.advance(f"loss {float(losses['loss'].detach()):.4f}")
             if step % recipe.log_every == 0:
                 sums = {}

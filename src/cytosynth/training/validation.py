@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from ..data import atomic
-from ..errors import UsageError
-from . import card
+from ..data import atomic, plain
+from ..errors import UsageError, UserError
+from . import card, records
 from .recipe import Recipe
 from .task import Task
 
@@ -45,18 +45,30 @@ def validate(task: Task, recipe: Recipe, run: Path, step: int, title: str) -> fl
 
 
 def best(run: Path) -> Best | None:
-    """Return the best weights in the folder `run`; None where there are none."""
+    """Return the best weights in the folder `run`; None where there are none.
+
+    Raises UserError where their step and score cannot be read.
+    """
     path = run / BEST / SCORE
     if not path.exists():
         return None
-    said = json.loads(path.read_text())
-    return Best(int(said["step"]), float(said["score"]), run / BEST)
+    try:
+        said = plain.checked(plain.from_json(plain.text(path)), nan=True)
+    except ValueError:
+        said = None
+    if (
+        not isinstance(said, dict)
+        or type(said.get("step")) is not int
+        or not isinstance(said.get("score"), int | float)
+    ):
+        raise UserError(f"{path}: not a step and its score; delete {run / BEST}, and the best from here on is kept")
+    return Best(said["step"], float(said["score"]), run / BEST)
 
 
 def exhausted(run: Path, recipe: Recipe) -> bool:
     """Return whether the last `patience` scores in the folder `run` were none of them better than the best before."""
     path = run / SCORES
-    if recipe.patience is None or not path.exists():
+    if recipe.patience is None:
         return False
-    scores = [json.loads(line)["score"] for line in path.read_text().splitlines()]
+    scores = [entry["score"] for entry in records.with_number(path, "score")]
     return len(scores) > recipe.patience and len(scores) - 1 - scores.index(min(scores)) >= recipe.patience
