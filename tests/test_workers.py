@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 from cytosynth.cli import app, experiment, select  # noqa: F401
 from cytosynth.errors import UsageError, UserError
 from cytosynth.training import place, workers
+from cytosynth.training.progress import console
 
 
 def job(name: str, device: str, folder: Path) -> None:
@@ -71,6 +74,34 @@ def test_all_is_done_on_devices_in_turn(tmp_path: Path) -> None:
     todo = ["a", "b", "c", "d", "e"]
     assert sorted(workers.each(partial(job, folder=tmp_path), todo, tmp_path / "logs", ["cpu"], 2)) == todo
     assert {(tmp_path / name).read_text() for name in todo} == {"cpu"}
+
+
+def speak(text: str, _device: str) -> None:
+    """Say `text` in all ways in which a training says something."""
+    print(text, file=sys.stderr, flush=True)
+    console.print(text, soft_wrap=True)
+    warnings.warn(text, stacklevel=1)
+
+
+@pytest.mark.promise("Nothing leaks")
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("{0}/run/step-1: weights do not match", "step-1: weights do not match"),
+        ("reading '{0}/a b/c:d/x.png': 3/10, 0:01 left", "reading 'x.png': 3/10, 0:01 left"),
+        ("{0}/a, then {0}/b", "b"),
+        ("mAP 1/2 of a/b, see https://example.org/a/b and ../c/d", ""),
+    ],
+)
+def test_no_log_says_where_it_was_made(given: str, expected: str, tmp_path: Path) -> None:
+    base = tmp_path / "somebody's place"
+    text = given.format(base)
+    assert list(workers.each(speak, [text], base / "logs", ["cpu"], 2)) == [text]
+    said = "".join(path.read_text() for path in (base / "logs").iterdir()).splitlines()
+    assert said[:2] == [expected or given] * 2
+    assert said[2].endswith(f"UserWarning: {expected or given}")
+    assert not any(str(folder) in line for folder in (tmp_path, Path(__file__).parent) for line in said)
 
 
 @pytest.mark.parametrize(("given", "expected"), [([], 2), (["--workers", "1"], 1), (["--workers", "3"], 3)])

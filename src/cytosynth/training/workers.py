@@ -1,12 +1,14 @@
 """Several trainings at a time, each in a process of its own, on devices in turn."""
 
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import partial
+from io import TextIOWrapper
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
@@ -19,6 +21,8 @@ import torch
 from . import place
 
 T = TypeVar("T")
+FOLDERS = re.compile(r"(?<![\w.~/-])/(?:(?:[^\n/:]|:(?! ))+/)+")
+"""The folders of an absolute path, which may have blanks in their names."""
 
 
 def each(
@@ -84,10 +88,17 @@ class _Worker:
     busy = False
 
 
+class _Log(TextIOWrapper):
+    """What a worker says, without the folders of this machine."""
+
+    def write(self, text: str) -> int:
+        return super().write(FOLDERS.sub("", text))
+
+
 def _begin(queue: Any, told: "Connection[Any, Any]", logs: Path) -> None:
     """Give this worker its device, its share of the cores and a log for its progress."""
     number, device, workers = queue.get()
-    sys.stderr = (logs / f"{number}.log").open("a")
+    sys.stderr = _Log((logs / f"{number}.log").open("ab"), "utf-8", "backslashreplace", line_buffering=True)
     _Worker.device, _Worker.told = place.only(device), told
     place.use(_Worker.device)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
