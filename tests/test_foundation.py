@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from conftest import AUTOENCODER, disturb
 from cytosynth.adapters import lora
 from cytosynth.bethesda import ABNORMAL, NORMAL_PROMPT, abnormal_prompt
 from cytosynth.cell import synthesizer
-from cytosynth.errors import EnvironmentProblem, UserError
+from cytosynth.errors import EnvironmentProblem, UsageError, UserError
 from cytosynth.foundation import autoencoder, samplers, sampling, sd15
-from cytosynth.foundation.load import load
+from cytosynth.foundation.load import available, load
 from cytosynth.foundation.recipe import AutoencoderRecipe
 from cytosynth.foundation.single_file import read_single_file
 
@@ -275,3 +276,50 @@ TEXT_NAMES = {
             "layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2", "self_attn.q_proj", "self_attn.k_proj",
             "self_attn.v_proj", "self_attn.out_proj")))),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "key"), [("text_encoder", "position_embedding"), ("unet", "conv_in.w"), ("vae", "conv_out")]
+)
+def test_weights_that_do_not_fit_are_refused_and_not_drawn_at_random(
+    part: str, key: str, tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny / "foundation", tmp_path / "f")
+    (file,) = (tmp_path / "f" / part).glob("*.safetensors")
+    whole = load_file(file)
+    name = next(one for one in sorted(whole) if key in one)
+    for damaged, problem in (
+        ({k: v for k, v in whole.items() if k != name}, "missing"),
+        (whole | {"more.weight": whole[name].clone()}, "unexpected"),
+    ):
+        save_file(damaged, file, metadata={"format": "pt"})
+        with pytest.raises(UserError, match=f"{part}: .* is {problem}: the weights do not fit"):
+            load(str(tmp_path / "f"))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("scheduler/scheduler_config.json", {"prediction_type": "x"}),
+        ("scheduler/scheduler_config.json", {"steps_offset": ""}),
+        ("scheduler/scheduler_config.json", {"trained_betas": "x"}),
+        ("vae/config.json", {"scaling_factor": 0}),
+        ("vae/config.json", {"scaling_factor": "x"}),
+        ("unet/config.json", {"transformer_layers_per_block": [1]}),
+        ("text_encoder/config.json", {"hidden_size": "x"}),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": -1}),
+    ],
+)
+def test_a_damaged_configuration_is_one_line(file: str, change: dict[str, object], tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny / "foundation", tmp_path / "f")
+    path = tmp_path / "f" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError) as caught:
+        load(str(tmp_path / "f"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_holds_nothing_is_not_available() -> None:
+    with pytest.raises(UsageError, match="--device meta: not available here"):
+        available("meta")

@@ -1,21 +1,24 @@
 """One loader for any Stable Diffusion 1.x: hub id, diffusers folder, single safetensors file, `bundled`."""
 
+import math
 import warnings
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from safetensors import SafetensorError
+from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 from transformers.utils.logging import disable_progress_bar
 
 from ..data import atomic
 from ..data.plain import last
 from ..data.tensors import refuse_pickle, refuse_pickles
 from ..errors import EnvironmentProblem, UsageError, UserError
-from . import tokens
+from . import samplers, tokens
 from .latents import weights_digest
 from .model import Foundation
 from .parts import save_part
@@ -34,8 +37,9 @@ INDEX = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
-BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ZeroDivisionError, SafetensorError)
-"""What diffusers and transformers raise on a folder whose files are damaged or do not belong together."""
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+LONGEST = 10_000
+"""Tokens of a prompt."""
 
 
 def bundled(name: str) -> Path:
@@ -50,8 +54,8 @@ def available(device: str) -> torch.device:
     """Return the torch device named `device`; raise UsageError when there is no such, or none here."""
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError, ImportError):
+        torch.zeros(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError, ImportError):  # meta, which holds nothing, is NotImplementedError
         raise UsageError(f"--device {device}: not available here; cpu is") from None
     return chosen
 
@@ -80,7 +84,7 @@ def load(source: str, dtype: torch.dtype = torch.float32) -> Foundation:
         raise UserError(f"{source}: no such folder or file, and not a hub id (owner/name)")
     model.name = source if source == BUNDLED or not path.exists() else last(path)
     model.digest = weights_digest(*model.parts.values())
-    return model
+    return _usable(model, source)
 
 
 def part(kind: Any, folder: Path) -> Any:
@@ -89,10 +93,50 @@ def part(kind: Any, folder: Path) -> Any:
     Raises UserError where it is pickled, damaged, or not of that class.
     """
     refuse_pickles(folder)
+    _quiet()
     try:
-        return kind.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True)
-    except BROKEN as error:
+        found = kind.from_pretrained(
+            folder, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say
         raise UserError(f"{folder}: no readable {kind.__name__} ({' '.join(str(error).split())[:200]})") from None
+    return _fitting(found, str(folder))
+
+
+def _fitting(found: tuple[Any, Mapping[str, Any]], where: str) -> Any:
+    """Return the network that a library `found`; raise UserError where weights are missing, too many or misshapen."""
+    network, said = found
+    for problem in ("missing", "unexpected", "mismatched"):
+        keys = sorted(str(key) for key in said[f"{problem}_keys"] if not str(key).endswith("position_ids"))
+        if keys:
+            raise UserError(f"{where}: {keys[0]} is {problem}: the weights do not fit the configuration")
+    return network
+
+
+def _quiet() -> None:
+    """Keep the libraries from telling at length, beside our line, what is wrong with a folder."""
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+
+
+def _usable(model: Foundation, where: str) -> Foundation:
+    """Return `model`; raise UserError where its schedule, scale or tokenizer is of no use for drawing."""
+    scale, kind = model.vae.config.scaling_factor, model.scheduler.config.prediction_type
+    length = model.tokenizer.model_max_length
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < abs(scale) < math.inf:
+        raise UserError(f"{where}: vae: scaling_factor {scale!r}; a number other than 0 is expected")
+    if kind not in PREDICTIONS:
+        raise UserError(f"{where}: scheduler: prediction_type {str(kind)[:40]!r}; there are {', '.join(PREDICTIONS)}")
+    if not isinstance(length, int) or not 2 <= length <= LONGEST:
+        raise UserError(f"{where}: tokenizer: model_max_length {length}; 2 to {LONGEST} are expected")
+    try:
+        samplers.build("ddim", model.scheduler).set_timesteps(2)
+        model.token_ids([""])
+    except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say
+        raise UserError(f"{where}: scheduler or tokenizer: {' '.join(str(error).split())[:200]}") from None
+    return model
 
 
 def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
@@ -102,20 +146,26 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
                 raise UserError(f"{source}: no folder '{part}'; a Stable Diffusion in diffusers' layout has one")
             refuse_pickles(Path(source) / part)
     common: dict[str, Any] = {"local_files_only": local}
-    weights = common | {"torch_dtype": dtype, "use_safetensors": True}
+    weights = common | {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
         warnings.filterwarnings("ignore", module="huggingface_hub")  # of its own, about how diffusers calls it
-        return Foundation(
-            unet=UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
-            vae=AutoencoderKL.from_pretrained(source, subfolder="vae", **weights),
-            text_encoder=CLIPTextModel.from_pretrained(
-                source, subfolder="text_encoder", dtype=dtype, use_safetensors=True, **common
+        _quiet()
+        found = {
+            "unet": UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
+            "vae": AutoencoderKL.from_pretrained(source, subfolder="vae", **weights),
+            "text_encoder": CLIPTextModel.from_pretrained(
+                source, subfolder="text_encoder", dtype=dtype, use_safetensors=True, output_loading_info=True, **common
             ),
+        }
+        return Foundation(
+            **{name: _fitting(one, f"{source}/{name}") for name, one in found.items()},
             tokenizer=CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", **common),
             scheduler=_schedule(DDPMScheduler.load_config(source, subfolder="scheduler", **common)),
             name=source,
         )
-    except BROKEN as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say
         line = " ".join(str(error).split())[:200]
         if local or not isinstance(error, OSError | ValueError):
             raise UserError(f"{source}: {line}") from None
