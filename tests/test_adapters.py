@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from cytosynth.adapters import adapter, load, lora, svdiff, tokens
+from cytosynth.adapters.textual_inversion import word_in
 from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.errors import UsageError, UserError
 from cytosynth.foundation import load as foundations
@@ -453,3 +454,15 @@ def test_all_savings_at_once_train_the_adapter_in_full_precision(
     plain = NormalImageGenerator(str(tiny / "foundation"), None)
     assert drawing.prompt == card.prompt
     assert drawing.digest != plain.digest
+
+
+def test_an_adapter_of_odd_shapes_is_one_line(tiny: Path, tmp_path: Path) -> None:
+    for shape in ((), (2, 0), (1, 2, 3)):
+        save_file({"word": torch.zeros(shape)}, tmp_path / "word.safetensors")
+        with pytest.raises(UserError, match="no learnt word"):
+            word_in(tmp_path / "word.safetensors")
+    sides = {"A": (2, 8), "B": (8, 2)}
+    layer = {f"unet.conv_norm_out.lora_{side}.weight": torch.zeros(shape) for side, shape in sides.items()}
+    save_file(layer, tmp_path / "norm.safetensors")
+    with pytest.raises(UserError, match="conv_norm_out: no linear or convolutional layer"):
+        lora.load(foundations.load(str(tiny / "foundation")), tmp_path / "norm.safetensors")

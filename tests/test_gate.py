@@ -253,6 +253,7 @@ def test_the_crop_is_square_about_the_box_never_enlarged_and_mirrored_at_the_edg
         ({"classes": ["NILM", "HSIL"]}, "model.safetensors: "),
         ({"mean": [0.5]}, "mean"),
         ({"size": 0}, "size"),
+        ({"size": 16, "architecture": "inception_v3"}, "."),
     ],
 )
 def test_a_judge_that_cannot_be_used_is_one_line(changes: dict[str, object], complaint: str, tmp_path: Path) -> None:

@@ -244,3 +244,24 @@ def lora_of_nothing(folder: Path) -> None:
 
     folder.mkdir()
     save_file({"text_encoder.x.lora_A.weight": torch.zeros(1)}, folder / "pytorch_lora_weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("normal/adapter.json", {"prompt": "an HSIL cell"}),
+        ("foundation/scheduler/scheduler_config.json", {"prediction_type": "v_prediction"}),
+        ("foundation/vae/config.json", {"scaling_factor": 3.0}),
+        ("detector/config.json", {"tile": 256}),
+    ],
+)
+def test_what_decides_beside_the_weights_is_part_of_the_run(
+    file: str, change: dict[str, object], tiny: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny, tmp_path / "models")
+    given, out = models(tmp_path / "models"), tmp_path / "out"
+    pipeline.synthesize(out, count=1, settings=chosen(5), **given)
+    path = tmp_path / "models" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UsageError, match="begun with other settings or models"):
+        pipeline.synthesize(out, count=2, settings=chosen(5), **given)

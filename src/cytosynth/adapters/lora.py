@@ -78,5 +78,6 @@ def _weight(model: Foundation, part: str, layer: str, file: Path) -> Tensor:
         weight = module.get_submodule(layer).weight
     except AttributeError:
         raise UserError(f"{file}: {part}.{layer}: the foundation has no such layer") from None
-    assert isinstance(weight, Tensor)
+    if not isinstance(weight, Tensor) or weight.ndim < 2:
+        raise UserError(f"{file}: {part}.{layer}: no linear or convolutional layer")
     return weight

@@ -68,7 +68,7 @@ class CellEditor:
         if not isinstance(scale, int | float) or not 0.5 <= scale <= 8:
             raise UserError(f"{path / EDITING}: box_scale {str(scale)[:40]}; a number from 0.5 to 8 is expected")
         editor = cls(model.freeze().to(available(device)), float(scale))
-        editor.digest = weights_digest(*model.parts.values())
+        editor.digest = weights_digest(*model.parts.values(), beside=model.conventions)
         model.to(DTYPES[precision])
         return editor
 

@@ -32,7 +32,7 @@ class ClassifierJudge:
         """Use `network`, whose last linear layer has an output for each class of `config`."""
         self.network, self.config = network.eval().requires_grad_(False), config
         self.classes = config.classes
-        self.digest = weights_digest(network)
+        self.digest = weights_digest(network, beside=config.model_dump())
         self._read: Tensor | None = None
         linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
         linear[-1].register_forward_pre_hook(self._keep)
@@ -57,7 +57,14 @@ class ClassifierJudge:
             network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in read.items()})
         except RuntimeError as error:
             raise UserError(f"{folder / WEIGHTS}: {str(error).splitlines()[0][:200]}") from None
-        return cls(network.to(available(device)), config)
+        judge = cls(network.to(available(device)), config)
+        side = config.size
+        try:
+            judge.probabilities([np.zeros((side, side, 3), np.uint8)], [(0.0, 0.0, float(side), float(side))])
+        except (RuntimeError, ValueError, AssertionError) as error:
+            said = " ".join(str(error).split())[:120]
+            raise UserError(f"{file}: {config.architecture} takes no crops of {side} pixels ({said})") from None
+        return judge
 
     @torch.no_grad()
     def probabilities(self, windows: Sequence[Pixels], boxes: Sequence[Box]) -> NDArray[np.float64]:

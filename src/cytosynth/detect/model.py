@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -54,7 +54,7 @@ class DetectorConfig(BaseModel):
     backbone: Backbone = "resnet50"
     categories: tuple[str, ...]
     pretrained: bool = False
-    tile: int = TILE
+    tile: int = Field(default=TILE, ge=64, le=8192, description="side of the tiles in which images are seen, pixels")
 
 
 @dataclass
@@ -131,7 +131,7 @@ def load(folder: Path) -> Detector:
         network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in read.items()})
     except RuntimeError as error:
         raise UserError(f"{folder / WEIGHTS}: {str(error).splitlines()[0][:200]}") from None
-    return Detector(network.eval(), config, weights_digest(network))
+    return Detector(network.eval(), config, weights_digest(network, beside=config.model_dump()))
 
 
 def as_input(pixels: Pixels) -> Tensor:

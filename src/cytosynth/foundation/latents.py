@@ -1,6 +1,7 @@
 """Latents of training pictures, encoded once in all eight flips and turns, and cached on disk."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -59,9 +60,12 @@ def _encode(model: Foundation, pixels: Pixels, turn: int) -> Tensor:
     return model.encode_pixels(turned[None, :height, :width])[0].half().contiguous().cpu()
 
 
-def weights_digest(*modules: torch.nn.Module) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 over names and values of the weights of `modules`."""
-    digest = hashlib.sha256()
+def weights_digest(*modules: torch.nn.Module, beside: object = None) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 over names and values of the weights of `modules`.
+
+    And over what else decides what they give, plain values `beside` them.
+    """
+    digest = hashlib.sha256(b"" if beside is None else json.dumps(beside, sort_keys=True, default=str).encode())
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(name.encode())

@@ -44,6 +44,12 @@ class Foundation:
         return {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
 
     @property
+    def conventions(self) -> dict[str, Any]:
+        """What is no weight but decides what is drawn: the noise schedule and the latents' scale."""
+        schedule = {key: value for key, value in self.scheduler.config.items() if not key.startswith("_")}
+        return {"schedule": schedule, "scaling_factor": self.vae.config.scaling_factor}
+
+    @property
     def device(self) -> torch.device:
         """Where the denoiser is."""
         return torch.device(self.unet.device)

@@ -35,7 +35,7 @@ class NormalImageGenerator:
         if adapter:
             self.prompt = merge(self.model, bundled("normal") if adapter == BUNDLED else Path(adapter))
         self.model.freeze().to(available(device))
-        self.digest = weights_digest(*self.model.parts.values())
+        self.digest = weights_digest(*self.model.parts.values(), beside=[self.model.conventions, self.prompt])
         self.model.to(DTYPES[precision])
 
     @torch.no_grad()
