@@ -81,11 +81,13 @@ class _Worker:
         device: where it works.
         told: ends when it is to stop, be it that the process that began it was killed.
         busy: whether it is at work.
+        stopping: whether its work was interrupted.
     """
 
     device: str
     told: "Connection[Any, Any]"
     busy = False
+    stopping = False
 
 
 class _Log(TextIOWrapper):
@@ -102,8 +104,15 @@ def _begin(queue: Any, told: "Connection[Any, Any]", logs: Path) -> None:
     _Worker.device, _Worker.told = place.only(device), told
     place.use(_Worker.device)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
     Thread(target=_watch, daemon=True).start()
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    """End the work as Ctrl-C does, once: the pool and `_watch` may both ask, and saving is not cut short."""
+    if not (_Worker.busy and _Worker.stopping):
+        _Worker.stopping = True
+        raise KeyboardInterrupt
 
 
 def _watch() -> None:
