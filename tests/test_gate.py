@@ -253,7 +253,6 @@ def test_the_crop_is_square_about_the_box_never_enlarged_and_mirrored_at_the_edg
         ({"classes": ["NILM", "HSIL"]}, "model.safetensors: "),
         ({"mean": [0.5]}, "mean"),
         ({"size": 0}, "size"),
-        ({"size": 16, "architecture": "inception_v3"}, "."),
     ],
 )
 def test_a_judge_that_cannot_be_used_is_one_line(changes: dict[str, object], complaint: str, tmp_path: Path) -> None:
@@ -262,6 +261,14 @@ def test_a_judge_that_cannot_be_used_is_one_line(changes: dict[str, object], com
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no cell classifier there"):
         ClassifierJudge.load(tmp_path)
+
+
+def test_a_judge_for_larger_crops_is_one_line(tmp_path: Path) -> None:
+    folder = save_judge(tmp_path / "judge", architecture="densenet121", size=16)
+    network = models.densenet121(num_classes=len(CATEGORIES))
+    save_file(network.state_dict(), folder / "model.safetensors")
+    with pytest.raises(UserError, match="densenet121 takes no crops of 16 pixels"):
+        ClassifierJudge.load(folder)
 
 
 def test_the_reference_is_read_from_training_data(judge: Path, tmp_path: Path) -> None:

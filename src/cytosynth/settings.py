@@ -68,7 +68,7 @@ class GateSettings(BaseModel):
         description="a copy is nearer to a crop of `reference` than this percentile of its crops are to each other",
     )  # fmt: skip
     nucleus: bool = Field(
-        default=False, description="a nucleus lies at the middle of the box; the gate 'nucleus' asks for it anyway"
+        default=False, description="a nucleus lies at the middle of the box; without a judge always asked for"
     )
     reference: list[Source] = Field(
         default=[], description="the synthesizer's training data, below --data-root; none: no search for copies"
@@ -91,7 +91,8 @@ class PipelineSettings(BaseModel):
     gate: GateSettings = GateSettings()
     scale: float = Field(default=1.0, gt=0, le=8, description="factor on the user's images before editing")
     precision: Precision = Field(
-        default="fp32", description="of the diffusion networks; bf16 or fp16 halves memory and time on a GPU"
+        default="fp32",
+        description="of the diffusion networks; bf16 or fp16 takes half the memory, and less time on a GPU",
     )
 
 

@@ -97,7 +97,7 @@ def load_gate(name: str, settings: GateSettings, data_root: Path, device: str = 
     if name == NUCLEUS:
         if settings.reference:
             raise UsageError("gate.reference: needs a judge, whose features tell copies; 'nucleus' has none")
-        return Gate(None, settings.model_copy(update={"nucleus": True}), digest="built-in")
+        return Gate(None, settings, digest="built-in")
     judge = ClassifierJudge.load(Path(name), device)
     reference = None
     if settings.reference:

@@ -55,28 +55,25 @@ class Morphology:
 
 def measure(window: Pixels, box: Box) -> Morphology | None:
     """Return the morphology of the cell in `box` (xyxy) of (height, width, 3) `window`; None where none is found."""
-    masks = segment(window, box)
-    if masks is None:
+    density = _density(window)
+    nuclear, stained = density.min(axis=2), _foreground(density)
+    masks = None if stained is None else _segment(nuclear, stained, box)
+    if stained is None or masks is None:
         return None
     nucleus, cell = masks
     area = float(nucleus.sum())
-    nuclear, stained = _density(window).min(axis=2), foreground(window)
-    slide = nuclear[~stained] if stained is not None and not stained.all() else np.zeros(1)
-    density = float(nuclear[nucleus].mean() - np.median(slide))
-    return Morphology(area, float(2 * np.sqrt(area / np.pi)), area / float(cell.sum()), density)
+    slide = 0.0 if stained.all() else float(np.median(nuclear[~stained]))
+    above = float(nuclear[nucleus].mean()) - slide
+    return Morphology(area, float(2 * np.sqrt(area / np.pi)), area / float(cell.sum()), above)
 
 
-def segment(window: Pixels, box: Box) -> tuple[Mask, Mask] | None:
-    """Return the nucleus and the cell with its nucleus, (height, width) each, of the cell in `box` of `window`.
+def _segment(nuclear: NDArray[np.float64], stained: Mask, box: Box) -> tuple[Mask, Mask] | None:
+    """Return the nucleus and the cell with its nucleus, (height, width) each, of the cell in `box`.
 
-    None where nothing is stained, or no region of at least `FEWEST` pixels begins within a quarter of the box's
-    longer side from its middle, or that region runs out of twice the box.
+    `nuclear` is the density in the channel that absorbs least. None where no region of at least `FEWEST` pixels begins
+    within a quarter of the box's longer side from its middle, or that region runs out of twice the box.
     """
-    stained = foreground(window)
-    if stained is None:
-        return None
-    nuclear = _density(window).min(axis=2)
-    inside = _frame(box, window.shape[:2])
+    inside = _frame(box, nuclear.shape)
     values = nuclear[stained & inside]
     if values.size < FEWEST or np.ptp(values) == 0:
         return None
@@ -87,7 +84,7 @@ def segment(window: Pixels, box: Box) -> tuple[Mask, Mask] | None:
     if own is None:
         return None
     nucleus = labels == own
-    if nucleus.sum() < FEWEST or (nucleus & ~_frame(_grown(box, 2), window.shape[:2])).any():
+    if nucleus.sum() < FEWEST or (nucleus & ~_frame(_grown(box, 2), nuclear.shape)).any():
         return None
     sizes = np.bincount(labels.ravel())
     markers = np.where((sizes >= OTHER * sizes[own])[labels] & dark, labels, 0)
@@ -95,12 +92,12 @@ def segment(window: Pixels, box: Box) -> tuple[Mask, Mask] | None:
     return nucleus, watershed(distance, markers, mask=stained | nucleus) == own
 
 
-def foreground(window: Pixels) -> Mask | None:
-    """Return what of (height, width, 3) `window` is stained; None where it is all alike."""
-    density = _density(window).max(axis=2).clip(max=DENSE)
-    if np.ptp(density) == 0:
+def _foreground(density: NDArray[np.float64]) -> Mask | None:
+    """Return what is stained, by the (height, width, 3) optical `density`; None where it is all alike."""
+    most = density.max(axis=2).clip(max=DENSE)
+    if np.ptp(most) == 0:
         return None
-    return np.asarray(density > threshold_otsu(density))
+    return np.asarray(most > threshold_otsu(most))
 
 
 def _density(pixels: Pixels) -> NDArray[np.float64]:

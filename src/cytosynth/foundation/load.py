@@ -37,7 +37,7 @@ INDEX = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+PREDICTIONS = ("epsilon", "v_prediction")
 LONGEST = 10_000
 """Tokens of a prompt."""
 
@@ -71,7 +71,7 @@ def load(source: str, dtype: torch.dtype = torch.float32) -> Foundation:
     Raises UserError for a folder or file that is not a Stable Diffusion or holds pickled weights,
     EnvironmentProblem where a hub cannot be reached.
     """
-    disable_progress_bar()  # its bar for a file that loads in milliseconds would stand among ours
+    _quiet()
     path = bundled("foundation") if source == BUNDLED else Path(source)
     refuse_pickle(path)
     if path.is_file():
@@ -82,9 +82,10 @@ def load(source: str, dtype: torch.dtype = torch.float32) -> Foundation:
         model = _from_layout(str(path) if path.is_dir() else source, dtype, path.is_dir())
     else:
         raise UserError(f"{source}: no such folder or file, and not a hub id (owner/name)")
+    _check(model, source)
     model.name = source if source == BUNDLED or not path.exists() else last(path)
     model.digest = weights_digest(*model.parts.values())
-    return _usable(model, source)
+    return model
 
 
 def part(kind: Any, folder: Path) -> Any:
@@ -116,13 +117,14 @@ def _fitting(found: tuple[Any, Mapping[str, Any]], where: str) -> Any:
 
 
 def _quiet() -> None:
-    """Keep the libraries from telling at length, beside our line, what is wrong with a folder."""
+    """Keep the libraries from telling at length, beside our lines, what they load and what is wrong with it."""
+    disable_progress_bar()
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
 
 
-def _usable(model: Foundation, where: str) -> Foundation:
-    """Return `model`; raise UserError where its schedule, scale or tokenizer is of no use for drawing."""
+def _check(model: Foundation, where: str) -> None:
+    """Raise UserError where the schedule, scale or tokenizer of `model` is of no use for drawing."""
     scale, kind = model.vae.config.scaling_factor, model.scheduler.config.prediction_type
     length = model.tokenizer.model_max_length
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < abs(scale) < math.inf:
@@ -136,7 +138,6 @@ def _usable(model: Foundation, where: str) -> Foundation:
         model.token_ids([""])
     except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say
         raise UserError(f"{where}: scheduler or tokenizer: {' '.join(str(error).split())[:200]}") from None
-    return model
 
 
 def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
@@ -149,7 +150,6 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
     weights = common | {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
         warnings.filterwarnings("ignore", module="huggingface_hub")  # of its own, about how diffusers calls it
-        _quiet()
         found = {
             "unet": UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
             "vae": AutoencoderKL.from_pretrained(source, subfolder="vae", **weights),
