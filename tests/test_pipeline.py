@@ -176,6 +176,20 @@ def test_own_images_are_edited_with_licence_and_background_kept(tiny: Path, tmp_
         assert not changed.any(), "pixels outside the edited regions are bit-identical"
 
 
+def test_images_of_a_set_with_other_licences_are_another_run(tiny: Path, tmp_path: Path) -> None:
+    given = {name: path for name, path in models(tiny).items() if name != "normal"}
+    for name in ("one", "two"):
+        write_fields(tmp_path / name)
+    pipeline.edit(tmp_path / "one", tmp_path / "out", settings=chosen(1), limit=1, **given)
+    pipeline.edit(tmp_path / "two", tmp_path / "out", settings=chosen(1), limit=1, **given)
+    file = tmp_path / "two/annotations.json"
+    file.write_text(file.read_text().replace("CC BY 4.0", "CC BY-NC 4.0"))
+    before = content(tmp_path / "out")
+    with pytest.raises(UsageError, match="images of another set, with other licences"):
+        pipeline.edit(tmp_path / "two", tmp_path / "out", settings=chosen(1), limit=2, **given)
+    assert content(tmp_path / "out") == before
+
+
 def test_one_bad_image_stops_nothing_unless_strict(tiny: Path, tmp_path: Path) -> None:
     write_fields(tmp_path / "real")
     folder = tmp_path / "real/images"

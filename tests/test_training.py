@@ -220,6 +220,7 @@ def test_settings_by_key_and_value() -> None:
     base = NormalRecipe()
     changed = recipe.override(base, ["rank=4", "data=[{root: x, scale: 0.5}]", "ema_decay=0.99"])
     assert (changed.rank, changed.data[0].scale, changed.ema_decay) == (4, 0.5, 0.99)
+    assert recipe.override(base, ["mixed_precision=no"]) == base, "YAML's no is false"
     with pytest.raises(UsageError, match="no such setting"):
         recipe.override(base, ["rnak=4"])
     with pytest.raises(UsageError, match=r"rank: .*greater than or equal to 1 \(got 0\)"):

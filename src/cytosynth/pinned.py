@@ -1,6 +1,7 @@
 """What may not change between two calls of a run: `settings.yaml`, and the files that were edited."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,29 @@ SETTINGS = "settings.yaml"
 
 
 class Pinned(BaseModel):
-    """Settings, models by role, digest of the plan, and of the images over which counts are dealt."""
+    """Settings, models by role, and digests: of the plan, of the images over which counts are dealt, of their set.
+
+    Of the set, what is said of it as a whole, its licences above all: it is said of all images of the run.
+    """
 
     settings: PipelineSettings
     models: dict[str, str]
     plan: str = ""
     images: str = ""
+    source: str = ""
 
     @classmethod
-    def of(cls, settings: PipelineSettings, models: dict[str, str], plan: str, names: Sequence[str]) -> "Pinned":
-        """Return what is pinned of a run; `names` of all its images where they matter together."""
-        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16] if names else ""
-        return cls(settings=settings, models=models, plan=plan, images=digest)
+    def of(
+        cls, settings: PipelineSettings, models: dict[str, str], plan: str, names: Sequence[str], said: Sequence[Any]
+    ) -> "Pinned":
+        """Return what is pinned of a run: `names` of all images where they matter together, what is `said` of all."""
+        images = _digest("\n".join(names)) if names else ""
+        source = _digest(json.dumps(said, sort_keys=True)) if any(said) else ""
+        return cls(settings=settings, models=models, plan=plan, images=images, source=source)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def pin(out: Path, wanted: Pinned) -> None:
@@ -43,6 +55,8 @@ def pin(out: Path, wanted: Pinned) -> None:
                 changed = "another plan"
             elif old.model_copy(update={"images": wanted.images}) == wanted:
                 changed = "other images, over which the counts were dealt"
+            elif old.model_copy(update={"source": wanted.source}) == wanted:
+                changed = "images of another set, with other licences or another description"
             raise UsageError(f"{out}: begun with {changed} (see {SETTINGS}); use another folder")
     elif (out / coco.FILE).exists() or (out / "images").exists():
         raise UsageError(f"{out}: holds something else already; use an empty folder")

@@ -162,7 +162,7 @@ def run(
 
     A user's image that cannot be used is skipped, named and counted (in `info["skipped"]`), as are those `refused`
     before; with `strict` it ends the run.
-    Raises UsageError when `out` was begun with other settings, models, or (by its digest) another `plan`.
+    Raises UsageError when `out` was begun with other settings, models, licences, or (by its digest) another `plan`.
     """
     settings = pipeline.settle(settings)
     check(settings, len(jobs))
@@ -173,7 +173,7 @@ def run(
         pipeline.gate.check(planned or settings.counts or [name for name, weight in settings.mix.items() if weight])
     with lock.run(out, SETTINGS):
         names = [job.file_name for job in jobs] if settings.counts else []
-        pin(out, Pinned.of(settings, pipeline.models(), plan, names))
+        pin(out, Pinned.of(settings, pipeline.models(), plan, names, [list(licences), derived_from]))
         done = read_records(out)
         missing: dict[str, int] = {}
         if settings.counts:

@@ -26,8 +26,8 @@ Matrix = NDArray[np.float64]
 NUCLEUS = "nucleus"
 """The gate that needs no judge."""
 FAINTEST = 0.12
-"""Optical density of a nucleus, above the slide's. Of those that `morphology.measure` finds in the patches of CRIC's `val`
-part (119 NILM cells, at most eight an image, and all others) 2 % have less than 0.18."""
+"""Optical density of a nucleus, above the slide's. Of those that `morphology.measure` finds in the patches of CRIC's
+`val` part (119 NILM cells, at most eight an image, and all others) 2 % have less than 0.18."""
 
 
 class Judge(Protocol):

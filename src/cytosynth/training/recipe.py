@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..data import atomic, plain
 from ..errors import UsageError
@@ -14,6 +14,10 @@ RESUMABLE = frozenset(
     {"max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "preview_every", "tensorboard", "data_root"}
 )
 """Settings that may change between two calls of the same run."""
+
+
+Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)]
+"""Of accelerate's autocast; YAML reads a bare `no` as false."""
 
 
 class Source(BaseModel):
@@ -40,7 +44,7 @@ class Recipe(BaseModel):
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     weight_decay: float = Field(default=1e-2, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    mixed_precision: Precision = "no"
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     log_every: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
