@@ -1,5 +1,6 @@
 """Small real things for the tests: drawn fields, an untrained tiny Stable Diffusion, tiny models of each stage."""
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import save_file
+from torchvision import models
 
 import killing
 from cytosynth.adapters import adapter, lora
@@ -100,6 +103,21 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network.roi_heads.box_predictor.cls_score.bias.data = torch.tensor([-1.0, 1.0])
     detectors.save(network, config, root / "detector")
     return root
+
+
+def save_judge(folder: Path, **changes: object) -> Path:
+    """Write a small cell classifier, a judge of a gate, to `folder`, with `changes` of its configuration."""
+    torch.manual_seed(1)
+    network = models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=len(CATEGORIES))
+    disturb(network, "fc")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    config = {
+        "architecture": "shufflenet_v2_x0_5", "classes": CATEGORIES, "size": 32, "mean": [0.8, 0.7, 0.8],
+        "std": [0.2, 0.2, 0.2], "scale": {"drawn": 1.0}, "context": 1.5,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
 
 
 def slide(cells: Sequence[tuple[int, int, int, int]], cytoplasm: tuple[int, int, int] = GREEN) -> np.ndarray:

@@ -21,8 +21,10 @@ from cytosynth.cell import synthesizer
 from cytosynth.errors import EnvironmentProblem, UsageError, UserError
 from cytosynth.foundation import autoencoder, samplers, sampling, sd15
 from cytosynth.foundation.load import available, load
+from cytosynth.foundation.parts import save_part
 from cytosynth.foundation.recipe import AutoencoderRecipe
 from cytosynth.foundation.single_file import read_single_file
+from cytosynth.normal.generate import NormalImageGenerator
 
 
 def test_the_papers_prompts_exactly() -> None:
@@ -306,7 +308,12 @@ def test_weights_that_do_not_fit_are_refused_and_not_drawn_at_random(
         ("scheduler/scheduler_config.json", {"trained_betas": "x"}),
         ("vae/config.json", {"scaling_factor": 0}),
         ("vae/config.json", {"scaling_factor": "x"}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**9}),
         ("unet/config.json", {"transformer_layers_per_block": [1]}),
+        ("unet/config.json", {"layers_per_block": 10**9}),
+        ("unet/config.json", {"norm_eps": "x"}),
+        ("unet/config.json", {"downsample_padding": 2}),
+        ("vae/config.json", {"norm_num_groups": -1}),
         ("text_encoder/config.json", {"hidden_size": "x"}),
         ("tokenizer/tokenizer_config.json", {"model_max_length": -1}),
     ],
@@ -318,6 +325,39 @@ def test_a_damaged_configuration_is_one_line(file: str, change: dict[str, object
     with pytest.raises(UserError) as caught:
         load(str(tmp_path / "f"))
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_give_nothing_but_nan_are_refused(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny / "foundation", tmp_path / "f")
+    (file,) = (tmp_path / "f/unet").glob("*.safetensors")
+    whole = load_file(file)
+    whole["conv_out.bias"].fill_(torch.nan)
+    save_file(whole, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"unet or scheduler: the denoiser .* gives NaN or infinity"):
+        load(str(tmp_path / "f"))
+
+
+def test_an_autoencoder_of_another_scale_is_refused(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny / "foundation", tmp_path / "f")
+    vae = AutoencoderKL(**sd15.VAE | {"block_out_channels": [32] * 3, "down_block_types": ["DownEncoderBlock2D"] * 3,
+                                      "up_block_types": ["UpDecoderBlock2D"] * 3})  # fmt: skip
+    shutil.rmtree(tmp_path / "f/vae")
+    save_part(vae, tmp_path / "f/vae", torch.float32)
+    with pytest.raises(UserError, match=r"64x64 pixels become latents of \(4, 16, 16\); .* have \(4, 8, 8\)"):
+        load(str(tmp_path / "f"))
+
+
+def test_fields_need_a_denoiser_that_draws_from_noise_alone(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny / "foundation", tmp_path / "inpainting")
+    shutil.rmtree(tmp_path / "inpainting/unet")
+    shutil.copytree(tiny / "cell", tmp_path / "inpainting/unet")
+    assert load(str(tmp_path / "inpainting")).unet.config.in_channels == 9
+    for use in (
+        lambda: NormalImageGenerator(str(tmp_path / "inpainting"), None),
+        lambda: load(str(tmp_path / "inpainting"), channels=(4,)),
+    ):
+        with pytest.raises(UserError, match="its U-Net has 9 input channels; one with 4 is expected"):
+            use()
 
 
 def test_a_device_that_holds_nothing_is_not_available() -> None:

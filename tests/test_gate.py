@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision import models
 
-from conftest import CATEGORIES, disturb, drawn, slide, write_fields
+from conftest import CATEGORIES, disturb, drawn, save_judge, slide, write_fields
 from cytosynth import pipeline
 from cytosynth.cell import gate as gates
 from cytosynth.cell.edit import CellEditor, PlannedEdit
@@ -189,20 +189,6 @@ def test_a_copy_of_a_training_crop_is_told_by_its_distance(
     own = Reference(Rule(), np.array([[1, 1, 1]]) / np.sqrt(3), 0.01)
     assert verdict(30, reference=own).reasons == ("copy",), "grey as the reference"
     assert verdict(30, reference=Reference(Rule(), np.array([[0.0, 0, 1]]), 0.01)).reasons == ()
-
-
-def save_judge(folder: Path, **changes: object) -> Path:
-    torch.manual_seed(1)
-    network = models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=len(CATEGORIES))
-    disturb(network, "fc")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), folder / "model.safetensors")
-    config = {
-        "architecture": "shufflenet_v2_x0_5", "classes": CATEGORIES, "size": 32, "mean": [0.8, 0.7, 0.8],
-        "std": [0.2, 0.2, 0.2], "scale": {"drawn": 1.0}, "context": 1.5,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config | changes))
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+import configurations
 import nasty
 from conftest import write_fields
 from cytosynth import provenance
@@ -100,6 +101,13 @@ def test_records_that_are_no_file_or_endless_end_in_a_line(tmp_path: Path, monke
         path.write_text(many)
         with pytest.raises(UserError, match=r"provenance.jsonl: its values would take more than"):
             provenance.said(tmp_path)
+
+
+@fuzzed
+def test_every_value_in_a_models_configuration_runs_or_is_one_line(tiny: Path, tmp_path: Path) -> None:
+    run = configurations.models(tiny, tmp_path)
+    tried = random.Random(3).sample(configurations.cases(tmp_path), 2 * EXAMPLES)
+    assert list(configurations.problems(tmp_path, tried, run)) == []
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(nasty.NASTY)

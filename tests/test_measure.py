@@ -10,10 +10,11 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
+from transformers import BitImageProcessor, Dinov2Config, Dinov2ForImageClassification
 
 from conftest import drawn
 from cytosynth import cli
@@ -346,6 +347,28 @@ def test_extractors_of_the_registry(tmp_path: Path) -> None:
         features.load("efficientnet-lite0", other)
     with pytest.raises(UserError, match="no such file"):
         weights.read(tmp_path / "none.safetensors", "")
+
+
+def test_dinov2_gives_what_transformers_gives_and_needs_all_its_weights(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Dinov2ForImageClassification(Dinov2Config(hidden_size=8, num_attention_heads=1, num_hidden_layers=1))
+    network.eval().save_pretrained(tmp_path)
+    processor = BitImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 56, "width": 56})
+    processor.save_pretrained(tmp_path)
+    picture = drawn(0)[0]
+    with torch.no_grad():
+        prepared = processor(images=np.array(picture), return_tensors="pt")["pixel_values"]
+        wanted = network.dinov2(prepared).last_hidden_state[:, 0].numpy()
+    found = features.load("dinov2", tmp_path)
+    assert np.allclose(found([picture]), wanted, atol=1e-5)
+    (tmp_path / "preprocessor_config.json").unlink()
+    assert features.load("dinov2", tmp_path)([picture]).shape == (1, 8), "the whole picture, without a processor"
+    file = tmp_path / "model.safetensors"
+    whole = load_file(file)
+    whole.pop("dinov2.encoder.layer.0.norm1.weight")
+    save_file(whole, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"norm1.weight is missing: the weights do not fit"):
+        features.load("dinov2", tmp_path)
 
 
 def test_inception_is_torch_fidelitys_network(tmp_path: Path) -> None:

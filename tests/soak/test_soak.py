@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import configurations
 import killing
 import nasty
 from conftest import AUTOENCODER, DENOISER, TEXT, drawn, write_fields
@@ -218,6 +219,15 @@ def test_ten_thousand_mutated_files(name: str, tmp_path: Path, record_property: 
     _, count, _, engine = line.split()
     assert int(count) >= CASES
     record_property("cases", f"{count} files, {engine}")
+
+
+@pytest.mark.promise("Hostile or broken input")
+def test_every_value_in_every_models_configuration(tiny: Path, tmp_path: Path, record_property: Note) -> None:
+    run = configurations.models(tiny, tmp_path)
+    tried = configurations.cases(tmp_path)
+    tried = tried[:: max(1, round(1 / SHARE))]
+    record_property("cases", f"{len(tried)} of 24 values and none in each key of each configuration")
+    assert list(configurations.problems(tmp_path, tried, run)) == []
 
 
 @pytest.mark.promise("Long soak")

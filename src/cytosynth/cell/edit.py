@@ -13,7 +13,7 @@ from ..data import coco
 from ..data.images import Pixels
 from ..errors import UserError
 from ..field import Box
-from ..foundation import samplers, sampling
+from ..foundation import samplers, sampling, trial
 from ..foundation.latents import weights_digest
 from ..foundation.load import available, bundled, load, part
 from ..foundation.model import DTYPES, Foundation
@@ -68,6 +68,7 @@ class CellEditor:
         if not isinstance(scale, int | float) or not 0.5 <= scale <= 8:
             raise UserError(f"{path / EDITING}: box_scale {str(scale)[:40]}; a number from 0.5 to 8 is expected")
         editor = cls(model.freeze().to(available(device)), float(scale))
+        trial.denoise(model, str(path), synthesizer.grounding([(8, 8, 40, 40)], trial.SIDE, model.pool_text([""])))
         editor.digest = weights_digest(*model.parts.values(), beside=model.conventions)
         model.to(DTYPES[precision])
         return editor

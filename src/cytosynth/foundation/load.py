@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 from transformers.utils.logging import disable_progress_bar
 
@@ -18,7 +18,7 @@ from ..data import atomic
 from ..data.plain import last
 from ..data.tensors import refuse_pickle, refuse_pickles
 from ..errors import EnvironmentProblem, UsageError, UserError
-from . import samplers, tokens
+from . import tokens, trial
 from .latents import weights_digest
 from .model import Foundation
 from .parts import save_part
@@ -37,6 +37,8 @@ INDEX = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
+PROBLEMS = ("missing", "unexpected", "mismatched")
+"""Of weights and a configuration, as the libraries call them."""
 PREDICTIONS = ("epsilon", "v_prediction")
 LONGEST = 10_000
 """Tokens of a prompt."""
@@ -60,13 +62,14 @@ def available(device: str) -> torch.device:
     return chosen
 
 
-def load(source: str, dtype: torch.dtype = torch.float32) -> Foundation:
-    """Load a Stable Diffusion 1.x.
+def load(source: str, dtype: torch.dtype = torch.float32, channels: Sequence[int] = (4, 9)) -> Foundation:
+    """Load a Stable Diffusion 1.x, and try it on a very small picture.
 
     Args:
         source: `bundled`, a folder in diffusers' layout, a `.safetensors` file in the original layout, or
             the id of a model hub's repository.
         dtype: of all weights.
+        channels: that its U-Net may read: 4 draws from noise alone, 9 is an inpainting one.
 
     Raises UserError for a folder or file that is not a Stable Diffusion or holds pickled weights,
     EnvironmentProblem where a hub cannot be reached.
@@ -82,34 +85,43 @@ def load(source: str, dtype: torch.dtype = torch.float32) -> Foundation:
         model = _from_layout(str(path) if path.is_dir() else source, dtype, path.is_dir())
     else:
         raise UserError(f"{source}: no such folder or file, and not a hub id (owner/name)")
-    _check(model, source)
+    _check(model, source, channels)
     model.name = source if source == BUNDLED or not path.exists() else last(path)
     model.digest = weights_digest(*model.parts.values())
     return model
 
 
-def part(kind: Any, folder: Path) -> Any:
+def part(kind: Any, folder: Path, headless: bool = False) -> Any:
     """Return the network of diffusers or transformers of class `kind` in `folder`, float32.
 
-    Raises UserError where it is pickled, damaged, or not of that class.
+    Raises UserError where it is pickled, damaged, or not of that class; weights of more than that class are refused too
+    unless it is `headless`, the body of a network whose head may be there.
     """
     refuse_pickles(folder)
     _quiet()
     try:
+        trial.bounded(_config(kind, str(folder), local_files_only=True), str(folder))
         found = kind.from_pretrained(
             folder, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-    except MemoryError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say
         raise UserError(f"{folder}: no readable {kind.__name__} ({' '.join(str(error).split())[:200]})") from None
-    return _fitting(found, str(folder))
+    return _fitting(found, str(folder), ("missing", "mismatched") if headless else PROBLEMS)
 
 
-def _fitting(found: tuple[Any, Mapping[str, Any]], where: str) -> Any:
+def _config(kind: Any, source: str, **options: Any) -> dict[str, Any]:
+    """Return the configuration of the network of class `kind` in `source`, of which nothing is built yet."""
+    if issubclass(kind, PreTrainedModel):
+        return dict(kind.config_class.get_config_dict(source, **options)[0])
+    return dict(kind.load_config(source, **options))
+
+
+def _fitting(found: tuple[Any, Mapping[str, Any]], where: str, problems: Sequence[str] = PROBLEMS) -> Any:
     """Return the network that a library `found`; raise UserError where weights are missing, too many or misshapen."""
     network, said = found
-    for problem in ("missing", "unexpected", "mismatched"):
+    for problem in problems:
         keys = sorted(str(key) for key in said[f"{problem}_keys"] if not str(key).endswith("position_ids"))
         if keys:
             raise UserError(f"{where}: {keys[0]} is {problem}: the weights do not fit the configuration")
@@ -123,8 +135,8 @@ def _quiet() -> None:
     transformers_logging.set_verbosity_error()
 
 
-def _check(model: Foundation, where: str) -> None:
-    """Raise UserError where the schedule, scale or tokenizer of `model` is of no use for drawing."""
+def _check(model: Foundation, where: str, channels: Sequence[int]) -> None:
+    """Raise UserError where `model` is of no use for drawing."""
     scale, kind = model.vae.config.scaling_factor, model.scheduler.config.prediction_type
     length = model.tokenizer.model_max_length
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < abs(scale) < math.inf:
@@ -133,11 +145,13 @@ def _check(model: Foundation, where: str) -> None:
         raise UserError(f"{where}: scheduler: prediction_type {str(kind)[:40]!r}; there are {', '.join(PREDICTIONS)}")
     if not isinstance(length, int) or not 2 <= length <= LONGEST:
         raise UserError(f"{where}: tokenizer: model_max_length {length}; 2 to {LONGEST} are expected")
-    try:
-        samplers.build("ddim", model.scheduler).set_timesteps(2)
-        model.token_ids([""])
-    except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say
-        raise UserError(f"{where}: scheduler or tokenizer: {' '.join(str(error).split())[:200]}") from None
+    if model.unet.config.in_channels not in channels:
+        raise UserError(
+            f"{where}: its U-Net has {model.unet.config.in_channels} input channels; one with "
+            f"{' or '.join(map(str, channels))} is expected"
+        )
+    trial.autoencode(model, where)
+    trial.denoise(model, where)
 
 
 def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
@@ -150,6 +164,8 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
     weights = common | {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
         warnings.filterwarnings("ignore", module="huggingface_hub")  # of its own, about how diffusers calls it
+        for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL), ("text_encoder", CLIPTextModel)):
+            trial.bounded(_config(kind, source, subfolder=name, **common), f"{source}/{name}")
         found = {
             "unet": UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
             "vae": AutoencoderKL.from_pretrained(source, subfolder="vae", **weights),
@@ -157,10 +173,12 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
                 source, subfolder="text_encoder", dtype=dtype, use_safetensors=True, output_loading_info=True, **common
             ),
         }
+        schedule = DDPMScheduler.load_config(source, subfolder="scheduler", **common)
+        trial.bounded(schedule, f"{source}/scheduler")
         return Foundation(
             **{name: _fitting(one, f"{source}/{name}") for name, one in found.items()},
             tokenizer=CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", **common),
-            scheduler=_schedule(DDPMScheduler.load_config(source, subfolder="scheduler", **common)),
+            scheduler=_schedule(schedule),
             name=source,
         )
     except (UserError, MemoryError):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, Dinov2Model
 
@@ -11,6 +11,7 @@ from ..data import plain
 from ..data.images import Pixels
 from ..data.tensors import refuse_pickles
 from ..errors import EnvironmentProblem, UserError
+from ..foundation.load import part
 from . import resize
 from .network import Network
 
@@ -48,19 +49,23 @@ def load(path: Path | None) -> Network:
         raise UserError(f"{path}: no DINOv2 there (config.json and model.safetensors)") from None
     if kind != "dinov2":
         raise UserError(f"{path / 'config.json'}: model_type {kind!r}; dinov2 is expected")
-    try:
-        refuse_pickles(path)
-        network = Dinov2Model.from_pretrained(path, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{path}: {str(error).strip().splitlines()[0][:200]}") from None
+    network = part(Dinov2Model, path, headless=True)
     own = (path / PROCESSOR).is_file()
-    return Network(
-        title="D (DINOv2)",
-        dimension=int(network.config.hidden_size),
-        module=Features(network),
-        prepare=Processor(path) if own else _whole,
-        preprocessing=(path / PROCESSOR).read_text() if own else "clean-fid 224, ImageNet's mean and deviation",
-    )
+    try:
+        found = Network(
+            title="D (DINOv2)",
+            dimension=int(network.config.hidden_size),
+            module=Features(network),
+            prepare=Processor(path) if own else _whole,
+            preprocessing=plain.text(path / PROCESSOR) if own else "clean-fid 224, ImageNet's mean and deviation",
+        )
+        with torch.no_grad():
+            found.module(found.prepare(np.zeros((SIDE, SIDE, 3), np.uint8))[None])
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say
+        raise UserError(f"{path}: takes no pictures ({' '.join(str(error).split())[:200]})") from None
+    return found
 
 
 def _whole(pixels: Pixels) -> Tensor:
@@ -76,4 +81,4 @@ class Processor:
 
     def __call__(self, pixels: Pixels) -> Tensor:
         """Return `pixels` prepared, (3, height, width)."""
-        return torch.as_tensor(self.processor(images=pixels, return_tensors="pt")["pixel_values"][0])
+        return torch.as_tensor(self.processor(images=np.array(pixels), return_tensors="pt")["pixel_values"][0])

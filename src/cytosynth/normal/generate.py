@@ -30,7 +30,7 @@ class NormalImageGenerator:
 
         The networks have `precision`; latents and samplers are float32 whatever it is.
         """
-        self.model = load(foundation)
+        self.model = load(foundation, channels=(4,))
         self.prompt = NORMAL_PROMPT
         if adapter:
             self.prompt = merge(self.model, bundled("normal") if adapter == BUNDLED else Path(adapter))

@@ -148,6 +148,6 @@ def train_normal(
     def make() -> NormalTask:
         samples = sources.load(recipe.data, data_root)
         held_out = sources.held_out(recipe.data, data_root) if recipe.validate_every else []
-        return NormalTask(recipe, load(recipe.foundation), samples, cache or run / "cache", held_out)
+        return NormalTask(recipe, load(recipe.foundation, channels=(4,)), samples, cache or run / "cache", held_out)
 
     return train(make, recipe, run, title=f"normal ({recipe.adapter})", max_minutes=max_minutes)

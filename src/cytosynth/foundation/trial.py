@@ -1,0 +1,80 @@
+"""What a configuration from a stranger must pass: bounds before a network is built of it, a small run once it is."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from . import samplers, sampling
+from .model import Foundation
+
+LAYERS = 100
+"""Most layers of a block or an encoder; Stable Diffusion 1.5 has 12, and a billion would be built one by one."""
+TIMESTEPS = 100_000
+"""Most steps of a noise schedule; Stable Diffusion has 1000."""
+SIDE = 64
+"""Pixels of the picture that is tried: the smallest that three halvings of its latents leave a pixel of."""
+
+
+def bounded(config: Mapping[str, Any], where: str) -> None:
+    """Raise UserError where `config` asks for more layers or steps of noise than can be built."""
+    for key, value in config.items():
+        limit = TIMESTEPS if key == "num_train_timesteps" else LAYERS if "layers" in key else math.inf
+        most = max(_numbers(value), default=0)
+        if most > limit:
+            raise UserError(f"{where}: {key} is {str(most)[:20]}; at most {limit} is expected")
+
+
+def _numbers(value: Any) -> Iterable[float]:
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _numbers(one)
+    elif isinstance(value, int | float):
+        yield value
+
+
+@torch.no_grad()
+def autoencode(model: Foundation, where: str) -> None:
+    """Encode a text and a grey picture and decode it again; raise UserError where that fails or changes its size."""
+    try:
+        model.encode_text([""])
+    except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say
+        raise _refused(f"{where}: text encoder or tokenizer", error) from None
+    grey = np.full((1, SIDE, SIDE, 3), 128, dtype=np.uint8)
+    try:
+        latents = model.encode_pixels(grey)
+        again = model.decode_latents(latents)
+    except Exception as error:  # noqa: BLE001
+        raise _refused(f"{where}: vae", error) from None
+    if latents.shape != (1, 4, SIDE // 8, SIDE // 8) or again.shape != grey.shape:
+        raise UserError(
+            f"{where}: vae: {SIDE}x{SIDE} pixels become latents of {tuple(latents.shape[1:])}; Stable Diffusion's have "
+            f"(4, {SIDE // 8}, {SIDE // 8})"
+        )
+
+
+@torch.no_grad()
+def denoise(model: Foundation, where: str, grounding: dict[str, Tensor] | None = None) -> None:
+    """Walk one step from noise of SIDE/8 latents a side; raise UserError where that fails or ends in NaN."""
+    side, device = SIDE // 8, model.device
+    extra = model.unet.config.in_channels - 4
+    try:
+        text = model.encode_text([""])
+        noise = sampling.noise((1, 4, side, side), 0).to(device)
+        channels = torch.zeros(1, extra, side, side, device=device) if extra else None
+        sampling.sample(
+            model.unet, samplers.build("ddim", model.scheduler), noise, text, text, steps=1, guidance_scale=1.0,
+            extra_channels=channels, grounding=grounding,
+        )  # fmt: skip
+    except Exception as error:  # noqa: BLE001
+        raise _refused(f"{where}: unet or scheduler", error) from None
+
+
+def _refused(where: str, error: Exception) -> UserError:
+    if isinstance(error, MemoryError):
+        raise error
+    return UserError(f"{where}: {' '.join(str(error).split())[:200]}")
