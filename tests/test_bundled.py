@@ -13,6 +13,7 @@ from cytosynth.adapters import lora
 from cytosynth.bethesda import ABNORMAL, NILM
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.data import coco
+from cytosynth.data.card import CLASSES
 from cytosynth.data.check import check
 from cytosynth.detect import model as detectors
 from cytosynth.foundation.load import bundled, load
@@ -33,6 +34,14 @@ def test_all_weights_are_safetensors_of_at_most_60_mb_with_their_licence() -> No
         assert "CC BY 4.0" in card
         assert "CRIC" in card
         assert "Not for diagnosis" in card
+
+
+def test_the_data_card_says_of_the_bundled_cells_what_was_measured() -> None:
+    rows = json.loads((Path(__file__).resolve().parents[1] / "results/cells.json").read_text())["rows"]
+    judged = {row["category"]: row for row in rows if row["quantity"] == "judged as it, share"}
+    edited, real = ([f"{float(judged[name][of].split()[0]):.2g}" for name in ABNORMAL] for of in ("edited", "real"))
+    assert "{} of the cells edited into ASC-US, {} of ASC-H, {} of LSIL and {} of HSIL".format(*edited) in CLASSES
+    assert "of real cells of those categories {}, {}, {} and {}".format(*real) in CLASSES
 
 
 def test_a_normal_field_is_neither_blank_nor_noise_and_depends_on_seed_and_index_alone() -> None:

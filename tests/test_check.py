@@ -140,6 +140,10 @@ def test_a_folder_whose_name_is_not_utf8_is_checked_and_named(tmp_path: Path) ->
         ("{}", "no list 'images'"),
         ("[" * 100_000, "not readable JSON"),
         ('{"images": [3], "annotations": [null], "categories": ["x"]}', "images[0]"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "HSIL "}]}',
+            "categories[0]: the name 'HSIL ' begins or ends with a space",
+        ),
     ],
 )
 def test_annotation_files_that_are_none(tmp_path: Path, text: str, problem: str) -> None:

@@ -135,9 +135,11 @@ def _own(source: Path, label: str | None, part: str) -> _Own:
             raise UserError(f"{source}: no image of image-level label {label!r} in part '{part}'")
         normal = [p for p in wanted if all(cell.category == NILM for cell in p.cells)]
         if len(normal) < len(wanted):
-            console.print(f"{len(wanted) - len(normal)} images with annotated abnormal cells are left out")
-        if not normal:
-            raise UserError(f"{source}: every image has annotated abnormal cells; normal ones are needed")
+            other = coco.listed({cell.category for p in wanted for cell in p.cells} - {NILM})
+            left = f"{coco.amount(len(wanted) - len(normal), 'image')} with cells that are not {NILM} ({other})"
+            if not normal:
+                raise UserError(f"{source}: all {left}; normal ones are needed")
+            console.print(f"left out: {left}", soft_wrap=True)
         extra = {p.file_name: p.extra for p in normal}
         chosen, refused = images.usable([(p.file_name, data.images / p.file_name) for p in normal], data.images)
         return _Own([(name, path, extra[name]) for name, path in chosen], refused, data.licences, data.info)

@@ -16,11 +16,12 @@ Kind = Annotated[str | None, typer.Option("--from", help=f"{', '.join(FORMATS_IN
 def check(data: Annotated[Path, typer.Argument(help="The data set.")], kind: Kind = None) -> None:
     """List everything wrong with a data set; exit code 1 if there is anything."""
     from ..data import check as room
+    from ..data import coco
 
     problems = room.check(data, kind)
     for problem in problems:
         print(one_line(problem))
-    print(f"{data}: {len(problems)} problem{'' if len(problems) == 1 else 's'}")
+    print(f"{data}: {coco.amount(len(problems), 'problem')}")
     if problems:
         raise typer.Exit(1)
 
@@ -36,7 +37,7 @@ def convert(
     ] = None,
 ) -> None:
     """Write a data set in another format, images with it."""
-    from ..data import formats
+    from ..data import coco, formats
     from ..errors import UsageError
 
     kind = kind or formats.guess(data)
@@ -44,4 +45,5 @@ def convert(
         raise UsageError("--box-side is for the CRIC release alone")
     options = {"side": box_side} if box_side is not None else {}
     done = formats.convert(data, out, kind, to, **options)
-    print(f"{out}: {len(done.pictures)} images, {sum(len(p.cells) for p in done.pictures)} cells, {to}")
+    images, cells = len(done.pictures), sum(len(p.cells) for p in done.pictures)
+    print(f"{out}: {coco.amount(images, 'image')}, {coco.amount(cells, 'cell')}, {to}")

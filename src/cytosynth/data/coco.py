@@ -63,7 +63,7 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def _parse(content: dict[str, Any], file: Path, report: Report) -> DataSet:
-    names = _by_id(content["categories"], "categories", file, report, lambda entry: name(entry["name"]))
+    names = _by_id(content["categories"], "categories", file, report, lambda entry: category(entry["name"]))
     pictures = _by_id(content["images"], "images", file, report, _picture)
     cells: dict[Any, list[Cell]] = {key: [] for key in pictures}
     seen, there = set(), listed(names)
@@ -123,6 +123,11 @@ def listed(names: Iterable[Any]) -> str:
     return ", ".join(ordered[:SHOWN]) + (f", ... ({len(ordered)})" if len(ordered) > SHOWN else "") or "none"
 
 
+def amount(count: int, noun: str) -> str:
+    """Return `count` of `noun` in words."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def said(value: Any) -> str:
     """Return `value` as a message quotes it, in bounded length."""
     if isinstance(value, str | int | float | bool | None):
@@ -139,6 +144,14 @@ def name(value: Any) -> str:
     if not value or plain.CONTROL.search(value) or len(value) > LONGEST:
         raise ValueError(f"the name {said(value)} is empty, too long, or has control characters")
     return value
+
+
+def category(value: Any) -> str:
+    """Return the name `value` of a category; raise ValueError where it is none that every format keeps apart."""
+    found = name(value)
+    if found != found.strip():
+        raise ValueError(f"the name {said(value)} begins or ends with a space")
+    return found
 
 
 def file_name(value: Any) -> str:

@@ -22,7 +22,7 @@ def read(root: Path, report: Report = refuse) -> DataSet:
     pictures, named = [], []
     for category in categories:
         try:
-            named.append(coco.name(category))
+            named.append(coco.category(category))
         except ValueError as error:
             report(f"{root}: {error}")
             continue

@@ -70,7 +70,7 @@ def _names(file: Path) -> dict[int, str]:
         content: Any = plain.from_yaml(plain.text(file))
         names = content["names"]
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return dict(sorted((int(index), coco.name(name)) for index, name in pairs))
+        return dict(sorted((int(index), coco.category(name)) for index, name in pairs))
     except OSError:
         raise FormatProblem(f"{file}: no such file; it names the classes of a YOLO data set") from None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

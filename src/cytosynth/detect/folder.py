@@ -95,7 +95,8 @@ def detect(
         data = DataSet(out, tuple(pictures), detector.config.categories, found.licences, info)
         _publish(data, out)
         cells = sum(len(picture.cells) for picture in pictures)
-        console.print(f"{len(pictures)} images, {cells} cells, {len(problems)} images skipped")
+        seen = f"{coco.amount(len(pictures), 'image')}, {coco.amount(cells, 'cell')}"
+        console.print(f"{seen}, {coco.amount(len(problems), 'image')} skipped")
         return data
 
 

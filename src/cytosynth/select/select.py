@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import inputs, lock, plain
+from ..data import coco, inputs, lock, plain
 from ..detect import model
 from ..errors import UsageError, UserError
 from ..foundation.load import available
@@ -82,7 +82,8 @@ def anyway(
     with lock.run(run, "recipe.yaml"):
         known.pin()
         ranked, _ = _ranked(known, devices[0])
-        verdict = f"{table.said(count)} ({ratio:g} x the real ones), taken by rank: whether that helps was not asked."
+        taken = f"{coco.amount(count, 'image')} ({ratio:g} x the real ones), taken by rank"
+        verdict = f"{taken}: whether that helps was not asked."
         out = run / f"anyway-{ratio:g}"
         subset.write(out, ranked[:count], known.sets, [verdict, *_said(recipe)], _settings(recipe, ratio, None))
         return Choice(verdict, None, out)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..data import coco
 from ..measure.gains import HELPS, HURTS, Runs, gain, hundred, verdict
 from ..measure.report import Report, Value
 from .recipe import SelectRecipe
@@ -41,8 +42,8 @@ class Swept:
             return f"Choose nothing: no sure gain of {name} over real images alone on validation (x 100: {tried})."
         own = next(step for step in self.steps if step.ratio == self.chosen)
         text = (
-            f"Choose {said(self.counts[self.chosen])} ({self.chosen:g} x the real ones): gain of {name} x 100 over "
-            f"real images alone on validation {hundred(own.gain)}"
+            f"Choose {coco.amount(self.counts[self.chosen], 'image')} ({self.chosen:g} x the real ones): "
+            f"gain of {name} x 100 over real images alone on validation {hundred(own.gain)}"
         )
         if last.ratio == self.chosen:
             return f"{text}; more were not tried."
@@ -57,11 +58,6 @@ class Swept:
         found = gain(self.ranked[ratio], self.random[ratio], self.recipe.measure)
         beside = {HELPS: "better than", HURTS: "WORSE than"}.get(verdict(found), "not surely other than")
         return f"{ratio:g} x: the ranked images are {beside} as many at random (difference x 100: {hundred(found)})"
-
-
-def said(count: int) -> str:
-    """Return `count` images in words."""
-    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def tabulate(swept: Swept, facts: Mapping[str, Any]) -> Report:
