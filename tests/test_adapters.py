@@ -368,6 +368,8 @@ def test_memory_is_counted_and_less_with_each_setting(tiny: Path) -> None:
     assert needs[0].peak > needs[0].weights + 2 * 4 * own
     assert needs[2].weights < 0.6 * needs[0].weights
     assert needs[3].peak < needs[2].peak < needs[0].peak
+    lean = base.model_copy(update=memory.LESS[3][1])
+    assert [memory.count(lean.model_copy(update=changes)) for _, changes in memory.LESS] == [needs[3], *needs[1:]]
 
 
 def test_precision_of_what_is_frozen(tiny: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_folder_whose_name_is_not_utf8_is_checked_and_named(tmp_path: Path) ->
     strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     ended = subprocess.run(command, capture_output=True, text=True, env=strict)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.endswith("caf\\udce9: 0 problems\n")
+    assert ended.stdout.endswith("caf\\udce9: coco, 1 image, 5 cells, 0 problems\n")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What a user sees: one line for a mistake, its exit code, and quick answers."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_the_registry_names_what_there_is() -> None:
 
 def test_check_and_convert(tmp_path: Path) -> None:
     write_fields(tmp_path / "set")
-    assert "0 problems" in cytosynth("check", str(tmp_path / "set")).stdout
+    assert "set: coco, 6 images, 30 cells, 0 problems" in cytosynth("check", str(tmp_path / "set")).stdout
     assert (
         "6 images, 30 cells" in cytosynth("convert", str(tmp_path / "set"), str(tmp_path / "y"), "--to", "yolo").stdout
     )
@@ -45,6 +46,23 @@ def test_check_and_convert(tmp_path: Path) -> None:
     run = cytosynth("check", str(tmp_path / "set"), code=1)
     assert "field_0.png: no such file" in run.stdout
     assert "1 problem" in run.stdout
+
+
+def test_what_is_assumed_is_said(tmp_path: Path) -> None:
+    said = cytosynth("synthesize", "--help").stdout.replace("│", " ")
+    assert "Images in all. [default: 10]" in " ".join(said.split())
+    write_fields(tmp_path / "set", 1)
+    (tmp_path / "flat/below").mkdir(parents=True)
+    shutil.copy(tmp_path / "set/images/field_0.png", tmp_path / "flat")
+    ended = cytosynth("detect", str(tmp_path / "flat"), str(tmp_path / "found"))
+    assert "the folders in it are not searched (below)" in ended.stderr
+    run = cytosynth("evaluate", "detection", str(tmp_path / "set"), "--split", "all", "--draws", "0", code=0)
+    assert "NILM" in run.stdout
+    file = tmp_path / "set/annotations.json"
+    file.write_text(file.read_text().replace('"NILM"', '"normal"'))
+    run = cytosynth("evaluate", "detection", str(tmp_path / "set"), "--split", "all", "--draws", "0", code=1)
+    assert "no cell that the detector knows (NILM); annotated are" in run.stderr
+    assert "'normal'" in run.stderr
 
 
 @pytest.mark.parametrize(

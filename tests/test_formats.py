@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import CATEGORIES, LICENCE, drawn, write_fields
-from cytosynth.data import coco, comparison, cric, folders, formats, split, voc
+from cytosynth.data import coco, comparison, cric, folders, formats, images, split, voc
 from cytosynth.data.coco import FormatProblem, encode
-from cytosynth.errors import UserError
+from cytosynth.errors import UsageError, UserError
 from cytosynth.field import Cell, DataSet, Picture
 
 coordinates = st.floats(0, 1000, allow_nan=False, width=32)
@@ -241,6 +241,33 @@ def test_yolo_as_others_write_it(tmp_path: Path) -> None:
     assert "a label without its image" in text
     assert "expected 'class x y width height'" in text
     assert "unknown category 5; there are 2, 7" in text
+
+
+def test_what_is_no_data_set_is_not_taken_for_classes_of_images(tmp_path: Path) -> None:
+    write_fields(tmp_path / "set", 2)
+    (tmp_path / "set/annotations.json").rename(tmp_path / "set/_annotations.coco.json")
+    with pytest.raises(UserError, match=r"_annotations.coco.json is none of their names, COCO's is annotations.json"):
+        formats.convert(tmp_path / "set", tmp_path / "out", None, "yolo")
+    (tmp_path / "set/_annotations.coco.json").unlink()
+    with pytest.raises(UserError, match="no data set of a known format there"):
+        formats.convert(tmp_path / "set", tmp_path / "out", None, "yolo")
+    (tmp_path / "set/images").rename(tmp_path / "set/HSIL")
+    with pytest.raises(UsageError, match="out: would be a class of"):
+        formats.convert(tmp_path / "set", tmp_path / "set/out", None, "yolo")
+    assert len(formats.convert(tmp_path / "set", tmp_path / "out", None, "yolo").pictures) == 2
+
+
+def test_greys_of_sixteen_bits_are_a_problem_and_not_white(tmp_path: Path) -> None:
+    grey = np.full((40, 30), 40_000, dtype=np.uint16)
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(grey).save(tmp_path / name)
+        with pytest.raises(images.ImageProblem, match="more than 8 bits a grey level"):
+            images.read(tmp_path / name)
+        with pytest.raises(images.ImageProblem, match="more than 8 bits a grey level"):
+            images.size(tmp_path / name)
+    for mode in ("1", "L", "LA", "P", "RGBA", "CMYK"):
+        Image.new("RGB", (30, 40), (255, 255, 255)).convert(mode).save(tmp_path / "b.tif")
+        assert (images.read(tmp_path / "b.tif") == 255).all(), mode
 
 
 def test_a_truncated_png_is_a_problem_of_its_own(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from conftest import write_fields
 from cytosynth import provenance
 from cytosynth.data import coco, cric, formats, images, lock, plain, tensors
 from cytosynth.data.check import check
-from cytosynth.errors import UserError
+from cytosynth.errors import UsageError, UserError
 from cytosynth.normal.recipe import NormalRecipe
 from cytosynth.training import recipe
 
@@ -372,13 +372,15 @@ def test_what_looks_half_written_is_removed_in_runs_alone(tmp_path: Path) -> Non
     """A folder that is no run keeps all, and so does a run below it that another process is at."""
     (tmp_path / ".thesis.part").mkdir()
     (tmp_path / ".recipe.yaml.7.part").touch()
+    with lock.run(tmp_path, "recipe.yaml"):
+        assert (tmp_path / ".thesis.part").exists()
+        assert not (tmp_path / ".recipe.yaml.7.part").exists(), "of the mark itself, which is written first"
     for name in ("deep", "busy", ".held"):
         (tmp_path / name).mkdir()
         (tmp_path / name / ".db.12.part").write_text("theirs")
-    with lock.run(tmp_path, "recipe.yaml"):
-        assert (tmp_path / ".thesis.part").exists()
-        assert (tmp_path / "deep/.db.12.part").exists()
-        assert not (tmp_path / ".recipe.yaml.7.part").exists(), "of the mark itself, which is written first"
+    with pytest.raises(UsageError, match="holds something else already"), lock.run(tmp_path, "recipe.yaml"):
+        pass
+    assert (tmp_path / ".thesis.part").exists() and (tmp_path / "deep/.db.12.part").exists()
     (tmp_path / "recipe.yaml").touch()
     (tmp_path / "deep/.lock").touch()
     with lock.only(tmp_path / "busy"), lock.run(tmp_path, "recipe.yaml"):

@@ -140,6 +140,13 @@ def test_a_folder_begun_otherwise_or_in_use_is_refused(made: Path, tiny: Path, t
     (tmp_path / "foreign/images").mkdir(parents=True)
     with pytest.raises(UsageError, match="holds something else"):
         pipeline.synthesize(tmp_path / "foreign", count=1, settings=chosen(0), **models(tiny))
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "README.md").write_text("my notes")
+    with pytest.raises(UsageError, match=r"own: holds something else already \(README.md\)"):
+        pipeline.synthesize(own, count=1, settings=chosen(0), **models(tiny))
+    assert [path.name for path in own.iterdir()] == ["README.md"]
+    assert (own / "README.md").read_text() == "my notes"
     busy = tmp_path / "busy"
     busy.mkdir()
     with (busy / ".lock").open("a") as file:

@@ -23,7 +23,7 @@ from cytosynth.cli import app
 from cytosynth.cli import train as _verbs  # noqa: F401
 from cytosynth.detect.recipe import DetectorRecipe
 from cytosynth.detect.train import train_detector
-from cytosynth.errors import UsageError
+from cytosynth.errors import UsageError, UserError
 from cytosynth.foundation.recipe import AutoencoderRecipe, DenoiserRecipe, TextRecipe
 from cytosynth.foundation.train import train_autoencoder, train_denoiser, train_text
 from cytosynth.measure.recipe import FeatureRecipe
@@ -247,6 +247,23 @@ def test_a_run_is_not_continued_with_another_recipe(tmp_path: Path) -> None:
     recipe.pin(NormalRecipe(rank=8, max_steps=9), tmp_path / "recipe.yaml")
     with pytest.raises(UsageError, match="started with rank=8, now 4"):
         recipe.pin(NormalRecipe(rank=4), tmp_path / "recipe.yaml")
+
+
+def test_a_run_that_never_began_may_begin_with_another_recipe(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    def wanted(**changes: object) -> NormalRecipe:
+        given = {"data": DATA, "foundation": str(tiny / "foundation"), "window": 64, "max_steps": 1, "rank": 2}
+        return NormalRecipe(**given | changes)
+
+    with pytest.raises(UserError, match="at least 4096 pixels"):
+        train_normal(wanted(window=4096), tmp_path / "run", fields)
+    assert train_normal(wanted(), tmp_path / "run", fields).finished
+    with pytest.raises(UsageError, match="started with rank=2, now 4"):
+        train_normal(wanted(rank=4), tmp_path / "run", fields)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/README.md").write_text("my notes")
+    with pytest.raises(UsageError, match=r"mine: holds something else already \(README.md\)"):
+        train_normal(wanted(), tmp_path / "mine", fields)
+    assert (tmp_path / "mine/README.md").read_text() == "my notes"
 
 
 def test_two_processes_train_together(

@@ -147,11 +147,8 @@ def _own(source: Path, label: str | None, part: str) -> _Own:
         if value is not None:
             raise UserError(f"{source}: {option} needs a COCO data set ({coco.FILE})")
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder")
-    files = sorted(path for path in source.iterdir() if path.suffix.lower() in images.SUFFIXES)
-    if not files:
-        raise UserError(f"{source}: no image there ({', '.join(sorted(images.SUFFIXES))})")
-    chosen, refused = images.usable([(path.name, path) for path in files], source)
+        raise UserError(f"{source}: {'is a file' if source.exists() else 'no such folder'}; give a folder of images")
+    chosen, refused = images.usable(images.beside(source), source)
     return _Own([(name, path, {}) for name, path in chosen], refused)
 
 
@@ -164,12 +161,12 @@ def _pipeline(
     finds: bool,
 ) -> Pipeline:
     """Load the models `given` by role; a detector only where it `finds` the cells."""
+    gate = None if given["gate"] == NONE else load_gate(given["gate"], settings.gate, data_root, device)
     detector = None
     if finds:
         name = given["detector"]
         detector = detectors.load(bundled("detector") if name == BUNDLED else Path(name))
         detector.network.to(available(device))
     editor = CellEditor.load(given["foundation"], given["cell"], device, settings.precision)
-    gate = None if given["gate"] == NONE else load_gate(given["gate"], settings.gate, data_root, device)
     names = {role: name if name in (BUNDLED, NUCLEUS) else short(name) for role, name in given.items()}
     return Pipeline(editor, names, detector, generator, gate)

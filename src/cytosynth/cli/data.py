@@ -18,10 +18,11 @@ def check(data: Annotated[Path, typer.Argument(help="The data set.")], kind: Kin
     from ..data import check as room
     from ..data import coco
 
-    problems = room.check(data, kind)
+    there: list[str] = []
+    problems = room.check(data, kind, there.append)
     for problem in problems:
         print(one_line(problem))
-    print(f"{data}: {coco.amount(len(problems), 'problem')}")
+    print(f"{data}: {', '.join([*there, coco.amount(len(problems), 'problem')])}")
     if problems:
         raise typer.Exit(1)
 

@@ -55,10 +55,11 @@ def detection(
     """
     from dataclasses import asdict
 
-    from ..data import sources
+    from ..data import coco, sources
     from ..data.atomic import write_json
     from ..detect import model
     from ..detect.train import measure
+    from ..errors import UserError
     from ..foundation.load import available, bundled
     from ..foundation.recipe import BUNDLED
     from ..training.recipe import Source
@@ -66,6 +67,12 @@ def detection(
     samples = sources.load([Source(root=data.name, scale=scale, split=split)], data.parent)
     found = model.load(bundled("detector") if detector == BUNDLED else Path(detector))
     found.network.to(available(device))
+    there = {cell.category for sample in samples for cell in sample.cells}
+    if there.isdisjoint(found.config.categories):
+        raise UserError(
+            f"{data}: no cell that the detector knows ({', '.join(found.config.categories)}); annotated are "
+            f"{coco.listed(there)}"
+        )
     said = {"pictures": len(samples), "detector": found.digest, "split": split, "scale": scale, "most": most}
     scores = said | {key: _short(value) for key, value in asdict(measure(found, samples, draws, most)).items()}
     if output:

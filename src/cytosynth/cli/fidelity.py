@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Features = Annotated[
     list[str] | None,
-    typer.Option(help=f"Feature network, may be repeated: {', '.join(EXTRACTORS)}. [default: efficientnet-lite0]"),
+    typer.Option(help=f"Feature network, may be repeated: {', '.join(EXTRACTORS)}. \\[default: efficientnet-lite0]"),
 ]
 Weights = Annotated[
     list[str] | None, typer.Option(metavar="NAME=PATH", help="File or folder of a feature network's weights.")
@@ -26,7 +26,7 @@ Weights = Annotated[
 Window = Annotated[int | None, typer.Option(min=32, help="Cut all images into windows of this side; none: whole.")]
 Count = Annotated[int | None, typer.Option(min=10, help="Most pictures on each side.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of halves, choices and resampling.")]
-Cache = Annotated[Path | None, typer.Option(help="Folder of cached features. [default: the user's cache folder]")]
+Cache = Annotated[Path | None, typer.Option(help="Folder of cached features. \\[default: the user's cache folder]")]
 Output = Annotated[Path | None, typer.Option(help="Folder for the table (JSON, Markdown, CSV) and pictures.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Scale = Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the real images to x20.")]

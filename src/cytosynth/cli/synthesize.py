@@ -14,7 +14,7 @@ from . import app, finish
 Out = Annotated[Path, typer.Argument(help="Data set folder; the same command again continues it.")]
 Model = Annotated[str, typer.Option(help="Folder of the model, or 'bundled'.")]
 Foundation = Annotated[str, typer.Option(help="Stable Diffusion 1.x: 'bundled', folder, .safetensors, hub id.")]
-Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of the whole run. [default: 0]")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of the whole run. \\[default: 0]")]
 Plan = Annotated[Path | None, typer.Option(help="plan.json: which cell of which image becomes what, by hand.")]
 Counts = Annotated[
     str | None, typer.Option(metavar="HSIL=40,...", help="Cells of each category in the whole run, instead of 'mix'.")
@@ -24,11 +24,11 @@ GateFolder = Annotated[
     typer.Option("--gate", help="What keeps or rejects cells: 'nucleus', folder of a cell classifier, or 'none'."),
 ]
 Tries = Annotated[
-    int | None, typer.Option(min=1, max=100, help="Edits of a cell until the gate keeps one. [default: 3]")
+    int | None, typer.Option(min=1, max=100, help="Edits of a cell until the gate keeps one. \\[default: 3]")
 ]
 DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets of gate.reference.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
-Sampler = Annotated[str | None, typer.Option(help=f"One of {', '.join(SAMPLERS)}. [default: ddim]")]
+Sampler = Annotated[str | None, typer.Option(help=f"One of {', '.join(SAMPLERS)}. \\[default: ddim]")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: cell.steps=50, most=3 ..."),
@@ -38,8 +38,8 @@ Settings = Annotated[
 @app.command()
 def synthesize(
     out: Out,
-    count: Annotated[int | None, typer.Option(min=1, help="Images in all. [default: 10]")] = None,
-    start: Annotated[int | None, typer.Option(min=0, help="Number of the first image. [default: 0]")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Images in all. \\[default: 10]")] = None,
+    start: Annotated[int | None, typer.Option(min=0, help="Number of the first image. \\[default: 0]")] = None,
     seed: Seed = None,
     plan: Plan = None,
     counts: Counts = None,
@@ -82,7 +82,7 @@ def edit(
     sampler: Sampler = None,
     device: Device = "cpu",
     scale: Annotated[
-        float | None, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20. [default: 1]")
+        float | None, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20. \\[default: 1]")
     ] = None,
     label: Annotated[str | None, typer.Option(help="Of a COCO set, take images of this image-level label.")] = None,
     split: Annotated[str, typer.Option(help="Of a COCO set, take the images of this part of its split.")] = "all",

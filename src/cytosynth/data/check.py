@@ -2,20 +2,20 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..field import Cell, DataSet, Picture
 from ..training.progress import meter
-from . import formats, images
+from . import coco, formats, images
 from .coco import FormatProblem
 
 TOLERANCE = 0.5
 """Pixels by which a box may pass the border: rounding of the tools that wrote it."""
 
 
-def check(root: Path, kind: str | None = None) -> list[str]:
-    """Return a line for each problem of the data set at `root`, empty when it is sound.
+def check(root: Path, kind: str | None = None, note: Callable[[str], None] = lambda _: None) -> list[str]:
+    """Return a line for each problem of the data set at `root`, empty when it is sound; `note` what is there.
 
     Unreadable, truncated, missing and duplicate images, wrong sizes, boxes outside their image or without
     area, NaN, unknown categories, file names that leave the folder, and decompression bombs.
@@ -25,7 +25,12 @@ def check(root: Path, kind: str | None = None) -> list[str]:
         data = formats.read(root, kind, report=problems.append)
     except FormatProblem as problem:
         return [*problems, str(problem)]
-    prepared = (kind or formats.guess(root)) == "comparison-detector"
+    kind = kind or formats.guess(root)
+    cells = sum(len(picture.cells) for picture in data.pictures)
+    note(f"{kind}, {coco.amount(len(data.pictures), 'image')}, {coco.amount(cells, 'cell')}")
+    if not data.pictures and not problems:
+        problems.append(f"{root}: no image in it, read as {kind}")
+    prepared = kind == "comparison-detector"
     names: set[str] = set()
     contents: dict[str, str] = {}
     with meter("checking", len(data.pictures)) as bar:
@@ -47,8 +52,9 @@ def _image(data: DataSet, picture: Picture, contents: dict[str, str], prepared: 
         yield str(problem)
         return
     height, width = pixels.shape[:2]
-    if (width, height) != (picture.width, picture.height) and not prepared:
-        yield f"{path}: is {width}x{height}, annotated as {picture.width}x{picture.height}"
+    annotated = (picture.width, picture.height)
+    if (width, height) != annotated and not prepared:
+        yield images.other_size(path, (width, height), annotated)
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()
     if digest in contents and contents[digest] != picture.file_name:
         yield f"{path}: a duplicate of {contents[digest]}"

@@ -23,6 +23,8 @@ READERS: dict[str, Callable[..., DataSet]] = {
     "comparison-detector": comparison.read,
     "folders": folders.read,
 }
+OURS = ("split.json", "dataset.json")
+"""Beside the annotations of any format."""
 WRITERS: dict[str, tuple[Callable[[DataSet, Path], None], str]] = {
     "coco": (coco.write, "images"),
     "yolo": (yolo.write, "images"),
@@ -42,9 +44,12 @@ def guess(root: Path) -> str:
         return "voc"
     if (root / "classifications.json").exists() or (root / "classifications.csv").exists():
         return "cric"
-    if root.is_dir() and any(path.is_dir() for path in root.iterdir()):
+    inside = sorted(root.iterdir()) if root.is_dir() else []
+    other = [path.name for path in inside if path.suffix.lower() in (".json", ".xml", ".csv") and path.name not in OURS]
+    if "images" not in {path.name.lower() for path in inside} and not other and any(path.is_dir() for path in inside):
         return "folders"
-    raise UserError(f"{root}: no data set of a known format there ({', '.join(FORMATS_IN)})")
+    hint = f"; {other[0][:80]} is none of their names, COCO's is {coco.FILE}" if other else ""
+    raise UserError(f"{root}: no data set of a known format there ({', '.join(FORMATS_IN)}{hint})")
 
 
 def read(root: Path, kind: str | None = None, report: Report = refuse, **options: Any) -> DataSet:
@@ -66,6 +71,8 @@ def convert(source: Path, out: Path, kind: str | None, target: str, **options: A
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"{out}: exists already; give a new folder")
         kind = kind or guess(source)
+        if kind == "folders" and out.resolve().is_relative_to(source.resolve()):
+            raise UsageError(f"{out}: would be a class of {source}; give a folder beside it")
         data = read(source, kind, **options)
         if not data.pictures:
             raise UserError(f"{source}: no image in it")
@@ -85,11 +92,9 @@ def _write(data: DataSet, source: Path, out: Path, kind: str, target: str) -> Da
                 save_png(comparison.prepare(images.read(path)), part / folder / picture.file_name)
             else:
                 height, width = images.read(path).shape[:2]  # whole: its header says nothing of a file cut short
-                if (width, height) != (picture.width, picture.height):
-                    raise UserError(
-                        f"{path}: is {width}x{height}, annotated as {picture.width}x{picture.height}; "
-                        "see `cytosynth check`"
-                    )
+                annotated = (picture.width, picture.height)
+                if (width, height) != annotated:
+                    raise UserError(f"{images.other_size(path, (width, height), annotated)}; see `cytosynth check`")
                 (part / folder / picture.file_name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, part / folder / picture.file_name)
             pictures.append(picture)

@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import UserError
+from ..training.progress import console
 from . import atomic, plain
 
 Pixels = NDArray[np.uint8]
@@ -39,6 +40,8 @@ MAX_SCANS = 100
 """Of a JPEG: each scan of a progressive one is a pass over the whole image, and a small file can ask for thousands."""
 JPEG, SCAN = b"\xff\xd8", b"\xff\xda"
 """What a JPEG, of several images or one, and a scan of it begin with."""
+MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
+"""Of Pillow, at most 8 bits a sample; of greys with more it would call white what is above 255."""
 BLOCK = 1 << 20
 """Bytes read, and pixels made RGB, at a time."""
 DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
@@ -98,6 +101,19 @@ def usable(found: Iterable[tuple[str, Path]], folder: Path) -> tuple[list[tuple[
     return good, refused
 
 
+def beside(folder: Path) -> list[tuple[str, Path]]:
+    """Return name and path of each image in `folder` itself, in order; raise UserError where there is none."""
+    inside = sorted(folder.iterdir())
+    found = [(path.name, path) for path in inside if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+    below = [path.name for path in inside if path.is_dir() and not path.name.startswith(".")]
+    left = f"; the folders in it are not searched ({below[0][:80]}{', ...' if len(below) > 1 else ''})" if below else ""
+    if not found:
+        raise UserError(f"{folder}: no image there ({', '.join(sorted(SUFFIXES))}){left}")
+    if left:
+        console.print(f"{folder}{left.replace(';', ':', 1)}", soft_wrap=True)
+    return found
+
+
 def flat(original: str, suffix: str, taken: set[str]) -> str:
     """Return a file name ending in `suffix` for what is made of `original`, which may lie in folders.
 
@@ -152,6 +168,12 @@ def size(path: Path) -> tuple[int, int]:
         except BROKEN as error:
             raise ImageProblem(f"{path}: {_reason(error)}") from None
         return (height, width) if turn in (5, 6, 7, 8) else (width, height)
+
+
+def other_size(path: Path, found: tuple[int, int], annotated: tuple[int, int]) -> str:
+    """Return in words that the image at `path` has another width and height than those `annotated`."""
+    turned = "; its EXIF orientation turns it, and boxes are of the upright image" if found == annotated[::-1] else ""
+    return f"{path}: is {found[0]}x{found[1]}, annotated as {annotated[0]}x{annotated[1]}{turned}"
 
 
 def _orientation(image: Image.Image) -> int:
@@ -222,6 +244,9 @@ def _open(path: Path) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ImageProblem(f"{path}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,} (a bomb?)")
+    if image.mode not in MODES:
+        image.close()
+        raise ImageProblem(f"{path}: more than 8 bits a grey level, and not said which is white; save it with 8")
     if memory > MAX_MEMORY:
         image.close()
         raise ImageProblem(f"{path}: reading it takes {memory:,} bytes, more than {MAX_MEMORY:,} (a bomb?)")

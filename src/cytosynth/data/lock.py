@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import UserError
+from ..errors import UsageError, UserError
 from . import atomic
 
 FILE = ".lock"
@@ -18,8 +18,9 @@ OTHER = "another run is writing there; wait for it or use another folder"
 def only(folder: Path) -> Iterator[None]:
     """Hold `folder`, made where it is not there, for the length of the block.
 
-    Raises UserError when another process holds it, or is about to make it (`new`).
+    Raises UserError when another process holds it, or is about to make it (`new`); UsageError for a file in its place.
     """
+    _placed(folder)
     if _busy(_beside(folder.resolve())):
         raise UserError(f"{folder}: {OTHER}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,8 @@ def run(folder: Path, mark: str) -> Iterator[None]:
     """As `only`, for a folder of a run that continues: what a killed one left half-written is removed first.
 
     Only in a folder that holds the file `mark`, which a run writes before all else, and not in a folder below it that
-    another process holds. Raises UserError for a link in the folder: what is behind it is not the run's.
+    another process holds. Raises UserError for a link in the folder: what is behind it is not the run's; UsageError for
+    a folder without the mark that holds anything else but hidden files: a run writes over nothing that is not its own.
     """
     with only(folder):
         for path in sorted(folder.iterdir()):
@@ -40,6 +42,8 @@ def run(folder: Path, mark: str) -> Iterator[None]:
                 raise UserError(f"{path}: a link; a run writes into folders of its own")
         if (folder / mark).is_file():
             atomic.clean(folder, lambda below: _busy(below / FILE))
+        elif own := [path.name for path in folder.iterdir() if not path.name.startswith(".")]:
+            raise UsageError(f"{folder}: holds something else already ({min(own)[:80]}); use an empty folder")
         else:
             atomic.forget(folder / mark)
         yield
@@ -48,10 +52,20 @@ def run(folder: Path, mark: str) -> Iterator[None]:
 @contextmanager
 def new(folder: Path) -> Iterator[None]:
     """Hold the name of `folder`, which is about to be made, for the length of the block; see `only`."""
+    _placed(folder)
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _held(_beside(folder), folder):
         yield
+
+
+def _placed(folder: Path) -> None:
+    """Raise UsageError where a file lies in the place of `folder` or of a folder above it."""
+    for path in (folder, *folder.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise UsageError(f"{folder}: {path.name} is a file; a folder is needed")
+            return
 
 
 def _beside(folder: Path) -> Path:

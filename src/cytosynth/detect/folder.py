@@ -48,10 +48,9 @@ def gather(source: Path, part: str | None = None) -> Images:
         raise UsageError(f"{source}: --split needs a COCO data set ({coco.FILE})")
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
-    paths = sorted(source.iterdir()) if source.is_dir() else [source]
-    chosen = [(path.name, path) for path in paths if path.suffix.lower() in images.SUFFIXES]
-    if not chosen:
-        raise UserError(f"{source}: no image there ({', '.join(sorted(images.SUFFIXES))})")
+    if not source.is_dir() and source.suffix.lower() not in images.SUFFIXES:
+        raise UserError(f"{source}: no image ({', '.join(sorted(images.SUFFIXES))})")
+    chosen = images.beside(source) if source.is_dir() else [(source.name, source)]
     files, refused = images.usable(chosen, source if source.is_dir() else source.parent)
     return Images(tuple(files), last(source.resolve()), refused=tuple(refused))
 

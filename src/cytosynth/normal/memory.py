@@ -29,8 +29,9 @@ from .train import freeze_as
 GIB = 2**30
 LESS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("as the recipe says", {}),
-    ("mixed_precision=bf16", {"mixed_precision": "bf16"}),
-    ("and frozen_dtype=bf16", {"mixed_precision": "bf16", "frozen_dtype": "bf16"}),
+    ("mixed_precision=bf16", {"mixed_precision": "bf16", "frozen_dtype": "fp32", "gradient_checkpointing": False}),
+    ("and frozen_dtype=bf16",
+     {"mixed_precision": "bf16", "frozen_dtype": "bf16", "gradient_checkpointing": False}),
     ("and gradient_checkpointing=true",
      {"mixed_precision": "bf16", "frozen_dtype": "bf16", "gradient_checkpointing": True}),
 )  # fmt: skip

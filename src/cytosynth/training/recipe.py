@@ -116,14 +116,14 @@ def portable(value: Any) -> Any:
     return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
 
 
-def pin(recipe: R, path: Path) -> R:
-    """Write `recipe` to `path`, or, where one is there, make sure that this is the same run.
+def pin(recipe: R, path: Path, begun: bool = True) -> R:
+    """Write `recipe` to `path`, or, where one is there and the run has `begun`, make sure that this is the same run.
 
     Absolute paths are neither written nor compared but by their last part. Raises UsageError naming the first setting
     that differs, except those of `RESUMABLE`.
     """
     wanted = validated(type(recipe), portable(recipe.model_dump()), "recipe")
-    if path.exists():
+    if begun and path.exists():
         old = portable(read(type(recipe), path).model_dump())
         bound = {"max_steps"} if old.get("lr_schedule") == "cosine" else set()
         for key, value in portable(wanted.model_dump()).items():
