@@ -21,6 +21,7 @@ from cytosynth.cell import synthesizer
 from cytosynth.errors import EnvironmentProblem, UsageError, UserError
 from cytosynth.foundation import autoencoder, samplers, sampling, sd15
 from cytosynth.foundation.load import available, load
+from cytosynth.foundation.model import Foundation
 from cytosynth.foundation.parts import save_part
 from cytosynth.foundation.recipe import AutoencoderRecipe
 from cytosynth.foundation.single_file import read_single_file
@@ -335,6 +336,20 @@ def test_weights_that_give_nothing_but_nan_are_refused(tiny: Path, tmp_path: Pat
     save_file(whole, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"unet or scheduler: the denoiser .* gives NaN or infinity"):
         load(str(tmp_path / "f"))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), TimeoutError("30 s"),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory")])  # fmt: skip
+def test_memory_that_is_refused_while_loading_is_no_fault_of_the_model(
+    error: Exception, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    for owner, name in ((Foundation, "encode_text"), (AutoencoderKL, "from_pretrained")):
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            patch.setattr(owner, name, refused)
+            load(str(tiny / "foundation"))
 
 
 def test_an_autoencoder_of_another_scale_is_refused(tiny: Path, tmp_path: Path) -> None:

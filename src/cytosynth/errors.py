@@ -1,5 +1,17 @@
 """Errors that are the user's to mend: one line, no traceback, a meaningful exit code."""
 
+import re
+
+OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|out of memory|can't allocate memory|not enough memory")
+"""In the name or the message of a RuntimeError by which torch says that memory was refused."""
+
+
+def of_the_machine(error: BaseException) -> bool:
+    """Return whether `error` says nothing of the input: memory that was refused, or a time that is over."""
+    if isinstance(error, MemoryError | TimeoutError):
+        return True
+    return isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"))
+
 
 class UserError(Exception):
     """A mistake in the input or its use; the message names the file, the value and what would be right."""

@@ -2,7 +2,6 @@
 
 import errno
 import io
-import re
 import signal
 import sys
 import threading
@@ -13,7 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from ..data.plain import one_line
-from ..errors import Incomplete, UserError
+from ..errors import Incomplete, UserError, of_the_machine
 
 app = typer.Typer(
     name="cytosynth",
@@ -26,7 +25,6 @@ debugging = False
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 STOPPED = 130
 FEW = "not enough memory; smaller images or batches take less"
-OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|out of memory|can't allocate memory|not enough memory")
 """How torch says so, of a GPU and of the main memory: its errors are RuntimeErrors."""
 
 
@@ -67,7 +65,7 @@ def main() -> None:
     except RuntimeError as error:
         if isinstance(error, BrokenExecutor):
             _end("a worker's process died, as it does without memory; fewer --workers; the same command continues", 3)
-        if not OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
+        if not of_the_machine(error):
             raise
         _end(FEW, 3)
     except KeyboardInterrupt:

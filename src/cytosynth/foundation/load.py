@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..data import atomic
 from ..data.plain import last
 from ..data.tensors import refuse_pickle, refuse_pickles
-from ..errors import EnvironmentProblem, UsageError, UserError
+from ..errors import EnvironmentProblem, UsageError, UserError, of_the_machine
 from . import tokens, trial
 from .latents import weights_digest
 from .model import Foundation
@@ -104,9 +104,11 @@ def part(kind: Any, folder: Path, headless: bool = False) -> Any:
         found = kind.from_pretrained(
             folder, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-    except (UserError, MemoryError):
+    except UserError:
         raise
-    except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say
+    except Exception as error:
+        if of_the_machine(error):
+            raise
         raise UserError(f"{folder}: no readable {kind.__name__} ({' '.join(str(error).split())[:200]})") from None
     return _fitting(found, str(folder), ("missing", "mismatched") if headless else PROBLEMS)
 
@@ -181,9 +183,11 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
             scheduler=_schedule(schedule),
             name=source,
         )
-    except (UserError, MemoryError):
+    except UserError:
         raise
-    except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say
+    except Exception as error:
+        if of_the_machine(error):
+            raise
         line = " ".join(str(error).split())[:200]
         if local or not isinstance(error, OSError | ValueError):
             raise UserError(f"{source}: {line}") from None

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, of_the_machine
 from . import samplers, sampling
 from .model import Foundation
 
@@ -75,6 +75,6 @@ def denoise(model: Foundation, where: str, grounding: dict[str, Tensor] | None =
 
 
 def _refused(where: str, error: Exception) -> UserError:
-    if isinstance(error, MemoryError):
+    if of_the_machine(error):
         raise error
     return UserError(f"{where}: {' '.join(str(error).split())[:200]}")

@@ -10,7 +10,7 @@ from transformers import AutoImageProcessor, Dinov2Model
 from ..data import plain
 from ..data.images import Pixels
 from ..data.tensors import refuse_pickles
-from ..errors import EnvironmentProblem, UserError
+from ..errors import EnvironmentProblem, UserError, of_the_machine
 from ..foundation.load import part
 from . import resize
 from .network import Network
@@ -61,9 +61,9 @@ def load(path: Path | None) -> Network:
         )
         with torch.no_grad():
             found.module(found.prepare(np.zeros((SIDE, SIDE, 3), np.uint8))[None])
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say
+    except Exception as error:
+        if of_the_machine(error):
+            raise
         raise UserError(f"{path}: takes no pictures ({' '.join(str(error).split())[:200]})") from None
     return found
 
