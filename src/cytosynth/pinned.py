@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .data import atomic, coco
+from .data import atomic
 from .errors import UsageError
 from .jobs import Job
 from .settings import PipelineSettings
@@ -58,8 +58,6 @@ def pin(out: Path, wanted: Pinned) -> None:
             elif old.model_copy(update={"source": wanted.source}) == wanted:
                 changed = "images of another set, with other licences or another description"
             raise UsageError(f"{out}: begun with {changed} (see {SETTINGS}); use another folder")
-    elif (out / coco.FILE).exists() or (out / "images").exists():
-        raise UsageError(f"{out}: holds something else already; use an empty folder")
     else:
         atomic.write_text(path, dump(wanted))
 

@@ -25,7 +25,6 @@ debugging = False
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 STOPPED = 130
 FEW = "not enough memory; smaller images or batches take less"
-"""How torch says so, of a GPU and of the main memory: its errors are RuntimeErrors."""
 
 
 @app.callback()

@@ -138,8 +138,6 @@ def _pin(out: Path, wanted: dict[str, Any]) -> None:
     """Write `wanted` into `out`, or make sure that what was begun there is the same."""
     path = out / RUN
     if not path.exists():
-        if (out / coco.FILE).exists():
-            raise UsageError(f"{out}: holds something else already; use an empty folder")
         atomic.write_json(path, wanted)
         return
     old = coco.load(path)

@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 from diffusers.training_utils import EMAModel
 
 from ..data import atomic, lock
-from ..errors import UsageError, UserError
+from ..errors import UserError
 from . import board, card, place, records, validation
 from . import checkpoint as checkpoints
 from .optimizer import build as build_optimizer
@@ -58,20 +58,6 @@ class Outcome(NamedTuple):
     def selected_step(self) -> int:
         """The step of the selected weights."""
         return self.best.step if self.best else self.step
-
-
-def _pin(recipe: Recipe, run: Path) -> None:
-    """Pin `recipe`; a run that ended before its first checkpoint may begin anew with another one.
-
-    What it cached until then is named by its content.
-    """
-    path = run / "recipe.yaml"
-    try:
-        pin(recipe, path)
-    except UsageError:
-        if any((run / "checkpoints").glob("*")):
-            raise
-        pin(recipe, path, begun=False)
 
 
 class Stop:
@@ -118,7 +104,7 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
     if main:
         run.mkdir(parents=True, exist_ok=True)
         atomic.recover(run / validation.BEST)
-        _pin(recipe, run)
+        pin(recipe, run / "recipe.yaml", begun=any((run / "checkpoints").glob("*")))  # caches are named by content
         atomic.write_text(run / "README.md", card.run_card(title))
     torch.manual_seed(recipe.seed)
     task = build().train()

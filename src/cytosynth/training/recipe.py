@@ -16,7 +16,9 @@ RESUMABLE = frozenset(
 """Settings that may change between two calls of the same run."""
 
 
-Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)]
+MixedPrecision = Annotated[
+    Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)
+]
 """Of accelerate's autocast; YAML reads a bare `no` as false."""
 
 
@@ -44,7 +46,7 @@ class Recipe(BaseModel):
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     weight_decay: float = Field(default=1e-2, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    mixed_precision: Precision = "no"
+    mixed_precision: MixedPrecision = "no"
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     log_every: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
