@@ -300,7 +300,13 @@ def test_never_two_at_once_however_they_race(tmp_path: Path) -> None:
 
 
 @pytest.mark.promise("Two runs into one folder")
-@pytest.mark.parametrize("verb", ["synthesize", "edit", "detect", "train", "convert", "figure7", "fidelity"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "synthesize", "edit", "detect", "train", "convert", "figure7", "fidelity", "memorisation", "cells", "table1",
+        "table2", "table3", "sanity",
+    ],
+)  # fmt: skip
 def test_every_verb_that_writes_a_folder_refuses(
     verb: str, cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path
 ) -> None:
@@ -313,6 +319,10 @@ def test_every_verb_that_writes_a_folder_refuses(
         "convert": ["convert", str(fields / "drawn"), str(out), "--to", "yolo"],
         "figure7": ["experiment", "figure7", str(out)],
         "fidelity": ["evaluate", "fidelity", *[str(fields / "drawn")] * 2, "--output", str(out)],
+        "memorisation": ["evaluate", "memorisation", *[str(fields / "drawn")] * 3, "--output", str(out)],
+        "cells": ["evaluate", "cells", str(fields / "drawn"), str(out)],
+        **{name: ["experiment", name, str(out), "--preset", "bundled"] for name in ("table1", "table2", "table3")},
+        "sanity": ["experiment", "sanity", str(out)],
     }
     path = tmp_path / ".out.lock" if verb == "convert" else out / ".lock"
     path.parent.mkdir(exist_ok=True)

@@ -33,13 +33,15 @@ def run(folder: Path, mark: str) -> Iterator[None]:
     """As `only`, for a folder of a run that continues: what a killed one left half-written is removed first.
 
     Only in a folder that holds the file `mark`, which a run writes before all else, and not in a folder below it that
-    another process holds. Raises UserError for a link in the folder: what is behind it is not the run's; UsageError for
-    a folder without the mark that holds anything else but hidden files: a run writes over nothing that is not its own.
+    another process holds. Raises UserError for a link anywhere in the folder: what is behind it is not the run's;
+    UsageError for a folder without the mark that holds anything else but hidden files: a run writes over nothing that
+    is not its own.
     """
     with only(folder):
-        for path in sorted(folder.iterdir()):
-            if path.is_symlink():
-                raise UserError(f"{path}: a link; a run writes into folders of its own")
+        for root, folders, files in os.walk(folder):
+            for path in (Path(root) / name for name in sorted([*folders, *files])):
+                if path.is_symlink():
+                    raise UserError(f"{path}: a link; a run writes into folders of its own")
         if (folder / mark).is_file():
             atomic.clean(folder, lambda below: _busy(below / FILE))
         elif own := [path.name for path in folder.iterdir() if not path.name.startswith(".")]:

@@ -107,7 +107,7 @@ class AugmentationRecipe(BaseModel):
 
 _MODELS: dict[str, str | None] = {
     "foundation": STABLE_DIFFUSION, "normal": "runs/normal/best", "custom-diffusion": "runs/cd/best",
-    "cell": "runs/cell/best", "detector": "runs/nilm/weights",
+    "cell": "runs/cell/weights", "detector": "runs/nilm/weights",
 }  # fmt: skip
 _CRIC = Source(root="cric", scale=0.5, split="train")
 TABLE2 = {

@@ -26,7 +26,7 @@ class Foundation:
         text_encoder: CLIP's text model.
         tokenizer: its tokenizer.
         scheduler: DDPM noise schedule (betas, prediction type) that samplers take their betas from.
-        digest: SHA-256 over the weights' files, first 16 hexadecimal digits, for provenance.
+        digest: SHA-256 over names and float32 values of the weights, first 16 hexadecimal digits, for provenance.
         name: as the user asked for it.
     """
 

@@ -1,6 +1,5 @@
 """What a configuration from a stranger must pass: bounds before a network is built of it, a small run once it is."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,16 +13,16 @@ from .model import Foundation
 
 LAYERS = 100
 """Most layers of a block or an encoder; Stable Diffusion 1.5 has 12, and a billion would be built one by one."""
-TIMESTEPS = 100_000
-"""Most steps of a noise schedule; Stable Diffusion has 1000."""
+LARGEST = 100_000
+"""Of all other numbers; CLIP's vocabulary has 49,408 words, and a million channels would ask for terabytes."""
 SIDE = 64
 """Pixels of the picture that is tried: the smallest that three halvings of its latents leave a pixel of."""
 
 
 def bounded(config: Mapping[str, Any], where: str) -> None:
-    """Raise UserError where `config` asks for more layers or steps of noise than can be built."""
+    """Raise UserError where `config` asks for more layers, channels or steps of noise than can be built."""
     for key, value in config.items():
-        limit = TIMESTEPS if key == "num_train_timesteps" else LAYERS if "layers" in key else math.inf
+        limit = LAYERS if "layers" in key else LARGEST
         most = max(_numbers(value), default=0)
         if most > limit:
             raise UserError(f"{where}: {key} is {str(most)[:20]}; at most {limit} is expected")
