@@ -121,6 +121,7 @@ def test_patience_ends_the_run_and_the_same_command_does_not_go_on(tmp_path: Pat
     assert (again.step, again.finished) == (4, True)
 
 
+@pytest.mark.promise("Hostile or broken input")
 def test_a_damaged_line_of_a_run_is_dropped_and_no_other(tmp_path: Path) -> None:
     run(tmp_path / "whole", patience=6)
     names = ("stats.jsonl", "timing.jsonl", "validation.jsonl")
@@ -143,6 +144,7 @@ def test_a_damaged_line_of_a_run_is_dropped_and_no_other(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "said", ['{"step": 1, "sco', "[]", "{}", '{"step": Infinity, "score": 1}', '{"step": 1}', "\xff"]
 )
+@pytest.mark.promise("Hostile or broken input")
 def test_a_damaged_best_ends_in_a_line_that_says_what_to_do(said: str, tmp_path: Path) -> None:
     run(tmp_path, max_steps=3)
     (tmp_path / "best/best.json").write_bytes(said.encode("latin-1"))

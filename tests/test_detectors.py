@@ -447,6 +447,7 @@ def test_detect_goes_on_where_it_was_stopped(finder: Path, tmp_path: Path, monke
             folder.gather(tmp_path / source)
 
 
+@pytest.mark.promise("Bombs")
 def test_a_huge_file_and_a_pipe_are_skipped_unread(
     finder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -469,6 +470,7 @@ def test_a_huge_file_and_a_pipe_are_skipped_unread(
     assert hashed and max(hashed) <= images.MAX_FILE
 
 
+@pytest.mark.promise("Hostile or broken input")
 def test_a_found_line_that_is_not_ours_is_not_gone_on_from(finder: Path, tmp_path: Path) -> None:
     write_fields(tmp_path / "set", 1)
     found, detector, out = folder.gather(tmp_path / "set/images"), model.load(finder), tmp_path / "out"

@@ -284,6 +284,7 @@ TEXT_NAMES = {
 @pytest.mark.parametrize(
     ("part", "key"), [("text_encoder", "position_embedding"), ("unet", "conv_in.w"), ("vae", "conv_out")]
 )
+@pytest.mark.promise("Hostile or broken input")
 def test_weights_that_do_not_fit_are_refused_and_not_drawn_at_random(
     part: str, key: str, tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -319,6 +320,7 @@ def test_weights_that_do_not_fit_are_refused_and_not_drawn_at_random(
         ("tokenizer/tokenizer_config.json", {"model_max_length": -1}),
     ],
 )
+@pytest.mark.promise("Hostile or broken input")
 def test_a_damaged_configuration_is_one_line(file: str, change: dict[str, object], tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny / "foundation", tmp_path / "f")
     path = tmp_path / "f" / file
@@ -328,6 +330,7 @@ def test_a_damaged_configuration_is_one_line(file: str, change: dict[str, object
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.promise("Hostile or broken input")
 def test_weights_that_give_nothing_but_nan_are_refused(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny / "foundation", tmp_path / "f")
     (file,) = (tmp_path / "f/unet").glob("*.safetensors")

@@ -349,6 +349,7 @@ def test_extractors_of_the_registry(tmp_path: Path) -> None:
         weights.read(tmp_path / "none.safetensors", "")
 
 
+@pytest.mark.promise("Hostile or broken input")
 def test_dinov2_gives_what_transformers_gives_and_needs_all_its_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = Dinov2ForImageClassification(Dinov2Config(hidden_size=8, num_attention_heads=1, num_hidden_layers=1))

@@ -134,6 +134,7 @@ def test_a_record_cut_short_by_a_kill_is_made_again(made: Path, tiny: Path, tmp_
     assert content(out) == content(made)
 
 
+@pytest.mark.promise("Two runs into one folder")
 def test_a_folder_begun_otherwise_or_in_use_is_refused(made: Path, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="begun with other settings"):
         pipeline.synthesize(made, count=4, settings=chosen(9), **models(tiny))
@@ -276,6 +277,7 @@ def lora_of_nothing(folder: Path) -> None:
         ("detector/config.json", {"tile": 256}),
     ],
 )
+@pytest.mark.promise("Generation survives being killed")
 def test_what_decides_beside_the_weights_is_part_of_the_run(
     file: str, change: dict[str, object], tiny: Path, tmp_path: Path
 ) -> None:

@@ -226,6 +226,7 @@ def test_what_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 @pytest.mark.parametrize("damaged", ["foundation", "cell"])
+@pytest.mark.promise("Hostile or broken input")
 def test_a_network_that_gives_nan_draws_nothing(damaged: str, tiny: Path) -> None:
     window = np.full((1, 256, 256, 3), 200, np.uint8)
     with pytest.raises(UserError, match=r"the denoiser \(float32\) gives NaN"):

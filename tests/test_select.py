@@ -393,6 +393,7 @@ def test_random_images_at_every_ratio_or_none(
 
 
 @pytest.mark.parametrize("damage", ["cut", "{}", "[]", "short", "text", "NaN", "no failures"])
+@pytest.mark.promise("Hostile or broken input")
 def test_a_damaged_result_ends_in_a_line_and_is_made_anew_where_it_is_deleted(
     damage: str, nothing: tuple[Path, select.Choice], data: Path, tmp_path: Path
 ) -> None:

@@ -249,6 +249,7 @@ def test_a_run_is_not_continued_with_another_recipe(tmp_path: Path) -> None:
         recipe.pin(NormalRecipe(rank=4), tmp_path / "recipe.yaml")
 
 
+@pytest.mark.promise("Two runs into one folder")
 def test_a_run_that_never_began_may_begin_with_another_recipe(tiny: Path, fields: Path, tmp_path: Path) -> None:
     def wanted(**changes: object) -> NormalRecipe:
         given = {"data": DATA, "foundation": str(tiny / "foundation"), "window": 64, "max_steps": 1, "rank": 2}
