@@ -29,6 +29,8 @@ def bounded(config: Mapping[str, Any], where: str) -> None:
 
 
 def _numbers(value: Any) -> Iterable[float]:
+    if isinstance(value, dict):
+        value = list(value.values())
     if isinstance(value, list | tuple):
         for one in value:
             yield from _numbers(one)

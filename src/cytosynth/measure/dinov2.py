@@ -12,6 +12,7 @@ from ..data.images import Pixels
 from ..data.tensors import refuse_pickles
 from ..errors import EnvironmentProblem, UserError, of_the_machine
 from ..foundation.load import part
+from ..foundation.trial import bounded
 from . import resize
 from .network import Network
 
@@ -52,6 +53,7 @@ def load(path: Path | None) -> Network:
     network = part(Dinov2Model, path, headless=True)
     own = (path / PROCESSOR).is_file()
     try:
+        bounded(plain.from_json(plain.text(path / PROCESSOR)) if own else {}, str(path / PROCESSOR))
         found = Network(
             title="D (DINOv2)",
             dimension=int(network.config.hidden_size),
@@ -62,7 +64,7 @@ def load(path: Path | None) -> Network:
         with torch.no_grad():
             found.module(found.prepare(np.zeros((SIDE, SIDE, 3), np.uint8))[None])
     except Exception as error:
-        if of_the_machine(error):
+        if isinstance(error, UserError) or of_the_machine(error):
             raise
         raise UserError(f"{path}: takes no pictures ({' '.join(str(error).split())[:200]})") from None
     return found
