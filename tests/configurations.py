@@ -1,6 +1,8 @@
 """What a stranger's model could say of itself: every value in every configuration, tried on what loads and runs it."""
 
+import copy
 import json
+import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from cytosynth.errors import UserError
 from cytosynth.measure import dinov2
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.settings import EditSettings, GenerateSettings
+from killing import asked_for
 
 GREY = np.full((256, 256, 3), 200, dtype=np.uint8)
 VALUES: list[Any] = [
@@ -27,24 +30,37 @@ VALUES: list[Any] = [
     ["x"], [10**6] * 4, {"a": 1},
 ]  # fmt: skip
 ABSENT = object()
-LONGEST = 30
-"""Seconds."""
+LONGEST, MOST = 10, 1 << 30
+"""Seconds, and bytes more than before."""
+UNREAD = "model_index.json"
+"""Written for diffusers, and read by nothing here."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model by name, its file of JSON, and a key of that with another value, or `ABSENT`."""
+    """A model by name, its file of JSON, and the path of a key of that with another value, or `ABSENT`."""
 
     model: str
     file: str
-    key: str
+    key: tuple[str | int, ...]
     value: Any
 
     @property
     def title(self) -> str:
         """What is changed, in words."""
         value = "absent" if self.value is ABSENT else repr(self.value)[:40]
-        return f"{self.model}/{self.file} {self.key}={value}"
+        return f"{self.model}/{self.file} {'.'.join(map(str, self.key))}={value}"
+
+    def changed(self, values: Any) -> Any:
+        """Return `values` as the case has them."""
+        values = holder = copy.deepcopy(values)
+        for key in self.key[:-1]:
+            holder = holder[key]
+        if self.value is ABSENT:
+            del holder[self.key[-1]]
+        else:
+            holder[self.key[-1]] = self.value
+        return values
 
 
 def models(tiny: Path, root: Path) -> dict[str, Callable[[Path], object]]:
@@ -96,24 +112,33 @@ def cases(root: Path) -> list[Case]:
     """Return every change of the files of JSON of the models in `root`."""
     found = []
     for file in sorted(root.rglob("*.json")):
-        if file.name not in ("tokenizer.json", "model_index.json"):
+        if file.name != UNREAD:
             model, _, name = file.relative_to(root).as_posix().partition("/")
-            found += [Case(model, name, key, v) for key in json.loads(file.read_text()) for v in [*VALUES, ABSENT]]
+            keys = _keys(json.loads(file.read_text()))
+            found += [Case(model, name, key, value) for key in keys for value in [*VALUES, ABSENT]]
     return found
 
 
+def _keys(values: Any, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield the path of each key of `values`, of a list that of its first entry, of a large mapping two."""
+    inner: list[tuple[str | int, Any]] = []
+    if isinstance(values, dict):
+        inner = list(values.items())[: None if len(values) < 100 else 2]
+    elif isinstance(values, list) and values and isinstance(values[0], dict | list):
+        inner = [(0, values[0])]
+    for key, value in inner:
+        yield (*above, key)
+        yield from _keys(value, (*above, key))
+
+
 def problems(root: Path, tried: list[Case], run: dict[str, Callable[[Path], object]]) -> Iterator[str]:
-    """Try each case; yield what ended in anything but a picture or a line, or took longer than `LONGEST`."""
-    before = signal.signal(signal.SIGALRM, _late)
+    """Try each case; yield what ended in anything but a picture or a line, or took more than `LONGEST` or `MOST`."""
+    before, limits = signal.signal(signal.SIGALRM, _late), resource.getrlimit(resource.RLIMIT_DATA)
     for case in tried:
         file = root / case.model / case.file
         whole = file.read_text()
-        values = json.loads(whole)
-        if case.value is ABSENT:
-            del values[case.key]
-        else:
-            values[case.key] = case.value
-        file.write_text(json.dumps(values))
+        file.write_text(json.dumps(case.changed(json.loads(whole))))
+        resource.setrlimit(resource.RLIMIT_DATA, (asked_for() + MOST, limits[1]))
         signal.alarm(LONGEST)
         try:
             run[case.model](root / case.model)
@@ -124,6 +149,7 @@ def problems(root: Path, tried: list[Case], run: dict[str, Callable[[Path], obje
             yield f"{case.title}: {type(error).__name__}: {error}"
         finally:
             signal.alarm(0)
+            resource.setrlimit(resource.RLIMIT_DATA, limits)
             file.write_text(whole)
     signal.signal(signal.SIGALRM, before)
 

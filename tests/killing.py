@@ -6,8 +6,11 @@ seconds, or at its n-th change of the disk below a folder.
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
+import pkgutil
+import resource
 import signal
 import subprocess
 import sys
@@ -46,7 +49,7 @@ class Server:
         )
 
     def run(self, *arguments: str | Path, after: float | None = None, at: int | None = None, below: Path | None = None,
-            batches: Path | None = None, cwd: Path | None = None) -> Ended:  # fmt: skip
+            batches: Path | None = None, cwd: Path | None = None, memory: int | None = None) -> Ended:  # fmt: skip
         """Run `cytosynth *arguments`.
 
         Args:
@@ -55,10 +58,12 @@ class Server:
             below: see `at`.
             batches: file that gets the hash of every training batch.
             cwd: working folder.
+            memory: bytes that it may ask for, beyond those it begins with.
         """
         with tempfile.TemporaryDirectory() as scratch:
             given = {"arguments": [str(a) for a in arguments], "after": after, "at": at, "below": str(below or ""),
-                     "batches": str(batches or ""), "scratch": scratch, "cwd": str(cwd or scratch)}  # fmt: skip
+                     "batches": str(batches or ""), "scratch": scratch, "cwd": str(cwd or scratch),
+                     "memory": memory}  # fmt: skip
             assert self.process.stdin and self.process.stdout
             self.process.stdin.write(json.dumps(given) + "\n")
             self.process.stdin.flush()
@@ -92,12 +97,15 @@ def content(folder: Path, but: Sequence[str] = ()) -> dict[str, bytes]:
 def _serve() -> None:
     import cytosynth.adapters.load
     import cytosynth.cell.train
+    import cytosynth.cli
     import cytosynth.detect.train
     import cytosynth.foundation.train
     import cytosynth.measure.train
     import cytosynth.normal.train
-    import cytosynth.pipeline  # noqa: F401
+    import cytosynth.pipeline
 
+    for verb in pkgutil.iter_modules(cytosynth.cli.__path__):
+        importlib.import_module(f"cytosynth.cli.{verb.name}")
     for line in sys.stdin:
         given = json.loads(line)
         started = time.monotonic()
@@ -132,6 +140,9 @@ def _child(given: dict[str, Any]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for name, number in (("out", 1), ("err", 2)):
         os.dup2(os.open(Path(given["scratch"]) / name, os.O_WRONLY | os.O_CREAT), number)
+    if given["memory"]:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (asked_for() + given["memory"], hard))
     if given["below"]:
         _watch(Path(given["below"]), given["at"], Path(given["scratch"]) / "changes")
     if given["batches"]:
@@ -151,6 +162,12 @@ def _child(given: dict[str, Any]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def asked_for() -> int:
+    """Return the bytes of memory that this process has asked for, be they in use or not."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")]
+    return int(line.split()[1]) << 10
 
 
 def _watch(below: Path, at: int | None, tally: Path) -> None:

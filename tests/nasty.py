@@ -206,12 +206,13 @@ def _data_set(kind: str, files: dict[str, bytes], tags: dict[bytes, str], *, one
         if root not in made:
             _tree(root, files)
             made.add(root)
-        (sandbox / "outside.png").write_bytes(b"outside")
+        if not (sandbox / OUTSIDE).exists():  # at the first call, which is not watched
+            (sandbox / OUTSIDE).write_bytes(b"theirs")
         for folder in ("images", "JPEGImages"):
             place = root / folder
             if place.is_dir() and not (place / "loop.png").is_symlink():
                 (place / "loop.png").symlink_to("loop.png")
-                (place / "link.png").symlink_to(sandbox / "outside.png")
+                (place / "link.png").symlink_to(sandbox / OUTSIDE)
                 os.mkfifo(place / "pipe.png")
         name = tags.get(data[:1])
         if name is None:
@@ -224,7 +225,6 @@ def _data_set(kind: str, files: dict[str, bytes], tags: dict[bytes, str], *, one
             (root / name).unlink()
             if before is not None:
                 (root / name).write_bytes(before)
-        assert (sandbox / "outside.png").read_bytes() == b"outside"
 
     return run
 
@@ -597,9 +597,13 @@ NAMES = ("COCO", "YOLO", "VOC", "CRIC", "Comparison Detector", "folders", "PNG",
 
 # ---------------------------------------------------------------- the watch
 
-CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "os.chmod")
-FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
+CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "os.chmod",
+           "os.chown", "os.utime", "os.setxattr")  # fmt: skip
+FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "socket.bind", "socket.sendto", "subprocess.Popen", "os.system",
+             "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn", "pickle.find_class")  # fmt: skip
 OWN = (sys.prefix, sys.base_prefix, "/usr", "/lib", "/proc", "/sys", "/dev/null")
+OUTSIDE = "outside.png"
+"""Name of the file that links out lead to; opening it is a touch wherever it lies."""
 _watched: Path | None = None
 _installed = False
 touched: list[str] = []
@@ -613,6 +617,7 @@ def watch(sandbox: Path) -> Iterator[None]:
         sys.addaudithook(_hook)
         _installed = True
     _watched = sandbox.resolve()
+    touched.clear()
     try:
         yield
     finally:
@@ -623,28 +628,29 @@ def watch(sandbox: Path) -> Iterator[None]:
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if _watched is None:
         return
-    if event in FORBIDDEN or event == "pickle.find_class":
+    if event in FORBIDDEN:
         touched.append(f"{event} {arguments!r}")
     elif event == "open" and isinstance(arguments[0], str | bytes):
-        path, flags = os.fsdecode(arguments[0]), arguments[2]
+        path, mode, flags = os.fsdecode(arguments[0]), arguments[1], arguments[2]
         writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) if isinstance(flags, int) else False
-        own = path.startswith(
-            (sys.prefix, sys.base_prefix, "/usr", "/lib", "/proc", "/sys", "/dev/null")
-        ) or path.endswith((".py", ".pyc", ".so"))
-        if not path.startswith("/") and not writes:
+        if mode is None and not path.startswith("/") and not writes:
             return  # below an open folder: how shutil.rmtree goes down
-        if not _below(path) and (writes or not own):
+        real = os.path.realpath(path)
+        own = not writes and (real.startswith(OWN) or real.endswith((".py", ".pyc", ".so")))
+        if not (_inside(real) or own) or os.path.basename(real) == OUTSIDE:  # noqa: PTH119
             touched.append(f"open {path} {flags}")
     elif event in CHANGES:
-        places = {"os.rename": (0, 1), "os.link": (1,), "os.symlink": (1,)}.get(event, (0,))
+        places = {"os.rename": (0, 1), "os.link": (0, 1), "os.symlink": (1,)}.get(event, (0,))
+        follows = event in ("os.truncate", "os.chmod", "os.utime")  # of a link, what is behind it is changed
         folder = arguments[-1]
         for path in (os.fsdecode(arguments[place]) for place in places if not isinstance(arguments[place], int)):
             if not path.startswith("/") and isinstance(folder, int) and folder > 0:
                 path = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)  # noqa: PTH118, PTH115
-            if not _below(path):
+            parent, name = os.path.split(path)
+            place = os.path.realpath(path) if follows else os.path.join(os.path.realpath(parent), name)  # noqa: PTH118
+            if not _inside(place):
                 touched.append(f"{event} {arguments!r}")
 
 
-def _below(path: str) -> bool:
-    place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))  # noqa: PTH118, PTH119, PTH120
-    return place == str(_watched) or place.startswith(f"{_watched}/")
+def _inside(real: str) -> bool:
+    return real == str(_watched) or real.startswith(f"{_watched}/")

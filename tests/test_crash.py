@@ -20,7 +20,11 @@ import killing
 from conftest import write_fields
 from cytosynth.data import atomic, lock
 from cytosynth.errors import UsageError, UserError
+from cytosynth.experiments.recipe import PRESETS
+from cytosynth.provenance import RECORDS
 from cytosynth.training import checkpoint
+from cytosynth.training.recipe import dump
+from test_select import selecting, write_candidates
 
 SETTINGS = ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.1", "cell.box_scale=1.2", "most=3"]
 FLAGS = [flag for setting in SETTINGS for flag in ("--set", setting)]
@@ -39,35 +43,48 @@ def edit(tiny: Path, source: Path, out: Path) -> list[str]:
     return ["edit", str(source), str(out), "--seed", "5", *FLAGS[4:], *models(tiny, "foundation", "cell", "detector")]
 
 
+def detect(tiny: Path, source: Path, out: Path) -> list[str]:
+    return ["detect", str(source), str(out), "--threshold", "0.1", *models(tiny, "detector")]
+
+
+VERBS = ("synthesize", "edit", "detect")
+
+
+def command(verb: str, tiny: Path, source: Path, out: Path, count: int) -> list[str]:
+    """Return the command line of `verb`; `source` has images for those that read some, `count` is for the other."""
+    return {
+        "synthesize": synthesize(tiny, out, count), "edit": edit(tiny, source, out), "detect": detect(tiny, source, out)
+    }[verb]  # fmt: skip
+
+
 def no_id_twice(folder: Path) -> None:
-    """Fail when an id, image or record is missing or double in the data set `folder`."""
+    """Fail when an id, image or record is missing or double in the data set `folder`, or in what `detect` found."""
     data = json.loads((folder / "annotations.json").read_text())
     names = [image["file_name"] for image in data["images"]]
-    assert sorted(names) == sorted(path.name for path in (folder / "images").iterdir())
+    pictures, records = ("pictures", "found.jsonl") if (folder / "detect.json").exists() else ("images", RECORDS)
+    shown = sorted(path.name for path in (folder / pictures).iterdir())
+    assert shown == sorted(f"{name}.png" if pictures == "pictures" else name for name in names)
     assert [image["id"] for image in data["images"]] == list(range(1, len(names) + 1))
     assert [entry["id"] for entry in data["annotations"]] == list(range(1, len(data["annotations"]) + 1))
-    lines = (folder / "provenance.jsonl").read_text().splitlines()
+    lines = (folder / records).read_text().splitlines()
     assert sorted(json.loads(line)["file_name"] for line in lines) == sorted(names)
 
 
 @pytest.mark.promise("Generation survives being killed")
-@pytest.mark.parametrize("verb", ["synthesize", "edit"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_killed_at_three_moments(verb: str, cytosynth: killing.Server, tiny: Path, tmp_path: Path) -> None:
     write_fields(tmp_path / "real", 4)
-
-    def command(out: Path) -> list[str]:
-        return synthesize(tiny, out, 2) if verb == "synthesize" else edit(tiny, tmp_path / "real", out)
-
-    once = cytosynth.run(*command(tmp_path / "once"), below=tmp_path / "once")
-    assert once.code == 0, once.err
+    out, once = tmp_path / "killed", tmp_path / "once"
+    line = command(verb, tiny, tmp_path / "real", out, 2)
+    whole = cytosynth.run(*command(verb, tiny, tmp_path / "real", once, 2), below=once)
+    assert whole.code == 0, whole.err
     rng = np.random.default_rng(1)
-    for at in sorted(rng.choice(np.arange(3, once.changes), 3, replace=False).tolist()):
-        out = tmp_path / "killed"
-        killed = cytosynth.run(*command(out), at=at, below=out)
+    for at in sorted(rng.choice(np.arange(3, whole.changes), 3, replace=False).tolist()):
+        killed = cytosynth.run(*line, at=at, below=out)
         assert killed.code in (-signal.SIGKILL, 0)
-    assert cytosynth.run(*command(out)).code == 0
+    assert cytosynth.run(*line).code == 0
     no_id_twice(out)
-    assert killing.content(out) == killing.content(tmp_path / "once")
+    assert killing.content(out) == killing.content(once)
 
 
 def _write(root: Path) -> None:
@@ -303,8 +320,8 @@ def test_never_two_at_once_however_they_race(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "verb",
     [
-        "synthesize", "edit", "detect", "train", "convert", "figure7", "fidelity", "memorisation", "cells", "table1",
-        "table2", "table3", "sanity",
+        "synthesize", "edit", "detect", "train", "convert", "select", "select --anyway", "fidelity", "memorisation",
+        "membership", "cells", "figure3", "figure6", "figure7", "figure8", "table1", "table2", "table3", "sanity",
     ],
 )  # fmt: skip
 def test_every_verb_that_writes_a_folder_refuses(
@@ -314,10 +331,26 @@ def test_every_verb_that_writes_a_folder_refuses(
     commands = {
         "synthesize": synthesize(tiny, out),
         "edit": edit(tiny, fields / "drawn", out),
-        "detect": ["detect", str(fields / "drawn"), str(out), "--detector", str(tiny / "detector")],
+        "detect": detect(tiny, fields / "drawn", out),
         "train": ["train", "features", str(out), "--data-root", str(fields), "--set", "data=[{root: drawn}]"],
         "convert": ["convert", str(fields / "drawn"), str(out), "--to", "yolo"],
+        "select": selecting(out, tmp_path / "data"),
+        "select --anyway": [*selecting(out, tmp_path / "data"), "--anyway", "1"],
+        "membership": [
+            "evaluate",
+            "membership",
+            *[str(fields / "drawn")] * 2,
+            "--output",
+            str(out),
+            "--normal",
+            "none",
+            "--foundation",
+            str(tiny / "foundation"),
+        ],
+        "figure3": ["experiment", "figure3", str(out), "--data", "drawn", "--data-root", str(fields)],
+        "figure6": ["experiment", "figure6", str(out)],
         "figure7": ["experiment", "figure7", str(out)],
+        "figure8": ["experiment", "figure8", str(fields / "drawn"), str(out)],
         "fidelity": ["evaluate", "fidelity", *[str(fields / "drawn")] * 2, "--output", str(out)],
         "memorisation": ["evaluate", "memorisation", *[str(fields / "drawn")] * 3, "--output", str(out)],
         "cells": ["evaluate", "cells", str(fields / "drawn"), str(out)],
@@ -326,12 +359,18 @@ def test_every_verb_that_writes_a_folder_refuses(
     }
     path = tmp_path / ".out.lock" if verb == "convert" else out / ".lock"
     path.parent.mkdir(exist_ok=True)
+    if verb.startswith("select"):
+        write_candidates(fields, tmp_path / "data")
+    if verb == "figure6":  # of a run of table1 alone
+        (out / "recipe.yaml").write_text(dump(PRESETS["bundled"]))
+    before = set(tmp_path.rglob("*")) | {path}
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         ended = cytosynth.run(*commands[verb])
     assert ended.code == 1
     assert "another run is writing there" in ended.err.splitlines()[-1]
     assert "Traceback" not in ended.err
+    assert set(tmp_path.rglob("*")) == before, "refused before anything is written"
 
 
 def filled(place: Path, left: int) -> Path:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import pickle
 import random
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -81,6 +83,22 @@ def test_lines_that_hold_no_value_are_dropped(tmp_path: Path) -> None:
     assert (found[0], found[2:], str(found[1])) == ({"a": 1}, [{"b": 2}], "[nan]")
 
 
+@pytest.mark.promise("Generation survives being killed")
+def test_a_line_that_a_kill_cut_short_is_gone_when_the_next_is_written(tmp_path: Path) -> None:
+    path, whole = tmp_path / "a.jsonl", tmp_path / "whole.jsonl"
+    values = [{"a": 1}, {"b": "ä" * 10_000}, {"c": 3}]
+    for value in values:
+        provenance.append_line(whole, value)
+    expected = whole.read_bytes()
+    first = expected.index(b"\n") + 1
+    for length in (*range(first + 1), *range(first + 1, first + 30_000, 997), first + 4096, first + 8192):
+        path.write_bytes(expected[:length])
+        done = len(list(plain.lines(path)))
+        for value in values[done:]:
+            provenance.append_line(path, value)
+        assert path.read_bytes() == expected, length
+
+
 @fuzzed
 def test_records_that_are_no_file_or_endless_end_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "provenance.jsonl"
@@ -139,12 +157,44 @@ documents = st.fixed_dictionaries(
 
 
 @fuzzed
+def test_the_watch_sees_a_touch_of_any_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, theirs = tmp_path / "in", tmp_path / "theirs"
+    inside.mkdir()
+    theirs.write_text("theirs")
+    (inside / "link").symlink_to(theirs)
+    (inside / nasty.OUTSIDE).write_text("theirs")
+    (inside / "known").symlink_to(inside / nasty.OUTSIDE)
+    monkeypatch.chdir(inside)
+    touches: list[Callable[[], object]] = [
+        theirs.read_bytes, (inside / "link").read_bytes, lambda: Path("../theirs").read_bytes(),
+        (inside / "known").read_bytes, lambda: (inside / "link").write_text("ours"),
+        lambda: os.truncate(inside / "link", 0), lambda: (inside / "link").chmod(0o600),
+        lambda: os.link(theirs, inside / "hard"), lambda: theirs.rename(inside / "stolen"),
+        lambda: (inside / nasty.OUTSIDE).rename(tmp_path / "out"), lambda: os.waitpid(os.fork() or os._exit(0), 0),
+        lambda: subprocess.run(["true"], check=True), lambda: pickle.loads(pickle.dumps(Path)),
+        lambda: socket.socket().bind(("127.0.0.1", 0)),
+    ]  # fmt: skip
+    for number, touch in enumerate(touches):
+        with pytest.raises(AssertionError), nasty.watch(inside):
+            touch()
+        assert nasty.touched, number
+    with nasty.watch(inside):  # and nothing else
+        (inside / "own").write_text("own")
+        (inside / "link").unlink()
+        (inside / "folder").mkdir()
+        shutil.rmtree(inside / "folder")
+        np.random.default_rng(0)
+
+
+@fuzzed
 @some
 @given(document=documents)
 def test_coco_documents(document: object, tmp_path_factory: pytest.TempPathFactory) -> None:
     sandbox = tmp_path_factory.getbasetemp() / "coco-documents"
     reader = READER.setdefault("coco", nasty.reader("COCO"))
-    sandbox.mkdir(exist_ok=True)
+    if not sandbox.exists():
+        sandbox.mkdir()
+        reader.run(reader.seeds[0], sandbox)
     with nasty.watch(sandbox):
         reader.run(b"c" + json.dumps(document).encode(), sandbox)
 

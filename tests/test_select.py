@@ -44,7 +44,11 @@ def write_synthetic(root: Path, count: int, first: int, original: str | None = N
 
 @pytest.fixture(scope="module")
 def data(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("select")
+    return write_candidates(fields, tmp_path_factory.mktemp("select"))
+
+
+def write_candidates(fields: Path, root: Path) -> Path:
+    """Write a real set and two synthetic ones to `root`; return it."""
     shutil.copytree(fields / "drawn", root / "drawn")
     write_synthetic(root / "made", 4, 100)
     write_synthetic(root / "other/made", 2, 200)
@@ -59,6 +63,15 @@ def small(**changes: object) -> SelectRecipe:
         synthetic=["made", "other/made"],
     )  # fmt: skip
     return SelectRecipe.model_validate(base.model_dump() | changes)
+
+
+def selecting(run: Path, root: Path) -> list[str]:
+    """Return the command line that chooses in `run` as `small` says from the sets of `root`."""
+    recipe = json.loads(json.dumps(small().model_dump(mode="json")))
+    settings = [part for key, value in recipe.items() if key not in ("synthetic", "preset")
+                for part in ("--set", f"{key}={json.dumps(value)}")]  # fmt: skip
+    sets = ["--synthetic", "made", "--synthetic", "other/made"]
+    return ["select", str(run), *sets, "--data-root", str(root), *settings]
 
 
 def everything(root: Path, *names: str) -> list[candidates.SyntheticSet]:
@@ -469,11 +482,7 @@ def test_the_verb_says_in_words_that_nothing_helps(nothing: tuple[Path, select.C
 
     from cytosynth.cli import select as verb  # noqa: F401
 
-    recipe = json.loads(json.dumps(small().model_dump(mode="json")))
-    settings = [part for key, value in recipe.items() if key not in ("synthetic", "preset")
-                for part in ("--set", f"{key}={json.dumps(value)}")]  # fmt: skip
-    command = ["select", str(nothing[0]), "--synthetic", "made", "--synthetic", "other/made",
-               "--data-root", str(data), *settings]  # fmt: skip
+    command = selecting(nothing[0], data)
     said = CliRunner().invoke(app, command)
     assert said.exit_code == 0, said.output
     assert "Choose nothing: no sure gain" in said.output

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from cytosynth.cli import main
 from cytosynth.data import lock
 from cytosynth.jobs import own_images
 from cytosynth.settings import PipelineSettings
-from test_crash import FLAGS, edit, models, synthesize
+from test_crash import FLAGS, detect, edit, models, synthesize
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -174,14 +175,44 @@ def test_memory_dead_workers_and_interruption_end_in_one_line(
 
 
 @pytest.mark.promise("Errors")
-def test_sigterm_ends_a_run_as_ctrl_c_does(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["synthesize", "edit", "detect", "train"])
+def test_memory_that_is_refused_ends_in_one_line(
+    verb: str, cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path
+) -> None:
+    """What was made is kept, and the same command continues where there is memory; no image is called a bad one."""
+    write_fields(tmp_path / "real", 2)
+    out = tmp_path / "out"
+    changes = ("data=[{root: drawn}]", "max_steps=2", "batch_size=64", "size=128", "categories=[NILM, LSIL]")
+    train = [flag for change in changes for flag in ("--set", change)]
+    line = {
+        "synthesize": [*synthesize(tiny, out, 2), "--set", "normal.size=512"],
+        "edit": edit(tiny, tmp_path / "real", out),
+        "detect": detect(tiny, tmp_path / "real", out),
+        "train": ["train", "features", str(out), "--data-root", str(fields), *train],
+    }[verb]  # fmt: skip
+    codes = set()
+    for megabytes in (4, 8, 16, 32):
+        ended = cytosynth.run(*line, memory=megabytes << 20)
+        codes.add(ended.code)
+        if ended.code:
+            assert (ended.code, ended.err.splitlines()[-1].count("not enough memory")) == (3, 1), ended.err
+            assert "Traceback" not in ended.err
+        assert not re.search(r"[1-9]\d* images? (was|were )?skipped", ended.err)
+    assert 3 in codes
+    if verb != "train":
+        assert cytosynth.run(*line).code == 0
+
+
+@pytest.mark.promise("Errors")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_ends_a_run_as_ctrl_c_does(sent: signal.Signals, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "cytosynth", *synthesize(tiny, out, 500)]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(out.glob("images/*.png")) and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    run.terminate()
+    run.send_signal(sent)
     _, said = run.communicate(timeout=120)
     assert run.returncode == 130
     assert said.splitlines()[-1] == "cytosynth: stopped; the same command continues"

@@ -2,13 +2,16 @@
 
 import re
 
-OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|out of memory|can't allocate memory|not enough memory")
-"""In the name or the message of a RuntimeError by which torch says that memory was refused."""
+OUT_OF_MEMORY = re.compile(
+    r"OutOfMemoryError|out of memory|can't allocate memory|not enough memory|can't start new thread|std::bad_alloc|"
+    r"could not create a (primitive|memory)|ALLOC_FAILED"
+)
+"""In the name or the message of a RuntimeError by which torch, and what it calls, say that memory was refused."""
 
 
 def of_the_machine(error: BaseException) -> bool:
     """Return whether `error` says nothing of the input: memory that was refused, or a time that is over."""
-    if isinstance(error, MemoryError | TimeoutError):
+    if isinstance(error, MemoryError | TimeoutError | SystemError):  # CPython's own: it forgot the MemoryError
         return True
     return isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"))
 

@@ -32,7 +32,8 @@ def main() -> None:
         import nasty
 
         reader = nasty.reader(name)
-    reader.run(reader.seeds[0], sandbox)
+    for seed in reader.seeds:
+        reader.run(seed, sandbox)
     tried = 0
 
     def one(data: bytes) -> None:
@@ -64,7 +65,8 @@ def _plain(name: str, cases: int, sandbox: Path) -> None:
     import nasty
 
     reader = nasty.reader(name)
-    reader.run(reader.seeds[0], sandbox)
+    for seed in reader.seeds:
+        reader.run(seed, sandbox)
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     pool, rng = list(reader.seeds), random.Random(1)
     signal.signal(signal.SIGALRM, lambda *_: sys.exit("a case took too long"))

@@ -18,68 +18,94 @@ import killing
 import nasty
 from conftest import AUTOENCODER, DENOISER, TEXT, drawn, write_fields
 from cytosynth import pipeline, registry
+from cytosynth.detect import folder as found_in
+from cytosynth.detect import model
 from cytosynth.settings import PipelineSettings
 from cytosynth.training import progress
 from cytosynth.training.recipe import override
-from test_crash import edit, filled, no_id_twice, synthesize
+from test_crash import VERBS, command, filled, no_id_twice
+from test_select import selecting, write_candidates
 
 SHARE = float(os.environ.get("CYTOSYNTH_SOAK", "1"))
 """Of the counts below, for trying these tests themselves."""
 KILLS = max(2, round(50 * SHARE))
 CASES = max(100, round(10_000 * SHARE))
 IMAGES = max(60, round(1_000 * SHARE))
+KEPT, KEPT_OF_CELL = 4000, 500
+"""Bytes that a run keeps of each image and of each cell, for the annotations that it writes at its end."""
 Note = Callable[[str, object], None]
 
 
 @pytest.mark.promise("Generation survives being killed")
-@pytest.mark.parametrize("verb", ["synthesize", "edit"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_killed_at_fifty_random_moments(
     verb: str, cytosynth: killing.Server, tiny: Path, tmp_path: Path, record_property: Note
 ) -> None:
     write_fields(tmp_path / "real", 4)
 
-    def command(out: Path) -> list[str]:
-        return synthesize(tiny, out, 2) if verb == "synthesize" else edit(tiny, tmp_path / "real", out)
+    def line(name: str) -> list[str]:
+        return command(verb, tiny, tmp_path / "real", tmp_path / name, 2)
 
-    cytosynth.run(*command(tmp_path / "warm"))
-    once = cytosynth.run(*command(tmp_path / "once"))
+    cytosynth.run(*line("warm"))
+    once = cytosynth.run(*line("once"))
     assert once.code == 0
     wanted = killing.content(tmp_path / "once")
     rng = np.random.default_rng(11)
     alive, writing = 0, 0
     for number in range(KILLS):
         out = tmp_path / f"killed-{number}"
-        ended = cytosynth.run(*command(out), after=float(rng.uniform(0, once.seconds)))
+        ended = cytosynth.run(*line(out.name), after=float(rng.uniform(0, once.seconds)))
         alive += ended.code == -signal.SIGKILL
-        writing += ended.code == -signal.SIGKILL and (out / "settings.yaml").exists()
-        assert cytosynth.run(*command(out)).code == 0
+        writing += ended.code == -signal.SIGKILL and any(out.glob("*.yaml")) | any(out.glob("*.json"))
+        assert cytosynth.run(*line(out.name)).code == 0
         no_id_twice(out)
         assert killing.content(out) == wanted
+    assert alive > KILLS / 2
     record_property(
         "cases", f"{KILLS} kills, {alive} met a live process, {writing} of them one that had begun to write"
     )
 
 
 @pytest.mark.promise("Generation survives being killed")
-@pytest.mark.parametrize("verb", ["synthesize", "edit"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_killed_at_every_change_of_the_disk(
     verb: str, cytosynth: killing.Server, tiny: Path, tmp_path: Path, record_property: Note
 ) -> None:
     write_fields(tmp_path / "real", 1)
 
-    def command(out: Path) -> list[str]:
-        return synthesize(tiny, out, 1) if verb == "synthesize" else edit(tiny, tmp_path / "real", out)
+    def line(name: str) -> list[str]:
+        return command(verb, tiny, tmp_path / "real", tmp_path / name, 1)
 
-    once = cytosynth.run(*command(tmp_path / "once"), below=tmp_path / "once")
+    once = cytosynth.run(*line("once"), below=tmp_path / "once")
     wanted = killing.content(tmp_path / "once")
     moments = range(1, once.changes + 1, max(1, round(1 / SHARE)))
     for at in moments:
         out = tmp_path / f"killed-{at}"
-        assert cytosynth.run(*command(out), at=at, below=out).code == -signal.SIGKILL
-        assert cytosynth.run(*command(out)).code == 0
+        assert cytosynth.run(*line(out.name), at=at, below=out).code == -signal.SIGKILL
+        assert cytosynth.run(*line(out.name)).code == 0
         no_id_twice(out)
         assert killing.content(out) == wanted
     record_property("cases", f"{len(moments)} kills, one before every change of the disk")
+
+
+@pytest.mark.promise("Generation survives being killed")
+def test_a_choice_killed_at_changes_all_along(
+    cytosynth: killing.Server, fields: Path, tmp_path: Path, record_property: Note
+) -> None:
+    """`select`, whose trainings are runs within the run: all bytes of all that it writes are equal."""
+    root = write_candidates(fields, tmp_path / "data")
+    once = cytosynth.run(*selecting(tmp_path / "once", root), below=tmp_path / "once")
+    assert once.code == 0, once.err
+    wanted = killing.content(tmp_path / "once")
+    moments = np.linspace(1, once.changes, max(5, round(25 * SHARE))).astype(int).tolist()
+    for at in moments:
+        out = tmp_path / f"killed-{at}"
+        assert cytosynth.run(*selecting(out, root), at=at, below=out).code == -signal.SIGKILL
+        ended = cytosynth.run(*selecting(out, root))
+        assert ended.code == 0, ended.err
+        assert killing.content(out) == wanted
+        subprocess.run(["rm", "-rf", out], check=True)
+    record_property("cases", f"{len(moments)} kills at as many of {once.changes} changes; {len(wanted)} files equal")
 
 
 STEPS = ["max_steps=6", "checkpoint_every=2", "preview_every=3", "log_every=2", "warmup_steps=2"]
@@ -146,19 +172,25 @@ def test_every_trainer_killed_and_continued(
     assert any(key.startswith("weights/") for key in wanted)
     batches = noted(tmp_path / "once.batches")
     assert len(batches) >= 6
-    rng = np.random.default_rng(5)
-    first = int(rng.integers(once.changes // 4, once.changes))
-    run, kills = tmp_path / "killed", 0
-    folder = begun(run)
-    for moment in ({"at": first}, {"after": float(rng.uniform(0.3, 1) * once.seconds)}):
-        ended = cytosynth.run(*command(run), **moment, below=folder, batches=tmp_path / "killed.batches")  # type: ignore[arg-type]
-        kills += ended.code == -signal.SIGKILL
-    assert kills
-    assert cytosynth.run(*command(run), batches=tmp_path / "killed.batches").code == 0
-    assert killing.content(folder, but=["timing.jsonl"]) == wanted
-    for place, seen in noted(tmp_path / "killed.batches").items():
-        assert seen == batches[place], "the data order, also of steps that were done twice"
-    record_property("cases", f"{kills} kills; {len(wanted)} files and {len(batches)} batches bit-equal")
+    rng = np.random.default_rng([5, NAMES.index(name)])
+    moment = float(rng.uniform(0.1, 0.95) * once.seconds)
+    for way in ("change", "moment"):
+        run, seen = tmp_path / way, tmp_path / f"{way}.batches"
+        folder = begun(run)
+        if way == "change":
+            at = int(rng.integers(once.changes // 4, once.changes))
+            assert cytosynth.run(*command(run), at=at, below=folder, batches=seen).code == -signal.SIGKILL
+        else:
+            while cytosynth.run(*command(run), after=moment, batches=seen).code != -signal.SIGKILL:
+                subprocess.run(["rm", "-rf", run], check=True)  # it ended before: a run that is warm is faster
+                folder, moment = begun(run), 0.7 * moment
+        again = cytosynth.run(*command(run), batches=seen)
+        assert again.code == 0, again.err
+        assert killing.content(folder, but=["timing.jsonl"]) == wanted
+        for place, hashes in noted(seen).items():
+            assert hashes == batches[place], "the data order, also of steps that were done twice"
+        subprocess.run(["rm", "-rf", run], check=True)
+    record_property("cases", f"2 kills; {len(wanted)} files and {len(batches)} batches bit-equal")
 
 
 def noted(path: Path) -> dict[str, set[str]]:
@@ -201,6 +233,41 @@ def test_training_on_a_full_disk(
     record_property("cases", f"{full} runs into a full disk, at as many places, continued")
 
 
+@pytest.mark.promise("Errors")
+@pytest.mark.parametrize("verb", [*VERBS, "train", "convert", "check"])
+def test_memory_refused_anywhere(
+    verb: str, cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path, record_property: Note
+) -> None:
+    """One line, exit code 3, and what a run has written is gone on from where there is memory again."""
+    write_fields(tmp_path / "real", 2)
+    source = str(tmp_path / "real")
+
+    def line(out: Path) -> list[str]:
+        if verb in VERBS:
+            return command(verb, tiny, tmp_path / "real", out, 2)
+        if verb == "train":
+            features = [str(out) if word == "RUN" else word for word in trainers(tiny)["features"]]
+            return [*features, "--data-root", str(fields)]
+        return ["convert", source, str(out), "--to", "yolo"] if verb == "convert" else ["check", source]
+
+    assert cytosynth.run(*line(tmp_path / "once")).code == 0
+    wanted = killing.content(tmp_path / "once", but=["timing.jsonl"])
+    rng = np.random.default_rng(3)
+    refused, tries = 0, max(10, round(100 * SHARE))
+    for number, room in enumerate(np.exp(rng.uniform(np.log(1 << 20), np.log(300 << 20), tries))):
+        out = tmp_path / f"refused-{number}"
+        ended = cytosynth.run(*line(out), memory=int(room))
+        if ended.code:
+            refused += 1
+            assert (ended.code, ended.err.splitlines()[-1].count("not enough memory")) == (3, 1), ended.err
+            assert "Traceback" not in ended.err
+            assert cytosynth.run(*line(out)).code == 0
+        assert killing.content(out, but=["timing.jsonl"]) == wanted
+        subprocess.run(["rm", "-rf", out], check=True)
+    assert refused
+    record_property("cases", f"refused {refused} times, of {tries} limits from 1 to 300 MiB")
+
+
 @pytest.mark.promise("Hostile or broken input")
 @pytest.mark.parametrize("name", nasty.NAMES)
 def test_ten_thousand_mutated_files(name: str, tmp_path: Path, record_property: Note) -> None:
@@ -231,11 +298,13 @@ def test_every_value_in_every_models_configuration(tiny: Path, tmp_path: Path, r
 
 
 @pytest.mark.promise("Long soak")
-def test_a_thousand_images_in_one_process(tiny: Path, tmp_path: Path, record_property: Note) -> None:
-    (tmp_path / "own").mkdir()
-    for number in range(IMAGES):
-        pixels, _ = drawn(number, 256, 256)
-        Image.fromarray(pixels).save(tmp_path / f"own/{number:04d}.png", compress_level=1)
+@pytest.mark.parametrize("verb", ["edit", "synthesize", "detect"])
+def test_a_thousand_images_in_one_process(verb: str, tiny: Path, tmp_path: Path, record_property: Note) -> None:
+    if verb != "synthesize":
+        (tmp_path / "own").mkdir()
+        for number in range(IMAGES):
+            pixels, _ = drawn(number, 256, 256)
+            Image.fromarray(pixels).save(tmp_path / f"own/{number:04d}.png", compress_level=1)
     seen: list[tuple[int, int, int]] = []
     advance = progress.Meter.advance
 
@@ -246,18 +315,30 @@ def test_a_thousand_images_in_one_process(tiny: Path, tmp_path: Path, record_pro
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
             seen.append((self.done, resident, len(os.listdir("/proc/self/fd"))))  # noqa: PTH208
 
-    settings = override(PipelineSettings(), ["cell.steps=1", "threshold=0.1", "most=1", "cell.batch=2"])
+    changes = ["normal.size=256", "normal.steps=1", "cell.steps=1", "threshold=0.1", "most=1", "cell.batch=2"]
+    settings = override(PipelineSettings(), changes)
     given = {name: str(tiny / name) for name in ("foundation", "cell", "detector")}
+    out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress.Meter, "advance", measured)
-        data = pipeline.edit(tmp_path / "own", tmp_path / "out", settings=settings, **given)
+        if verb == "edit":
+            data = pipeline.edit(tmp_path / "own", out, settings=settings, **given)
+        elif verb == "synthesize":
+            data = pipeline.synthesize(out, count=IMAGES, normal=str(tiny / "normal"), settings=settings, **given)
+        else:
+            detector = model.load(tiny / "detector")
+            least = sorted(cell.score or 0 for cell in detector.find(pixels, 0.1))[-3]  # it finds 200 cells an image
+            data = found_in.detect(found_in.gather(tmp_path / "own"), out, detector, threshold=least)
     assert len(data.pictures) == IMAGES
     count, memory, handles = (np.array(column, dtype=float) for column in zip(*seen, strict=True))
     settled = count > IMAGES * 0.2
-    slope, _ = np.polyfit(count[settled], memory[settled], 1)
-    noise = memory[settled].std()
-    grown = slope * IMAGES
-    assert grown < max(3 * noise, 20e6), f"{grown / 1e6:.1f} MB over {IMAGES} images"
+    line, covariance = np.polyfit(count[settled], memory[settled], 1, cov=True)
+    rest = memory[settled] - np.polyval(line, count[settled])
+    grown, noise = line[0] * IMAGES, rest.std()
+    cells = sum(len(picture.cells) for picture in data.pictures)
+    most = 3 * noise + KEPT * IMAGES + KEPT_OF_CELL * cells
+    assert grown < most, f"{grown / 1e6:.2f} MB over {IMAGES} images, noise {noise / 1e6:.2f} MB"
     assert handles[settled].max() <= handles[settled].min() + 1
-    said = f"{IMAGES} images; {slope / 1e3:+.1f} kB an image (noise {noise / 1e6:.1f} MB)"
+    said = f"{IMAGES} images, {cells} cells; {line[0] / 1e3:+.2f} ± {2 * covariance[0, 0] ** 0.5 / 1e3:.2f} kB an image"
+    said += f" (noise {noise / 1e6:.2f} MB)"
     record_property("cases", f"{said}, {int(handles[settled].max() - handles[settled].min())} handles more")

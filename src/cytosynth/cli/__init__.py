@@ -40,13 +40,13 @@ def main() -> None:
     0: done; 1: the data are at fault, or their disk is full; 2: the command is; 3: the machine lacks something;
     4: done, but images were skipped; 130: stopped.
     """
-    from . import data, detect, evaluate, experiment, fidelity, figures, info, select, synthesize, train  # noqa: F401
-
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # paths need not be UTF-8
     try:
+        from . import data, detect, evaluate, experiment, fidelity, figures, info, select, synthesize, train  # noqa: F401
+
         app()
     except SystemExit as end:
         if end.code == STOPPED:
@@ -59,8 +59,10 @@ def main() -> None:
         if error.errno in FULL:
             _end(f"{said}; what was there is intact; make room, then the same command continues", 1)
         _end(said, 3)
-    except MemoryError:
+    except (MemoryError, SystemError):
         _end(FEW, 3)
+    except ImportError as error:
+        _end(f"{error}; a package is missing or damaged, or there is not enough memory for it", 3)
     except RuntimeError as error:
         if isinstance(error, BrokenExecutor):
             _end("a worker's process died, as it does without memory; fewer --workers; the same command continues", 3)

@@ -111,14 +111,15 @@ def membership(
     from ..normal.generate import NormalImageGenerator
     from ..provenance import short
 
-    generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device)
-    sets = [pictures.gather(root, part, scale, window) for root, part in ((members, split), (others, others_split))]
-    rng = np.random.default_rng(seed)
-    trained, unseen = (found.sample(min(len(found), count or len(found)), rng) for found in sets)
-    found = membership.measure(
-        generator.model, trained, unseen, generator.prompt, seed=seed, adapter=short(normal), digest=generator.digest
-    )
     with _alone(output):
+        generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device)
+        sets = [pictures.gather(root, part, scale, window) for root, part in ((members, split), (others, others_split))]
+        rng = np.random.default_rng(seed)
+        trained, unseen = (found.sample(min(len(found), count or len(found)), rng) for found in sets)
+        found = membership.measure(
+            generator.model, trained, unseen, generator.prompt, seed=seed, adapter=short(normal),
+            digest=generator.digest,
+        )  # fmt: skip
         _finish(found, output, "membership")
 
 

@@ -6,6 +6,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -24,6 +25,8 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused as decompression bombs; whole slides are read by tiles elsewhere."""
 MAX_MEMORY = 1_000_000_000
 """Bytes that reading an image may take: what needs more is refused by its header."""
+ROOM = 64 << 20
+"""Bytes that a machine has left which reads images; where it has not, no image is called broken."""
 MAX_FILE = 320_000_000
 """Bytes of an image file, of which Pillow may hold three copies: as many pixels as are read, three bytes each."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
@@ -48,7 +51,7 @@ DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("co
 """Names that are devices, not files, on Windows, whatever follows their first dot."""
 BROKEN = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
-    ZeroDivisionError, NotImplementedError, RuntimeError, MemoryError, struct.error, zlib.error,
+    ZeroDivisionError, NotImplementedError, RuntimeError, MemoryError, SystemError, struct.error, zlib.error,
 )  # fmt: skip
 """What Pillow raises on broken files."""
 
@@ -166,7 +169,7 @@ def size(path: Path) -> tuple[int, int]:
                 width, height = (int(image.tag_v2[tag]) for tag in (256, 257))
                 turn = image.tag_v2.get(ORIENTATION, 1)
         except BROKEN as error:
-            raise ImageProblem(f"{path}: {_reason(error)}") from None
+            raise _problem(path, error) from None
         return (height, width) if turn in (5, 6, 7, 8) else (width, height)
 
 
@@ -194,7 +197,7 @@ def read(path: Path, scale: float = 1.0) -> Pixels:
     except Image.DecompressionBombError:
         raise ImageProblem(f"{path}: a decompression bomb") from None
     except BROKEN as error:
-        raise ImageProblem(f"{path}: {_reason(error)}") from None
+        raise _problem(path, error, decoded=True) from None
     if scale != 1.0:
         width, height = (max(1, round(side * scale)) for side in pixels.shape[1::-1])
         pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
@@ -237,7 +240,7 @@ def _open(path: Path) -> Image.Image:
     except Image.DecompressionBombError:
         raise ImageProblem(f"{path}: a decompression bomb") from None
     except BROKEN as error:
-        raise ImageProblem(f"{path}: {_reason(error)}") from None
+        raise _problem(path, error) from None
     if scans > MAX_SCANS:
         image.close()
         raise ImageProblem(f"{path}: more than {MAX_SCANS} scans (a bomb?)")
@@ -281,8 +284,16 @@ def _memory(image: Image.Image, size: int) -> int:
     return 8 * pixels
 
 
-def _reason(error: BaseException) -> str:
+def _problem(path: Path, error: BaseException, decoded: bool = False) -> ImageProblem:
+    """Return what `error` says of the image at `path`, of which the header was read, or all was to be `decoded`.
+
+    Raises MemoryError where the machine refuses what reading it takes: of that, decoders say many things.
+    """
+    need = ROOM
+    if decoded:
+        with suppress(UserError), _open(path) as image:
+            need += _memory(image, path.stat().st_size)
+    np.empty(need, dtype=np.uint8)
     text = str(error).split("\n")[0].lower()
-    if "truncated" in text or "broken" in text:
-        return "truncated"
-    return "not a readable image"
+    broken = "truncated" in text or "broken" in text
+    return ImageProblem(f"{path}: {'truncated' if broken else 'not a readable image'}")
