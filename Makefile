@@ -24,11 +24,11 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-# Kills, full disks, hostile files and a thousand images: half an hour or more of one core, single-threaded. Writes
+# Kills, full disks, hostile files and a thousand images: an hour or more of two cores. Writes
 # results/reliability.md. Where atheris does not install for this Python, files are mutated without its guidance.
 soak: $(READY)
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
-	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/run.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/run.py --shards 2
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -38,15 +38,24 @@ types: $(READY)
 	$(BIN)/mypy
 
 # Put the weights of the run folders under RUNS (see docs/bundled_models.md) into the package: the best where a run
-# kept them, else the last.
+# kept them, else the last; the foundation with the refined decoder where there is one.
 BUNDLED := src/cytosynth/bundled
-bundle:
+DECODER := $(RUNS)/foundation/decoder/weights
+bundle: $(READY)
+	@for run in foundation/denoiser normal cell detector; do \
+	    [ -d $(RUNS)/$$run/weights ] || [ -d $(RUNS)/$$run/best ] || { \
+	    echo "$(RUNS)/$$run: no trained weights there; RUNS=FOLDER says where all four runs are" >&2; exit 1; }; done
 	mkdir -p $(BUNDLED)
 	for name in foundation normal cell detector; do \
 	    find $(BUNDLED)/$$name -type f ! -name README.md -delete 2>/dev/null; mkdir -p $(BUNDLED)/$$name; done
-	for pair in foundation:foundation/denoiser normal:normal cell:cell detector:detector; do \
+	set -e; for pair in foundation:foundation/denoiser normal:normal cell:cell detector:detector; do \
 	    run=$(RUNS)/$${pair#*:}; kept=$$run/weights; if [ -d $$run/best ]; then kept=$$run/best; fi; \
-	    (cd $$kept && find . -type f ! -name README.md ! -name best.json -print0 | xargs -0 cp --parents -t $(CURDIR)/$(BUNDLED)/$${pair%%:*}); done
+	    to=$$(realpath $(BUNDLED)/$${pair%%:*}); cd $$kept; \
+	    find . -type f ! -name README.md ! -name best.json -print0 | xargs -0 cp --parents -t $$to; cd - > /dev/null; done
+	if [ -d $(DECODER) ]; then $(BIN)/python -c 'import sys; from pathlib import Path; import torch; \
+	    from diffusers import AutoencoderKL; from cytosynth.foundation.load import part; from cytosynth.foundation.parts import save_part; \
+	    save_part(part(AutoencoderKL, Path(sys.argv[1])), Path(sys.argv[2]), torch.float16)' \
+	    $(DECODER) $(BUNDLED)/foundation/vae; fi
 
 clean:
 	rm -rf demo dist build .pytest_cache .mypy_cache .ruff_cache

@@ -52,6 +52,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "get_context", lambda _method: context)
 
 
+@pytest.mark.promise("Errors")
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("first", "raised"), [("failing", UserError), ("killed", BrokenProcessPool), ("interrupted", KeyboardInterrupt)]

@@ -1,5 +1,6 @@
 """Errors that are the user's to mend: one line, no traceback, a meaningful exit code."""
 
+import errno
 import re
 
 OUT_OF_MEMORY = re.compile(
@@ -9,11 +10,22 @@ OUT_OF_MEMORY = re.compile(
 """In the name or the message of a RuntimeError by which torch, and what it calls, say that memory was refused."""
 
 
+def out_of_memory(error: BaseException | None) -> bool:
+    """Return whether `error`, or what it was raised on, says that memory was refused."""
+    while error is not None:
+        if isinstance(error, MemoryError | SystemError):  # CPython's own: it forgot the MemoryError
+            return True
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return True
+        if isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
+            return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
+
+
 def of_the_machine(error: BaseException) -> bool:
     """Return whether `error` says nothing of the input: memory that was refused, or a time that is over."""
-    if isinstance(error, MemoryError | TimeoutError | SystemError):  # CPython's own: it forgot the MemoryError
-        return True
-    return isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"))
+    return isinstance(error, TimeoutError) or out_of_memory(error)
 
 
 class UserError(Exception):

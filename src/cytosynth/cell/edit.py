@@ -62,7 +62,7 @@ class CellEditor:
         path = bundled("cell") if unet == BUNDLED else Path(unet)
         if not (path / "config.json").exists():
             raise UserError(f"{path}: no Abnormal Cell Synthesizer there (config.json of a diffusers U-Net)")
-        model = load(foundation)
+        model = load(foundation, channels=())
         model.unet = part(UNet2DConditionModel, path)
         scale = coco.load(path / EDITING).get("box_scale", 1.0) if (path / EDITING).exists() else 1.0
         if not isinstance(scale, int | float) or not 0.5 <= scale <= 8:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from ..data.plain import one_line
-from ..errors import Incomplete, UserError, of_the_machine
+from ..errors import Incomplete, UserError, out_of_memory
 
 app = typer.Typer(
     name="cytosynth",
@@ -24,7 +24,6 @@ app = typer.Typer(
 debugging = False
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 STOPPED = 130
-FEW = "not enough memory; smaller images or batches take less"
 
 
 @app.callback()
@@ -54,21 +53,19 @@ def main() -> None:
         raise
     except UserError as error:
         _end(str(error), error.exit_code)
-    except OSError as error:
-        said = f"{error.filename or 'disk'}: {error.strerror or error}"
-        if error.errno in FULL:
-            _end(f"{said}; what was there is intact; make room, then the same command continues", 1)
-        _end(said, 3)
-    except (MemoryError, SystemError):
-        _end(FEW, 3)
-    except ImportError as error:
-        _end(f"{error}; a package is missing or damaged, or there is not enough memory for it", 3)
-    except RuntimeError as error:
+    except Exception as error:
         if isinstance(error, BrokenExecutor):
             _end("a worker's process died, as it does without memory; fewer --workers; the same command continues", 3)
-        if not of_the_machine(error):
-            raise
-        _end(FEW, 3)
+        if out_of_memory(error):
+            _end("not enough memory; smaller images or batches take less; the same command continues", 3)
+        if isinstance(error, OSError):
+            said = f"{error.filename or 'disk'}: {error.strerror or error}"
+            if error.errno in FULL:
+                _end(f"{said}; what was there is intact; make room, then the same command continues", 1)
+            _end(said, 3)
+        if isinstance(error, ImportError):
+            _end(f"{error}; a package is missing or damaged, or there is not enough memory for it", 3)
+        raise
     except KeyboardInterrupt:
         _stopped()
         sys.exit(STOPPED)

@@ -31,7 +31,7 @@ def reconstruction(
     from ..training.recipe import Source
 
     samples = sources.load([Source(root=data.name, scale=scale, split=split)], data.parent)
-    print(json.dumps(measure(load(foundation).freeze().vae, samples, sheet).summary()))
+    print(json.dumps(measure(load(foundation, channels=()).freeze().vae, samples, sheet).summary()))
 
 
 @evaluate_app.command()

@@ -54,7 +54,7 @@ def figure3(
     """
     if window % 8:
         raise UsageError(f"--window {window}: must be a multiple of 8, as {window // 8 * 8} or {-(-window // 8) * 8}")
-    vae = load(foundation).freeze().vae
+    vae = load(foundation, channels=()).freeze().vae
     kept: dict[str, list[Kept]] = {kind: [] for kind in KINDS}
     samples = sources.load([source], data_root)
     with meter("reconstructing", len(samples)) as bar:

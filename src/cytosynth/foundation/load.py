@@ -69,7 +69,7 @@ def load(source: str, dtype: torch.dtype = torch.float32, channels: Sequence[int
         source: `bundled`, a folder in diffusers' layout, a `.safetensors` file in the original layout, or
             the id of a model hub's repository.
         dtype: of all weights.
-        channels: that its U-Net may read: 4 draws from noise alone, 9 is an inpainting one.
+        channels: that its U-Net may read: 4 draws from noise alone, 9 is an inpainting one; none: it is not used.
 
     Raises UserError for a folder or file that is not a Stable Diffusion or holds pickled weights,
     EnvironmentProblem where a hub cannot be reached.
@@ -147,12 +147,14 @@ def _check(model: Foundation, where: str, channels: Sequence[int]) -> None:
         raise UserError(f"{where}: scheduler: prediction_type {str(kind)[:40]!r}; there are {', '.join(PREDICTIONS)}")
     if not isinstance(length, int) or not 2 <= length <= LONGEST:
         raise UserError(f"{where}: tokenizer: model_max_length {length}; 2 to {LONGEST} are expected")
+    trial.autoencode(model, where)
+    if not channels:
+        return
     if model.unet.config.in_channels not in channels:
         raise UserError(
             f"{where}: its U-Net has {model.unet.config.in_channels} input channels; one with "
             f"{' or '.join(map(str, channels))} is expected"
         )
-    trial.autoencode(model, where)
     trial.denoise(model, where)
 
 
