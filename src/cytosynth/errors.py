@@ -3,11 +3,13 @@
 import errno
 import re
 
+from safetensors import SafetensorError
+
 OUT_OF_MEMORY = re.compile(
-    r"OutOfMemoryError|out of memory|can't allocate memory|not enough memory|can't start new thread|std::bad_alloc|"
-    r"could not create a (primitive|memory)|ALLOC_FAILED"
+    r"OutOfMemoryError|out of memory|(can't|annot) allocate memory|not enough memory|can't start new thread|"
+    r"std::bad_alloc|could not create a (primitive|memory)|ALLOC_FAILED"
 )
-"""In the name or the message of a RuntimeError by which torch, and what it calls, say that memory was refused."""
+"""In the name or the message of an error by which torch, and what it calls, say that memory was refused."""
 
 
 def out_of_memory(error: BaseException | None) -> bool:
@@ -17,7 +19,9 @@ def out_of_memory(error: BaseException | None) -> bool:
             return True
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return True
-        if isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
+        if isinstance(error, RuntimeError | OSError | SafetensorError) and OUT_OF_MEMORY.search(
+            f"{type(error).__name__}: {error}"
+        ):
             return True
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False

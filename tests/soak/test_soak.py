@@ -259,12 +259,13 @@ def test_memory_refused_anywhere(
         if verb in VERBS:
             return command(verb, tiny, tmp_path / "real", out, 2)
         if verb == "train":
-            features = [str(out) if word == "RUN" else word for word in trainers(tiny)["features"]]
-            return [*features, "--data-root", str(fields)]
+            small = [str(out) if word == "RUN" else word for word in trainers(tiny)["text"]]
+            return [*small, "--data-root", str(fields)]
         return ["convert", source, str(out), "--to", "yolo"] if verb == "convert" else ["check", source]
 
+    wall = ["text/timing.jsonl"]
     assert cytosynth.run(*line(tmp_path / "once")).code == 0
-    wanted = killing.content(tmp_path / "once", but=["timing.jsonl"])
+    wanted = killing.content(tmp_path / "once", but=wall)
     rng = np.random.default_rng(3)
     refused, died, tries = 0, 0, max(10, round(100 * SHARE))
     for number, room in enumerate(np.exp(rng.uniform(np.log(1 << 20), np.log(300 << 20), tries))):
@@ -278,7 +279,7 @@ def test_memory_refused_anywhere(
             refused += 1
             assert (ended.code, ended.err.splitlines()[-1].count("not enough memory")) == (3, 1), ended.err
             assert "Traceback" not in ended.err
-        assert killing.content(out, but=["timing.jsonl"]) == wanted
+        assert killing.content(out, but=wall) == wanted
         subprocess.run(["rm", "-rf", out], check=True)
     assert refused > 10 * died
     said = f"refused {refused} times, of {tries} limits from 1 to 300 MiB"
