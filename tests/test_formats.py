@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
 from conftest import CATEGORIES, LICENCE, drawn, write_fields
+from cytosynth.cli import app
+from cytosynth.cli import data as _verbs  # noqa: F401
 from cytosynth.data import coco, comparison, cric, folders, formats, images, split, voc
 from cytosynth.data.coco import FormatProblem, encode
 from cytosynth.errors import UsageError, UserError
@@ -44,6 +47,39 @@ def test_round_trip_through_every_format_loses_nothing(tmp_path: Path, fields: P
     assert json.loads((tmp_path / "back/split.json").read_text()) == json.loads(
         (fields / "drawn/split.json").read_text()
     )
+
+
+def test_categories_get_the_names_that_are_given(tmp_path: Path) -> None:
+    (tmp_path / "own/images").mkdir(parents=True)
+    Image.new("RGB", (100, 80)).save(tmp_path / "own/images/a.png")
+    cells = tuple(
+        Cell((10.0 * n, 0.0, 10.0 * n + 9, 9.0), name) for n, name in enumerate(("neg", "hsil", "x=y", "sup"))
+    )
+    pictures = (Picture("a.png", 100, 80, cells, {"image_level_label": "neg"}),)
+    coco.write(DataSet(tmp_path / "own/images", pictures, ("neg", "hsil", "sup", "x=y")), tmp_path / "own")
+
+    def convert(out: str, *names: str) -> str:
+        flags = [flag for name in names for flag in ("--rename", name)]
+        ended = CliRunner().invoke(app, ["convert", str(tmp_path / "own"), str(tmp_path / out), "--to", "coco", *flags])
+        if ended.exception and not isinstance(ended.exception, SystemExit):
+            raise ended.exception
+        return ended.output
+
+    said = convert("new", "neg=NILM", "sup = NILM", "hsil=HSIL", "x=y=other")
+    assert "not among NILM, ASC-US, ASC-H, LSIL, HSIL: 'other'; --rename OLD=NEW" in said
+    new = coco.read(tmp_path / "new")
+    assert new.categories == ("NILM", "HSIL", "other")
+    assert [cell.category for cell in new.pictures[0].cells] == ["NILM", "HSIL", "other", "NILM"]
+    assert new.pictures[0].extra["image_level_label"] == "NILM"
+    assert "not among" not in convert("known", "neg=NILM", "sup=NILM", "hsil=HSIL", "x=y=LSIL")
+    for wrong, complaint in (
+        (["normal=NILM"], "--rename normal: no such category; there are 'neg', 'hsil', 'sup', 'x=y'"),
+        (["neg"], "expected OLD=NEW"), (["neg="], "expected OLD=NEW"), (["neg=a\nb"], "--rename"),
+        (["neg=NILM", "neg=LSIL"], "neg becomes NILM already"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=complaint):
+            convert("not", *wrong)
+        assert not (tmp_path / "not").exists()
 
 
 @settings(max_examples=60, deadline=None)

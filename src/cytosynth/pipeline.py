@@ -138,7 +138,7 @@ def _own(source: Path, label: str | None, part: str) -> _Own:
             other = coco.listed({cell.category for p in wanted for cell in p.cells} - {NILM})
             left = f"{coco.amount(len(wanted) - len(normal), 'image')} with cells that are not {NILM} ({other})"
             if not normal:
-                raise UserError(f"{source}: all {left}; normal ones are needed")
+                raise UserError(f"{source}: all {left}; normal ones are needed (`convert --rename` names categories)")
             console.print(f"left out: {left}", soft_wrap=True)
         extra = {p.file_name: p.extra for p in normal}
         chosen, refused = images.usable([(p.file_name, data.images / p.file_name) for p in normal], data.images)

@@ -36,15 +36,22 @@ def convert(
     box_side: Annotated[
         float | None, typer.Option(min=1, help="CRIC: side of the boxes on nucleus points, pixels (90).")
     ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="Give a category another name, negative=NILM; may be repeated."),
+    ] = None,
 ) -> None:
     """Write a data set in another format, images with it."""
     from ..data import coco, formats
+    from ..data.rename import parsed, strange
     from ..errors import UsageError
 
     kind = kind or formats.guess(data)
     if box_side is not None and kind != "cric":
         raise UsageError("--box-side is for the CRIC release alone")
     options = {"side": box_side} if box_side is not None else {}
-    done = formats.convert(data, out, kind, to, **options)
+    done = formats.convert(data, out, kind, to, parsed(rename or []), **options)
     images, cells = len(done.pictures), sum(len(p.cells) for p in done.pictures)
     print(f"{out}: {coco.amount(images, 'image')}, {coco.amount(cells, 'cell')}, {to}")
+    if line := strange(done):
+        print(f"{out}: {line}")

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +14,7 @@ from ..training.progress import meter
 from . import atomic, coco, comparison, cric, folders, images, lock, plain, voc, yolo
 from .coco import Report, refuse
 from .preview import save_png
+from .rename import renamed
 
 READERS: dict[str, Callable[..., DataSet]] = {
     "coco": coco.read,
@@ -60,10 +61,13 @@ def read(root: Path, kind: str | None = None, report: Report = refuse, **options
     return READERS[kind](root, report=report, **options)
 
 
-def convert(source: Path, out: Path, kind: str | None, target: str, **options: Any) -> DataSet:
+def convert(
+    source: Path, out: Path, kind: str | None, target: str, names: Mapping[str, str] | None = None, **options: Any
+) -> DataSet:
     """Write the data set at `source` to the new folder `out` in the format `target`, images with it.
 
-    Complete or absent: nothing is left at `out` when it fails. Raises UserError for what cannot be read.
+    Categories get the new `names` that are given for them. Complete or absent: nothing is left at `out` when it fails.
+    Raises UserError for what cannot be read.
     """
     if target not in WRITERS:
         raise UsageError(f"format {target!r}: {', '.join(FORMATS_OUT)} can be written")
@@ -73,7 +77,7 @@ def convert(source: Path, out: Path, kind: str | None, target: str, **options: A
         kind = kind or guess(source)
         if kind == "folders" and out.resolve().is_relative_to(source.resolve()):
             raise UsageError(f"{out}: would be a class of {source}; give a folder beside it")
-        data = read(source, kind, **options)
+        data = renamed(read(source, kind, **options), names or {})
         if not data.pictures:
             raise UserError(f"{source}: no image in it")
         _refuse_broken(data)

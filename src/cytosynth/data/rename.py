@@ -1,0 +1,60 @@
+"""Other names for the categories of a data set: the Bethesda system's, by which models are trained and asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..bethesda import CATEGORIES
+from ..errors import UsageError
+from ..field import DataSet, Picture
+from . import coco
+
+LABEL = "image_level_label"
+
+
+def parsed(given: Sequence[str]) -> dict[str, str]:
+    """Return the new name of each old one that is `given` as OLD=NEW; raise UsageError where one is no such pair."""
+    names: dict[str, str] = {}
+    for text in given:
+        old, separator, new = (part.strip() for part in text.rpartition("="))
+        if not (old and separator and new):
+            raise UsageError(f"--rename {text}: expected OLD=NEW")
+        try:
+            new = coco.category(new)
+        except ValueError as error:
+            raise UsageError(f"--rename {text}: {error}") from None
+        if names.setdefault(old, new) != new:
+            raise UsageError(f"--rename {text}: {old} becomes {names[old]} already")
+    return names
+
+
+def renamed(data: DataSet, names: Mapping[str, str]) -> DataSet:
+    """Return `data` with its categories and image-level labels under their new `names`; several may become one.
+
+    Categories keep their order, each where the first that became it was. Raises UsageError for an old name that is
+    none of them.
+    """
+    found = (picture.extra.get(LABEL) for picture in data.pictures)
+    labels = sorted({label for label in found if isinstance(label, str)} - {*data.categories})
+    for old in names:
+        if old not in data.categories and old not in labels:
+            there = ", ".join(coco.said(name) for name in [*data.categories, *labels][:12])
+            raise UsageError(f"--rename {old}: no such category; there are {there}")
+
+    def picture(old: Picture) -> Picture:
+        cells = tuple(replace(cell, category=names.get(cell.category, cell.category)) for cell in old.cells)
+        label = old.extra.get(LABEL)
+        extra = old.extra | {LABEL: names[label]} if isinstance(label, str) and label in names else old.extra
+        return replace(old, cells=cells, extra=extra)
+
+    categories = dict.fromkeys(names.get(name, name) for name in data.categories)
+    return replace(data, pictures=tuple(map(picture, data.pictures)), categories=tuple(categories))
+
+
+def strange(data: DataSet) -> str:
+    """Return a line that says which categories of `data` no bundled model knows, nothing where it knows them all."""
+    others = [coco.said(name) for name in data.categories if name not in CATEGORIES]
+    if not others:
+        return ""
+    more = f" and {len(others) - 8} more" if len(others) > 8 else ""
+    known = ", ".join(CATEGORIES)
+    return f"not among {known}: {', '.join(others[:8])}{more}; --rename OLD=NEW gives a category another name"
