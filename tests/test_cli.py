@@ -75,7 +75,7 @@ def test_what_is_assumed_is_said(tmp_path: Path) -> None:
         (["synthesize", "out", "--count", "0"], 2, "count"),
         (["train", "normal", "run", "--set", "rank=x"], 2, "rank"),
         (["train", "detector", "run", "--data-root", "nowhere"], 1, "no such file"),
-        (["edit", "nowhere", "out"], 1, "nowhere: no such folder"),
+        (["edit", "nowhere", "out"], 1, "nowhere: no such file or folder"),
         (["bogus"], 2, "bogus"),
     ],
 )

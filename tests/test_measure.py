@@ -431,7 +431,7 @@ def test_verbs_write_their_tables_and_refuse_in_one_line(
     assert {row["features"] for row in found["rows"]} == {"efficientnet-lite0"}
     assert (tmp_path / "out/least_real.png").exists()
     for arguments, code, text in (
-        (("fidelity", tmp_path / "none", real), 1, "no such folder"),
+        (("fidelity", tmp_path / "none", real), 1, "no such file or folder"),
         (("fidelity", made, real, "--features", "vgg"), 2, "there are inception-v3"),
         (("fidelity", made, real, "--weights", "vgg=x"), 2, "expected NAME=PATH"),
         (("fidelity", made, real, "--window", 1024), 1, "smaller than a window of 1024"),

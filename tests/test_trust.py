@@ -117,7 +117,7 @@ errors = pytest.mark.promise("Errors")
         (["convert", "nowhere", "out", "--to", "bogus", "--from", "coco"], 2, "can be written"),
         (["check", "nowhere"], 1, "no data set of a known format"),
         (["check", "nowhere", "--from", "cric"], 1, ""),
-        (["edit", "nowhere", "out"], 1, "no such folder"),
+        (["edit", "nowhere", "out"], 1, "no such file or folder"),
         (["detect", "nowhere", "out"], 1, "no such file or folder"),
         (["synthesize", "out", "--foundation", "pickle.ckpt"], 1, "pickled weights can run code"),
         (["synthesize", "out", "--foundation", "nobody/nothing"], 3, "the hub cannot be reached"),

@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from concurrent.futures import BrokenExecutor
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -69,6 +70,13 @@ def main() -> None:
     except KeyboardInterrupt:
         _stopped()
         sys.exit(STOPPED)
+
+
+def there(path: Path) -> Path:
+    """Return `path`, to be read; raise UserError where nothing is, before libraries are loaded, which takes seconds."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    return path
 
 
 def _stopped() -> None:

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from . import app, finish
+from . import app, finish, there
 
 
 @app.command()
 def detect(
-    images: Annotated[Path, typer.Argument(help="An image, a folder of images, or a COCO data set.")],
+    images: Annotated[Path, typer.Argument(callback=there, help="An image, a folder of images, or a COCO data set.")],
     out: Annotated[Path, typer.Argument(help="Folder for what is found; the same command again continues it.")],
     detector: Annotated[
         str, typer.Option(help="Folder of the detector (RUN/weights of `train detector`), or 'bundled'.")

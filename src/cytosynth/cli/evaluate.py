@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from . import app
+from . import app, there
 
 evaluate_app = typer.Typer(help="Measure a model on held-out data.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate")
 
-Data = Annotated[Path, typer.Argument(help="COCO data set.")]
+Data = Annotated[Path, typer.Argument(callback=there, help="COCO data set.")]
 Split = Annotated[str, typer.Option(help="Part of its split.json: train, val, test; or all.")]
 Scale = Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20.")]
 
@@ -82,7 +82,9 @@ def detection(
 
 @evaluate_app.command()
 def cells(
-    real: Annotated[Path, typer.Argument(help="COCO data set of held-out real cells, normal and abnormal.")],
+    real: Annotated[
+        Path, typer.Argument(callback=there, help="COCO data set of held-out real cells, normal and abnormal.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder for patches and tables; the same command again continues it.")],
     split: Split = "test",
     scale: Scale = 1.0,

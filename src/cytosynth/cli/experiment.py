@@ -8,14 +8,14 @@ import typer
 from ..data import lock
 from ..experiments import recipe as recipes
 from ..training.recipe import Source, override
-from . import app
+from . import app, there
 
 experiment_app = typer.Typer(help="Make the paper's tables and figures from your models.", no_args_is_help=True)
 app.add_typer(experiment_app, name="experiment")
 
 Run = Annotated[Path, typer.Argument(help="Run folder; the same command again continues it.")]
 Preset = Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe to start from.")]
-DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets of the recipe.")]
+DataRoot = Annotated[Path, typer.Option(callback=there, help="Folder that holds the data sets of the recipe.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Devices = Annotated[str, typer.Option(help="cpu, or cuda:0,cuda:1 ...: trainings go to them in turn.")]
 Workers = Annotated[int | None, typer.Option(min=1, max=64, help="Trainings at a time; none: one on each device.")]

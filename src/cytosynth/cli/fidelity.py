@@ -10,6 +10,7 @@ import typer
 from ..data import lock
 from ..errors import UsageError
 from ..registry import EXTRACTORS
+from . import there
 from .evaluate import evaluate_app
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ Part = Annotated[str | None, typer.Option(help="Part of a COCO data set's split;
 
 @evaluate_app.command()
 def fidelity(
-    generated: Annotated[Path, typer.Argument(help="Folder of images, or COCO data set.")],
-    real: Annotated[Path, typer.Argument(help="Folder of images, or COCO data set.")],
+    generated: Annotated[Path, typer.Argument(callback=there, help="Folder of images, or COCO data set.")],
+    real: Annotated[Path, typer.Argument(callback=there, help="Folder of images, or COCO data set.")],
     features: Features = None,
     weights: Weights = None,
     split: Part = None,
@@ -62,9 +63,11 @@ def fidelity(
 
 @evaluate_app.command()
 def memorisation(
-    generated: Annotated[Path, typer.Argument(help="Folder of images, or COCO data set.")],
-    training: Annotated[Path, typer.Argument(help="What the generator was trained on.")],
-    held_out: Annotated[Path, typer.Argument(help="Real images it was not trained on; may be the same data set.")],
+    generated: Annotated[Path, typer.Argument(callback=there, help="Folder of images, or COCO data set.")],
+    training: Annotated[Path, typer.Argument(callback=there, help="What the generator was trained on.")],
+    held_out: Annotated[
+        Path, typer.Argument(callback=there, help="Real images it was not trained on; may be the same data set.")
+    ],
     features: Annotated[str, typer.Option(help=f"Feature network: {', '.join(EXTRACTORS)}.")] = "efficientnet-lite0",
     weights: Weights = None,
     split: Annotated[str | None, typer.Option(help="Part of TRAINING that was trained on; none: all.")] = None,
@@ -91,8 +94,10 @@ def memorisation(
 
 @evaluate_app.command()
 def membership(
-    members: Annotated[Path, typer.Argument(help="What the generator was trained on.")],
-    others: Annotated[Path, typer.Argument(help="Real images it was not trained on; may be the same data set.")],
+    members: Annotated[Path, typer.Argument(callback=there, help="What the generator was trained on.")],
+    others: Annotated[
+        Path, typer.Argument(callback=there, help="Real images it was not trained on; may be the same data set.")
+    ],
     foundation: Annotated[str, typer.Option(help="Stable Diffusion 1.x: 'bundled', folder, file, hub id.")] = "bundled",
     normal: Annotated[str, typer.Option(help="Adapter of stage 1: folder, file, 'bundled' or 'none'.")] = "bundled",
     split: Annotated[str | None, typer.Option(help="Part of MEMBERS that was trained on; none: all.")] = None,

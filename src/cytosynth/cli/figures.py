@@ -10,6 +10,7 @@ from ..errors import UsageError
 from ..field import Box
 from ..settings import PipelineSettings, check
 from ..training.recipe import override
+from . import there
 from .experiment import experiment_app
 
 Out = Annotated[Path, typer.Argument(help="Folder of the figure.")]
@@ -55,7 +56,7 @@ def figure7(
 
 @experiment_app.command()
 def figure8(
-    source: Annotated[Path, typer.Argument(help="Real normal images: a COCO data set or a folder.")],
+    source: Annotated[Path, typer.Argument(callback=there, help="Real normal images: a COCO data set or a folder.")],
     out: Out,
     count: Annotated[int, typer.Option(min=1, max=16, help="Images of each kind.")] = 3,
     label: Annotated[str | None, typer.Option(help="Of a COCO set, take images of this image-level label.")] = None,

@@ -7,7 +7,7 @@ import typer
 
 from ..select.recipe import PRESETS
 from ..training.recipe import override
-from . import app
+from . import app, there
 
 
 @app.command()
@@ -20,7 +20,9 @@ def select(
         str | None, typer.Option(help="Folder of your current detector; none: trained first on the real images.")
     ] = None,
     preset: Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe to start from.")] = "bundled",
-    data_root: Annotated[Path, typer.Option(help="Folder that holds the data sets of the recipe.")] = Path(),
+    data_root: Annotated[
+        Path, typer.Option(callback=there, help="Folder that holds the data sets of the recipe.")
+    ] = Path(),
     anyway: Annotated[
         float | None, typer.Option(min=0.001, metavar="RATIO", help="Write so many by rank; do not ask if they help.")
     ] = None,

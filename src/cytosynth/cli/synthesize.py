@@ -9,7 +9,7 @@ from ..errors import UsageError
 from ..registry import SAMPLERS
 from ..settings import PipelineSettings, check
 from ..training.recipe import override
-from . import app, finish
+from . import app, finish, there
 
 Out = Annotated[Path, typer.Argument(help="Data set folder; the same command again continues it.")]
 Model = Annotated[str, typer.Option(help="Folder of the model, or 'bundled'.")]
@@ -26,7 +26,7 @@ GateFolder = Annotated[
 Tries = Annotated[
     int | None, typer.Option(min=1, max=100, help="Edits of a cell until the gate keeps one. \\[default: 3]")
 ]
-DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets of gate.reference.")]
+DataRoot = Annotated[Path, typer.Option(callback=there, help="Folder that holds the data sets of gate.reference.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Sampler = Annotated[str | None, typer.Option(help=f"One of {', '.join(SAMPLERS)}. \\[default: ddim]")]
 Settings = Annotated[
@@ -68,7 +68,7 @@ def synthesize(
 
 @app.command()
 def edit(
-    images: Annotated[Path, typer.Argument(help="Folder of normal images, or a COCO data set.")],
+    images: Annotated[Path, typer.Argument(callback=there, help="Folder of normal images, or a COCO data set.")],
     out: Out,
     seed: Seed = None,
     plan: Plan = None,

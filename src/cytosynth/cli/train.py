@@ -15,7 +15,7 @@ from ..measure.recipe import PRESETS as FEATURES
 from ..normal.recipe import PRESETS as NORMAL
 from ..registry import ADAPTERS, DETECTORS
 from ..training.recipe import override
-from . import app
+from . import app, there
 
 if TYPE_CHECKING:
     from ..training.loop import Outcome
@@ -24,7 +24,7 @@ train_app = typer.Typer(help="Train a model of the pipeline, or continue its tra
 app.add_typer(train_app, name="train")
 
 Run = Annotated[Path, typer.Argument(help="Run folder; the same command again continues it.")]
-DataRoot = Annotated[Path, typer.Option(help="Folder that holds the data sets which the recipe names.")]
+DataRoot = Annotated[Path, typer.Option(callback=there, help="Folder that holds the data sets which the recipe names.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")]
 Minutes = Annotated[float | None, typer.Option(min=0, help="Stop, saved, after so many minutes.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Train up to so many steps in all.")]
