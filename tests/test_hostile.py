@@ -53,6 +53,17 @@ def test_mutated_files(name: str, tmp_path: Path) -> None:
 
 
 @fuzzed
+@pytest.mark.parametrize(("name", "seed", "value"), [
+    ("VOC", 0, "<xmin>1"), ("VOC", 0, "LSIL"), ("VOC", 0, "<width>24"), ("YOLO", 2, "0.5"), ("YOLO", 0, "LSIL"),
+    ("COCO", 0, "LSIL"), ("COCO", 0, "a.png"), ("COCO", 0, "5.5"), ("CRIC", 0, "HSIL"), ("CRIC", 1, "12"),
+    ("CRIC", 0, "a.png"), ("folders", 2, "LSIL"),
+])  # fmt: skip
+def test_what_is_said_of_a_long_value_is_short(name: str, seed: int, value: str, tmp_path: Path) -> None:
+    reader = nasty.reader(name)  # fails on a line of 5,000 characters
+    reader.run(reader.seeds[seed].replace(value.encode(), value.encode()[:-1] + b"a" * 9000), tmp_path)
+
+
+@fuzzed
 @pytest.mark.parametrize("wrong", [
     {"seed": float("nan")}, {"key": "a"}, {"width": 1.5}, {"picture": {"a": float("inf")}}, {"picture": 3},
     {"room": 10**12}, {"room": -5}, {"room": 2.0},

@@ -208,7 +208,9 @@ def test_memory_that_is_refused_ends_in_one_line(
 def test_sigterm_ends_a_run_as_ctrl_c_does(sent: signal.Signals, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "cytosynth", *synthesize(tiny, out, 500)]
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # children of who ignores it ignore it too
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, heard)
     deadline = time.monotonic() + 120
     while not list(out.glob("images/*.png")) and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
