@@ -19,7 +19,7 @@ from ..foundation.load import available, bundled, load, part
 from ..foundation.model import DTYPES, Foundation
 from ..foundation.recipe import BUNDLED
 from ..settings import EditSettings, Precision
-from . import patch, synthesizer
+from . import grain, patch, synthesizer
 
 EDITING = "editing.json"
 """Beside a synthesizer's weights: how much larger than boxes the regions were on which it was trained."""
@@ -136,4 +136,11 @@ class CellEditor:
             extra_channels=synthesizer.extra_channels(clean, masks),
             grounding=ground,
         )
-        return np.concatenate([model.decode_latents(latent[None]) for latent in latents[:count]])
+        decoded = np.concatenate([model.decode_latents(latent[None]) for latent in latents[:count]])
+        if settings.paste == "box" and settings.grain:
+            for index, edit in enumerate(edits[:count]):
+                again = model.decode_latents(clean[index][None])[0]
+                decoded[index] = grain.added(
+                    decoded[index], windows[index], again, edit.box, edit.seed, settings.grain
+                )  # fmt: skip
+        return decoded
