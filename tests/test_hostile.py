@@ -136,6 +136,7 @@ def test_records_that_are_no_file_or_endless_end_in_a_line(tmp_path: Path, monke
 def test_every_value_in_a_models_configuration_runs_or_is_one_line(tiny: Path, tmp_path: Path) -> None:
     run = configurations.models(tiny, tmp_path)
     tried = random.Random(3).sample(configurations.cases(tmp_path), min(2 * EXAMPLES, 100))
+    tried.append(configurations.Case("dinov2", "config.json", ("patch_size",), [64] * 9))
     assert list(configurations.problems(tmp_path, tried, run)) == []
 
 

@@ -15,6 +15,8 @@ LAYERS = 100
 """Most layers of a block or an encoder; Stable Diffusion 1.5 has 12, and a billion would be built one by one."""
 LARGEST = 100_000
 """Of all other numbers; CLIP's vocabulary has 49,408 words, and a million channels would ask for terabytes."""
+SIDES = 3
+"""Most sides of a size."""
 SIDE = 64
 """Pixels of the picture that is tried: the smallest that three halvings of its latents leave a pixel of."""
 
@@ -26,6 +28,8 @@ def bounded(config: Mapping[str, Any], where: str) -> None:
         most = max(_numbers(value), default=0)
         if most > limit:
             raise UserError(f"{where}: {key} is {str(most)[:20]}; at most {limit} is expected")
+        if key.endswith("_size") and isinstance(value, list) and len(value) > SIDES:  # they are multiplied
+            raise UserError(f"{where}: {key} has {len(value)} sides; at most {SIDES} are expected")
 
 
 def _numbers(value: Any) -> Iterable[float]:
