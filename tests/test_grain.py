@@ -76,11 +76,13 @@ def test_an_edit_has_it_in_the_region_and_a_whole_patch_has_none(tiny: Path) -> 
     pixels, _ = drawn(3, 256, 256)
     edit = PlannedEdit(BOX, "HSIL", 4)
 
-    def painted(**changes: object) -> Pixels:
+    def painted(real: bool = True, **changes: object) -> Pixels:
         settings = EditSettings.model_validate({"steps": 1, "batch": 1, **changes})
-        return editor.paint([(pixels, edit)], settings)[0]
+        return editor.paint([(pixels, edit)], editor.settled(settings, real=real))[0]
 
     without, grained = painted(grain=0), painted()
+    assert np.array_equal(painted(real=False), without), "a generated field has no grain to lose"
+    assert np.array_equal(painted(real=False, grain=1), grained)
     changed = (without != grained).any(axis=-1)
     assert changed[96:192, 80:176].mean() > 0.3
     changed[96:192, 80:176] = False

@@ -44,9 +44,10 @@ class EditSettings(BaseModel):
         default="box", description="put back the edited region alone, or the whole decoded patch as the paper does"
     )
     feather: int = Field(default=8, ge=0, le=64, description="blend inside the region's edge (paste=box), pixels")
-    grain: float = Field(
-        default=1.0, ge=0, le=2,
-        description="fine texture added inside the region (paste=box): 1, as much as the autoencoder loses around it",
+    grain: float | None = Field(
+        default=None, ge=0, le=2,
+        description="fine texture added inside the region (paste=box) over what the autoencoder loses around it; "
+        "none: 1 on real images, 0 on generated fields, which have none to lose",
     )  # fmt: skip
     batch: int = Field(default=4, ge=1, le=1024, description="cells denoised at a time, of one image or of several")
 

@@ -65,12 +65,9 @@ class Pipeline:
         return "synthetic" if self.generator else "real-to-synthetic"
 
     def settle(self, settings: PipelineSettings) -> PipelineSettings:
-        """Return `settings` with the size of edited regions that the synthesizer was trained on, where none is set."""
-        if settings.cell.box_scale is not None:
-            return settings
-        return settings.model_copy(
-            update={"cell": settings.cell.model_copy(update={"box_scale": self.editor.box_scale})}
-        )
+        """Return `settings` with what the synthesizer and the kind of images decide, where it is not set."""
+        cell = self.editor.settled(settings.cell, real=self.generator is None)
+        return settings.model_copy(update={"cell": cell})
 
     def prepare(self, job: Job, settings: PipelineSettings) -> Canvas:
         """Return the normal field of `job` with the cells that are to be edited.

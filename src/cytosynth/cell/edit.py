@@ -73,6 +73,12 @@ class CellEditor:
         model.to(DTYPES[precision])
         return editor
 
+    def settled(self, settings: EditSettings, *, real: bool) -> EditSettings:
+        """Return `settings` for `real` or generated images with what is set to none in them: region and grain."""
+        scale = self.box_scale if settings.box_scale is None else settings.box_scale
+        amount = float(real) if settings.grain is None else settings.grain
+        return settings.model_copy(update={"box_scale": scale, "grain": amount})
+
     def edit(self, pixels: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings) -> Pixels:
         """Return a copy of (height, width, 3) `pixels` with every edit made, put back as `patch.compose` says.
 

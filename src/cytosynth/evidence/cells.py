@@ -90,8 +90,7 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
         raise UsageError(
             f"the judge knows {', '.join(models.judge.classes)}; {', '.join(how.categories)} are asked for"
         )
-    scale = editing.cell.box_scale or models.editor.box_scale
-    cell = editing.cell.model_copy(update={"box_scale": scale})
+    cell = models.editor.settled(editing.cell, real=models.generator is None)
     editing = editing.model_copy(
         update={"cell": cell, "models": models.digests(), "fields": models.generator is not None}
     )

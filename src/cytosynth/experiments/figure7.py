@@ -59,7 +59,7 @@ def figure7(
 
     Raises UserError where a box is not in the image or too large, or where edited regions overlap.
     """
-    settings = settings.model_copy(update={"box_scale": settings.box_scale or editor.box_scale})
+    settings = editor.settled(settings, real=False)
     edits = planned(boxes, (normal.shape[1], normal.shape[0]), settings, seed)
     requests = [(number, category) for number in range(len(boxes)) for category in ABNORMAL]
     decoded = editor.paint([(normal, edits[number][category]) for number, category in requests], settings)
@@ -120,7 +120,7 @@ def from_models(
         device: cpu, cuda ...
     """
     editor = CellEditor.load(foundation, cell, device, settings.precision)
-    edit = settings.cell.model_copy(update={"box_scale": settings.cell.box_scale or editor.box_scale})
+    edit = editor.settled(settings.cell, real=image is not None)
     if image:
         pixels = images.read(image, settings.scale)
     else:
