@@ -212,10 +212,12 @@ def test_an_image_does_not_depend_on_its_neighbours(name: str, tiny: Path) -> No
     assert np.array_equal(field, generator.field(1, 2, GenerateSettings(size=64, steps=3, sampler=name)))
 
 
-def test_what_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_what_cannot_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match=r"cell\.steps=60: tcd takes at most 50"):
         check(PipelineSettings(cell=EditSettings(sampler="tcd", steps=60)))
-    for verb in (["synthesize", "out"], ["edit", "images", "out"]):
+    for verb in (["synthesize", "out"], ["edit", str(tmp_path), "out"]):
         monkeypatch.setattr(sys, "argv", ["cytosynth", *verb, "--sampler", "heun"])
         with pytest.raises(SystemExit) as end:
             cli.main()
