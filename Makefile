@@ -24,7 +24,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-# Kills, full disks, hostile files and a thousand images: an hour or more of two cores. Writes
+# Kills, full disks, hostile files, refused memory, a thousand images: 40 minutes of two cores. Writes
 # results/reliability.md. Where atheris does not install for this Python, files are mutated without its guidance.
 soak: $(READY)
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'

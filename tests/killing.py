@@ -36,6 +36,16 @@ class Ended:
     changes: int
 
 
+def out_of_memory(ended: Ended) -> bool:
+    """Return whether memory was refused to what `ended`; fail where that is not said in one line, or said wrongly."""
+    if ended.code <= 0:  # done; or a library below Python did not look at what it was given, and died
+        return False
+    assert ended.code == 3, ended.err
+    assert ended.err.splitlines()[-1].count("not enough memory") == 1, ended.err
+    assert "Traceback" not in ended.err
+    return True
+
+
 class Server:
     """Runs `cytosynth` in forked processes; `close` it at the end."""
 

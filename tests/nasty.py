@@ -217,6 +217,7 @@ def _data_set(kind: str, files: dict[str, bytes], tags: dict[bytes, str], *, one
         name = tags.get(data[:1])
         if name is None:
             return
+        theirs = _state(sandbox / OUTSIDE)
         before = (root / name).read_bytes() if (root / name).exists() else None
         (root / name).write_bytes(data[1:])
         try:
@@ -225,8 +226,15 @@ def _data_set(kind: str, files: dict[str, bytes], tags: dict[bytes, str], *, one
             (root / name).unlink()
             if before is not None:
                 (root / name).write_bytes(before)
+        assert _state(sandbox / OUTSIDE) == theirs, "changed by a library that Python does not watch"
 
     return run
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """Return what changes with the file at `path`, which is not opened."""
+    state = path.stat()
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _coco() -> dict[str, Any]:

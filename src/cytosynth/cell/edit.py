@@ -74,9 +74,10 @@ class CellEditor:
         return editor
 
     def settled(self, settings: EditSettings, *, real: bool) -> EditSettings:
-        """Return `settings` for `real` or generated images with what is set to none in them: region and grain."""
+        """Return `settings` with the region and the grain that they leave open, for `real` or generated images."""
         scale = self.box_scale if settings.box_scale is None else settings.box_scale
-        amount = float(real) if settings.grain is None else settings.grain
+        amount = settings.grain if settings.paste == "box" else 0.0
+        amount = float(real) if amount is None else amount
         return settings.model_copy(update={"box_scale": scale, "grain": amount})
 
     def edit(self, pixels: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings) -> Pixels:

@@ -165,7 +165,10 @@ def file_name(value: Any) -> str:
 
 def number(value: Any) -> float:
     """Return the number `value` of pixels, which may be NaN; raise ValueError for what no image has."""
-    result = float(value)
+    try:
+        result = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"a number is expected, found {said(value)}") from None
     if abs(result) > LARGEST:
         raise ValueError(f"{result:g} is beyond {LARGEST:g} pixels")
     return result

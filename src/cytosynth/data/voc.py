@@ -76,7 +76,7 @@ def _picture(file: Path, report: Report) -> Picture | None:
             x0, y0, x1, y1 = (coco.number(_text(entry, f"bndbox/{corner}")) for corner in CORNERS)
             cells.append(Cell((x0, y0, x1, y1), coco.name(_text(entry, "name"))))
         except ValueError as error:
-            report(f"{file}: object {number}: {str(error)[:160]}")
+            report(f"{file}: object {number}: {error}")
     said = {key: text for key in ("database", "license", "url") if (text := tree.findtext(f"source/{key}"))}
     return Picture(name, width, height, tuple(cells), {"source": said} if said else {})
 

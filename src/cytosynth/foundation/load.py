@@ -147,15 +147,14 @@ def _check(model: Foundation, where: str, channels: Sequence[int]) -> None:
         raise UserError(f"{where}: scheduler: prediction_type {str(kind)[:40]!r}; there are {', '.join(PREDICTIONS)}")
     if not isinstance(length, int) or not 2 <= length <= LONGEST:
         raise UserError(f"{where}: tokenizer: model_max_length {length}; 2 to {LONGEST} are expected")
-    trial.autoencode(model, where)
-    if not channels:
-        return
-    if model.unet.config.in_channels not in channels:
+    if channels and model.unet.config.in_channels not in channels:
         raise UserError(
             f"{where}: its U-Net has {model.unet.config.in_channels} input channels; one with "
             f"{' or '.join(map(str, channels))} is expected"
         )
-    trial.denoise(model, where)
+    trial.autoencode(model, where)
+    if channels:
+        trial.denoise(model, where)
 
 
 def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
