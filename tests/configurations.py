@@ -16,12 +16,13 @@ from transformers import Dinov2Config, Dinov2Model
 
 from conftest import save_judge
 from cytosynth.cell.edit import CellEditor, PlannedEdit
-from cytosynth.cell.judge import ClassifierJudge
+from cytosynth.cell.quality.classifier import ClassifierJudge
+from cytosynth.cell.settings import EditSettings
 from cytosynth.detect import model as detectors
 from cytosynth.errors import UserError
-from cytosynth.measure import dinov2
+from cytosynth.evaluate.networks import dinov2
 from cytosynth.normal.generate import NormalImageGenerator
-from cytosynth.settings import EditSettings, GenerateSettings
+from cytosynth.normal.settings import GenerateSettings
 from killing import asked_for
 
 GREY = np.full((256, 256, 3), 200, dtype=np.uint8)

@@ -18,15 +18,16 @@ from torchvision import models
 
 import killing
 from cytosynth.adapters import adapter, lora
+from cytosynth.annotations import Cell, DataSet, Picture
 from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.cell import synthesizer
-from cytosynth.data import atomic, coco
+from cytosynth.data.formats import coco
 from cytosynth.detect import model as detectors
-from cytosynth.field import Cell, DataSet, Picture
-from cytosynth.foundation import autoencoder, denoiser, text
 from cytosynth.foundation.load import load, save
 from cytosynth.foundation.parts import save_part
-from cytosynth.foundation.recipe import AutoencoderRecipe, DenoiserRecipe
+from cytosynth.foundation.scratch import autoencoder, denoiser, text
+from cytosynth.foundation.scratch.recipe import AutoencoderRecipe, DenoiserRecipe
+from cytosynth.io import atomic
 
 GREEN, PINK = (150, 205, 200), (235, 165, 165)
 """Cytoplasm."""

@@ -105,14 +105,15 @@ def content(folder: Path, but: Sequence[str] = ()) -> dict[str, bytes]:
 
 
 def _serve() -> None:
+    import cytosynth.foundation.train
+    import cytosynth.measure.train
+    import cytosynth.pipeline
+
     import cytosynth.adapters.load
     import cytosynth.cell.train
     import cytosynth.cli
     import cytosynth.detect.train
-    import cytosynth.foundation.train
-    import cytosynth.measure.train
     import cytosynth.normal.train
-    import cytosynth.pipeline
 
     for verb in pkgutil.iter_modules(cytosynth.cli.__path__):
         importlib.import_module(f"cytosynth.cli.{verb.name}")

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cytosynth.data import formats, images
+from cytosynth import config
+from cytosynth.data import convert, images
 from cytosynth.data.check import check
 from cytosynth.errors import UserError
 
@@ -177,12 +178,12 @@ def exercise(root: Path, kind: str, data: bytes, targets: tuple[str, ...] = ("co
     target = targets[zlib.crc32(data) % len(targets)]
     shutil.rmtree(out, ignore_errors=True)
     try:
-        formats.convert(root, out, kind, target)
+        convert.convert(root, out, kind, target)
     except UserError as error:
         assert len(str(error)) < 5000
         assert not out.exists()
         return
-    again = formats.read(out, target)
+    again = convert.read(out, target)
     for entry in again.pictures:
         assert images.inside(again.images, entry.file_name).is_file()
 
@@ -433,7 +434,7 @@ def pictures() -> dict[str, Reader]:
 
 
 def _plan(data: bytes, sandbox: Path) -> None:
-    from cytosynth.cell import plan
+    from cytosynth.synthesis import plan
 
     path = sandbox / "plan.json"
     path.write_bytes(data)
@@ -445,23 +446,22 @@ def _plan(data: bytes, sandbox: Path) -> None:
 def _recipe(data: bytes, sandbox: Path) -> None:
     data = data[:6000]  # PyYAML is slow
     from cytosynth.normal.recipe import NormalRecipe
-    from cytosynth.pinned import Pinned
-    from cytosynth.training import recipe
+    from cytosynth.synthesis.resume import Pinned
 
     path = sandbox / "recipe.yaml"
     path.write_bytes(data)
     with contextlib.suppress(UserError):
-        recipe.dump(recipe.read(Pinned, path))
+        config.dump(config.read(Pinned, path))
     with contextlib.suppress(UserError):
-        recipe.pin(NormalRecipe(), path)
+        config.pin(NormalRecipe(), path)
     with contextlib.suppress(UserError, UnicodeDecodeError):
-        recipe.dump(recipe.override(NormalRecipe(), ["data=" + data.decode(), data.decode()]))
+        config.dump(config.override(NormalRecipe(), ["data=" + data.decode(), data.decode()]))
 
 
 def _records(data: bytes, sandbox: Path) -> None:
     from cytosynth.provenance import read_records
-    from cytosynth.publish import About, publish
-    from cytosynth.settings import PipelineSettings
+    from cytosynth.synthesis.publish import About, publish
+    from cytosynth.synthesis.settings import PipelineSettings
 
     (sandbox / "images").mkdir(exist_ok=True)
     (sandbox / "images/000000.png").write_bytes(picture("PNG"))
@@ -475,8 +475,8 @@ def _records(data: bytes, sandbox: Path) -> None:
 
 def texts() -> dict[str, Reader]:
     """Return the readers of plans, recipes and records."""
+    from cytosynth.config import dump
     from cytosynth.normal.recipe import NormalRecipe
-    from cytosynth.training.recipe import dump
 
     cell = {"bbox_xyxy": [10.0, 10.0, 50.0, 60.0], "category": "HSIL", "seed": 3}
     entry = {
@@ -518,7 +518,7 @@ def weights() -> dict[str, Reader]:
     from safetensors.torch import save
 
     from cytosynth.adapters import load, lora_file
-    from cytosynth.data import tensors
+    from cytosynth.io import tensors
     from cytosynth.training import checkpoint
 
     lora = {

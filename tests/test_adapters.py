@@ -17,6 +17,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from cytosynth.adapters import adapter, load, lora, svdiff, tokens
 from cytosynth.adapters.textual_inversion import word_in
 from cytosynth.bethesda import NORMAL_PROMPT
+from cytosynth.config import override
+from cytosynth.data.sources import Source
 from cytosynth.errors import UsageError, UserError
 from cytosynth.foundation import load as foundations
 from cytosynth.foundation import samplers, sampling, sd15
@@ -25,7 +27,6 @@ from cytosynth.normal import memory
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.recipe import PRESETS, NormalRecipe
 from cytosynth.normal.train import train_normal
-from cytosynth.training.recipe import Source, override
 
 KINDS = ("lora", "textual-inversion", "svdiff", "custom-diffusion")
 PROMPTS = {"textual-inversion": "A cell of <x>", "custom-diffusion": "A <x> cell"}

@@ -10,15 +10,10 @@ import pytest
 import torch
 
 from conftest import write_fields
-from cytosynth import leaks, pipeline
-from cytosynth.data import atomic, coco, formats, split
-from cytosynth.detect import model, transfer
-from cytosynth.detect.evaluate import Matches, evaluate
-from cytosynth.detect.failures import MISSED, NOTHING, failures
-from cytosynth.errors import UsageError, UserError
-from cytosynth.experiments import augmentation, grid, training_sets
-from cytosynth.experiments.published import PUBLISHED
-from cytosynth.experiments.recipe import (
+from cytosynth.annotations import Cell, Picture
+from cytosynth.augmentation import experiment, gains, grid, leaks, training_sets
+from cytosynth.augmentation.published import PUBLISHED
+from cytosynth.augmentation.recipe import (
     CUSTOM,
     MIXES,
     OURS,
@@ -28,12 +23,19 @@ from cytosynth.experiments.recipe import (
     TABLE3,
     AugmentationRecipe,
 )
-from cytosynth.field import Cell, Picture
-from cytosynth.measure import gains
-from cytosynth.settings import PipelineSettings
+from cytosynth.augmentation.whole import whole
+from cytosynth.config import override
+from cytosynth.data import convert, split
+from cytosynth.data.formats import coco
+from cytosynth.data.sources import Source
+from cytosynth.detect import model, transfer
+from cytosynth.errors import UsageError, UserError
+from cytosynth.evaluate.detection.average_precision import Matches, evaluate
+from cytosynth.evaluate.detection.failures import MISSED, NOTHING, failures
+from cytosynth.io import atomic
+from cytosynth.synthesis import synthesize
+from cytosynth.synthesis.settings import PipelineSettings
 from cytosynth.training.loop import Outcome
-from cytosynth.training.recipe import Source, override
-from cytosynth.training.whole import whole
 
 ABNORMAL = ["ASC-US", "ASC-H", "LSIL", "HSIL"]
 
@@ -212,7 +214,7 @@ def small(tiny: Path, **changes: object) -> AugmentationRecipe:
 @pytest.fixture(scope="module")
 def finished(tiny: Path, fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("table2")
-    augmentation.table(small(tiny), run, fields)
+    experiment.table(small(tiny), run, fields)
     return run
 
 
@@ -262,7 +264,7 @@ def test_it_continues_where_it_was_killed_and_ends_the_same(finished: Path, tiny
     stable = {name: (finished / name).read_bytes() for name in names[1:]}
     result.unlink()
     shutil.rmtree(cell / "training")  # also from nothing, the longer training passes through the shorter one
-    augmentation.table(small(tiny), finished, fields)
+    experiment.table(small(tiny), finished, fields)
     again = json.loads(result.read_text())
     assert again["scores"] == before["scores"] and again["drawn"] == before["drawn"]
     assert (finished / "cells/faster-rcnn/r/seed-0/result-2.json").stat().st_mtime_ns == kept
@@ -275,7 +277,7 @@ def test_a_damaged_result_names_the_folder_to_delete(finished: Path, tiny: Path,
     for damaged in ("{}", whole[:50], json.dumps(json.loads(whole) | {"memory_gib": "a"})):
         result.write_text(damaged)
         with pytest.raises(UserError, match=r"seed-1/result-2.json: damaged.*; delete .*r-s/seed-1, the same command"):
-            augmentation.table(small(tiny), finished, fields)
+            experiment.table(small(tiny), finished, fields)
     result.write_text(whole)
 
 
@@ -284,7 +286,7 @@ def test_workers_share_the_grid(finished: Path, tiny: Path, fields: Path) -> Non
     before = [json.loads(path.read_text())["failures"] for path in results]
     for path in results:
         path.unlink()
-    augmentation.table(small(tiny), finished, fields, ["cpu"], workers=2)
+    experiment.table(small(tiny), finished, fields, ["cpu"], workers=2)
     assert [json.loads(path.read_text())["failures"] for path in results] == before
     assert len(list((finished / "workers").glob("*.log"))) == 2
 
@@ -301,13 +303,13 @@ def test_a_set_made_from_a_test_image_is_refused(tiny: Path, fields: Path, tmp_p
     atomic.write_json(root / "split.json", parts)
     leak = tmp_path / "leak"
     models = {name: str(tiny / name) for name in ("foundation", "cell", "detector")}
-    pipeline.edit(root, leak, settings=small(tiny).making, part="test", **models)
+    synthesize.edit(root, leak, settings=small(tiny).making, part="test", **models)
     recipe = small(
         tiny, sets={OURS: "leak"}, mixes=[REAL, OURS], real=[Source(root="other", split="train")],
         test=Source(root="other", split="test"),
     )  # fmt: skip
     with pytest.raises(UserError, match=f"made from {normal}, a test image"):
-        augmentation.table(recipe, tmp_path / "run", tmp_path)
+        experiment.table(recipe, tmp_path / "run", tmp_path)
 
 
 def test_what_a_set_was_made_from_is_known_by_its_content(fields: Path, tmp_path: Path) -> None:
@@ -344,7 +346,7 @@ def test_nothing_is_made_where_a_test_image_would_be_trained_on_or_nothing_learn
     changes: dict[str, object], said: str, tiny: Path, fields: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=said):
-        augmentation.table(small(tiny, **changes), tmp_path, fields)
+        experiment.table(small(tiny, **changes), tmp_path, fields)
     assert not (tmp_path / "sets").exists()
 
 
@@ -363,7 +365,7 @@ def test_other_data_under_the_same_name_are_noticed(finished: Path, tiny: Path, 
     one["annotations"][0]["bbox"][0] += 1
     atomic.write_json(tmp_path / "data/drawn/annotations.json", one)
     with pytest.raises(UsageError, match="begun with another real set 1"):
-        augmentation.table(small(tiny), tmp_path / "run", tmp_path / "data")
+        experiment.table(small(tiny), tmp_path / "run", tmp_path / "data")
     with pytest.raises(UsageError, match="trained 4 steps before, 2 are asked for"):
         whole(Outcome(4, True, tmp_path / "weights"), 2)
 
@@ -372,17 +374,17 @@ def test_accumulated_gradients_and_own_epochs_count_in_the_length(tiny: Path) ->
     images = {REAL: 30, OURS: 60}
     recipe = small(tiny, mixes=[REAL, OURS], steps=None, epochs=10)
     recipe = recipe.model_copy(update={"training": {"batch_size": 2, "gradient_accumulation": 3}})
-    assert augmentation._lengths(recipe, "faster-rcnn", OURS, images) == (50, 150)
+    assert experiment._lengths(recipe, "faster-rcnn", OURS, images) == (50, 150)
     third = TABLE3["paper"]
-    assert augmentation._lengths(third, "comparison-detector", REAL, images) == (60 * 30 // 2,)
-    assert augmentation._lengths(third, "faster-rcnn", OURS, images) == (300, 900)
+    assert experiment._lengths(third, "comparison-detector", REAL, images) == (60 * 30 // 2,)
+    assert experiment._lengths(third, "faster-rcnn", OURS, images) == (300, 900)
 
 
 def test_real_images_alone_make_a_table_without_a_plot(
     finished: Path, tiny: Path, fields: Path, tmp_path: Path
 ) -> None:
     one = small(tiny, mixes=[REAL], seeds=[0], title="Mine")
-    table, gained, *_ = augmentation.table(one, tmp_path, fields)
+    table, gained, *_ = experiment.table(one, tmp_path, fields)
     assert [row[:3] for row in table.rows] == [("faster-rcnn", REAL, 2)]
     assert gained.rows == ()
     assert not (tmp_path / "gains.png").exists()
@@ -391,9 +393,9 @@ def test_real_images_alone_make_a_table_without_a_plot(
 def test_only_the_part_asked_for_is_edited(tiny: Path, fields: Path, tmp_path: Path) -> None:
     models = {name: str(tiny / name) for name in ("foundation", "cell", "detector")}
     with pytest.raises(UserError, match=r"all \d+ images? with cells that are not NILM"):
-        pipeline.edit(fields / "drawn", tmp_path / "out", settings=small(tiny).making, part="test", **models)
+        synthesize.edit(fields / "drawn", tmp_path / "out", settings=small(tiny).making, part="test", **models)
     with pytest.raises(UserError, match="no part 'dev'"):
-        pipeline.edit(fields / "drawn", tmp_path / "out", settings=small(tiny).making, part="dev", **models)
+        synthesize.edit(fields / "drawn", tmp_path / "out", settings=small(tiny).making, part="dev", **models)
 
 
 def test_presets_compare_what_the_paper_compares() -> None:
@@ -403,22 +405,22 @@ def test_presets_compare_what_the_paper_compares() -> None:
         assert len(recipe.seeds) >= 3
     paper = TABLE2["paper"]
     assert paper.mixes == list(MIXES) == [REAL, CUSTOM, REAL_TO_SYNTHETIC, OURS]
-    cells = augmentation.plan(paper, {mix: [] for mix in paper.mixes}, dict.fromkeys(MIXES, 5000) | {REAL: 3000})
+    cells = experiment.plan(paper, {mix: [] for mix in paper.mixes}, dict.fromkeys(MIXES, 5000) | {REAL: 3000})
     lengths = {(cell.mix): cell.lengths for cell in cells if cell.detector == "retinanet"}
     assert lengths == dict.fromkeys(paper.mixes, (30_000, 80_000))  # Section IV-C: 20 epochs of batch 2
     assert PUBLISHED["Table II"]["dino", OURS] == 17.8
     larger = paper.model_copy(update={"by_detector": {"dino": {"batch_size": 8}}})
-    cells = augmentation.plan(larger, {mix: [] for mix in paper.mixes}, dict.fromkeys(MIXES, 5000) | {REAL: 3000})
+    cells = experiment.plan(larger, {mix: [] for mix in paper.mixes}, dict.fromkeys(MIXES, 5000) | {REAL: 3000})
     assert {cell.lengths for cell in cells if cell.detector == "dino"} == {(7500, 20_000)}, "passes, not steps"
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells), "whole seeds first"
     third = TABLE3["paper"]
-    cells = augmentation.plan(third, {REAL: [], OURS: []}, {REAL: 4651, OURS: 5000})
+    cells = experiment.plan(third, {REAL: [], OURS: []}, {REAL: 4651, OURS: 5000})
     assert {cell.mix for cell in cells if cell.detector == "comparison-detector"} == {REAL}
 
 
 def test_table_3_runs_on_the_comparison_detector_database(tiny: Path, tmp_path: Path, finished: Path) -> None:
     write_fields(tmp_path / "database", 6)
-    formats.convert(tmp_path / "database", tmp_path / "comparison-database", "comparison-detector", "coco")
+    convert.convert(tmp_path / "database", tmp_path / "comparison-database", "comparison-detector", "coco")
     names = [picture.file_name for picture in coco.read(tmp_path / "comparison-database").pictures]
     parts = {"train": names[:-1], "val": [], "test": names[-1:]}
     atomic.write_json(tmp_path / "comparison-database/split.json", parts)
@@ -427,7 +429,7 @@ def test_table_3_runs_on_the_comparison_detector_database(tiny: Path, tmp_path: 
         update={"detectors": ["comparison-detector", "retinanet"], "seeds": [0], "steps": 1, "draws": 10,
                 "sets": {OURS: str(finished / "sets/ours")}, "training": settings},
     )  # fmt: skip
-    augmentation.table(recipe, tmp_path / "run", tmp_path)
+    experiment.table(recipe, tmp_path / "run", tmp_path)
     rows = json.loads((tmp_path / "run/table.json").read_text())["rows"]
     assert {(row["detector"], row["training data"], row["paper: mAP"]) for row in rows} == {
         ("comparison-detector", REAL, 17.1), ("retinanet", REAL, 18.1), ("retinanet", OURS, 20.6),

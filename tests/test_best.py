@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cytosynth.errors import EnvironmentProblem, UsageError, UserError
-from cytosynth.training import checkpoint, loop, records
+from cytosynth.io import records
+from cytosynth.training import checkpoint, loop
 from cytosynth.training.loop import Outcome, train
 from cytosynth.training.recipe import Recipe
 from cytosynth.training.task import Batch, Losses, Task

@@ -8,18 +8,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cytosynth import pipeline
 from cytosynth.adapters import lora
 from cytosynth.bethesda import ABNORMAL, NILM
 from cytosynth.cell.edit import CellEditor, PlannedEdit
-from cytosynth.data import coco
-from cytosynth.data.card import CLASSES
+from cytosynth.cell.settings import EditSettings
+from cytosynth.config import override
 from cytosynth.data.check import check
+from cytosynth.data.formats import coco
 from cytosynth.detect import model as detectors
-from cytosynth.foundation.load import bundled, load
+from cytosynth.foundation.load import load
+from cytosynth.io.bundled import bundled
 from cytosynth.normal.generate import NormalImageGenerator
-from cytosynth.settings import EditSettings, GenerateSettings, PipelineSettings
-from cytosynth.training.recipe import override
+from cytosynth.normal.settings import GenerateSettings
+from cytosynth.synthesis import synthesize
+from cytosynth.synthesis.card import CLASSES
+from cytosynth.synthesis.settings import PipelineSettings
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -79,7 +82,7 @@ def test_the_category_changes_the_painted_cell() -> None:
 
 
 def test_the_pipeline_on_bundled_models_places_cells_at_full_size(tmp_path: Path) -> None:
-    data = pipeline.synthesize(
+    data = synthesize.synthesize(
         tmp_path / "set", count=1, settings=override(PipelineSettings(), ["normal.steps=8", "cell.steps=4"])
     )
     assert check(tmp_path / "set") == []
@@ -94,8 +97,8 @@ def test_the_detector_finds_nilm_cells_on_images_it_never_saw() -> None:
     if not root.is_dir():
         pytest.skip(f"needs the CRIC images in {SHARED.name}/cric beside the checkout")
     from cytosynth.data import sources
-    from cytosynth.detect.train import measure
-    from cytosynth.training.recipe import Source
+    from cytosynth.data.sources import Source
+    from cytosynth.evaluate.detection.scoring import measure
 
     samples = sources.load([Source(root="cric", scale=0.5, split="val")], SHARED)
     scores = measure(detectors.load(bundled("detector")), samples)
@@ -108,8 +111,8 @@ def test_the_autoencoder_keeps_images_it_never_saw() -> None:
     if not root.is_dir():
         pytest.skip(f"needs the CRIC images in {SHARED.name}/cric beside the checkout")
     from cytosynth.data import sources
-    from cytosynth.foundation.reconstruction import measure
-    from cytosynth.training.recipe import Source
+    from cytosynth.data.sources import Source
+    from cytosynth.evaluate.reconstruction import measure
 
     samples = sources.load([Source(root="cric", scale=0.5, split="val")], SHARED)[:6]
     assert measure(load("bundled").freeze().vae, samples).summary()["mean"] > 25
@@ -120,7 +123,7 @@ def test_own_normal_images_are_edited(tmp_path: Path) -> None:
     if not root.is_dir():
         pytest.skip(f"needs the CRIC images in {SHARED.name}/cric beside the checkout")
     settings = override(PipelineSettings(scale=0.5), ["cell.steps=4"])
-    data = pipeline.edit(root, tmp_path / "r2s", label="Negative", limit=2, settings=settings)
+    data = synthesize.edit(root, tmp_path / "r2s", label="Negative", limit=2, settings=settings)
     assert check(tmp_path / "r2s") == []
     assert all(picture.cells for picture in data.pictures)
     assert coco.read(tmp_path / "r2s").licences[0]["name"] == "CC BY 4.0"

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import drawn
+from cytosynth.annotations import Cell
 from cytosynth.bethesda import abnormal_prompt
 from cytosynth.cell import patch, synthesizer
 from cytosynth.cell.choose import choose, overlap
 from cytosynth.cell.edit import CellEditor, PlannedEdit
+from cytosynth.cell.settings import EditSettings
 from cytosynth.data import augment
 from cytosynth.errors import UserError
-from cytosynth.field import Cell
 from cytosynth.foundation import samplers
-from cytosynth.settings import EditSettings
 
 FAST = EditSettings(steps=2, batch=2)
 

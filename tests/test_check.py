@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from conftest import write_fields
-from cytosynth.data import coco
 from cytosynth.data.check import check
-from cytosynth.data.coco import FormatProblem
+from cytosynth.data.formats import coco
+from cytosynth.errors import FormatProblem
 
 
 @pytest.fixture
@@ -83,11 +83,11 @@ def test_everything_wrong_is_listed_in_one_pass(broken: Path) -> None:
 
 
 def test_a_sound_set_has_no_problem_in_any_format(fields: Path, tmp_path: Path) -> None:
-    from cytosynth.data import formats
+    from cytosynth.data import convert
 
     assert check(fields / "drawn") == []
     for kind in ("yolo", "voc"):
-        formats.convert(fields / "drawn", tmp_path / kind, None, kind)
+        convert.convert(fields / "drawn", tmp_path / kind, None, kind)
         assert check(tmp_path / kind) == []
 
 

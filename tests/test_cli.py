@@ -30,10 +30,10 @@ def test_info_as_json_without_loading_torch() -> None:
 
 def test_the_registry_names_what_there_is() -> None:
     from cytosynth import registry
-    from cytosynth.data import formats
+    from cytosynth.data import convert
 
-    assert list(registry.FORMATS_IN) == list(formats.READERS)
-    assert list(registry.FORMATS_OUT) == list(formats.WRITERS)
+    assert list(registry.FORMATS_IN) == list(convert.READERS)
+    assert list(registry.FORMATS_OUT) == list(convert.WRITERS)
 
 
 def test_check_and_convert(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ import torch
 
 import killing
 from conftest import write_fields
-from cytosynth.data import atomic, lock
+from cytosynth.config import dump
 from cytosynth.errors import UsageError, UserError
 from cytosynth.experiments.recipe import PRESETS
+from cytosynth.io import atomic, lock
 from cytosynth.provenance import RECORDS
 from cytosynth.training import checkpoint
-from cytosynth.training.recipe import dump
 from test_select import selecting, write_candidates
 
 SETTINGS = ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.1", "cell.box_scale=1.2", "most=3"]
@@ -235,9 +235,9 @@ def test_a_checkpoint_of_the_first_versions_is_read(tmp_path: Path) -> None:
 def test_another_foundation_of_the_same_name_is_noticed(tiny: Path, fields: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
+    from cytosynth.data.sources import Source
     from cytosynth.normal.recipe import NormalRecipe
     from cytosynth.normal.train import train_normal
-    from cytosynth.training.recipe import Source
 
     shutil.copytree(tiny / "foundation", tmp_path / "other/foundation")
     file = tmp_path / "other/foundation/unet/diffusion_pytorch_model.safetensors"

@@ -8,13 +8,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from conftest import drawn
+from cytosynth.annotations import Cell
 from cytosynth.data.sources import Sample
 from cytosynth.detect import model, tiles
-from cytosynth.detect.evaluate import evaluate
 from cytosynth.detect.recipe import DetectorRecipe
 from cytosynth.detect.train import DetectorTask
 from cytosynth.errors import UserError
-from cytosynth.field import Cell
+from cytosynth.evaluate.detection.average_precision import evaluate
 
 
 @pytest.mark.parametrize(("crowds", "most"), [(0, 100), (5, 100), (5, 3)])

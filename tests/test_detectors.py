@@ -20,24 +20,28 @@ from torchvision.ops import FrozenBatchNorm2d
 from typer.testing import CliRunner
 
 from conftest import drawn, same_on_gpu, write_fields
-from cytosynth import pipeline, registry
+from cytosynth import registry
+from cytosynth.annotations import Box, Cell, Picture
 from cytosynth.cli import app
 from cytosynth.cli import detect as _detect  # noqa: F401
 from cytosynth.cli import evaluate as _evaluate  # noqa: F401
-from cytosynth.data import atomic, coco, images, sources
-from cytosynth.data.sources import Sample
+from cytosynth.config import override
+from cytosynth.data import images, sources
+from cytosynth.data.formats import coco
+from cytosynth.data.sources import Sample, Source
 from cytosynth.detect import backbone, folder, model, references
 from cytosynth.detect.comparison_detector import ComparisonDetector, _distances
-from cytosynth.detect.evaluate import Scores, evaluate
-from cytosynth.detect.failures import failures
 from cytosynth.detect.recipe import PRESETS, DetectorRecipe
 from cytosynth.detect.train import DetectorTask, steps, train_detector
 from cytosynth.errors import EnvironmentProblem, Incomplete, UsageError, UserError
-from cytosynth.field import Box, Cell, Picture
-from cytosynth.jobs import own_images
-from cytosynth.settings import PipelineSettings
+from cytosynth.evaluate.detection.average_precision import Scores, evaluate
+from cytosynth.evaluate.detection.failures import failures
+from cytosynth.evaluate.detection.scoring import validation
+from cytosynth.io import atomic
+from cytosynth.synthesis import synthesize
+from cytosynth.synthesis.jobs import own_images
+from cytosynth.synthesis.settings import PipelineSettings
 from cytosynth.training.loop import Outcome
-from cytosynth.training.recipe import Source, override
 
 OURS = ("faster-rcnn", "retinanet", "dino", "comparison-detector")
 CATEGORIES = ("NILM", "LSIL")
@@ -158,9 +162,9 @@ def test_stopped_and_continued_equals_never_stopped(name: str, fields: Path, tmp
         architecture=name, backbone="small", data=[Source(root="drawn")], window=96, batch_size=1, max_steps=4,
         categories=list(CATEGORIES), checkpoint_every=2, preview_every=2, log_every=2, validate_every=2,
     )  # fmt: skip
-    train_detector(recipe, tmp_path / "once", fields)
-    train_detector(recipe.model_copy(update={"max_steps": 2}), tmp_path / "twice", fields)
-    outcome = train_detector(recipe, tmp_path / "twice", fields)
+    train_detector(recipe, tmp_path / "once", fields, measure=validation)
+    train_detector(recipe.model_copy(update={"max_steps": 2}), tmp_path / "twice", fields, measure=validation)
+    outcome = train_detector(recipe, tmp_path / "twice", fields, measure=validation)
     assert outcome.finished
     assert outcome.best is not None
     for part in ("weights/model.safetensors", "checkpoints/step-00000004/optimizer.safetensors"):
@@ -543,7 +547,9 @@ def test_evaluate_detection_equals_pycocotools_and_says_null_of_what_is_not_anno
 
 def test_most_makes_it_pycocotools_own_figure(finder: Path, fields: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("cytosynth.detect.train.evaluate", lambda *_, **how: (asked.append(how["most"]), NO_SCORES)[1])
+    monkeypatch.setattr(
+        "cytosynth.evaluate.detection.scoring.evaluate", lambda *_, **how: (asked.append(how["most"]), NO_SCORES)[1]
+    )
     command = ("evaluate", "detection", str(fields / "drawn"), "--detector", str(finder), "--draws", "0", "--json")
     assert json.loads(verb(*command))["most"] == 300
     assert json.loads(verb(*command, "--most", "100"))["most"] == 100
@@ -555,18 +561,17 @@ def test_a_trained_detector_is_measured_where_it_was_trained_and_once(
 ) -> None:
     measured = []
 
-    def measure(detector: model.Detector, _samples: Any) -> Scores:
+    def measure(detector: model.Detector, _samples: Any) -> dict[str, float]:
         measured.append(next(detector.network.parameters()).device.type)
-        return NO_SCORES
+        return {"map": 0.0, "map_50": 0.0, "map_75": 0.0}
 
     monkeypatch.setattr("cytosynth.detect.train.train", lambda *_, **__: Outcome(1, True, finder))
-    monkeypatch.setattr("cytosynth.detect.train.measure", measure)
     monkeypatch.setattr("cytosynth.detect.train.PartialState", lambda: SimpleNamespace(device=torch.device("meta")))
     recipe = DetectorRecipe(data=[Source(root="drawn")], categories=list(CATEGORIES))
-    train_detector(recipe, tmp_path, fields)
+    train_detector(recipe, tmp_path, fields, measure=measure)
     assert measured == ["meta"]
     monkeypatch.setenv("RANK", "1")
-    train_detector(recipe, tmp_path, fields)
+    train_detector(recipe, tmp_path, fields, measure=measure)
     assert measured == ["meta"], "the other processes leave it to the first"
 
 
@@ -605,7 +610,7 @@ def test_a_crowd_is_neither_learnt_nor_missed_nor_wrongly_found() -> None:
 def test_any_architecture_can_be_the_pipelines_detector(finder: Path, tiny: Path, tmp_path: Path) -> None:
     given = {name: str(tiny / name) for name in ("foundation", "normal", "cell")}
     chosen = override(PipelineSettings(), ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.0"])
-    data = pipeline.synthesize(tmp_path / "set", count=1, settings=chosen, detector=str(finder), **given)
+    data = synthesize.synthesize(tmp_path / "set", count=1, settings=chosen, detector=str(finder), **given)
     assert data.pictures
     record = json.loads((tmp_path / "set/provenance.jsonl").read_text())
     assert record["models"]["detector"].endswith(model.load(finder).digest)

@@ -15,6 +15,7 @@ from torchvision.ops import box_iou
 from transformers import DeformableDetrConfig
 from transformers.models.deformable_detr.modeling_deformable_detr import DeformableDetrEncoder, DeformableDetrModel
 
+from cytosynth.annotations import Cell
 from cytosynth.data.sources import Sample
 from cytosynth.detect import model
 from cytosynth.detect.backbone import stages
@@ -24,7 +25,6 @@ from cytosynth.detect.dino.sizes import SIZES, Sizes
 from cytosynth.detect.recipe import PRESETS, DetectorRecipe
 from cytosynth.detect.train import DetectorTask
 from cytosynth.errors import UserError
-from cytosynth.field import Cell
 from cytosynth.training.optimizer import build as build_optimizer
 
 TINY = Sizes(

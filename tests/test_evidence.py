@@ -12,27 +12,30 @@ from PIL import Image
 from torch import nn
 
 from conftest import CATEGORIES, GREEN, PINK, drawn, slide, write_fields
+from cytosynth.annotations import Box, Cell
 from cytosynth.bethesda import ABNORMAL
-from cytosynth.cell import morphology
 from cytosynth.cell.edit import CellEditor
-from cytosynth.cell.judge import ClassifierJudge
+from cytosynth.cell.quality import morphology
+from cytosynth.cell.quality.classifier import ClassifierJudge
+from cytosynth.cell.settings import EditSettings
+from cytosynth.config import override
+from cytosynth.data.sources import Source
 from cytosynth.detect import model as detectors
 from cytosynth.errors import UsageError, UserError
-from cytosynth.evidence import agreement, comparison, patches
-from cytosynth.evidence.background import background_psnr
-from cytosynth.evidence.cells import Models, _border_ratios, evaluate_cells
-from cytosynth.evidence.load import load
-from cytosynth.evidence.patches import CellPatch
-from cytosynth.evidence.recipe import Editing, Measuring
+from cytosynth.evaluate import crops, distance
+from cytosynth.evaluate.cells import agreement, comparison, patches
+from cytosynth.evaluate.cells.background import background_psnr
+from cytosynth.evaluate.cells.evaluate import Models, _border_ratios, evaluate_cells
+from cytosynth.evaluate.cells.load import load
+from cytosynth.evaluate.cells.patches import CellPatch
+from cytosynth.evaluate.cells.recipe import Editing, Measuring
+from cytosynth.evaluate.networks import cytology_resnet50
+from cytosynth.evaluate.networks.extractor import Extractor
+from cytosynth.evaluate.recipe import FeatureRecipe
+from cytosynth.evaluate.statistics import estimates
 from cytosynth.experiments.figure7 import figure7, find, from_models, tiles
 from cytosynth.experiments.figure8 import figure8
-from cytosynth.field import Box, Cell
-from cytosynth.measure import crops, cytology_resnet50, distance
-from cytosynth.measure.extractor import Extractor
-from cytosynth.measure.recipe import FeatureRecipe
-from cytosynth.measure.resampling import estimates
-from cytosynth.settings import EditSettings, PipelineSettings
-from cytosynth.training.recipe import Source, override
+from cytosynth.synthesis.settings import PipelineSettings
 
 MIDDLE = (108.0, 108.0, 148.0, 148.0)
 FAST = EditSettings(steps=1, batch=4)

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,19 +11,18 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cytosynth.data.sources import Sample
+from cytosynth.annotations import Cell
+from cytosynth.data.sources import Sample, Source
 from cytosynth.errors import UsageError, UserError
+from cytosynth.evaluate import image_set
+from cytosynth.evaluate.networks.extractor import Extractor
+from cytosynth.evaluate.statistics import mean
 from cytosynth.experiments import figure3, figure6, table1, table1_report
 from cytosynth.experiments.recipe import PRESETS, RIVALS, UNTUNED, Table1Recipe
-from cytosynth.experiments.statistics import mean
-from cytosynth.field import Cell
 from cytosynth.foundation import load as foundations
-from cytosynth.measure import pictures
-from cytosynth.measure.extractor import Extractor
 from cytosynth.normal.recipe import NormalRecipe
 from cytosynth.normal.train import train_normal
 from cytosynth.training.loop import Outcome
-from cytosynth.training.recipe import Source
 
 
 def test_mean_and_interval_are_students() -> None:
@@ -152,10 +152,8 @@ def test_a_training_that_is_asked_to_stop_ends_the_table_and_counts_for_nothing(
 ) -> None:
     """Also where the request came in its last step."""
 
-    def stopped(recipe: NormalRecipe, run: Path, data_root: Path, cache: Path) -> Outcome:
-        return train_normal(recipe.model_copy(update={"max_steps": steps}), run, data_root, cache=cache)._replace(
-            **said
-        )
+    def stopped(recipe: NormalRecipe, run: Path, data_root: Path, **how: Any) -> Outcome:
+        return train_normal(recipe.model_copy(update={"max_steps": steps}), run, data_root, **how)._replace(**said)
 
     once = small(tiny).model_copy(update={"adapters": ["lora"], "seeds": [0]})
     with monkeypatch.context() as patch:
@@ -199,7 +197,7 @@ def test_fields_of_table_1_say_that_they_are_synthetic(finished: Path) -> None:
 def test_real_windows_hold_no_abnormal_centre(tiny: Path, fields: Path) -> None:
     recipe = small(tiny)
     chosen = table1.real_windows(recipe, fields)
-    everything = pictures.gather(fields / "drawn", "all", 1.0, 64)
+    everything = image_set.gather(fields / "drawn", "all", 1.0, 64)
     data = json.loads((fields / "drawn/annotations.json").read_text())
     names = {image["id"]: image["file_name"] for image in data["images"]}
     nilm = next(c["id"] for c in data["categories"] if c["name"] == "NILM")

@@ -9,12 +9,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from conftest import CATEGORIES, LICENCE, drawn, write_fields
+from cytosynth.annotations import Cell, DataSet, Picture
 from cytosynth.cli import app
 from cytosynth.cli import data as _verbs  # noqa: F401
-from cytosynth.data import coco, comparison, cric, folders, formats, images, split, voc
-from cytosynth.data.coco import FormatProblem, encode
-from cytosynth.errors import UsageError, UserError
-from cytosynth.field import Cell, DataSet, Picture
+from cytosynth.data import convert as formats
+from cytosynth.data import images, split
+from cytosynth.data.formats import coco, comparison_database, cric, folders, voc
+from cytosynth.data.formats.coco import encode
+from cytosynth.errors import FormatProblem, UsageError, UserError
 
 coordinates = st.floats(0, 1000, allow_nan=False, width=32)
 
@@ -184,7 +186,7 @@ def test_comparison_detector_database_is_prepared_as_in_the_paper(tmp_path: Path
     assert pixels.shape == (1024, 1024, 3)
     assert pixels[512:].max() == 0
     assert pixels[:512].mean() > 100
-    assert comparison.category("ASC-H") == comparison.category("asch") == "ASC-H"
+    assert comparison_database.category("ASC-H") == comparison_database.category("asch") == "ASC-H"
 
 
 def test_a_folder_per_class(tmp_path: Path) -> None:

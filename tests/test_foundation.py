@@ -18,12 +18,14 @@ from conftest import AUTOENCODER, disturb
 from cytosynth.adapters import lora
 from cytosynth.bethesda import ABNORMAL, NORMAL_PROMPT, abnormal_prompt
 from cytosynth.cell import synthesizer
+from cytosynth.devices import available
 from cytosynth.errors import EnvironmentProblem, UsageError, UserError
-from cytosynth.foundation import autoencoder, samplers, sampling, sd15
-from cytosynth.foundation.load import available, load
+from cytosynth.foundation import samplers, sampling, sd15
+from cytosynth.foundation.load import load
 from cytosynth.foundation.model import Foundation
 from cytosynth.foundation.parts import save_part
-from cytosynth.foundation.recipe import AutoencoderRecipe
+from cytosynth.foundation.scratch import autoencoder
+from cytosynth.foundation.scratch.recipe import AutoencoderRecipe
 from cytosynth.foundation.single_file import read_single_file
 from cytosynth.normal.generate import NormalImageGenerator
 

@@ -12,21 +12,22 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from conftest import CATEGORIES, disturb, drawn, save_judge, slide, write_fields
-from cytosynth import pipeline
-from cytosynth.cell import gate as gates
+from cytosynth.annotations import Box, Cell
 from cytosynth.cell.edit import CellEditor, PlannedEdit
-from cytosynth.cell.gate import Gate, Reference, Verdict, retry_seed
-from cytosynth.cell.judge import ClassifierJudge, load_gate
+from cytosynth.cell.quality import gate as gates
+from cytosynth.cell.quality.classifier import ClassifierJudge, load_gate
+from cytosynth.cell.quality.gate import Gate, Reference, Verdict, retry_seed
+from cytosynth.cell.quality.seam import border_ratio, seam
 from cytosynth.cell.queue import Canvas, EditQueue, Spot
-from cytosynth.cell.seam import border_ratio, seam
-from cytosynth.data import coco
+from cytosynth.cell.settings import EditSettings, GateSettings
+from cytosynth.config import override
 from cytosynth.data.cell_crop import square
 from cytosynth.data.check import check
+from cytosynth.data.formats import coco
 from cytosynth.errors import UsageError, UserError
-from cytosynth.field import Box, Cell
-from cytosynth.settings import EditSettings, GateSettings, PipelineSettings
-from cytosynth.training import progress
-from cytosynth.training.recipe import override
+from cytosynth.io import progress
+from cytosynth.synthesis import synthesize
+from cytosynth.synthesis.settings import PipelineSettings
 
 BOX = (40.0, 50.0, 100.0, 120.0)
 WHOLE = (0.0, 0.0, 160.0, 160.0)
@@ -151,7 +152,7 @@ def test_a_run_with_the_nucleus_gate_says_what_it_rejected(tiny: Path, tmp_path:
     names = {n: str(tiny / n) for n in ("foundation", "normal", "cell", "detector")}
     changes = ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.1", "cell.box_scale=1.2", "fewest=2"]
     out = tmp_path / "out"
-    data = pipeline.synthesize(
+    data = synthesize.synthesize(
         out, count=2, settings=override(PipelineSettings(seed=5), [*changes, "gate.tries=2"]), gate="nucleus", **names
     )
     records = [json.loads(line) for line in (out / "provenance.jsonl").read_text().splitlines()]
@@ -322,7 +323,7 @@ FAST = ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.1", "c
 def gated(out: Path, tiny: Path, judge: Path, *changes: str, count: int = 3) -> None:
     wanted = override(PipelineSettings(seed=2), [*FAST, "gate.top=1", "gate.probability=1", "gate.tries=2", *changes])
     given = {name: str(tiny / name) for name in ("foundation", "normal", "cell", "detector")}
-    pipeline.synthesize(out, count=count, settings=wanted, gate=str(judge), **given)
+    synthesize.synthesize(out, count=count, settings=wanted, gate=str(judge), **given)
 
 
 def test_a_gated_run_says_what_it_rejected_and_is_exact(
@@ -352,7 +353,7 @@ def test_a_gated_run_says_what_it_rejected_and_is_exact(
     assert {p.name: p.read_bytes() for p in (out / "images").iterdir()} == whole
     plan = json.loads((out / "plan.json").read_text())
     given = {name: str(tiny / name) for name in ("foundation", "normal", "cell")}
-    pipeline.synthesize(
+    synthesize.synthesize(
         tmp_path / "again", plan=out / "plan.json", settings=override(PipelineSettings(), [*FAST]), **given
     )
     assert sum(len(image["cells"]) for image in plan["images"]) == len(kept)

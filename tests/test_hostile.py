@@ -23,12 +23,13 @@ from PIL import Image, ImageOps
 import configurations
 import nasty
 from conftest import write_fields
-from cytosynth import provenance
-from cytosynth.data import coco, cric, formats, images, lock, plain, tensors
+from cytosynth import config, provenance
+from cytosynth.data import convert, images
 from cytosynth.data.check import check
+from cytosynth.data.formats import coco, cric
 from cytosynth.errors import UsageError, UserError
+from cytosynth.io import lock, plain, records, tensors
 from cytosynth.normal.recipe import NormalRecipe
-from cytosynth.training import recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = int(os.environ.get("CYTOSYNTH_EXAMPLES", "30"))
@@ -99,14 +100,14 @@ def test_a_line_that_a_kill_cut_short_is_gone_when_the_next_is_written(tmp_path:
     path, whole = tmp_path / "a.jsonl", tmp_path / "whole.jsonl"
     values = [{"a": 1}, {"b": "ä" * 10_000}, {"c": 3}]
     for value in values:
-        provenance.append_line(whole, value)
+        records.append_line(whole, value)
     expected = whole.read_bytes()
     first = expected.index(b"\n") + 1
     for length in (*range(first + 1), *range(first + 1, first + 30_000, 997), first + 4096, first + 8192):
         path.write_bytes(expected[:length])
         done = len(list(plain.lines(path)))
         for value in values[done:]:
-            provenance.append_line(path, value)
+            records.append_line(path, value)
         assert path.read_bytes() == expected, length
 
 
@@ -220,11 +221,11 @@ READER: dict[str, nasty.Reader] = {}
 def test_recipes(value: object, key: str) -> None:
     base = NormalRecipe()
     try:
-        changed = recipe.override(base, [f"{key}={json.dumps(value)}"])
+        changed = config.override(base, [f"{key}={json.dumps(value)}"])
     except UserError as error:
         assert len(str(error)) < 1000
         return
-    again = recipe.validated(NormalRecipe, plain.from_yaml(recipe.dump(changed)), "again")
+    again = config.validated(NormalRecipe, plain.from_yaml(config.dump(changed)), "again")
     assert str(again) == str(changed), "what is taken is written and read as it is"
 
 
@@ -242,7 +243,7 @@ def test_large_and_deep_files_are_refused_in_bounded_time(tmp_path: Path) -> Non
             (tmp_path / "set/annotations.json").write_text(json.dumps(content))
             started = time.monotonic()
             with pytest.raises(UserError, match="nested too deeply"):
-                formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
+                convert.convert(tmp_path / "set", tmp_path / "out", None, "coco")
             assert time.monotonic() - started < 5
     assert coco.category("x" * 1000) == "x" * 1000
     with pytest.raises(ValueError, match="too long"):
@@ -282,25 +283,25 @@ def test_a_table_is_read_row_by_row_and_bounded(tmp_path: Path) -> None:
     table = tmp_path / "classifications.csv"
     head, row = "image_filename,bethesda_system,nucleus_x,nucleus_y", "\na.png,HSIL,10,12"
     table.write_text(head + row * 3)
-    assert len(formats.read(tmp_path, "cric").pictures[0].cells) == 3
+    assert len(convert.read(tmp_path, "cric").pictures[0].cells) == 3
     for text, why in (
         (head + row * (cric.MAX_ROWS + 1), "more than 200,000 rows"), ("," * 200 + row, "more than 100 columns"),
         (head + "\n" + "x" * 200_000, "field larger"), (head + " " * cric.MAX_TABLE, "larger than 16 MiB"),
     ):  # fmt: skip
         table.write_text(text)
         with pytest.raises(UserError, match=why):
-            formats.read(tmp_path, "cric")
+            convert.read(tmp_path, "cric")
 
 
 @fuzzed
 @pytest.mark.parametrize("kind", ["coco", "yolo", "voc"])
 def test_an_image_cut_in_half_is_not_converted(kind: str, tmp_path: Path) -> None:
     write_fields(tmp_path / "first", 1)
-    formats.convert(tmp_path / "first", tmp_path / "set", None, kind)
+    convert.convert(tmp_path / "first", tmp_path / "set", None, kind)
     (image,) = (tmp_path / "set").rglob("*.png")
     image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
     with pytest.raises(UserError, match=f"{image.name}: (truncated|not a readable image)"):
-        formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
+        convert.convert(tmp_path / "set", tmp_path / "out", None, "coco")
     assert not (tmp_path / "out").exists()
 
 
@@ -308,7 +309,7 @@ def test_an_image_cut_in_half_is_not_converted(kind: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", ["yolo", "voc"])
 def test_labels_are_not_followed_out_of_their_folder(kind: str, tmp_path: Path) -> None:
     write_fields(tmp_path / "first", 1)
-    formats.convert(tmp_path / "first", tmp_path / "set", None, kind)
+    convert.convert(tmp_path / "first", tmp_path / "set", None, kind)
     (label,) = (path for path in (tmp_path / "set").rglob("*") if path.parent.name in ("labels", "Annotations"))
     label.rename(tmp_path / "secret")
     label.symlink_to("../../secret")
@@ -317,7 +318,7 @@ def test_labels_are_not_followed_out_of_their_folder(kind: str, tmp_path: Path) 
     (problem,) = check(tmp_path / "set")
     assert "a link that leaves" in problem
     with pytest.raises(UserError, match="a link that leaves"):
-        formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
+        convert.convert(tmp_path / "set", tmp_path / "out", None, "coco")
 
 
 @fuzzed
@@ -333,14 +334,14 @@ def test_yaml_is_plain_or_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "data.yaml").write_text(text)
     with pytest.raises(UserError, match="no 'names' in it"):
-        formats.read(tmp_path, "yolo")
+        convert.read(tmp_path, "yolo")
 
 
 @pytest.mark.promise("Paths stay inside")
 @pytest.mark.parametrize("kind", ["yolo", "voc"])
 def test_what_stands_beside_a_set_overwrites_no_field_of_it(kind: str, tmp_path: Path) -> None:
     write_fields(tmp_path / "first", 1)
-    formats.convert(tmp_path / "first", tmp_path / "set", None, kind)
+    convert.convert(tmp_path / "first", tmp_path / "set", None, kind)
     side = json.loads((tmp_path / "set/dataset.json").read_text())
     (entry,) = side["images"].values()
     entry["extra"] = {"file_name": "../../x.png", "id": 77, "width": -1, "height": "x", "slide": 3}
@@ -355,8 +356,8 @@ def test_what_stands_beside_a_set_overwrites_no_field_of_it(kind: str, tmp_path:
             "kept": 1,
         }
     (tmp_path / "set/dataset.json").write_text(json.dumps(side))
-    formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
-    first, again = (formats.read(tmp_path / name).pictures[0] for name in ("first", "out"))
+    convert.convert(tmp_path / "set", tmp_path / "out", None, "coco")
+    first, again = (convert.read(tmp_path / name).pictures[0] for name in ("first", "out"))
     assert (again.file_name, again.width, again.height) == (first.file_name, first.width, first.height)
     assert again.extra["slide"] == 3
     assert [c.category for c in again.cells] == [c.category for c in first.cells]
@@ -392,14 +393,14 @@ def test_a_name_that_leaves_its_folder(name: str, tmp_path: Path) -> None:
         assert len(check(root)) == 1
         for target in ("coco", "yolo", "voc"):
             with pytest.raises(UserError):
-                formats.convert(root, tmp_path / "out", None, target)
+                convert.convert(root, tmp_path / "out", None, target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outside.png", "set"]
 
 
 @pytest.mark.promise("Paths stay inside")
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
-    from cytosynth.data import atomic
-    from cytosynth.provenance import append_line
+    from cytosynth.io import atomic
+    from cytosynth.io.records import append_line
 
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -482,12 +483,12 @@ def test_a_pickle_is_refused_wherever_weights_are_read(suffix: str, tiny: Path, 
 
     from cytosynth.adapters.load import merge
     from cytosynth.cell.edit import CellEditor
-    from cytosynth.cell.judge import ClassifierJudge
+    from cytosynth.cell.quality.classifier import ClassifierJudge
     from cytosynth.detect import backbone
     from cytosynth.detect import model as detectors
+    from cytosynth.evaluate.networks import cytology_resnet50, dinov2
+    from cytosynth.evaluate.networks import weights as networks
     from cytosynth.foundation.load import load
-    from cytosynth.measure import cytology_resnet50, dinov2
-    from cytosynth.measure import weights as networks
 
     bomb = pickle.dumps(Bomb(f"touch {tmp_path}/hit"))
     file = tmp_path / f"weights{suffix}"
@@ -506,12 +507,12 @@ def test_a_pickle_is_refused_wherever_weights_are_read(suffix: str, tiny: Path, 
             old.unlink()
         (folders[name] / f"{weights}{suffix}").write_bytes(bomb)
     judge = {"architecture": "resnet50", "classes": ["NILM", "LSIL"], "size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
-    for name, config in (("judge", judge),
+    for name, values in (("judge", judge),
                          ("dino", {"model_type": "dinov2", "hidden_size": 8, "num_attention_heads": 1,
                                    "num_hidden_layers": 1})):  # fmt: skip
         folders[name] = tmp_path / name
         folders[name].mkdir()
-        (folders[name] / "config.json").write_text(json.dumps(config))
+        (folders[name] / "config.json").write_text(json.dumps(values))
         (folders[name] / f"model{suffix}").write_bytes(bomb)
     attempts: dict[str, Callable[[], object]] = {
         "one reader": lambda: tensors.read(file),

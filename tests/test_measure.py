@@ -22,22 +22,12 @@ from cytosynth.adapters import adapter, load
 from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.data import augment
 from cytosynth.errors import EnvironmentProblem, UsageError, UserError
+from cytosynth.evaluate import align, distance, fidelity, image_set, membership, memorisation
+from cytosynth.evaluate.image_set import Pictures
+from cytosynth.evaluate.networks import features, inception_v3, resize, weights
+from cytosynth.evaluate.networks.extractor import Extractor
 from cytosynth.foundation import load as foundations
 from cytosynth.foundation import noise, sampling
-from cytosynth.measure import (
-    align,
-    distance,
-    features,
-    fidelity,
-    inception_v3,
-    membership,
-    memorisation,
-    pictures,
-    resize,
-    weights,
-)
-from cytosynth.measure.extractor import Extractor
-from cytosynth.measure.pictures import Pictures
 from cytosynth.normal.recipe import NormalRecipe
 
 
@@ -131,7 +121,7 @@ def two_sets(tmp_path: Path) -> tuple[Path, Path]:
 def test_fidelity_has_every_measure_with_its_floor_and_says_what_to_beware_of(
     two_sets: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    made, real = (pictures.gather(path, window=96) for path in two_sets)
+    made, real = (image_set.gather(path, window=96) for path in two_sets)
     assert len(made) == 8 * 9
     report = fidelity.compare(made, real, [small_extractor()], tmp_path / "cache", draws=20)
     rows = [dict(zip(report.columns, row, strict=True)) for row in report.rows]
@@ -157,13 +147,13 @@ def test_lossy_input_is_said(two_sets: tuple[Path, Path], tmp_path: Path) -> Non
             image.save(path.with_suffix(".jpg"))
         path.unlink()
     report = fidelity.compare(
-        pictures.gather(made, window=96), pictures.gather(real, window=96), [small_extractor()], tmp_path, draws=0
+        image_set.gather(made, window=96), image_set.gather(real, window=96), [small_extractor()], tmp_path, draws=0
     )
     assert any("8 of 8 files are JPEG" in note for note in report.notes)
 
 
 def test_halves_share_no_image(two_sets: tuple[Path, Path]) -> None:
-    found = pictures.gather(two_sets[1], window=96)
+    found = image_set.gather(two_sets[1], window=96)
     first, second = found.halves(np.random.default_rng(0))
     assert not set(first.groups) & set(second.groups)
     assert len(first) == len(second) == len(found) // 2
@@ -178,7 +168,7 @@ def test_features_are_computed_once_for_each_content(two_sets: tuple[Path, Path]
         return extractor.prepare(pixels)
 
     counted = Extractor(**{**vars(extractor), "prepare": counting})
-    found = pictures.gather(two_sets[0])
+    found = image_set.gather(two_sets[0])
     first = features.cached(counted, found, tmp_path / "cache")
     assert len(calls) == 8
     again = features.cached(counted, found, tmp_path / "cache")
@@ -187,7 +177,7 @@ def test_features_are_computed_once_for_each_content(two_sets: tuple[Path, Path]
     changed = np.array(found[3])
     changed[0, 0, 0] ^= 1
     Image.fromarray(changed).save(two_sets[0] / "3.png")
-    features.cached(counted, pictures.gather(two_sets[0]), tmp_path / "cache")
+    features.cached(counted, image_set.gather(two_sets[0]), tmp_path / "cache")
     assert len(calls) == 9
     other = Extractor(**{**vars(counted), "digest": "1" * 16})
     features.cached(other, found, tmp_path / "cache")
@@ -219,7 +209,7 @@ def test_a_turned_shifted_brightened_copy_is_found(tmp_path: Path) -> None:
             if name == "made":
                 pixels = shifted_copy(2, 5) if index == 0 else textured(99)[40:136, 40:136]
             Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / name / f"{index}.png")
-    made, train, held = (pictures.gather(tmp_path / name, window=96) for name in ("made", "train", "held"))
+    made, train, held = (image_set.gather(tmp_path / name, window=96) for name in ("made", "train", "held"))
     places = align.search(made, train.whole(), torch.device("cpu"))
     assert places[0].similarity > 0.97
     assert places[0].field == 2
@@ -245,7 +235,7 @@ def test_membership_is_told_where_a_model_knows_its_images(tiny: Path, tmp_path:
     (tmp_path / "a").mkdir()
     for index in range(3):
         Image.fromarray(drawn(index)[0][80:208, 80:144]).save(tmp_path / "a" / f"{index}.png")
-    found = pictures.gather(tmp_path / "a", window=64)
+    found = image_set.gather(tmp_path / "a", window=64)
     report = membership.measure(model, found, found, "A cell", timesteps=2, draws=10)
     assert [row[1] for row in report.rows] == [0.5, 0.0], "the same images on both sides cannot be told apart"
     first = membership.losses(model, found, "A cell", 2, 0)
@@ -267,7 +257,7 @@ def mosaics(folder: Path, seed: int, count: int = 6) -> Pictures:
     for index in range(count):
         tiles = np.random.default_rng([seed, index]).integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(np.kron(tiles, np.ones((8, 8, 1), np.uint8))).save(folder / f"{index}.png")
-    return pictures.gather(folder)
+    return image_set.gather(folder)
 
 
 def test_membership_is_found_out_of_a_model_that_has_learnt_its_images_by_heart(tiny: Path, tmp_path: Path) -> None:
@@ -444,8 +434,8 @@ def test_verbs_write_their_tables_and_refuse_in_one_line(
 
 
 def test_windows_hold_what_lies_in_them(two_sets: tuple[Path, Path]) -> None:
-    window = pictures.gather(two_sets[0], window=96).windows[4]
+    window = image_set.gather(two_sets[0], window=96).windows[4]
     x, y = window.corner
     assert window.holds((x + 10.0, y + 95.0))
     assert not window.holds((x - 1.0, y + 5.0))
-    assert isinstance(pictures.gather(two_sets[0])[:3], Pictures)
+    assert isinstance(image_set.gather(two_sets[0])[:3], Pictures)

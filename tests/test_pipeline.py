@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from conftest import write_fields
-from cytosynth import pipeline
-from cytosynth.data import coco
+from cytosynth.config import override
 from cytosynth.data.check import check
+from cytosynth.data.formats import coco
 from cytosynth.errors import UsageError, UserError
-from cytosynth.settings import PipelineSettings
-from cytosynth.training.recipe import override
+from cytosynth.synthesis import synthesize
+from cytosynth.synthesis.settings import PipelineSettings
 
 SETTINGS = ["normal.size=320", "normal.steps=2", "cell.steps=2", "threshold=0.1", "cell.box_scale=1.2"]
 
@@ -38,7 +38,7 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("made") / "set"
-    pipeline.synthesize(out, count=4, settings=chosen(5), **models(tiny))
+    synthesize.synthesize(out, count=4, settings=chosen(5), **models(tiny))
     return out
 
 
@@ -79,26 +79,26 @@ def test_every_image_says_that_it_is_synthetic_and_how_it_came_to_be(made: Path)
 def test_an_image_made_alone_equals_that_of_a_run(made: Path, tiny: Path, tmp_path: Path) -> None:
     for index in range(4):
         out = tmp_path / f"only_{index}"
-        pipeline.synthesize(out, count=1, start=index, settings=chosen(5), **models(tiny))
+        synthesize.synthesize(out, count=1, start=index, settings=chosen(5), **models(tiny))
         name = f"images/{index:06d}.png"
         assert [p.name for p in (out / "images").iterdir()] == [f"{index:06d}.png"]
         assert (out / name).read_bytes() == (made / name).read_bytes()
     repaired = tmp_path / "repaired"
     shutil.copytree(made, repaired)
     (repaired / "images/000002.png").unlink()
-    pipeline.synthesize(repaired, count=4, settings=chosen(5), **models(tiny))
+    synthesize.synthesize(repaired, count=4, settings=chosen(5), **models(tiny))
     assert content(repaired) == content(made)
 
 
 def test_more_of_the_same_run_keeps_what_is_there(made: Path, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "growing"
-    pipeline.synthesize(out, count=2, settings=chosen(5), **models(tiny))
-    pipeline.synthesize(out, count=4, settings=chosen(5), **models(tiny))
+    synthesize.synthesize(out, count=2, settings=chosen(5), **models(tiny))
+    synthesize.synthesize(out, count=4, settings=chosen(5), **models(tiny))
     assert content(out) == content(made)
 
 
 def test_another_seed_makes_other_images(made: Path, tiny: Path, tmp_path: Path) -> None:
-    pipeline.synthesize(tmp_path / "other", count=1, settings=chosen(6), **models(tiny))
+    synthesize.synthesize(tmp_path / "other", count=1, settings=chosen(6), **models(tiny))
     name = "images/000000.png"
     assert (tmp_path / "other" / name).read_bytes() != (made / name).read_bytes()
 
@@ -130,22 +130,22 @@ def test_a_record_cut_short_by_a_kill_is_made_again(made: Path, tiny: Path, tmp_
     (out / "provenance.jsonl").write_text(text[: len(text) - 40])
     (out / "images" / ".000003.png.123.part").write_bytes(b"half")
     (out / ".annotations.json.123.part").write_bytes(b"half")
-    pipeline.synthesize(out, count=4, settings=chosen(5), **models(tiny))
+    synthesize.synthesize(out, count=4, settings=chosen(5), **models(tiny))
     assert content(out) == content(made)
 
 
 @pytest.mark.promise("Two runs into one folder")
 def test_a_folder_begun_otherwise_or_in_use_is_refused(made: Path, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="begun with other settings"):
-        pipeline.synthesize(made, count=4, settings=chosen(9), **models(tiny))
+        synthesize.synthesize(made, count=4, settings=chosen(9), **models(tiny))
     (tmp_path / "foreign/images").mkdir(parents=True)
     with pytest.raises(UsageError, match="holds something else"):
-        pipeline.synthesize(tmp_path / "foreign", count=1, settings=chosen(0), **models(tiny))
+        synthesize.synthesize(tmp_path / "foreign", count=1, settings=chosen(0), **models(tiny))
     own = tmp_path / "own"
     own.mkdir()
     (own / "README.md").write_text("my notes")
     with pytest.raises(UsageError, match=r"own: holds something else already \(README.md\)"):
-        pipeline.synthesize(own, count=1, settings=chosen(0), **models(tiny))
+        synthesize.synthesize(own, count=1, settings=chosen(0), **models(tiny))
     assert [path.name for path in own.iterdir()] == ["README.md"]
     assert (own / "README.md").read_text() == "my notes"
     busy = tmp_path / "busy"
@@ -153,14 +153,14 @@ def test_a_folder_begun_otherwise_or_in_use_is_refused(made: Path, tiny: Path, t
     with (busy / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another run is writing there"):
-            pipeline.synthesize(busy, count=1, settings=chosen(0), **models(tiny))
+            synthesize.synthesize(busy, count=1, settings=chosen(0), **models(tiny))
 
 
 def test_own_images_are_edited_with_licence_and_background_kept(tiny: Path, tmp_path: Path) -> None:
     write_fields(tmp_path / "real")
     given = {name: path for name, path in models(tiny).items() if name != "normal"}
     out = tmp_path / "r2s"
-    pipeline.edit(tmp_path / "real", out, settings=chosen(1), **given)
+    synthesize.edit(tmp_path / "real", out, settings=chosen(1), **given)
     assert check(out) == []
     data = coco.read(out)
     assert [p.file_name for p in data.pictures] == ["field_0.png", "field_3.png"]
@@ -188,13 +188,13 @@ def test_images_of_a_set_with_other_licences_are_another_run(tiny: Path, tmp_pat
     given = {name: path for name, path in models(tiny).items() if name != "normal"}
     for name in ("one", "two"):
         write_fields(tmp_path / name)
-    pipeline.edit(tmp_path / "one", tmp_path / "out", settings=chosen(1), limit=1, **given)
-    pipeline.edit(tmp_path / "two", tmp_path / "out", settings=chosen(1), limit=1, **given)
+    synthesize.edit(tmp_path / "one", tmp_path / "out", settings=chosen(1), limit=1, **given)
+    synthesize.edit(tmp_path / "two", tmp_path / "out", settings=chosen(1), limit=1, **given)
     file = tmp_path / "two/annotations.json"
     file.write_text(file.read_text().replace("CC BY 4.0", "CC BY-NC 4.0"))
     before = content(tmp_path / "out")
     with pytest.raises(UsageError, match="images of another set, with other licences"):
-        pipeline.edit(tmp_path / "two", tmp_path / "out", settings=chosen(1), limit=2, **given)
+        synthesize.edit(tmp_path / "two", tmp_path / "out", settings=chosen(1), limit=2, **given)
     assert content(tmp_path / "out") == before
 
 
@@ -204,14 +204,14 @@ def test_one_bad_image_stops_nothing_unless_strict(tiny: Path, tmp_path: Path) -
     (folder / "aa.png").write_bytes(b"broken")
     Image.new("RGB", (100, 100)).save(folder / "small.png")
     given = {name: path for name, path in models(tiny).items() if name != "normal"}
-    data = pipeline.edit(folder, tmp_path / "out", settings=chosen(0), **given)
+    data = synthesize.edit(folder, tmp_path / "out", settings=chosen(0), **given)
     assert len(data.pictures) == 6
     card = (tmp_path / "out/README.md").read_text()
     assert "- aa.png: not a readable image" in card
     assert str(tmp_path) not in card
     assert "small.png: an image of 100x100 is smaller than a patch" in card
     with pytest.raises(UserError, match=r"aa\.png"):
-        pipeline.edit(folder, tmp_path / "strict", settings=chosen(0), strict=True, **given)
+        synthesize.edit(folder, tmp_path / "strict", settings=chosen(0), strict=True, **given)
 
 
 @pytest.mark.parametrize(
@@ -230,17 +230,17 @@ def test_one_bad_image_stops_nothing_unless_strict(tiny: Path, tmp_path: Path) -
 )
 def test_settings_that_cannot_be(setting: str, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=complaint):
-        pipeline.synthesize(tmp_path / "x", count=1, settings=override(PipelineSettings(), [setting]))
+        synthesize.synthesize(tmp_path / "x", count=1, settings=override(PipelineSettings(), [setting]))
     assert not (tmp_path / "x").exists()
 
 
 def test_another_file_of_the_same_name_is_noticed(tiny: Path, tmp_path: Path) -> None:
     write_fields(tmp_path / "real")
     given = {name: path for name, path in models(tiny).items() if name != "normal"}
-    pipeline.edit(tmp_path / "real", tmp_path / "out", settings=chosen(1), **given)
+    synthesize.edit(tmp_path / "real", tmp_path / "out", settings=chosen(1), **given)
     shutil.copy(tmp_path / "real/images/field_4.png", tmp_path / "real/images/field_0.png")
     with pytest.raises(UsageError, match=r"field_0\.png was made from another file"):
-        pipeline.edit(tmp_path / "real", tmp_path / "out", settings=chosen(1), **given)
+        synthesize.edit(tmp_path / "real", tmp_path / "out", settings=chosen(1), **given)
 
 
 def test_models_that_do_not_belong_together(tiny: Path, tmp_path: Path) -> None:
@@ -250,12 +250,12 @@ def test_models_that_do_not_belong_together(tiny: Path, tmp_path: Path) -> None:
     UNet2DConditionModel.from_config(config | {"cross_attention_dim": 24}).save_pretrained(tmp_path / "cell")
     given = models(tiny) | {"cell": str(tmp_path / "cell")}
     with pytest.raises(UserError, match="trained on another foundation"):
-        pipeline.synthesize(tmp_path / "out", count=1, settings=chosen(1), **given)
+        synthesize.synthesize(tmp_path / "out", count=1, settings=chosen(1), **given)
     with pytest.raises(UsageError, match="--device nonsense: not available"):
-        pipeline.synthesize(tmp_path / "out", count=1, settings=chosen(1), device="nonsense", **models(tiny))
+        synthesize.synthesize(tmp_path / "out", count=1, settings=chosen(1), device="nonsense", **models(tiny))
     with pytest.raises(UserError, match="no weights for a U-Net"):
         lora_of_nothing(tmp_path / "lora")
-        pipeline.synthesize(
+        synthesize.synthesize(
             tmp_path / "out", count=1, settings=chosen(1), **models(tiny) | {"normal": str(tmp_path / "lora")}
         )
 
@@ -283,8 +283,8 @@ def test_what_decides_beside_the_weights_is_part_of_the_run(
 ) -> None:
     shutil.copytree(tiny, tmp_path / "models")
     given, out = models(tmp_path / "models"), tmp_path / "out"
-    pipeline.synthesize(out, count=1, settings=chosen(5), **given)
+    synthesize.synthesize(out, count=1, settings=chosen(5), **given)
     path = tmp_path / "models" / file
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UsageError, match="begun with other settings or models"):
-        pipeline.synthesize(out, count=2, settings=chosen(5), **given)
+        synthesize.synthesize(out, count=2, settings=chosen(5), **given)

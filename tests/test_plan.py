@@ -17,20 +17,23 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import drawn, write_fields
-from cytosynth import counts, pipeline
-from cytosynth.cell import patch, plan
+from cytosynth.annotations import Cell, DataSet
+from cytosynth.cell import patch
 from cytosynth.cell.choose import apart, isolation, ranked
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.queue import Canvas, EditQueue, Spot
-from cytosynth.data import atomic, coco
+from cytosynth.cell.settings import EditSettings
+from cytosynth.config import override
 from cytosynth.data.check import check
+from cytosynth.data.formats import coco
 from cytosynth.data.images import ImageProblem
 from cytosynth.errors import UsageError, UserError
-from cytosynth.field import Cell, DataSet
-from cytosynth.jobs import Job
+from cytosynth.foundation.names import Precision
+from cytosynth.io import atomic
 from cytosynth.normal.generate import NormalImageGenerator
-from cytosynth.settings import EditSettings, PipelineSettings, Precision
-from cytosynth.training.recipe import override
+from cytosynth.synthesis import plan, quotas, synthesize
+from cytosynth.synthesis.jobs import Job
+from cytosynth.synthesis.settings import PipelineSettings
 
 FAST = ["normal.size=320", "normal.steps=1", "cell.steps=2", "threshold=0.1", "cell.box_scale=1.2"]
 
@@ -54,7 +57,7 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("planned") / "set"
-    pipeline.synthesize(out, count=3, settings=chosen(), **models(tiny))
+    synthesize.synthesize(out, count=3, settings=chosen(), **models(tiny))
     return out
 
 
@@ -66,7 +69,7 @@ def editor(tiny: Path) -> CellEditor:
 def follow(file: Path, out: Path, tiny: Path, values: dict[str, Any]) -> None:
     file.write_text(json.dumps(values))
     loaded = plan.read(file)
-    pipeline.synthesize(out, plan=file, settings=loaded.base(), **models(tiny, "detector"))
+    synthesize.synthesize(out, plan=file, settings=loaded.base(), **models(tiny, "detector"))
 
 
 def test_a_plan_makes_the_same_images_and_the_same_plan(made: Path, tiny: Path, tmp_path: Path) -> None:
@@ -87,7 +90,7 @@ def test_a_run_with_regions_smaller_than_boxes_writes_a_plan_that_can_be_followe
     half = EditSettings(box_scale=0.5)
     assert [cell.box[0] for cell, _ in apart(cells, (320, 288), half)] == [60, 180], "the middle one's box overlaps"
     given = models(tiny)
-    pipeline.synthesize(tmp_path / "set", count=2, settings=chosen("cell.box_scale=0.5", "fewest=6", "threshold=0"),
+    synthesize.synthesize(tmp_path / "set", count=2, settings=chosen("cell.box_scale=0.5", "fewest=6", "threshold=0"),
                         **given)  # fmt: skip
     values = json.loads((tmp_path / "set/plan.json").read_text())
     assert sum(len(image["cells"]) for image in values["images"]) >= 2
@@ -126,7 +129,7 @@ def test_a_plan_for_own_images(tiny: Path, tmp_path: Path) -> None:
     images = [{"file_name": "a.png", "original": "field_0.png", "cells": cells}]
     (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "images": images}))
     given = models(tiny, "normal", "detector")
-    data = pipeline.edit(tmp_path / "real", tmp_path / "out", plan=tmp_path / "plan.json", settings=chosen(), **given)
+    data = synthesize.edit(tmp_path / "real", tmp_path / "out", plan=tmp_path / "plan.json", settings=chosen(), **given)
     assert [(cell.box, cell.category) for cell in data.pictures[0].cells] == [
         ((20, 30, 70.5, 80), "HSIL"), ((200, 100, 250, 150), "ASC-H"),
     ]  # fmt: skip
@@ -134,13 +137,15 @@ def test_a_plan_for_own_images(tiny: Path, tmp_path: Path) -> None:
     images[0]["original"] = "field_1.png"
     (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "images": images}))
     with pytest.raises(UserError, match=r"images\[0\] \(a\.png\): original 'field_1\.png' is not among the 2 normal"):
-        pipeline.edit(tmp_path / "real", tmp_path / "o", plan=tmp_path / "plan.json", settings=chosen(), **given)
+        synthesize.edit(tmp_path / "real", tmp_path / "o", plan=tmp_path / "plan.json", settings=chosen(), **given)
     with pytest.raises(UserError, match="this plan is for `edit`"):
-        pipeline.synthesize(tmp_path / "o", plan=tmp_path / "plan.json", settings=chosen(), **models(tiny, "detector"))
+        synthesize.synthesize(
+            tmp_path / "o", plan=tmp_path / "plan.json", settings=chosen(), **models(tiny, "detector")
+        )
     images[0] |= {"original": "field_3.png"}
     (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "images": images}))
     with pytest.raises(UsageError, match="begun with another plan"):
-        pipeline.edit(tmp_path / "real", tmp_path / "out", plan=tmp_path / "plan.json", settings=chosen(), **given)
+        synthesize.edit(tmp_path / "real", tmp_path / "out", plan=tmp_path / "plan.json", settings=chosen(), **given)
     assert not (tmp_path / "o").exists()
 
 
@@ -158,7 +163,7 @@ def test_an_image_of_a_plan_that_cannot_be_read_is_skipped_and_named_unless_stri
     (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "images": images}))
 
     def edit(out: str, strict: bool) -> DataSet:
-        return pipeline.edit(own, tmp_path / out, plan=tmp_path / "plan.json", settings=chosen(), strict=strict,
+        return synthesize.edit(own, tmp_path / out, plan=tmp_path / "plan.json", settings=chosen(), strict=strict,
                              **models(tiny, "normal", "detector"))  # fmt: skip
 
     data = edit("out", False)
@@ -323,11 +328,11 @@ def test_the_choice_of_cells() -> None:
     st.integers(0, 1000),
 )
 def test_counts_are_dealt_exactly_and_rare_ones_first(rooms: list[int], asked: dict[str, int], seed: int) -> None:
-    dealt = counts.deal(rooms, asked, seed)
-    assert dealt == counts.deal(rooms, asked, seed)
+    dealt = quotas.deal(rooms, asked, seed)
+    assert dealt == quotas.deal(rooms, asked, seed)
     assert all(len(names) <= room for names, room in zip(dealt, rooms, strict=True))
     given = Counter(name for names in dealt for name in names)
-    missing = counts.short(dealt, asked)
+    missing = quotas.short(dealt, asked)
     assert given + Counter(missing) == Counter(asked)
     assert given.total() == min(sum(rooms), sum(asked.values()))
     for rare in asked:
@@ -343,22 +348,22 @@ def test_dealing_takes_no_memory_by_the_room(tmp_path: Path) -> None:
     wanted = ["ASC-H"] * 2 + ["HSIL"] * 7
     for place, index in zip(rng.choice(len(places), 9, replace=False), rng.permutation(9), strict=True):
         expected[places[place]].append(wanted[index])
-    assert counts.deal(rooms, asked, 1) == [tuple(sorted(names)) for names in expected]
-    assert sum(map(len, counts.deal([10**12, 10**12], asked, 1))) == 9
+    assert quotas.deal(rooms, asked, 1) == [tuple(sorted(names)) for names in expected]
+    assert sum(map(len, quotas.deal([10**12, 10**12], asked, 1))) == 9
 
 
 @pytest.mark.parametrize("room", ["Infinity", "NaN", "1e400", "-5", "1000000000000", '"3"', "[]"])
 def test_a_survey_that_cannot_be_ours_is_made_anew(room: str, tmp_path: Path) -> None:
     lines = [f'{{"file_name": "a.png", "room": {room}}}', '{"room": 3}', "[]", '{"file_name": "b.png", "room": 5}']
-    (tmp_path / counts.SURVEY).write_text("\n".join(lines) + "\n")
+    (tmp_path / quotas.SURVEY).write_text("\n".join(lines) + "\n")
     jobs = [Job(name, 1, 0, lambda: drawn(0)[0]) for name in ("a.png", "b.png")]
-    assert counts.survey(jobs, {}, lambda job: 2, tmp_path, strict=True) == [2, 5]
+    assert quotas.survey(jobs, {}, lambda job: 2, tmp_path, strict=True) == [2, 5]
 
 
 def test_counts_over_a_run_are_exact_resumable_and_bound_to_its_images(tiny: Path, tmp_path: Path) -> None:
     asked = chosen("counts={HSIL: 7, ASC-H: 2}", "choice=score")
     out = tmp_path / "set"
-    pipeline.synthesize(out, count=3, settings=asked, **models(tiny))
+    synthesize.synthesize(out, count=3, settings=asked, **models(tiny))
     made = Counter(cell.category for p in coco.read(out).pictures for cell in p.cells)
     assert made == {"HSIL": 7, "ASC-H": 2}
     assert "| HSIL | 7 | 7 | 0 | 0 |" in (out / "README.md").read_text()
@@ -368,19 +373,19 @@ def test_counts_over_a_run_are_exact_resumable_and_bound_to_its_images(tiny: Pat
     shutil.copytree(out, broken)
     (broken / "images/000001.png").unlink()
     (broken / ".survey.jsonl").write_text('{"file_na')
-    pipeline.synthesize(broken, count=3, settings=asked, **models(tiny))
+    synthesize.synthesize(broken, count=3, settings=asked, **models(tiny))
     assert content(broken) == content(out)
     with pytest.raises(UsageError, match="begun with other images"):
-        pipeline.synthesize(out, count=4, settings=asked, **models(tiny))
+        synthesize.synthesize(out, count=4, settings=asked, **models(tiny))
     with pytest.raises(UsageError, match="9 cells are asked for, 1 images of at most 8 hold 8"):
-        pipeline.synthesize(tmp_path / "x", count=1, settings=asked, **models(tiny))
+        synthesize.synthesize(tmp_path / "x", count=1, settings=asked, **models(tiny))
 
 
 def test_counts_that_the_images_have_no_room_for_are_said(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = chosen("counts={HSIL: 30, ASC-H: 3}", "most=40", "threshold=0.3")
-    pipeline.synthesize(tmp_path / "out", count=1, settings=asked, **models(tiny))
+    synthesize.synthesize(tmp_path / "out", count=1, settings=asked, **models(tiny))
     cells = coco.read(tmp_path / "out").pictures[0].cells
     made = Counter(cell.category for cell in cells)
     assert len(cells) < 33
@@ -392,7 +397,7 @@ def test_counts_that_the_images_have_no_room_for_are_said(
 
 def test_killed_while_counts_are_dealt_the_same_command_ends_at_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
     asked = chosen("counts={HSIL: 4}")
-    pipeline.synthesize(tmp_path / "whole", count=3, settings=asked, **models(tiny))
+    synthesize.synthesize(tmp_path / "whole", count=3, settings=asked, **models(tiny))
     flags = [flag for setting in FAST for flag in ("--set", setting)]
     paths = [flag for name, path in models(tiny).items() for flag in (f"--{name}", path)]
     out = tmp_path / "killed"
@@ -408,7 +413,7 @@ def test_killed_while_counts_are_dealt_the_same_command_ends_at_the_same_bytes(t
     victim.wait()
     (out / ".lock").unlink(missing_ok=True)
     assert not (out / "annotations.json").exists(), "killed on the way"
-    pipeline.synthesize(out, count=3, settings=asked, **models(tiny))
+    synthesize.synthesize(out, count=3, settings=asked, **models(tiny))
     assert content(out) == content(tmp_path / "whole")
 
 
@@ -459,8 +464,8 @@ def test_half_precision_stays_close(precision: Precision, tiny: Path) -> None:
 
 def test_a_plan_remembers_the_precision(tiny: Path, tmp_path: Path) -> None:
     out, again = tmp_path / "half", tmp_path / "again"
-    pipeline.synthesize(out, count=1, settings=chosen("precision=bf16"), **models(tiny))
+    synthesize.synthesize(out, count=1, settings=chosen("precision=bf16"), **models(tiny))
     given = plan.read(out / "plan.json")
     assert given.base().precision == "bf16"
-    pipeline.synthesize(again, plan=out / "plan.json", settings=given.base(), **models(tiny, "detector"))
+    synthesize.synthesize(again, plan=out / "plan.json", settings=given.base(), **models(tiny, "detector"))
     assert np.array_equal(pixels(out)["000000.png"], pixels(again)["000000.png"])

@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from conftest import drawn
+from cytosynth.annotations import Cell
 from cytosynth.cell import patch
 from cytosynth.cell.recipe import BUNDLED_RECIPE, PAPER, CellRecipe
 from cytosynth.cell.train import CellTask, Crop, crops_of
 from cytosynth.data import augment
 from cytosynth.data.sources import Sample
 from cytosynth.errors import UserError
-from cytosynth.field import Cell
 from cytosynth.foundation import load as foundations
 from cytosynth.foundation import noise
 from cytosynth.normal.recipe import NormalRecipe

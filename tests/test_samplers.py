@@ -22,14 +22,18 @@ from diffusers import (
 )
 
 from conftest import drawn
-from cytosynth import cli, pipeline, registry
+from cytosynth import cli, registry
 from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.cell.edit import CellEditor, PlannedEdit
+from cytosynth.cell.settings import EditSettings
 from cytosynth.errors import UsageError, UserError
 from cytosynth.foundation import load as foundations
 from cytosynth.foundation import samplers, sampling
+from cytosynth.foundation.names import SamplerName
 from cytosynth.normal.generate import NormalImageGenerator
-from cytosynth.settings import EditSettings, GenerateSettings, PipelineSettings, SamplerName, check
+from cytosynth.normal.settings import GenerateSettings
+from cytosynth.synthesis import synthesize
+from cytosynth.synthesis.settings import PipelineSettings, check
 
 NAMES = list(samplers.CLASSES)
 THEIRS = {
@@ -157,7 +161,7 @@ def test_the_record_of_a_run_says_the_sampler(tiny: Path, tmp_path: Path) -> Non
     settings = PipelineSettings(
         normal=GenerateSettings(size=256, steps=1, sampler="euler"), cell=EditSettings(steps=1, sampler="unipc")
     )
-    pipeline.synthesize(tmp_path, count=1, settings=settings, **paths)
+    synthesize.synthesize(tmp_path, count=1, settings=settings, **paths)
     pinned = yaml.safe_load((tmp_path / "settings.yaml").read_text())["settings"]
     plan = json.loads((tmp_path / "plan.json").read_text())["settings"]
     for said in (pinned, plan):

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cytosynth.data import check, coco, sources
+from cytosynth.data import check, sources
+from cytosynth.data.formats import coco
+from cytosynth.data.sources import Source
 from cytosynth.detect import model
-from cytosynth.detect.train import measure
 from cytosynth.errors import UsageError, UserError
+from cytosynth.evaluate.detection.scoring import measure
 from cytosynth.experiments import ellipses
 from cytosynth.experiments.recipe import SanityRecipe
 from cytosynth.experiments.sanity import sanity
-from cytosynth.training.recipe import Source
 
 SMALL = SanityRecipe(detectors=["retinanet", "dino"], steps=2, train=4, val=1, test=3, side=64,
                      training={"batch_size": 1})  # fmt: skip

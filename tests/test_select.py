@@ -10,18 +10,20 @@ import pytest
 from PIL import Image
 
 from conftest import CATEGORIES, LICENCE, drawn
-from cytosynth import leaks
+from cytosynth.annotations import Cell, DataSet, Picture
+from cytosynth.augmentation import leaks
+from cytosynth.augmentation.gains import Runs
+from cytosynth.augmentation.select import candidates, parts, ranking, rule, select, subset, sweep, uncertainty
+from cytosynth.augmentation.select.recipe import PRESETS, SelectRecipe
 from cytosynth.cli import app
-from cytosynth.data import atomic, coco
+from cytosynth.config import override
 from cytosynth.data.check import check
+from cytosynth.data.formats import coco
+from cytosynth.data.sources import Source
 from cytosynth.errors import UsageError, UserError
-from cytosynth.field import Cell, DataSet, Picture
-from cytosynth.measure.distance import neighbourhood
-from cytosynth.measure.gains import Runs
+from cytosynth.evaluate.distance import neighbourhood
+from cytosynth.io import atomic, plain
 from cytosynth.provenance import NOTICES, said, write_records
-from cytosynth.select import candidates, parts, ranking, rule, select, subset, sweep, uncertainty
-from cytosynth.select.recipe import PRESETS, SelectRecipe
-from cytosynth.training.recipe import Source, override
 
 MODELS = {"cell": "bundled 0123", "foundation": "bundled 4567"}
 
@@ -293,7 +295,7 @@ def test_a_detector_of_other_cells_is_refused(data: Path, tiny: Path, tmp_path: 
 
 def test_names_in_folders_are_told_apart(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "real/val", 1, 0)
-    held = coco.load(tmp_path / "real/val/annotations.json")
+    held = plain.load(tmp_path / "real/val/annotations.json")
     held["images"][0]["file_name"] = "slide 1/a.png"
     atomic.write_json(tmp_path / "real/val/annotations.json", held)
     source = Source(root="real/val", split="all")

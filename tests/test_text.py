@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from cytosynth.bethesda import ABNORMAL, NILM, NORMAL_PROMPT, abnormal_prompt
-from cytosynth.foundation import text, tokens
+from cytosynth.foundation import tokens
+from cytosynth.foundation.scratch import text
 
 PROMPTS = [NORMAL_PROMPT, *(abnormal_prompt(name) for name in (NILM, *ABNORMAL))]
 

@@ -17,22 +17,27 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from conftest import AUTOENCODER, DENOISER, TEXT, same_on_gpu
+from cytosynth import config, devices
 from cytosynth.cell.recipe import CellRecipe
 from cytosynth.cell.train import train_cell
 from cytosynth.cli import app
 from cytosynth.cli import train as _verbs  # noqa: F401
+from cytosynth.data.sources import Source
 from cytosynth.detect.recipe import DetectorRecipe
 from cytosynth.detect.train import train_detector
 from cytosynth.errors import UsageError, UserError
-from cytosynth.foundation.recipe import AutoencoderRecipe, DenoiserRecipe, TextRecipe
-from cytosynth.foundation.train import train_autoencoder, train_denoiser, train_text
-from cytosynth.measure.recipe import FeatureRecipe
-from cytosynth.measure.train import train_features
+from cytosynth.evaluate import reconstruction
+from cytosynth.evaluate.detection.scoring import validation
+from cytosynth.evaluate.held_out import HeldOut
+from cytosynth.evaluate.recipe import FeatureRecipe
+from cytosynth.evaluate.train import train_features
+from cytosynth.foundation.scratch.recipe import AutoencoderRecipe, DenoiserRecipe, TextRecipe
+from cytosynth.foundation.scratch.train import train_autoencoder, train_denoiser, train_text
 from cytosynth.normal.recipe import PRESETS, NormalRecipe
 from cytosynth.normal.train import train_normal
-from cytosynth.training import checkpoint, loop, place, recipe
+from cytosynth.training import checkpoint, loop
 from cytosynth.training.loop import Outcome, lr_factor
-from cytosynth.training.recipe import Recipe, Source
+from cytosynth.training.recipe import Recipe
 
 DATA = [Source(root="drawn")]
 COMMON = {"max_steps": 6, "batch_size": 2, "log_every": 4, "checkpoint_every": 100, "preview_every": 5, "seed": 3,
@@ -51,7 +56,7 @@ def trainers(tiny: Path, fields: Path) -> dict[str, tuple[Recipe, Callable[[Reci
     return {
         "autoencoder": (
             AutoencoderRecipe(data=DATA, ema_decay=0.9, **AUTOENCODER, **COMMON),
-            lambda r, run: train_autoencoder(r, run, fields),
+            lambda r, run: train_autoencoder(r, run, fields, measure=reconstruction.validation),
         ),
         "text": (
             TextRecipe(data=DATA, **TEXT, **COMMON),
@@ -65,12 +70,12 @@ def trainers(tiny: Path, fields: Path) -> dict[str, tuple[Recipe, Callable[[Reci
             NormalRecipe(
                 data=DATA, window=128, turns=True, optimizer="adam", gradient_accumulation=2, **small, **COMMON
             ),
-            lambda r, run: train_normal(r, run, fields),
+            lambda r, run: train_normal(r, run, fields, held_out=HeldOut),
         ),
         **{
             name: (
                 NormalRecipe(data=DATA, window=64, validate_every=2, validate_count=8, **settings, **small, **COMMON),
-                lambda r, run: train_normal(r, run, fields),
+                lambda r, run: train_normal(r, run, fields, held_out=HeldOut),
             )
             for name, settings in ADAPTERS.items()
         },
@@ -86,7 +91,7 @@ def trainers(tiny: Path, fields: Path) -> dict[str, tuple[Recipe, Callable[[Reci
         "detector": (
             DetectorRecipe(data=DATA, backbone="small", window=128, turns=True, jitter=0.1, blur=0.5, optimizer="sgd",
                            learning_rate=1e-3, **COMMON),
-            lambda r, run: train_detector(r, run, fields),
+            lambda r, run: train_detector(r, run, fields, measure=validation),
         ),
     }  # fmt: skip
 
@@ -120,7 +125,7 @@ def test_a_text_encoder_that_is_not_done_gets_no_denoiser(
     def ended(name: str, finished: bool, stopped: bool = False) -> Callable[..., Outcome]:
         return lambda *_, **__: parts.append(name) or Outcome(1, finished, tmp_path, 1, None, stopped)  # type: ignore[func-returns-value]
 
-    from cytosynth.foundation import train as room
+    from cytosynth.foundation.scratch import train as room
 
     for finished, stopped, code in ((False, False, 0), (False, True, 130), (True, True, 130)):
         parts.clear()
@@ -218,15 +223,15 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
 
 def test_settings_by_key_and_value() -> None:
     base = NormalRecipe()
-    changed = recipe.override(base, ["rank=4", "data=[{root: x, scale: 0.5}]", "ema_decay=0.99"])
+    changed = config.override(base, ["rank=4", "data=[{root: x, scale: 0.5}]", "ema_decay=0.99"])
     assert (changed.rank, changed.data[0].scale, changed.ema_decay) == (4, 0.5, 0.99)
-    assert recipe.override(base, ["mixed_precision=no"]) == base, "YAML's no is false"
+    assert config.override(base, ["mixed_precision=no"]) == base, "YAML's no is false"
     with pytest.raises(UsageError, match="no such setting"):
-        recipe.override(base, ["rnak=4"])
+        config.override(base, ["rnak=4"])
     with pytest.raises(UsageError, match=r"rank: .*greater than or equal to 1 \(got 0\)"):
-        recipe.override(base, ["rank=0"])
+        config.override(base, ["rank=0"])
     with pytest.raises(UsageError, match="expected key=value"):
-        recipe.override(base, ["rank"])
+        config.override(base, ["rank"])
 
 
 def test_the_papers_recipes() -> None:
@@ -243,10 +248,10 @@ def test_the_papers_recipes() -> None:
 
 
 def test_a_run_is_not_continued_with_another_recipe(tmp_path: Path) -> None:
-    recipe.pin(NormalRecipe(rank=8), tmp_path / "recipe.yaml")
-    recipe.pin(NormalRecipe(rank=8, max_steps=9), tmp_path / "recipe.yaml")
+    config.pin(NormalRecipe(rank=8), tmp_path / "recipe.yaml")
+    config.pin(NormalRecipe(rank=8, max_steps=9), tmp_path / "recipe.yaml")
     with pytest.raises(UsageError, match="started with rank=8, now 4"):
-        recipe.pin(NormalRecipe(rank=4), tmp_path / "recipe.yaml")
+        config.pin(NormalRecipe(rank=4), tmp_path / "recipe.yaml")
 
 
 @pytest.mark.promise("Two runs into one folder")
@@ -257,7 +262,7 @@ def test_a_run_that_never_began_may_begin_with_another_recipe(tiny: Path, fields
 
     with pytest.raises(UserError, match="at least 4096 pixels"):
         train_normal(wanted(window=4096), tmp_path / "run", fields)
-    assert train_normal(wanted(), tmp_path / "run", fields).finished
+    assert train_normal(wanted(), tmp_path / "run", fields, held_out=HeldOut).finished
     with pytest.raises(UsageError, match="started with rank=2, now 4"):
         train_normal(wanted(rank=4), tmp_path / "run", fields)
     (tmp_path / "mine").mkdir()
@@ -284,8 +289,8 @@ def test_two_processes_train_together(
     assert json.loads((tmp_path / "run/stats.jsonl").read_text().splitlines()[1])["step"] == 2
     seeded = loop._seed
     monkeypatch.setattr(loop, "_seed", lambda seed, rank, step, micro: seeded(seed, micro, step, rank))
-    alone = recipe.override(PRESETS["paper"]["lora"], [*settings, "gradient_accumulation=2"])
-    monkeypatch.setenv(place.ACCELERATE, "cpu")
+    alone = config.override(PRESETS["paper"]["lora"], [*settings, "gradient_accumulation=2"])
+    monkeypatch.setenv(devices.ACCELERATE, "cpu")
     PartialState._reset_state()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as many as torchrun gives each process: sums in another order differ in the last digits

@@ -23,9 +23,9 @@ from PIL import Image
 import killing
 from conftest import AUTOENCODER, write_fields
 from cytosynth.cli import main
-from cytosynth.data import lock
-from cytosynth.jobs import own_images
-from cytosynth.settings import PipelineSettings
+from cytosynth.io import lock
+from cytosynth.synthesis.jobs import own_images
+from cytosynth.synthesis.settings import PipelineSettings
 from test_crash import FLAGS, detect, edit, models, synthesize
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,7 +167,7 @@ def test_memory_dead_workers_and_interruption_end_in_one_line(
     def broken(*_: object) -> None:
         raise raised
 
-    monkeypatch.setattr("cytosynth.data.formats.guess", broken)
+    monkeypatch.setattr("cytosynth.data.convert.guess", broken)
     monkeypatch.setattr(sys, "argv", ["cytosynth", "convert", str(tmp_path), str(tmp_path / "out"), "--to", "yolo"])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -371,7 +371,7 @@ determinism = pytest.mark.promise("Determinism")
 @determinism
 def test_bit_equal_on_the_same_threads_and_close_on_others(tiny: Path) -> None:
     from cytosynth.normal.generate import NormalImageGenerator
-    from cytosynth.settings import GenerateSettings
+    from cytosynth.normal.settings import GenerateSettings
 
     threads = torch.get_num_threads()
     generator = NormalImageGenerator(str(tiny / "foundation"), str(tiny / "normal"))
@@ -391,7 +391,7 @@ def test_bit_equal_on_the_same_threads_and_close_on_others(tiny: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: the tolerance across devices is not measured")
 def test_close_across_devices(tiny: Path) -> None:
     from cytosynth.normal.generate import NormalImageGenerator
-    from cytosynth.settings import GenerateSettings
+    from cytosynth.normal.settings import GenerateSettings
 
     settings = GenerateSettings(size=256, steps=3)
     fields = [NormalImageGenerator(str(tiny / "foundation"), str(tiny / "normal"), device).field(3, 0, settings)

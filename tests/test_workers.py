@@ -16,10 +16,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from cytosynth import devices
+from cytosynth.augmentation import workers
 from cytosynth.cli import app, experiment, select  # noqa: F401
 from cytosynth.errors import UsageError, UserError
-from cytosynth.training import place, workers
-from cytosynth.training.progress import console
+from cytosynth.io.progress import console
 
 
 def job(name: str, device: str, folder: Path) -> None:
@@ -48,7 +49,7 @@ def job(name: str, device: str, folder: Path) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that do not import everything anew."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["cytosynth.training.workers"])
+    context.set_forkserver_preload(["cytosynth.augmentation.workers"])
     monkeypatch.setattr(workers, "get_context", lambda _method: context)
 
 
@@ -110,9 +111,9 @@ def test_without_a_number_there_is_a_worker_for_each_device(
     given: list[str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[list[str], int]] = []
-    monkeypatch.setattr("cytosynth.experiments.augmentation.table", lambda *a: asked.append(a[3:]) or [])
+    monkeypatch.setattr("cytosynth.augmentation.experiment.table", lambda *a: asked.append(a[3:]) or [])
     chosen = SimpleNamespace(report=None, verdict="", folder=None)
-    monkeypatch.setattr("cytosynth.select.select.select", lambda *a: asked.append(a[3:]) or chosen)
+    monkeypatch.setattr("cytosynth.augmentation.select.select.select", lambda *a: asked.append(a[3:]) or chosen)
     for verb in (["experiment", "table2"], ["select"]):
         said = CliRunner().invoke(app, [*verb, str(tmp_path), "--device", "cuda:0,cuda:1", *given])
         assert said.exit_code == 0, said.output
@@ -125,12 +126,12 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setenv(place.ACCELERATE, "cpu")
-    monkeypatch.setenv(place.VISIBLE, "")
-    monkeypatch.delenv(place.VISIBLE)
+    monkeypatch.setenv(devices.ACCELERATE, "cpu")
+    monkeypatch.setenv(devices.VISIBLE, "")
+    monkeypatch.delenv(devices.VISIBLE)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     yield chosen
-    place.PartialState._reset_state()
+    devices.PartialState._reset_state()
 
 
 @pytest.mark.parametrize(
@@ -141,27 +142,27 @@ def test_a_worker_sees_the_gpu_of_its_number_among_the_visible(
 ) -> None:
     for number in range(2):
         if visible:
-            monkeypatch.setenv(place.VISIBLE, visible)
+            monkeypatch.setenv(devices.VISIBLE, visible)
         else:
-            monkeypatch.delenv(place.VISIBLE, raising=False)
-        assert place.only(f"cuda:{number}") == "cuda:0"
-        assert os.environ[place.VISIBLE] == seen[number]
-    assert place.only("cpu") == "cpu"
+            monkeypatch.delenv(devices.VISIBLE, raising=False)
+        assert devices.only(f"cuda:{number}") == "cuda:0"
+        assert os.environ[devices.VISIBLE] == seen[number]
+    assert devices.only("cpu") == "cpu"
 
 
 def test_training_is_where_it_was_asked_to_be(gpus: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     done = []
     for device, number in (("cuda:1", 1), ("cpu", None), ("cuda", 0)):
-        place.PartialState()._shared_state["device"] = "that of an earlier training"
+        devices.PartialState()._shared_state["device"] = "that of an earlier training"
         list(workers.each(lambda one, on: done.append((one, on)), ["a"], tmp_path, [device], 1))
         assert done.pop() == ("a", device)
-        assert os.environ[place.ACCELERATE] == device
-        assert str(place.PartialState().device) == device
+        assert os.environ[devices.ACCELERATE] == device
+        assert str(devices.PartialState().device) == device
         assert gpus == ([] if number is None else [number])
         gpus.clear()
     monkeypatch.setenv("LOCAL_RANK", "1")
-    place.use("cuda:1")
-    assert os.environ[place.ACCELERATE] == "cuda"
+    devices.use("cuda:1")
+    assert os.environ[devices.ACCELERATE] == "cuda"
 
 
 @pytest.mark.parametrize("device", ["cuda:2", "cuda:one"])

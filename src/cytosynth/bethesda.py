@@ -28,3 +28,6 @@ def abnormal_prompt(category: str) -> str:
 def colour(category: str) -> tuple[int, int, int]:
     """Return the RGB colour (0-255) in which boxes of `category` are drawn."""
     return COLOURS.get(category, OTHER_COLOUR)
+
+
+NORMAL_LABELS = frozenset({"Negative", NILM, "Normal"})

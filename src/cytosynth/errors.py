@@ -54,3 +54,7 @@ class EnvironmentProblem(UserError):
     """The machine lacks something: a package, disk space, a reachable hub."""
 
     exit_code = 3
+
+
+class FormatProblem(UserError):
+    """An annotation file that does not follow its format; the message says where."""

@@ -2,25 +2,24 @@
 
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from . import __version__
 from .bethesda import ABNORMAL
-from .data import atomic, images, plain
+from .data import images
 from .data.images import Pixels
+from .io import atomic, plain
+from .io.records import line
 
 RECORDS = "provenance.jsonl"
 REQUIRED = frozenset({"file_name", "origin", "seed", "key", "width", "height", "cells"})
 ORIGINAL = ("original", "original_sha256")
 """The image that was edited: its name in its set, and its hash."""
-BLOCK = 4096
-"""Bytes of the end of a file that are looked at first."""
 MOST_ROOM = 100_000
 """Cells of an image that can be edited, far above what a detector finds in the largest."""
 NOTICE = "Synthetic cervical cytology made by CytoSynth. Not for diagnosis."
@@ -132,41 +131,14 @@ def _finite(value: Any) -> bool:
     return True
 
 
-def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Add `value` as a line of JSON; one that a kill cut short is removed first, as it would spoil this one."""
-    with atomic.opened(path, "a+b") as file:
-        _mend(file)
-        file.write(_line(value).encode())
-
-
-def _mend(file: BinaryIO) -> None:
-    """Remove what stands behind the last line end of `file`, or end it where it is a whole value."""
-    end = file.seek(0, os.SEEK_END)
-    tail, length = b"", BLOCK
-    while len(tail) < end and b"\n" not in tail:
-        file.seek(max(0, end - length))
-        tail, length = file.read(), 2 * length
-    cut = tail[tail.rfind(b"\n") + 1 :]
-    if cut:
-        try:
-            json.loads(cut)
-            file.write(b"\n")
-        except (ValueError, RecursionError):
-            file.truncate(end - len(cut))
-
-
 def write_records(out: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write all `records` anew, in their order."""
-    atomic.write_text(out / RECORDS, "".join(map(_line, records)))
-
-
-def _line(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True) + "\n"
+    atomic.write_text(out / RECORDS, "".join(map(line, records)))
 
 
 def as_read(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return `record` as it will be read again, its keys in order: a continued run may not tell them apart."""
-    return dict(json.loads(_line(record)))
+    return dict(json.loads(line(record)))
 
 
 def short(name: str) -> str:

@@ -19,15 +19,18 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from cytosynth import devices
+from cytosynth.annotations import Cell, DataSet, Picture
 from cytosynth.bethesda import ABNORMAL
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.recipe import PRESETS as CELL
+from cytosynth.cell.settings import EditSettings
 from cytosynth.cell.synthesizer import build
 from cytosynth.cell.train import train_cell
-from cytosynth.data import coco
+from cytosynth.config import override
+from cytosynth.data.formats import coco
 from cytosynth.detect.recipe import PRESETS as DETECTOR
 from cytosynth.detect.train import train_detector
-from cytosynth.field import Cell, DataSet, Picture
 from cytosynth.foundation import sd15, tokens
 from cytosynth.foundation.load import load, save
 from cytosynth.foundation.model import Foundation
@@ -35,10 +38,8 @@ from cytosynth.foundation.parts import save_part
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.memory import LESS
 from cytosynth.normal.recipe import PRESETS as NORMAL
+from cytosynth.normal.settings import GenerateSettings
 from cytosynth.normal.train import train_normal
-from cytosynth.settings import EditSettings, GenerateSettings
-from cytosynth.training import place
-from cytosynth.training.recipe import override
 
 STEPS, FIRST = 8, 3
 """Of a training; those before FIRST are not counted."""
@@ -156,7 +157,7 @@ def main() -> None:
     root = asked.folder.resolve()
     if (root / "runs").exists():
         sys.exit(f"{root}: measured here before; give a new folder")
-    place.use(asked.device)
+    devices.use(asked.device)
     foundation(root / "sd", asked.tiny, asked.device)
     save_part(build(load(str(root / "sd")).unet), root / "cell", torch.float16)
     pictures(root / "normal", asked.side, ("NILM",))

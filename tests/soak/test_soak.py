@@ -17,12 +17,13 @@ import configurations
 import killing
 import nasty
 from conftest import AUTOENCODER, DENOISER, TEXT, drawn, write_fields
-from cytosynth import pipeline, registry
+from cytosynth import registry
+from cytosynth.config import override
 from cytosynth.detect import folder as found_in
 from cytosynth.detect import model
-from cytosynth.settings import PipelineSettings
-from cytosynth.training import progress
-from cytosynth.training.recipe import override
+from cytosynth.io import progress
+from cytosynth.synthesis import synthesize
+from cytosynth.synthesis.settings import PipelineSettings
 from test_crash import VERBS, command, filled, no_id_twice
 from test_select import selecting, write_candidates
 
@@ -336,9 +337,9 @@ def test_a_thousand_images_in_one_process(verb: str, tiny: Path, tmp_path: Path,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress.Meter, "advance", measured)
         if verb == "edit":
-            data = pipeline.edit(tmp_path / "own", out, settings=settings, **given)
+            data = synthesize.edit(tmp_path / "own", out, settings=settings, **given)
         elif verb == "synthesize":
-            data = pipeline.synthesize(out, count=IMAGES, normal=str(tiny / "normal"), settings=settings, **given)
+            data = synthesize.synthesize(out, count=IMAGES, normal=str(tiny / "normal"), settings=settings, **given)
         else:
             detector = model.load(tiny / "detector")
             least = sorted(cell.score or 0 for cell in detector.find(pixels, 0.1))[-3]  # it finds 200 cells an image

@@ -3,17 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from ..bethesda import NORMAL_PROMPT
-from ..data import atomic, coco
-from ..data import tensors as weights
+from ..config import validated
 from ..errors import UserError
 from ..foundation.model import Foundation
-from ..training.recipe import validated
+from ..io import atomic, plain
+from ..io import tensors as weights
 
 CARD = "adapter.json"
 
@@ -35,6 +35,32 @@ class AdapterCard(BaseModel):
     foundation: str = ""
     digest: str = ""
     training: dict[str, Any] = {}
+
+
+class Tuning(Protocol):
+    """What a recipe says of the adapter it trains.
+
+    Attributes:
+        adapter: its kind.
+        prompt: what it is trained on.
+        rank: of a LoRA's matrices.
+        token: the word that is learnt.
+        initializer: the word whose embedding it begins with.
+        vectors: how many embeddings the word has.
+    """
+
+    @property
+    def adapter(self) -> str: ...  # noqa: D102
+    @property
+    def prompt(self) -> str: ...  # noqa: D102
+    @property
+    def rank(self) -> int: ...  # noqa: D102
+    @property
+    def token(self) -> str: ...  # noqa: D102
+    @property
+    def initializer(self) -> str: ...  # noqa: D102
+    @property
+    def vectors(self) -> int: ...  # noqa: D102
 
 
 class Adapter(ABC):
@@ -78,7 +104,7 @@ def save(adapter: Adapter, prompt: str, folder: Path, training: Mapping[str, Any
 def read_card(folder: Path) -> AdapterCard | None:
     """Return the card in `folder`, None where there is none."""
     path = folder / CARD
-    return validated(AdapterCard, coco.load(path), str(path)) if path.is_file() else None
+    return validated(AdapterCard, plain.load(path), str(path)) if path.is_file() else None
 
 
 def tensors(file: Path) -> dict[str, Tensor]:

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from ..bethesda import NORMAL_PROMPT
-from ..data.tensors import refuse_pickles
 from ..errors import UsageError, UserError
 from ..foundation.model import Foundation
-from ..normal.recipe import NormalRecipe
-from ..training.progress import console
+from ..io.progress import console
+from ..io.tensors import refuse_pickles
 from . import adapter, tokens
-from .adapter import Adapter
+from .adapter import Adapter, Tuning
 from .custom_diffusion import CustomDiffusion
 from .lora import Lora
 from .lora_file import PEFT_WEIGHTS
@@ -19,7 +18,7 @@ from .textual_inversion import TextualInversion
 KINDS: dict[str, type[Adapter]] = {kind.name: kind for kind in (Lora, TextualInversion, SVDiff, CustomDiffusion)}
 
 
-def attach(model: Foundation, recipe: NormalRecipe) -> tuple[Adapter, str]:
+def attach(model: Foundation, recipe: Tuning) -> tuple[Adapter, str]:
     """Attach the adapter of `recipe` to `model`; return it, and the prompt as its tokenizer spells it.
 
     Raises UsageError when the prompt does not hold the word that is learnt.

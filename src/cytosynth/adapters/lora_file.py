@@ -10,8 +10,9 @@ from diffusers.utils.state_dict_utils import DIFFUSERS_OLD_TO_PEFT, DIFFUSERS_TO
 from safetensors import safe_open
 from torch import Tensor
 
-from ..data import coco, plain
+from ..data.formats import coco
 from ..errors import UserError
+from ..io import plain, wording
 from .adapter import tensors
 
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -98,7 +99,7 @@ def _settings(file: Path, state: dict[str, Tensor]) -> dict[str, Any]:
         beside = file.parent / PEFT_CONFIG
         if not beside.is_file():
             raise UserError(f"{file}: peft's weights need {PEFT_CONFIG} beside them, which holds their alpha")
-        return {f"unet.{key}": value for key, value in coco.load(beside).items()}
+        return {f"unet.{key}": value for key, value in plain.load(beside).items()}
     with safe_open(file, "pt") as opened:
         header = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
     try:
@@ -118,13 +119,13 @@ def _scale(file: Path, settings: dict[str, Any], part: str, layer: str, rank: in
     """
     alpha, patterns = settings.get(f"{part}.lora_alpha", rank), settings.get(f"{part}.alpha_pattern") or {}
     if not isinstance(patterns, dict):
-        raise UserError(f"{file}: {part}.alpha_pattern is {coco.said(patterns)}, an object is needed")
+        raise UserError(f"{file}: {part}.alpha_pattern is {wording.said(patterns)}, an object is needed")
     for pattern, value in reversed(patterns.items()):
         name = pattern.removeprefix("^").replace("\\.", ".")
         if not NAME.fullmatch(name):
-            raise UserError(f"{file}: {part}.alpha_pattern has {coco.said(pattern)}; only names of layers are taken")
+            raise UserError(f"{file}: {part}.alpha_pattern has {wording.said(pattern)}; only names of layers are taken")
         if layer == name or (layer.endswith(f".{name}") and not pattern.startswith("^")):
             alpha = value
     if not isinstance(alpha, int | float) or not abs(alpha) < coco.LARGEST:
-        raise UserError(f"{file}: alpha of {part}.{layer[:200]} is {coco.said(alpha)}, a number is needed")
+        raise UserError(f"{file}: alpha of {part}.{layer[:200]} is {wording.said(alpha)}, a number is needed")
     return alpha / (rank**0.5 if settings.get(f"{part}.use_rslora") else rank)

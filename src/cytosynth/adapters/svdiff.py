@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from ..errors import UserError
 from ..foundation.model import Foundation
-from ..training.progress import meter
+from ..io.progress import meter
 from .adapter import Adapter, fits
 from .adapter import tensors as read
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..field import Box, Cell
-from ..settings import Choice, EditSettings
+from ..annotations import Box, Cell
 from . import patch
 from .edit import PlannedEdit
+from .settings import Choice, EditSettings
 
 
 def choose(

@@ -8,18 +8,20 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
+from ..annotations import Box
 from ..bethesda import abnormal_prompt
-from ..data import coco
 from ..data.images import Pixels
+from ..devices import available
 from ..errors import UserError
-from ..field import Box
 from ..foundation import samplers, sampling, trial
-from ..foundation.latents import weights_digest
-from ..foundation.load import available, bundled, load, part
+from ..foundation.load import load, part
 from ..foundation.model import DTYPES, Foundation
-from ..foundation.recipe import BUNDLED
-from ..settings import EditSettings, Precision
+from ..foundation.names import BUNDLED, Precision
+from ..io import plain
+from ..io.bundled import bundled
+from ..io.tensors import weights_digest
 from . import grain, patch, synthesizer
+from .settings import EditSettings
 
 EDITING = "editing.json"
 """Beside a synthesizer's weights: how much larger than boxes the regions were on which it was trained."""
@@ -64,7 +66,7 @@ class CellEditor:
             raise UserError(f"{path}: no Abnormal Cell Synthesizer there (config.json of a diffusers U-Net)")
         model = load(foundation, channels=())
         model.unet = part(UNet2DConditionModel, path)
-        scale = coco.load(path / EDITING).get("box_scale", 1.0) if (path / EDITING).exists() else 1.0
+        scale = plain.load(path / EDITING).get("box_scale", 1.0) if (path / EDITING).exists() else 1.0
         if not isinstance(scale, int | float) or not 0.5 <= scale <= 8:
             raise UserError(f"{path / EDITING}: box_scale {str(scale)[:40]}; a number from 0.5 to 8 is expected")
         editor = cls(model.freeze().to(available(device)), float(scale))

@@ -15,8 +15,8 @@ Not in the paper. Nothing is learnt from it: the noise has no nucleus, no membra
 import numpy as np
 from numpy.typing import NDArray
 
+from ..annotations import Box
 from ..data.images import Pixels
-from ..field import Box
 
 Values = NDArray[np.float64]
 LEVELS = 8

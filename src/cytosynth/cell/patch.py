@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..annotations import Box
 from ..data.images import Pixels
 from ..errors import UserError
-from ..field import Box
-from ..settings import EditSettings
+from .settings import EditSettings
 
 SIZE = 256
 """Side of the paper's patches, pixels."""

@@ -3,12 +3,12 @@
 from collections import deque
 from dataclasses import dataclass, field, replace
 
+from ..annotations import Cell
 from ..data.images import Pixels
-from ..field import Cell
-from ..settings import EditSettings
 from . import patch
 from .edit import CellEditor, PlannedEdit
-from .gate import Gate, Verdict, retry_seed
+from .quality.gate import Gate, Verdict, retry_seed
+from .settings import EditSettings
 
 
 @dataclass

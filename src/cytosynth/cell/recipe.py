@@ -5,8 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from ..bethesda import ABNORMAL
-from ..foundation.recipe import BUNDLED, CC_BY, STABLE_DIFFUSION
-from ..training.recipe import Recipe, Source
+from ..data.sources import Source
+from ..foundation.names import BUNDLED, CC_BY, STABLE_DIFFUSION
+from ..training.recipe import Recipe
 
 
 class CellRecipe(Recipe):

@@ -13,8 +13,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from ..annotations import Box
 from ..errors import UserError
-from ..field import Box
 
 GATED_PARTS = ("position_net.", ".fuser.", "conv_in.")
 """What equations 3 to 5 add to the foundation, by parameter name."""

@@ -8,24 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..annotations import Box, Cell
 from ..bethesda import abnormal_prompt
-from ..data import atomic, augment, sources
+from ..data import augment, sources
 from ..data.images import Pixels
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
 from ..errors import UserError
-from ..field import Box, Cell
 from ..foundation import noise, sampling
 from ..foundation.latents import cached
 from ..foundation.load import load
 from ..foundation.model import Foundation
 from ..foundation.parts import save_part
-from ..settings import EditSettings
+from ..io import atomic
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
 from . import patch, synthesizer
 from .edit import EDITING, CellEditor, PlannedEdit
 from .recipe import CellRecipe
+from .settings import EditSettings
 
 GATES = ("alpha_attn", "alpha_dense")
 TIMESTEPS = (100, 300, 500, 700)

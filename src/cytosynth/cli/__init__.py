@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 import typer
 
-from ..data.plain import one_line
 from ..errors import Incomplete, UserError, out_of_memory
+from ..io.plain import one_line
 
 app = typer.Typer(
     name="cytosynth",

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..data.plain import one_line
+from ..io import wording
+from ..io.plain import one_line
 from ..registry import FORMATS_IN, FORMATS_OUT
 from . import app
 
@@ -16,13 +17,12 @@ Kind = Annotated[str | None, typer.Option("--from", help=f"{', '.join(FORMATS_IN
 def check(data: Annotated[Path, typer.Argument(help="The data set.")], kind: Kind = None) -> None:
     """List everything wrong with a data set; exit code 1 if there is anything."""
     from ..data import check as room
-    from ..data import coco
 
     there: list[str] = []
     problems = room.check(data, kind, there.append)
     for problem in problems:
         print(one_line(problem))
-    print(f"{data}: {', '.join([*there, coco.amount(len(problems), 'problem')])}")
+    print(f"{data}: {', '.join([*there, wording.amount(len(problems), 'problem')])}")
     if problems:
         raise typer.Exit(1)
 
@@ -42,7 +42,7 @@ def convert(
     ] = None,
 ) -> None:
     """Write a data set in another format, images with it."""
-    from ..data import coco, formats
+    from ..data import convert as formats
     from ..data.rename import parsed, strange
     from ..errors import UsageError
 
@@ -52,6 +52,6 @@ def convert(
     options = {"side": box_side} if box_side is not None else {}
     done = formats.convert(data, out, kind, to, parsed(rename or []), **options)
     images, cells = len(done.pictures), sum(len(p.cells) for p in done.pictures)
-    print(f"{out}: {coco.amount(images, 'image')}, {coco.amount(cells, 'cell')}, {to}")
+    print(f"{out}: {wording.amount(images, 'image')}, {wording.amount(cells, 'cell')}, {to}")
     if line := strange(done):
         print(f"{out}: {line}")

@@ -26,8 +26,9 @@ def detect(
     Detectors report nothing below a score of 0.05.
     """
     from ..detect import folder, model
-    from ..foundation.load import available, bundled
-    from ..foundation.recipe import BUNDLED
+    from ..devices import available
+    from ..foundation.names import BUNDLED
+    from ..io.bundled import bundled
 
     found = folder.gather(images, split)
     finder = model.load(bundled("detector") if detector == BUNDLED else Path(detector))

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..io import wording
 from . import app, there
 
 evaluate_app = typer.Typer(help="Measure a model on held-out data.", no_args_is_help=True)
@@ -26,9 +27,9 @@ def reconstruction(
 ) -> None:
     """PSNR of images that the autoencoder encodes and decodes."""
     from ..data import sources
+    from ..data.sources import Source
+    from ..evaluate.reconstruction import measure
     from ..foundation.load import load
-    from ..foundation.reconstruction import measure
-    from ..training.recipe import Source
 
     samples = sources.load([Source(root=data.name, scale=scale, split=split)], data.parent)
     print(json.dumps(measure(load(foundation, channels=()).freeze().vae, samples, sheet).summary()))
@@ -55,14 +56,15 @@ def detection(
     """
     from dataclasses import asdict
 
-    from ..data import coco, sources
-    from ..data.atomic import write_json
+    from ..data import sources
+    from ..data.sources import Source
     from ..detect import model
-    from ..detect.train import measure
+    from ..devices import available
     from ..errors import UserError
-    from ..foundation.load import available, bundled
-    from ..foundation.recipe import BUNDLED
-    from ..training.recipe import Source
+    from ..evaluate.detection.scoring import measure
+    from ..foundation.names import BUNDLED
+    from ..io.atomic import write_json
+    from ..io.bundled import bundled
 
     samples = sources.load([Source(root=data.name, scale=scale, split=split)], data.parent)
     found = model.load(bundled("detector") if detector == BUNDLED else Path(detector))
@@ -71,7 +73,7 @@ def detection(
     if there.isdisjoint(found.config.categories):
         raise UserError(
             f"{data}: no cell that the detector knows ({', '.join(found.config.categories)}); annotated are "
-            f"{coco.listed(there)}"
+            f"{wording.listed(there)}"
         )
     said = {"pictures": len(samples), "detector": found.digest, "split": split, "scale": scale, "most": most}
     scores = said | {key: _short(value) for key, value in asdict(measure(found, samples, draws, most)).items()}
@@ -114,14 +116,15 @@ def cells(
 
     Every number stands beside that of the same cells before the edit, and beside that of other real cells.
     """
-    from ..evidence.recipe import Editing, Measuring
-    from ..training.recipe import Source, override, validated
+    from ..config import override, validated
+    from ..data.sources import Source
+    from ..evaluate.cells.recipe import Editing, Measuring
 
     editing = override(Editing(real=Source(root=real.name, scale=scale, split=split), seed=seed), settings or [])
     asked = {"categories": categories.split(","), "count": count, "fields": fields, "window": window, "draws": draws}
     how = validated(Measuring, asked, "evaluate cells")
-    from ..evidence.cells import evaluate_cells
-    from ..evidence.load import load
+    from ..evaluate.cells.evaluate import evaluate_cells
+    from ..evaluate.cells.load import load
 
     models = load(
         {"foundation": foundation, "cell": cell, "normal": normal, "detector": detector},

@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..data import lock
+from ..augmentation import recipe
+from ..config import override
+from ..data.sources import Source
 from ..experiments import recipe as recipes
-from ..training.recipe import Source, override
+from ..io import lock
 from . import app, there
 
 experiment_app = typer.Typer(help="Make the paper's tables and figures from your models.", no_args_is_help=True)
@@ -32,8 +34,8 @@ def table1(
 ) -> None:
     """Table I: train every adapter equally long, draw fields, and measure their distance to held-out real images."""
     recipe = override(recipes.PRESETS[preset], settings or [])
+    from .. import devices as place
     from ..experiments.table1 import table1 as make
-    from ..training import place
 
     place.check(device)
     place.use(device)
@@ -54,7 +56,7 @@ def table2(
 
     With --set 'sets={"R + S": my_set}' the synthetic images are your own.
     """
-    _augmentation(recipes.TABLE2[preset], run, data_root, device, workers, settings)
+    _augmentation(recipe.TABLE2[preset], run, data_root, device, workers, settings)
 
 
 @experiment_app.command()
@@ -70,11 +72,11 @@ def table3(
 
     `cytosynth convert DATABASE DATA_ROOT/comparison-database --from comparison-detector` prepares it.
     """
-    _augmentation(recipes.TABLE3[preset], run, data_root, device, workers, settings)
+    _augmentation(recipe.TABLE3[preset], run, data_root, device, workers, settings)
 
 
 def _augmentation(
-    recipe: recipes.AugmentationRecipe,
+    recipe: recipe.AugmentationRecipe,
     run: Path,
     data_root: Path,
     device: str,
@@ -82,7 +84,7 @@ def _augmentation(
     settings: list[str] | None,
 ) -> None:
     chosen = override(recipe, settings or [])
-    from ..experiments.augmentation import table as make
+    from ..augmentation.experiment import table as make
 
     devices = device.split(",")
     for report in make(chosen, run, data_root, devices, workers or len(devices)):
@@ -125,9 +127,9 @@ def figure6(
     samples: Annotated[int, typer.Option(min=1, max=16, help="Fields of each adapter.")] = 4,
 ) -> None:
     """Figure 6: fields of every adapter beside real ones."""
+    from ..config import read
     from ..errors import UserError
     from ..experiments.figure6 import figure6 as make
-    from ..training.recipe import read
 
     path = run / "recipe.yaml"
     if not path.is_file():

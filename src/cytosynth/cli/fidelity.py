@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..data import lock
 from ..errors import UsageError
+from ..io import lock
 from ..registry import EXTRACTORS
 from . import there
 from .evaluate import evaluate_app
 
 if TYPE_CHECKING:
-    from ..measure.extractor import Extractor
-    from ..measure.report import Report
+    from ..evaluate.networks.extractor import Extractor
+    from ..io.report import Report
 
 Features = Annotated[
     list[str] | None,
@@ -50,12 +50,12 @@ def fidelity(
     device: Device = "cpu",
 ) -> None:
     """Fréchet and kernel distances, precision, recall, density, coverage, each with its real-vs-real floor."""
-    from ..measure import fidelity, pictures
+    from ..evaluate import fidelity, image_set
 
     extractors = _extractors(features, weights, device)
     with _alone(output):
         found = fidelity.compare(
-            pictures.gather(generated, None, 1.0, window), pictures.gather(real, split, scale, window), extractors,
+            image_set.gather(generated, None, 1.0, window), image_set.gather(real, split, scale, window), extractors,
             cache or default_cache(), count=count, seed=seed, sheets=output,
         )  # fmt: skip
         _finish(found, output, "fidelity")
@@ -81,12 +81,12 @@ def memorisation(
     device: Device = "cpu",
 ) -> None:
     """The nearest training picture of each generated one, the rate of copies against new real pictures, worst pairs."""
-    from ..measure import memorisation, pictures
+    from ..evaluate import image_set, memorisation
 
     with _alone(output):
         found = memorisation.measure(
-            pictures.gather(generated, None, 1.0, window), pictures.gather(training, split, scale, window),
-            pictures.gather(held_out, held_out_split, scale, window), _extractors([features], weights, device)[0],
+            image_set.gather(generated, None, 1.0, window), image_set.gather(training, split, scale, window),
+            image_set.gather(held_out, held_out_split, scale, window), _extractors([features], weights, device)[0],
             cache or default_cache(), count=count, seed=seed, out=output,
         )  # fmt: skip
         _finish(found, output, "memorisation")
@@ -112,13 +112,15 @@ def membership(
     """Loss-threshold attack: can training images be told from others? AUC, and TPR at 1 % FPR."""
     import numpy as np
 
-    from ..measure import membership, pictures
+    from ..evaluate import image_set, membership
     from ..normal.generate import NormalImageGenerator
     from ..provenance import short
 
     with _alone(output):
         generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device)
-        sets = [pictures.gather(root, part, scale, window) for root, part in ((members, split), (others, others_split))]
+        sets = [
+            image_set.gather(root, part, scale, window) for root, part in ((members, split), (others, others_split))
+        ]
         rng = np.random.default_rng(seed)
         trained, unseen = (found.sample(min(len(found), count or len(found)), rng) for found in sets)
         found = membership.measure(
@@ -134,7 +136,7 @@ def default_cache() -> Path:
 
 
 def _extractors(names: list[str] | None, weights: list[str] | None, device: str) -> "list[Extractor]":
-    from ..measure import features
+    from ..evaluate.networks import features
 
     given = {}
     for text in weights or []:

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from ..data import lock
+from ..annotations import Box
+from ..config import override
 from ..errors import UsageError
-from ..field import Box
-from ..settings import PipelineSettings, check
-from ..training.recipe import override
+from ..io import lock
+from ..synthesis.settings import PipelineSettings, check
 from . import there
 from .experiment import experiment_app
 

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..select.recipe import PRESETS
-from ..training.recipe import override
+from ..augmentation.select.recipe import PRESETS
+from ..config import override
 from . import app, there
 
 
@@ -41,7 +41,7 @@ def select(
     given = [f"synthetic={synthetic}"] if synthetic else []
     given += [f"detector={detector}"] if detector else []
     recipe = override(PRESETS[preset], [*given, *(settings or [])])
-    from ..select import select as room
+    from ..augmentation.select import select as room
 
     devices = device.split(",")
     if anyway:

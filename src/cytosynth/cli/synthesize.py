@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from ..config import override
 from ..errors import UsageError
 from ..registry import SAMPLERS
-from ..settings import PipelineSettings, check
-from ..training.recipe import override
+from ..synthesis.settings import PipelineSettings, check
 from . import app, finish, there
 
 Out = Annotated[Path, typer.Argument(help="Data set folder; the same command again continues it.")]
@@ -57,7 +57,7 @@ def synthesize(
     """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
     _excluded(plan, {"--count": count, "--start": start, "--seed": seed, "--counts": counts})
     chosen = _settings(plan, {"seed": seed, **_sampler(sampler, "normal", "cell")}, counts, tries, settings)
-    from .. import pipeline
+    from ..synthesis import synthesize as pipeline
 
     data = pipeline.synthesize(
         out, count=0 if plan else count or 10, start=start or 0, plan=plan, settings=chosen, foundation=foundation,
@@ -94,7 +94,7 @@ def edit(
     part = None if split == "all" else split
     _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
     chosen = _settings(plan, {"seed": seed, "scale": scale, **_sampler(sampler, "cell")}, counts, tries, settings)
-    from .. import pipeline
+    from ..synthesis import synthesize as pipeline
 
     data = pipeline.edit(
         images, out, plan=plan, settings=chosen, foundation=foundation, cell=cell, detector=detector, gate=gate,
@@ -121,7 +121,7 @@ def _settings(
     plan: Path | None, given: dict[str, object], counts: str | None, tries: int | None, changes: list[str] | None
 ) -> PipelineSettings:
     """Return the settings of a run: those of the plan or the defaults, then the options, then `--set`."""
-    from ..cell import plan as plans
+    from ..synthesis import plan as plans
 
     base = plans.read(plan).base() if plan else PipelineSettings()
     options = [f"{key}={value}" for key, value in given.items() if value is not None]

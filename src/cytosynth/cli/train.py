@@ -8,13 +8,13 @@ import typer
 from pydantic import BaseModel
 
 from ..cell.recipe import PRESETS as CELL
+from ..config import override
 from ..detect.recipe import PRESETS as DETECTOR
 from ..errors import UsageError
-from ..foundation import recipe as recipes
-from ..measure.recipe import PRESETS as FEATURES
+from ..evaluate.recipe import PRESETS as FEATURES
+from ..foundation.scratch import recipe as recipes
 from ..normal.recipe import PRESETS as NORMAL
 from ..registry import ADAPTERS, DETECTORS
-from ..training.recipe import override
 from . import app, there
 
 if TYPE_CHECKING:
@@ -50,18 +50,27 @@ def foundation(
     sharpens the decoder alone, so that everything trained on its latents stays valid. --max-steps and --set are
     for one part.
     """
-    from ..foundation import train as room
+    from ..evaluate import reconstruction
+    from ..foundation.scratch import train as room
 
     if part == "all" and (settings or max_steps):
         raise UsageError("--set and --max-steps: say with --part which one they are for")
     if part in ("all", "autoencoder"):
         recipe = _recipe(recipes.AUTOENCODER, settings, max_steps)
-        if not _ended(room.train_autoencoder(recipe, run / "autoencoder", data_root, max_minutes)):
+        if not _ended(
+            room.train_autoencoder(
+                recipe, run / "autoencoder", data_root, max_minutes, measure=reconstruction.validation
+            )
+        ):
             return
     encoded = run / "autoencoder" / "weights"
     if part == "decoder":
         recipe = _recipe(recipes.DECODER, settings, max_steps)
-        _ended(room.train_autoencoder(recipe, run / "decoder", data_root, max_minutes, start=encoded))
+        _ended(
+            room.train_autoencoder(
+                recipe, run / "decoder", data_root, max_minutes, start=encoded, measure=reconstruction.validation
+            )
+        )
     if part in ("all", "text"):
         words = _recipe(recipes.TEXT, settings, max_steps)
         if not _ended(room.train_text(words, run / "text", data_root, max_minutes)):
@@ -94,9 +103,10 @@ def normal(
 
         report(chosen).show()
         return
+    from ..evaluate.held_out import HeldOut
     from ..normal.train import train_normal
 
-    _ended(train_normal(chosen, run, data_root, max_minutes))
+    _ended(train_normal(chosen, run, data_root, max_minutes, held_out=HeldOut))
 
 
 @train_app.command()
@@ -130,8 +140,9 @@ def detector(
         raise UsageError(f"--architecture {architecture}: there are {', '.join(DETECTORS)}")
     chosen = _recipe(DETECTOR[preset][architecture], settings, max_steps)
     from ..detect.train import train_detector
+    from ..evaluate.detection.scoring import validation
 
-    _ended(train_detector(chosen, run, data_root, max_minutes))
+    _ended(train_detector(chosen, run, data_root, max_minutes, validation))
 
 
 @train_app.command()
@@ -145,7 +156,7 @@ def features(
 ) -> None:
     """Train the cell classifier (ResNet-50) behind FID@Cytopathology, also a judge for `--gate`."""
     chosen = _recipe(FEATURES[preset], settings, max_steps)
-    from ..measure.train import train_features
+    from ..evaluate.train import train_features
 
     _ended(train_features(chosen, run, data_root, max_minutes))
 

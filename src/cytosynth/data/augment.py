@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from ..field import Box
+from ..annotations import Box
 
 
 def d4(array: NDArray, turn: int, axes: tuple[int, int] = (0, 1)) -> NDArray:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..field import Box
+from ..annotations import Box
 from .images import Pixels
 
 

@@ -5,10 +5,11 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..field import Cell, DataSet, Picture
-from ..training.progress import meter
-from . import coco, formats, images
-from .coco import FormatProblem
+from ..annotations import Cell, DataSet, Picture
+from ..errors import FormatProblem
+from ..io import wording
+from ..io.progress import meter
+from . import convert, images
 
 TOLERANCE = 0.5
 """Pixels by which a box may pass the border: rounding of the tools that wrote it."""
@@ -22,12 +23,12 @@ def check(root: Path, kind: str | None = None, note: Callable[[str], None] = lam
     """
     problems: list[str] = []
     try:
-        data = formats.read(root, kind, report=problems.append)
+        data = convert.read(root, kind, report=problems.append)
     except FormatProblem as problem:
         return [*problems, str(problem)]
-    kind = kind or formats.guess(root)
+    kind = kind or convert.guess(root)
     cells = sum(len(picture.cells) for picture in data.pictures)
-    note(f"{kind}, {coco.amount(len(data.pictures), 'image')}, {coco.amount(cells, 'cell')}")
+    note(f"{kind}, {wording.amount(len(data.pictures), 'image')}, {wording.amount(cells, 'cell')}")
     if not data.pictures and not problems:
         problems.append(f"{root}: no image in it, read as {kind}")
     prepared = kind == "comparison-detector"

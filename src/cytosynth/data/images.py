@@ -15,8 +15,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import UserError
-from ..training.progress import console
-from . import atomic, plain
+from ..io import atomic, plain
+from ..io.progress import console
 
 Pixels = NDArray[np.uint8]
 """(height, width, 3) RGB, 0..255."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..annotations import Cell
 from ..bethesda import colour
-from ..field import Cell
-from . import atomic
+from ..io import atomic
 from .images import Pixels
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ..annotations import DataSet, Picture
 from ..bethesda import CATEGORIES
 from ..errors import UsageError
-from ..field import DataSet, Picture
-from . import coco
+from ..io import wording
+from .formats import coco
 
 LABEL = "image_level_label"
 
@@ -37,7 +38,7 @@ def renamed(data: DataSet, names: Mapping[str, str]) -> DataSet:
     labels = sorted({label for label in found if isinstance(label, str)} - {*data.categories})
     for old in names:
         if old not in data.categories and old not in labels:
-            there = ", ".join(coco.said(name) for name in [*data.categories, *labels][:12])
+            there = ", ".join(wording.said(name) for name in [*data.categories, *labels][:12])
             raise UsageError(f"--rename {old}: no such category; there are {there}")
 
     def picture(old: Picture) -> Picture:
@@ -52,7 +53,7 @@ def renamed(data: DataSet, names: Mapping[str, str]) -> DataSet:
 
 def strange(data: DataSet) -> str:
     """Return a line that says which categories of `data` no bundled model knows, nothing where it knows them all."""
-    others = [coco.said(name) for name in data.categories if name not in CATEGORIES]
+    others = [wording.said(name) for name in data.categories if name not in CATEGORIES]
     if not others:
         return ""
     more = f" and {len(others) - 8} more" if len(others) > 8 else ""

@@ -4,15 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..annotations import Cell
 from ..errors import UserError
-from ..field import Cell
-from ..training.progress import meter
-from ..training.recipe import Source
-from . import coco, images, split
+from ..io.progress import meter
+from . import images, split
+from .formats import coco
 from .images import Pixels
 
 KEPT = 4 * 2**30
 """Bytes of pixels that `load` keeps in memory, 1,365 images of 1024 x 1024; the others are read at each use."""
+
+
+class Source(BaseModel):
+    """One data set of a recipe: a folder with `annotations.json` (COCO) and `images/`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    root: str = Field(description="folder, relative to --data-root")
+    scale: float = Field(default=1.0, gt=0, le=8, description="factor that brings it to the working scale")
+    split: str = Field(default="train", description="part of split.json to use, or 'all'")
 
 
 @dataclass(frozen=True)

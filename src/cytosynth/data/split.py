@@ -4,9 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from ..annotations import DataSet, Picture
 from ..errors import UserError
-from ..field import DataSet, Picture
-from .coco import load
+from ..io.plain import load
 
 FILE = "split.json"
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}

@@ -14,8 +14,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
-from ..data import tensors
 from ..errors import EnvironmentProblem, UserError
+from ..io import tensors
 from .recipe import NO_WEIGHTS, TORCHVISION, Backbone
 
 Norm = Callable[[int], nn.Module]

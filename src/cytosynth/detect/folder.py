@@ -5,13 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..data import atomic, coco, images, lock, plain, qupath, split
-from ..data.plain import last, one_line
+from ..annotations import Cell, DataSet, Picture
+from ..data import images, split
+from ..data.formats import coco, qupath
 from ..data.preview import save_png, with_boxes
 from ..errors import UsageError, UserError
-from ..field import Cell, DataSet, Picture
-from ..provenance import append_line, is_box
-from ..training.progress import console, meter
+from ..io import atomic, lock, plain, wording
+from ..io.plain import last, one_line
+from ..io.progress import console, meter
+from ..io.records import append_line
+from ..provenance import is_box
 from .model import Detector
 
 RUN = "detect.json"
@@ -94,8 +97,8 @@ def detect(
         data = DataSet(out, tuple(pictures), detector.config.categories, found.licences, info)
         _publish(data, out)
         cells = sum(len(picture.cells) for picture in pictures)
-        seen = f"{coco.amount(len(pictures), 'image')}, {coco.amount(cells, 'cell')}"
-        console.print(f"{seen}, {coco.amount(len(problems), 'image')} skipped")
+        seen = f"{wording.amount(len(pictures), 'image')}, {wording.amount(cells, 'cell')}"
+        console.print(f"{seen}, {wording.amount(len(problems), 'image')} skipped")
         return data
 
 
@@ -140,7 +143,7 @@ def _pin(out: Path, wanted: dict[str, Any]) -> None:
     if not path.exists():
         atomic.write_json(path, wanted)
         return
-    old = coco.load(path)
+    old = plain.load(path)
     for key, value in wanted.items():
         if old.get(key) != value:
             raise UsageError(f"{out}: begun with {key} {old.get(key)!r}, now {value!r}; use another folder")

@@ -12,13 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..data import plain, tensors
+from ..annotations import Cell
+from ..config import validated
 from ..data.images import Pixels
-from ..data.tensors import refuse_pickles
 from ..errors import UserError
-from ..field import Cell
-from ..foundation.latents import weights_digest
-from ..training.recipe import validated
+from ..io import plain, tensors
+from ..io.tensors import refuse_pickles, weights_digest
 from . import comparison_detector, dino, faster_rcnn, retinanet, tiles
 from .recipe import Backbone
 

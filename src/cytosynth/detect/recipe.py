@@ -6,8 +6,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from ..bethesda import NILM
+from ..data.sources import Source
 from ..registry import DETECTORS
-from ..training.recipe import Recipe, Source
+from ..training.recipe import Recipe
 
 Backbone = Literal["resnet50", "small"]
 NO_WEIGHTS = "none"

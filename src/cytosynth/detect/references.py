@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data import folders, images
+from ..annotations import Box
+from ..data import images
+from ..data.formats import folders
 from ..data.images import Pixels
 from ..data.sources import Sample
 from ..errors import UserError
-from ..field import Box
 
 
 def of_samples(samples: Sequence[Sample], categories: Sequence[str], shots: int, side: int, seed: int) -> Tensor:

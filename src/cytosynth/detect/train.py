@@ -2,30 +2,32 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
 
-from ..data import augment, coco, sources
-from ..data.atomic import write_json
+from .. import devices
+from ..annotations import Cell
+from ..data import augment, sources
 from ..data.images import Pixels
 from ..data.preview import grid, save_png, with_boxes
 from ..data.sources import Sample
 from ..errors import UsageError, UserError
-from ..field import Cell
-from ..training import place
+from ..io import wording
+from ..io.atomic import write_json
+from ..io.progress import console
 from ..training.loop import Outcome, train
-from ..training.progress import console, meter
 from ..training.task import Batch, Losses, Task
 from . import backbone, model, references, transfer
 from .comparison_detector import REFERENCE_SIDE, ComparisonDetector
 from .dino import Dino
-from .evaluate import Scores, evaluate
 from .recipe import NO_WEIGHTS, DetectorRecipe
-from .scoring import MOST
+
+Measure = Callable[[model.Detector, Sequence[Sample]], Mapping[str, float]]
+"""Returns `map`, `map_50`, `map_75`, `recall` and the AP of each category (0..1) of a detector on samples."""
 
 
 class DetectorTask(Task):
@@ -37,8 +39,9 @@ class DetectorTask(Task):
         samples: Sequence[Sample],
         held_out: Sequence[Sample],
         data_root: Path = Path(),
+        measure: Measure | None = None,
     ) -> None:
-        """Build the network; `held_out` pictures are only shown and measured."""
+        """Build the network; `held_out` pictures are only shown and measured, by `measure`."""
         super().__init__()
         transferred = transfer.is_detector(recipe.weights)
         imagenet = recipe.weights != NO_WEIGHTS and not transferred
@@ -48,7 +51,7 @@ class DetectorTask(Task):
                 "'bundled' or the folder of a detector"
             )
         pretrained = transfer.pretrained(recipe.weights, recipe.backbone) if transferred else imagenet
-        self.recipe, self.samples, self.held_out = recipe, samples, held_out
+        self.recipe, self.samples, self.held_out, self.measure = recipe, samples, held_out, measure
         self.config = model.DetectorConfig(
             architecture=recipe.architecture, backbone=recipe.backbone, categories=tuple(recipe.categories),
             pretrained=pretrained, tile=_tile(recipe, samples),
@@ -91,9 +94,9 @@ class DetectorTask(Task):
 
     def score(self) -> float | None:
         """Return 1 - mAP on the held-out pictures; raise UserError where these have no cell of a category."""
-        if not self.held_out:
+        if not self.held_out or self.measure is None:
             return None
-        mean = measure(model.Detector(self.network, self.config), self.held_out).map
+        mean = self.measure(model.Detector(self.network, self.config), self.held_out)["map"]
         if math.isnan(mean):
             raise UserError(f"the held-out pictures have no {' or '.join(self.recipe.categories)} cell to score on")
         return 1 - mean
@@ -148,8 +151,14 @@ def _clipped(cell: Cell, width: int, height: int) -> Cell:
     return Cell((max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))), cell.category)
 
 
-def train_detector(recipe: DetectorRecipe, run: Path, data_root: Path, max_minutes: float | None = None) -> Outcome:
-    """Train a detector in the run folder `run`, or continue it; then measure it on the validation parts."""
+def train_detector(
+    recipe: DetectorRecipe,
+    run: Path,
+    data_root: Path,
+    max_minutes: float | None = None,
+    measure: Measure | None = None,
+) -> Outcome:
+    """Train a detector in the run folder `run`, or continue it; then `measure` it on the validation parts."""
     held_out = sources.held_out(recipe.data, data_root)
     samples = sources.load(recipe.data, data_root)
     _some(samples, recipe.categories)
@@ -157,16 +166,16 @@ def train_detector(recipe: DetectorRecipe, run: Path, data_root: Path, max_minut
     console.print(f"{recipe.architecture} on {recipe.backbone}, weights from: {recipe.weights}", soft_wrap=True)
 
     def make() -> DetectorTask:
-        return DetectorTask(recipe, samples, held_out, data_root)
+        return DetectorTask(recipe, samples, held_out, data_root, measure)
 
     outcome = train(make, recipe, run, title=f"detector ({recipe.architecture})", max_minutes=max_minutes)
-    if not held_out or not place.first():
+    if not held_out or measure is None or not devices.first():
         return outcome
     detector = model.load(outcome.selected)
     detector.network.to(PartialState().device)
     scores = measure(detector, held_out)
     write_json(run / "validation.json", {"step": outcome.selected_step, "pictures": len(held_out), **_rounded(scores)})
-    console.print(f"validation: mAP {scores.map:.3f}, mAP.5 {scores.map_50:.3f}, mAP.75 {scores.map_75:.3f}")
+    console.print("validation: mAP {map:.3f}, mAP.5 {map_50:.3f}, mAP.75 {map_75:.3f}".format_map(scores))
     return outcome
 
 
@@ -175,7 +184,7 @@ def _some(samples: Sequence[Sample], categories: Sequence[str]) -> None:
     there = {cell.category for sample in samples for cell in sample.cells if not cell.crowd}
     if there.isdisjoint(categories):
         raise UserError(
-            f"the training data have no {' or '.join(categories)} cell; there are {coco.listed(there)}: "
+            f"the training data have no {' or '.join(categories)} cell; there are {wording.listed(there)}: "
             "--set categories=[...] says what is to be found"
         )
 
@@ -188,19 +197,5 @@ def steps(recipe: DetectorRecipe, pictures: int) -> int:
     return min(recipe.max_steps, math.ceil(recipe.epochs * pictures / together))
 
 
-def measure(detector: model.Detector, samples: Sequence[Sample], draws: int = 0, most: int = MOST) -> Scores:
-    """Return the COCO scores of `detector` on `samples`, with intervals from `draws` resamplings of the images.
-
-    `most` detections of an image count, best first.
-    """
-    found = []
-    with meter("detecting", len(samples)) as bar:
-        for sample in samples:
-            found.append(detector.find(sample.pixels, threshold=0.05))
-            bar.advance()
-    return evaluate([s.cells for s in samples], found, detector.config.categories, most=most, draws=draws)
-
-
-def _rounded(scores: Scores) -> dict[str, object]:
-    values = {"map": scores.map, "map_50": scores.map_50, "map_75": scores.map_75, "recall": scores.recall}
-    return {k: round(v, 4) if v == v else None for k, v in {**values, **scores.per_category}.items()}
+def _rounded(scores: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: round(value, 4) if value == value else None for name, value in scores.items()}

@@ -5,8 +5,8 @@ from pathlib import Path
 from torch import nn
 
 from ..errors import UserError
-from ..foundation.load import bundled
-from ..foundation.recipe import BUNDLED
+from ..foundation.names import BUNDLED
+from ..io.bundled import bundled
 from . import model
 
 

@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..data import atomic, coco, split
+from ..annotations import Box, Cell, DataSet, Picture
+from ..data import split
+from ..data.formats import coco
 from ..data.images import Pixels
 from ..data.preview import save_png
-from ..field import Box, Cell, DataSet, Picture
+from ..io import atomic
 from .recipe import SanityRecipe
 
 COLOURS: Final = {"rose": (190, 90, 130), "teal": (80, 150, 150), "ochre": (180, 150, 80)}

@@ -5,8 +5,8 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from ..data import plain
 from ..errors import UserError
+from ..io import plain
 
 E = TypeVar("E")
 

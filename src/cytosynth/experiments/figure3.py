@@ -10,15 +10,14 @@ from skimage.metrics import structural_similarity
 from ..bethesda import NILM
 from ..data import sources
 from ..data.images import Pixels
-from ..data.sources import Sample
+from ..data.sources import Sample, Source
 from ..errors import UsageError, UserError
-from ..foundation.autoencoder import psnr, reconstruct
+from ..evaluate import sheet
+from ..evaluate.statistics import Estimate, estimates
 from ..foundation.load import load
-from ..measure import sheet
-from ..measure.report import Report
-from ..measure.resampling import Estimate, estimates
-from ..training.progress import meter
-from ..training.recipe import Source
+from ..foundation.scratch.autoencoder import psnr, reconstruct
+from ..io.progress import meter
+from ..io.report import Report
 
 KINDS = ("normal", "abnormal")
 SHOWN = 4

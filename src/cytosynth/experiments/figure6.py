@@ -7,7 +7,7 @@ import numpy as np
 from ..data import images
 from ..data.images import Pixels
 from ..errors import UserError
-from ..measure import sheet
+from ..evaluate import sheet
 from .recipe import Table1Recipe
 from .table1 import real_windows
 

@@ -7,21 +7,24 @@ from pathlib import Path
 
 import numpy as np
 
+from ..annotations import Box, Cell
 from ..bethesda import ABNORMAL, NILM
 from ..cell import choose, patch
 from ..cell.edit import CellEditor, PlannedEdit
-from ..data import atomic, images
+from ..cell.settings import EditSettings
+from ..data import images
 from ..data.images import Pixels
 from ..data.preview import with_boxes
 from ..detect import model as detectors
 from ..detect.model import Detector
+from ..devices import available
 from ..errors import UserError
-from ..field import Box, Cell
-from ..foundation.load import available, bundled
-from ..foundation.recipe import BUNDLED
-from ..measure import sheet
+from ..evaluate import sheet
+from ..foundation.names import BUNDLED
+from ..io import atomic
+from ..io.bundled import bundled
 from ..normal.generate import NormalImageGenerator
-from ..settings import EditSettings, PipelineSettings
+from ..synthesis.settings import PipelineSettings
 
 DEFAULT = PipelineSettings()
 CELLS = 3

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from .. import pipeline
+from ..annotations import DataSet
 from ..data import images
 from ..data.images import Pixels
 from ..data.preview import with_boxes
 from ..errors import UserError
-from ..field import DataSet
-from ..foundation.recipe import BUNDLED
-from ..measure import sheet
-from ..settings import PipelineSettings
+from ..evaluate import sheet
+from ..foundation.names import BUNDLED
+from ..synthesis import synthesize
+from ..synthesis.settings import PipelineSettings
 
 KINDS = {"pure": "pure synthetic", "real-to-synthetic": "real-to-synthetic"}
 SIDE = 512
@@ -23,7 +23,7 @@ def figure8(
     out: Path,
     *,
     count: int = 3,
-    settings: PipelineSettings = pipeline.DEFAULT,
+    settings: PipelineSettings = synthesize.DEFAULT,
     foundation: str = BUNDLED,
     normal: str = BUNDLED,
     cell: str = BUNDLED,
@@ -49,8 +49,8 @@ def figure8(
     """
     models: dict[str, Any] = {"foundation": foundation, "cell": cell, "detector": detector, "device": device}
     made = {
-        "pure": pipeline.synthesize(out / "pure", count=count, settings=settings, normal=normal, **models),
-        "real-to-synthetic": pipeline.edit(
+        "pure": synthesize.synthesize(out / "pure", count=count, settings=settings, normal=normal, **models),
+        "real-to-synthetic": synthesize.edit(
             source, out / "real-to-synthetic", settings=settings, label=label, limit=count, **models
         ),
     }

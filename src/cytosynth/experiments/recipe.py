@@ -2,13 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from ..bethesda import ABNORMAL
-from ..foundation.recipe import BUNDLED, STABLE_DIFFUSION
-from ..registry import DETECTORS
-from ..settings import EditSettings, GenerateSettings, PipelineSettings
-from ..training.recipe import Source
+from ..data.sources import Source
+from ..foundation.names import BUNDLED, STABLE_DIFFUSION
 
 UNTUNED = "none"
 """Stands for the foundation as it is, without an adapter."""
@@ -44,109 +41,6 @@ BUNDLED_RECIPE = Table1Recipe(
     real=Source(root="cric", scale=0.5, split="test"), extractors=["efficientnet-lite0", "cytology-resnet50"],
 )  # fmt: skip
 PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}
-
-
-REAL, CUSTOM, REAL_TO_SYNTHETIC, OURS = "R", "R + S (CD)", "R + R2S", "R + S"
-MIXES = {
-    REAL: "real images alone",
-    CUSTOM: "and fields by Custom Diffusion, their cells edited",
-    REAL_TO_SYNTHETIC: "and real normal images, their cells edited",
-    OURS: "and fields by LoRA, their cells edited",
-}
-"""What a detector is trained on, by the names of Tables II and III."""
-
-
-class AugmentationRecipe(BaseModel):
-    """Settings of Tables II and III: which detectors, on which mixes of real and synthetic images, how long."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    title: str
-    preset: Literal["paper", "bundled"] = Field(description="whose recipe of each detector is trained")
-    detectors: list[str] = Field(min_length=1)
-    alone: list[str] = Field(default=[], description="detectors of the list that are trained on real images alone")
-    mixes: list[str] = Field(min_length=1, description=f"of {', '.join(MIXES)}; real images alone among them")
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="of training")
-    epochs: int = Field(default=20, ge=1, description="passes over the real images that make the shorter training")
-    steps: int | None = Field(default=None, ge=1, description="optimiser steps of the shorter training, for epochs")
-    categories: list[str] = list(ABNORMAL)
-    training: dict[str, Any] = Field(default={}, description="settings of `train detector`, the same for all")
-    by_detector: dict[str, dict[str, Any]] = Field(default={}, description="the same for one detector")
-    real: list[Source] = Field(min_length=1, description="real training images")
-    test: Source = Field(description="real images that no model has seen, on which all is reported")
-    sets: dict[str, str | None] = Field(
-        default=dict.fromkeys((CUSTOM, REAL_TO_SYNTHETIC, OURS)),
-        description="synthetic data sets that are there already, by mix; none: made in the run folder",
-    )
-    count: int = Field(default=5000, ge=1, description="images of a synthetic set that is made")
-    making: PipelineSettings = Field(default=PipelineSettings(), description="settings of a synthetic set that is made")
-    normals: Source = Field(
-        default=Source(root="normal", split="train"),
-        description="real images of which those without abnormal cells are edited (R2S), over and over up to `count`",
-    )
-    models: dict[str, str | None] = Field(
-        default={"foundation": BUNDLED, "normal": BUNDLED, "custom-diffusion": None, "cell": BUNDLED,
-                 "detector": BUNDLED},
-        description="models that make the sets; custom-diffusion none: trained first",
-    )  # fmt: skip
-    adapter: dict[str, Any] = Field(default={}, description="settings of `train normal` for that Custom Diffusion")
-    draws: int = Field(default=200, ge=10, description="resamplings of test images and seeds behind the intervals")
-
-    @model_validator(mode="after")
-    def _known(self) -> "AugmentationRecipe":
-        for kind, given, known in (
-            ("mix", self.mixes, MIXES), ("detector", [*self.detectors, *self.alone], DETECTORS),
-            ("set", self.sets, MIXES),
-        ):  # fmt: skip
-            unknown = [name for name in given if name not in known]
-            if unknown:
-                raise ValueError(f"no {kind} {unknown[0]!r}; there are {', '.join(known)}")
-        if REAL not in self.mixes:
-            raise ValueError(f"mixes: {REAL!r} is what the others are compared with")
-        return self
-
-
-_MODELS: dict[str, str | None] = {
-    "foundation": STABLE_DIFFUSION, "normal": "runs/normal/best", "custom-diffusion": "runs/cd/best",
-    "cell": "runs/cell/weights", "detector": "runs/nilm/weights",
-}  # fmt: skip
-_CRIC = Source(root="cric", scale=0.5, split="train")
-TABLE2 = {
-    "paper": AugmentationRecipe(
-        title="Table II", preset="paper", detectors=["faster-rcnn", "retinanet", "dino"], mixes=list(MIXES),
-        real=[Source(root="abnormal", split="train")], test=Source(root="abnormal", split="test"), models=_MODELS,
-    ),
-    "bundled": AugmentationRecipe(
-        title="Table II", preset="bundled", detectors=["faster-rcnn", "retinanet", "dino", "comparison-detector"],
-        mixes=list(MIXES), steps=500,
-        training={"window": 192, "lr_schedule": "constant", "weights": BUNDLED, "ema_decay": 0.98},
-        by_detector={"dino": {"window": 256, "batch_size": 2}},
-        real=[_CRIC], test=_CRIC.model_copy(update={"split": "test"}), normals=_CRIC,
-        count=40,
-        making=PipelineSettings(
-            normal=GenerateSettings(size=512, sampler="dpm++2m", steps=12), fewest=4,
-            cell=EditSettings(sampler="dpm++2m", steps=12),
-        ),
-        adapter={"max_steps": 200, "window": 256, "batch_size": 4, "warmup_steps": 30, "validate_every": 0},
-    ),
-}  # fmt: skip
-TABLE3 = {
-    "paper": TABLE2["paper"].model_copy(
-        update={
-            "title": "Table III", "detectors": ["comparison-detector", "faster-rcnn", "retinanet", "dino"],
-            "alone": ["comparison-detector"], "mixes": [REAL, OURS],
-            "real": [Source(root="comparison-database", split="train")],
-            "test": Source(root="comparison-database", split="test"),
-        }
-    ),
-    "bundled": TABLE2["bundled"].model_copy(
-        update={
-            "title": "Table III", "alone": ["comparison-detector"], "mixes": [REAL, OURS],
-            "detectors": ["comparison-detector", "faster-rcnn", "retinanet", "dino"],
-            "real": [Source(root="comparison-database", split="train")],
-            "test": Source(root="comparison-database", split="test"),
-        }
-    ),
-}  # fmt: skip
 
 
 class SanityRecipe(BaseModel):

@@ -7,23 +7,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..data import atomic, lock, sources
+from ..annotations import Cell
+from ..config import pin
+from ..data import sources
 from ..data.images import Pixels
 from ..data.preview import grid, save_png, with_boxes
-from ..data.sources import Sample
+from ..data.sources import Sample, Source
 from ..detect import model
 from ..detect.recipe import PRESETS, DetectorRecipe
-from ..detect.train import measure, train_detector
+from ..detect.train import train_detector
 from ..errors import UserError
-from ..field import Cell
-from ..measure.report import Report, Value
-from ..training import records
-from ..training.progress import console
-from ..training.recipe import Source, pin
+from ..evaluate.detection.scoring import measure, validation
+from ..evaluate.statistics import mean
+from ..io import atomic, lock, records
+from ..io.progress import console
+from ..io.report import Report, Value
 from . import ellipses
 from .entries import read
 from .recipe import SanityRecipe
-from .statistics import mean
 
 PICTURES = "pictures"
 SHOWN = 4
@@ -101,7 +102,7 @@ def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequ
         "max_steps": recipe.steps, "seed": seed,
     } | recipe.training  # fmt: skip
     folder = _result(run, detector, seed).parent / "training"
-    outcome = train_detector(DetectorRecipe.model_validate(chosen), folder, run)
+    outcome = train_detector(DetectorRecipe.model_validate(chosen), folder, run, measure=validation)
     if outcome.stopped or not outcome.finished:
         raise KeyboardInterrupt
     scores = measure(model.load(outcome.weights), unseen)

@@ -12,25 +12,28 @@ from typing import Any
 
 import numpy as np
 
+from ..augmentation.whole import whole
 from ..bethesda import NILM
-from ..data import atomic, coco, lock
+from ..config import pin
+from ..data.formats import coco
 from ..errors import UserError
+from ..evaluate import distance, image_set
+from ..evaluate.held_out import HeldOut
+from ..evaluate.image_set import Pictures
+from ..evaluate.networks import features
+from ..evaluate.networks.extractor import Extractor, Features
+from ..evaluate.recipe import PRESETS as FEATURES
+from ..evaluate.train import discrimination, train_features
 from ..foundation import load as foundations
-from ..measure import distance, features, pictures
-from ..measure.extractor import Extractor, Features
-from ..measure.pictures import Pictures
-from ..measure.recipe import PRESETS as FEATURES
-from ..measure.report import Report, write_csv
-from ..measure.train import discrimination, train_features
+from ..io import atomic, lock, plain
+from ..io.progress import clock, console, meter
+from ..io.report import Report, write_csv
 from ..normal.generate import NormalImageGenerator
 from ..normal.recipe import PRESETS as NORMAL
 from ..normal.recipe import NormalRecipe
+from ..normal.settings import GenerateSettings
 from ..normal.train import train_normal
 from ..provenance import png
-from ..settings import GenerateSettings
-from ..training.progress import clock, console, meter
-from ..training.recipe import pin
-from ..training.whole import whole
 from .entries import read
 from .recipe import UNTUNED, Table1Recipe
 from .table1_report import Entry, everything, tabulate
@@ -75,7 +78,7 @@ def real_windows(recipe: Table1Recipe, data_root: Path) -> Pictures:
     """Return the windows of the recipe's real images that hold no abnormal cell's centre."""
     source = recipe.real
     root = data_root / source.root
-    found = pictures.gather(root, source.split, source.scale, recipe.window)
+    found = image_set.gather(root, source.split, source.scale, recipe.window)
     centres = {
         picture.file_name: [cell.scaled(source.scale).centre for cell in picture.cells if cell.category != NILM]
         for picture in coco.read(root).pictures
@@ -103,7 +106,7 @@ def draw(
                 record = {"origin": "synthetic", "adapter": adapter, "seed": seed, "key": index}
                 atomic.write_bytes(folder / names[index], png(field, record))
                 bar.advance()
-    return pictures.gather(folder, window=recipe.window)
+    return image_set.gather(folder, window=recipe.window)
 
 
 def judge(drawn: Pictures, real: Pictures, extractors: Sequence[Extractor], seed: int, cache: Path) -> dict[str, Any]:
@@ -141,7 +144,7 @@ def _train(
     given: NormalRecipe = NORMAL[recipe.preset][adapter]
     base = NormalRecipe.model_validate(given.model_dump() | recipe.training)
     chosen = base.model_copy(update={"foundation": recipe.foundation, "seed": seed, "max_steps": recipe.steps})
-    outcome = whole(train_normal(chosen, folder / "training", data_root, cache=cache))
+    outcome = whole(train_normal(chosen, folder / "training", data_root, cache=cache, held_out=HeldOut))
     return outcome.selected, outcome.parameters, outcome.selected_step
 
 
@@ -151,7 +154,7 @@ def _extractor(name: str, recipe: Table1Recipe, run: Path, data_root: Path, devi
     if name == CYTOLOGY and weights is None:
         chosen, said = FEATURES[recipe.preset], run / "features" / "validation.json"
         weights = run / "features" / "weights"
-        if not said.exists() or coco.load(said).get("step") != chosen.max_steps:  # it is written after a stop too
+        if not said.exists() or plain.load(said).get("step") != chosen.max_steps:  # it is written after a stop too
             whole(train_features(chosen, run / "features", data_root))
     return features.load(name, weights, device)
 

@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ..measure.extractor import Extractor
-from ..measure.pictures import Pictures
-from ..measure.report import Report
-from ..measure.resampling import Estimate
+from ..augmentation.published import FID
+from ..evaluate.image_set import Pictures
+from ..evaluate.networks.extractor import Extractor
+from ..evaluate.statistics import Estimate, mean
+from ..io.report import Report
 from ..provenance import short
-from .published import FID
 from .recipe import Table1Recipe
-from .statistics import mean
 
 Reading = Callable[[dict[str, dict[str, float]]], float]
 MEASURES = ("frechet", "kernel", "precision", "recall", "density", "coverage")

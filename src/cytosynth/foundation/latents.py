@@ -1,20 +1,20 @@
 """Latents of training pictures, encoded once in all eight flips and turns, and cached on disk."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..data import atomic, augment
+from ..data import augment
 from ..data.images import Pixels
-from ..training.progress import meter
+from ..io import atomic
+from ..io.progress import meter
+from ..io.tensors import weights_digest
 from .model import Foundation
 
 
@@ -58,16 +58,3 @@ def _encode(model: Foundation, pixels: Pixels, turn: int) -> Tensor:
     turned = augment.d4(pixels, turn)
     height, width = (side // 8 * 8 for side in turned.shape[:2])
     return model.encode_pixels(turned[None, :height, :width])[0].half().contiguous().cpu()
-
-
-def weights_digest(*modules: torch.nn.Module, beside: object = None) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 over names and values of the weights of `modules`.
-
-    And over what else decides what they give, plain values `beside` them.
-    """
-    digest = hashlib.sha256(b"" if beside is None else json.dumps(beside, sort_keys=True, default=str).encode())
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).tobytes())
-    return digest.hexdigest()[:16]

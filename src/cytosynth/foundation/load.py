@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,15 @@ from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 from transformers.utils.logging import disable_progress_bar
 
-from ..data import atomic
-from ..data.plain import last
-from ..data.tensors import refuse_pickle, refuse_pickles
-from ..errors import EnvironmentProblem, UsageError, UserError, of_the_machine
+from ..errors import EnvironmentProblem, UserError, of_the_machine
+from ..io import atomic
+from ..io.bundled import bundled
+from ..io.plain import last
+from ..io.tensors import refuse_pickle, refuse_pickles, weights_digest
 from . import tokens, trial
-from .latents import weights_digest
 from .model import Foundation
+from .names import BUNDLED
 from .parts import save_part
-from .recipe import BUNDLED
 from .single_file import read_single_file
 
 INDEX = {
@@ -42,24 +41,6 @@ PROBLEMS = ("missing", "unexpected", "mismatched")
 PREDICTIONS = ("epsilon", "v_prediction")
 LONGEST = 10_000
 """Tokens of a prompt."""
-
-
-def bundled(name: str) -> Path:
-    """Return the folder of the bundled model `name` ('foundation', 'normal', 'cell', 'detector')."""
-    path = Path(str(files("cytosynth"))) / "bundled" / name
-    if not path.is_dir():
-        raise UserError(f"bundled model '{name}' is not in this installation; give a folder instead")
-    return path
-
-
-def available(device: str) -> torch.device:
-    """Return the torch device named `device`; raise UsageError when there is no such, or none here."""
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).cpu()
-    except (RuntimeError, AssertionError, ImportError):  # meta, which holds nothing, is NotImplementedError
-        raise UsageError(f"--device {device}: not available here; cpu is") from None
-    return chosen
 
 
 def load(source: str, dtype: torch.dtype = torch.float32, channels: Sequence[int] = (4, 9)) -> Foundation:

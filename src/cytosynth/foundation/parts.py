@@ -10,7 +10,7 @@ from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from transformers.utils.logging import disable_progress_bar
 
-from ..data import atomic
+from ..io import atomic
 
 
 def save_part(part: Any, folder: Path, dtype: torch.dtype) -> None:

@@ -13,8 +13,8 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ..data import tensors
 from ..errors import EnvironmentProblem, UserError
+from ..io import tensors
 from . import sd15
 from .model import Foundation
 

@@ -8,12 +8,14 @@ import torch
 from ..adapters.load import merge
 from ..bethesda import NORMAL_PROMPT
 from ..data.images import Pixels
+from ..devices import available
 from ..foundation import samplers, sampling
-from ..foundation.latents import weights_digest
-from ..foundation.load import available, bundled, load
+from ..foundation.load import load
 from ..foundation.model import DTYPES
-from ..foundation.recipe import BUNDLED
-from ..settings import GenerateSettings, Precision
+from ..foundation.names import BUNDLED, Precision
+from ..io.bundled import bundled
+from ..io.tensors import weights_digest
+from .settings import GenerateSettings
 
 
 class NormalImageGenerator:

@@ -20,9 +20,9 @@ from ..adapters.load import attach
 from ..foundation import sd15, tokens
 from ..foundation.load import load
 from ..foundation.model import DTYPES, Foundation
-from ..foundation.recipe import STABLE_DIFFUSION
-from ..measure.report import Report
-from ..training.progress import meter
+from ..foundation.names import STABLE_DIFFUSION
+from ..io.progress import meter
+from ..io.report import Report
 from .recipe import NormalRecipe
 from .train import freeze_as
 

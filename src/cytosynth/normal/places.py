@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..bethesda import NILM
+from ..annotations import Box
+from ..bethesda import NILM, NORMAL_LABELS
 from ..data import augment
 from ..data.images import Pixels
 from ..data.sources import Sample
-from ..field import Box
-from ..foundation.denoiser import NORMAL_LABELS
 
 ATTEMPTS = 200
 """Windows drawn before a picture is called unfit."""

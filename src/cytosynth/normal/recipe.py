@@ -5,8 +5,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ..bethesda import NORMAL_PROMPT
-from ..foundation.recipe import BUNDLED, CC_BY, STABLE_DIFFUSION
-from ..training.recipe import Recipe, Source
+from ..data.sources import Source
+from ..foundation.names import BUNDLED, CC_BY, STABLE_DIFFUSION
+from ..training.recipe import Recipe
 
 AdapterName = Literal["lora", "textual-inversion", "svdiff", "custom-diffusion"]
 WORD = "<normal-field>"

@@ -1,6 +1,6 @@
 """`train normal`: tune a foundation to fields full of NILM cells (Section III-B, IV-A)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,9 @@ from ..foundation import noise, samplers, sampling
 from ..foundation.latents import cached
 from ..foundation.load import load
 from ..foundation.model import DTYPES, Foundation
+from ..io.progress import meter
 from ..training.loop import Outcome, train
-from ..training.progress import meter
 from ..training.task import Batch, Losses, Task
-from .held_out import HeldOut
 from .places import ATTEMPTS, normal, usable
 from .recipe import NormalRecipe
 
@@ -46,11 +45,11 @@ class NormalTask(Task):
         model: Foundation,
         samples: Sequence[Sample],
         cache: Path,
-        held_out: Sequence[Sample] = (),
+        distance: Callable[[Sequence[Pixels]], float] | None = None,
     ) -> None:
         """Attach the adapter to `model` and encode the normal pictures of `samples` (kept under `cache`).
 
-        Scores are distances to normal windows of `held_out` pictures.
+        Scores are the `distance` of drawn windows to held-out real ones.
         """
         super().__init__()
         self.adapter, self.prompt = attach(model, recipe)
@@ -64,12 +63,7 @@ class NormalTask(Task):
         if not self.samples:
             raise UserError(f"no normal picture of at least {recipe.window} pixels a side in the data of the recipe")
         self.latents = cached(model, self.samples, cache / "latents", self.turns)
-        self.held_out = HeldOut(recipe, held_out, cache) if recipe.validate_every else None
-        if self.held_out and not self.held_out.windows:
-            raise UserError(
-                f"no held-out normal picture of at least {recipe.window} pixels a side to select the best by; add "
-                "a part 'val', or set validate_every=0"
-            )
+        self.distance = distance
         with torch.no_grad():
             self.register_buffer("text", model.encode_text([self.prompt, ""]), persistent=False)
 
@@ -103,14 +97,14 @@ class NormalTask(Task):
 
     def score(self) -> float | None:
         """Return the kernel distance of windows drawn at fixed seeds to held-out real ones."""
-        if self.held_out is None:
+        if self.distance is None:
             return None
         with meter("drawing for a score", self.recipe.validate_count) as bar:
             drawn = []
             for index in range(self.recipe.validate_count):
                 drawn.append(self._drawn(index))
                 bar.advance()
-        return self.held_out.distance(drawn)
+        return self.distance(drawn)
 
     def export(self, folder: Path) -> None:
         """Write the adapter in the layout of its ecosystem."""
@@ -137,17 +131,31 @@ def freeze_as(model: Foundation, dtype: torch.dtype) -> None:
                 tensor.data = tensor.data.to(dtype)
 
 
+HeldOut = Callable[[NormalRecipe, Sequence[Sample], Path], Callable[[Sequence[Pixels]], float]]
+"""Makes, of held-out pictures and with a cache folder, what returns the distance of drawn windows to theirs."""
+
+
 def train_normal(
-    recipe: NormalRecipe, run: Path, data_root: Path, max_minutes: float | None = None, cache: Path | None = None
+    recipe: NormalRecipe,
+    run: Path,
+    data_root: Path,
+    max_minutes: float | None = None,
+    cache: Path | None = None,
+    held_out: HeldOut | None = None,
 ) -> Outcome:
     """Train the Normal Image Generator in the run folder `run`, or continue it.
 
-    Latents and features are kept in `run`/cache, or in a `cache` that several runs share.
+    Latents and features are kept in `run`/cache, or in a `cache` that several runs share. With `validate_every`, the
+    best weights are kept by the distance that `held_out` makes (`evaluate.held_out.HeldOut`).
     """
+    kept = cache or run / "cache"
 
     def make() -> NormalTask:
         samples = sources.load(recipe.data, data_root)
-        held_out = sources.held_out(recipe.data, data_root) if recipe.validate_every else []
-        return NormalTask(recipe, load(recipe.foundation, channels=(4,)), samples, cache or run / "cache", held_out)
+        model = load(recipe.foundation, channels=(4,))
+        distance = None
+        if recipe.validate_every and held_out:
+            distance = held_out(recipe, sources.held_out(recipe.data, data_root), kept)
+        return NormalTask(recipe, model, samples, kept, distance)
 
     return train(make, recipe, run, title=f"normal ({recipe.adapter})", max_minutes=max_minutes)

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from ..config import dump
+from ..data.sources import Source
+from ..io.plain import portable
 from ..provenance import NOTICE
-from .recipe import Recipe, Source, dump, portable
+from .recipe import Recipe
 
 RUN = """# A training run: {title}
 

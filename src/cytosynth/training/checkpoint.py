@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..data import atomic, plain
 from ..errors import UsageError
+from ..io import atomic, plain
 
 STATE = "state.json"
 UNSIGNED = {"step", "sha256", "extra"}

@@ -18,14 +18,16 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from diffusers.training_utils import EMAModel
 
-from ..data import atomic, lock
+from .. import devices
+from ..config import pin
 from ..errors import UserError
-from . import board, card, place, records, validation
+from ..io import atomic, lock, records
+from ..io.progress import console, meter
+from . import card, tensorboard, validation
 from . import checkpoint as checkpoints
 from .optimizer import build as build_optimizer
 from .optimizer import lr_factor
-from .progress import console, meter
-from .recipe import Recipe, pin
+from .recipe import Recipe
 from .task import Batch, Task
 from .validation import Best
 
@@ -87,7 +89,7 @@ def train(
     Returns where it ended. Raises UserError when another process trains there, or when the loss is no longer
     finite; UsageError when scores are asked for and nothing is held out.
     """
-    with lock.run(run, "recipe.yaml") if place.first() else nullcontext():
+    with lock.run(run, "recipe.yaml") if devices.first() else nullcontext():
         return _train(build, recipe, run, title, max_minutes)
 
 
@@ -150,7 +152,7 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
     saved = step
     with (
         _stoppable() as stop,
-        board.opened(recipe, run, step, main) as show,
+        tensorboard.opened(recipe, run, step, main) as show,
         meter(title, recipe.max_steps, step) as bar,
     ):
         while step < recipe.max_steps and not _agreed(

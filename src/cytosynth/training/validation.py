@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from ..data import atomic, plain
 from ..errors import UsageError, UserError
-from . import card, records
+from ..io import atomic, plain, records
+from . import card
 from .recipe import Recipe
 from .task import Task
 

@@ -1,0 +1,105 @@
+"""Means, gains and verdicts of detectors, with intervals over the images they are scored on and seeds of training."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t
+
+from ..annotations import Picture
+from ..evaluate.statistics import Estimate
+
+FEWEST = 5
+"""Images with a cell of a category, below which that has no interval and no verdict."""
+HELPS, HURTS, UNDECIDED = "helps", "hurts", "no evidence"
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One detector on one mix after one number of steps, every seed.
+
+    Attributes:
+        results: of each seed, what `detect/scoring.py` returns: `scores`, and `drawn`, for draws of the images that are
+            the same on all sides.
+        images: how many of these images hold a cell of each category, see `holding`.
+    """
+
+    results: Sequence[Mapping[str, Any]]
+    images: Mapping[str, int]
+
+    def seeds(self, measure: str) -> Values:
+        """Return `measure` of each seed on all test images; NaN where these have no such cell."""
+        return np.array([result["scores"][measure] for result in self.results], dtype=np.float64)
+
+    def number(self, measure: str) -> int:
+        """Return of how many images `measure` is.
+
+        A mean over categories counts as if all were in as few as the rarest is, but for the `FEWEST` of a verdict.
+        """
+        known = [count for count in self.images.values() if count]
+        return self.images.get(measure, max(FEWEST, min(known, default=0)))
+
+    def drawn(self, measure: str) -> Values:
+        """Return the mean over seeds of `measure` on each draw of test images."""
+        rows: Values = np.array([result["drawn"][measure] for result in self.results], dtype=np.float64)
+        return np.asarray(rows.mean(axis=0), dtype=np.float64)
+
+    def estimate(self, measure: str) -> Estimate:
+        """Return the mean and its 95 % interval, which begins at 0 at the lowest."""
+        found = _estimate([self.seeds(measure)], self.drawn(measure), self.number(measure))
+        return found if found.low is None else found._replace(low=max(found.low, 0.0))
+
+
+def gain(after: Runs, before: Runs, measure: str) -> Estimate:
+    """Return by how much `measure` of `after` is above that of `before`, with its 95 % interval.
+
+    Both are scored on the same draws of test images, so that what is common to both falls out of the difference.
+    """
+    drawn = after.drawn(measure) - before.drawn(measure)
+    number = min(after.number(measure), before.number(measure))
+    return _estimate([after.seeds(measure), before.seeds(measure)], drawn, number)
+
+
+def holding(pictures: Iterable[Picture], categories: Sequence[str]) -> dict[str, int]:
+    """Return how many of `pictures` hold a cell of each of `categories`."""
+    own = [{cell.category for cell in picture.cells} for picture in pictures]
+    return {name: sum(name in found for found in own) for name in categories}
+
+
+def verdict(found: Estimate) -> str:
+    """Return what an interval says: that the data help, that they hurt, or nothing."""
+    if found.low is None or found.high is None:
+        return UNDECIDED
+    if found.low > 0:
+        return HELPS
+    return HURTS if found.high < 0 else UNDECIDED
+
+
+def hundred(found: Estimate) -> Estimate:
+    """Return `found` times 100, as AP is customarily written."""
+    return Estimate(*(None if value is None else 100 * value for value in found))  # type: ignore[arg-type]
+
+
+def _estimate(sides: Sequence[Values], drawn: Values, images: int) -> Estimate:
+    """Return the mean of the first of `sides` less that of the second, and the interval of both sources of chance.
+
+    The variance of resampled test images (bootstrap, times n / (n - 1) of the `images` that hold such a cell) and that
+    of the mean over seeds (s^2 / n of each side) add up; Student's t has the degrees of freedom of Welch and
+    Satterthwaite, n - 1 of each. A bootstrap of three seeds would be far too narrow: it calls one difference in five
+    real where there is none; so would one of two images (one in three), hence no interval below `FEWEST`.
+    """
+    value = float(sides[0].mean() - (sides[1].mean() if len(sides) > 1 else 0.0))
+    known = drawn[~np.isnan(drawn)]
+    if math.isnan(value) or min(map(len, sides)) < 2 or len(known) < 2 or images < FEWEST:
+        return Estimate(value)
+    parts = [float(side.var(ddof=1)) / len(side) for side in sides]
+    drawing = float(known.var(ddof=1)) * images / (images - 1)
+    total = sum(parts) + drawing
+    weight = sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
+    weight += drawing**2 / (images - 1)
+    half = float(t.ppf(0.975, total**2 / weight if weight else math.inf)) * math.sqrt(total)
+    return Estimate(value, value - half, value + half)

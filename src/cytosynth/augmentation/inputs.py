@@ -1,0 +1,39 @@
+"""What a run was begun with: digests of its data, so that a later call cannot take others for them."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from ..data import split
+from ..data.formats import coco
+from ..errors import UsageError
+from ..io import atomic, plain
+from ..provenance import RECORDS
+
+FILE = "inputs.json"
+
+
+def annotations(root: Path) -> str:
+    """Return 16 hexadecimal digits that tell annotations, split and records of the data set at `root` apart.
+
+    Images are not read.
+    """
+    names = (root.name, split.FILE) if root.is_file() else (coco.FILE, split.FILE, RECORDS)
+    return digest(root.parent if root.is_file() else root, names)
+
+
+def digest(folder: Path, names: Sequence[str]) -> str:
+    """Return 16 hexadecimal digits over the files `names` of `folder`, of which some may not be there."""
+    return sha256(" ".join(atomic.fingerprint(folder / name) for name in names).encode()).hexdigest()[:16]
+
+
+def pin(wanted: Mapping[str, str], run: Path) -> None:
+    """Write the digests `wanted`, by name, into the folder `run`, or raise UsageError where others are there."""
+    path = run / FILE
+    if not path.exists():
+        atomic.write_json(path, dict(wanted))
+        return
+    old = plain.load(path)
+    for name, found in wanted.items():
+        if old.get(name) != found:
+            raise UsageError(f"{run}: begun with another {name}; use another folder")

@@ -1,0 +1,82 @@
+"""A held-out image must not be trained on, neither as it is nor as what a synthetic image was made from."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from ..annotations import Picture
+from ..data import images, split
+from ..data.formats import coco
+from ..data.sources import Source
+from ..errors import UsageError, UserError
+from ..io.progress import console
+from ..provenance import said
+
+
+def apart(what: str, fitted: Sequence[Source], held: Sequence[Source], data_root: Path) -> None:
+    """Raise UsageError where an image or slide of `fitted`, which are for `what`, is in one of the parts `held` too."""
+    taken = {key: source.split for source in held for key in _keys(source, data_root)}
+    for source in fitted:
+        for key in sorted(_keys(source, data_root)):
+            if key in taken:
+                root, _, name = key
+                raise UsageError(f"{what}: {name} of {root} is a {taken[key]} image too; name parts that differ")
+
+
+def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
+    """Raise UserError where an image of the synthetic set in `folder` was made from a picture of `held`.
+
+    What was edited is known from `provenance.jsonl`: by its hash, or, where that is not recorded, by its name. That a
+    generator was trained on held-out images is not seen here.
+    """
+    records = said(folder).values()
+    edited = [record for record in records if isinstance(record.get("original"), str)]
+    if not edited:
+        return
+    by_hash, by_name = _held(tuple(held), data_root)
+    bare = {Path(name).name: part for name, part in by_name.items()}
+    alike: set[str] = set()
+    for record in edited:
+        original, digest = record["original"], record.get("original_sha256")
+        # One side may have lost the folders of its names; where neither has, equal last parts say nothing.
+        named = (
+            by_name.get(original) or by_name.get(Path(original).name) or ("/" not in original and bare.get(original))
+        )
+        part = by_hash.get(digest) if isinstance(digest, str) and digest else named
+        if part:
+            raise UserError(f"{folder}: made from {original}, a {part} image; take it out, or hold out others")
+        if named:
+            alike.add(original)
+    if alike:
+        console.print(
+            f"{folder}: {len(alike)} originals are called like held-out images ({min(alike)}) and are other files",
+            soft_wrap=True,
+        )
+
+
+def _pictures(source: Source, data_root: Path) -> tuple[Picture, ...]:
+    root = data_root / source.root
+    return split.part(coco.read(root), source.split, root)
+
+
+def _keys(source: Source, data_root: Path) -> set[tuple[str, str, str]]:
+    """Return folder, kind and name of each image and each slide of `source`."""
+    root = (data_root / source.root).resolve()
+    place = str(root.parent if root.is_file() else root)
+    found = set()
+    for picture in _pictures(source, data_root):
+        found |= {(place, "image", picture.file_name), (place, "group", split.group(picture))}
+    return found
+
+
+@lru_cache(maxsize=4)
+def _held(held: tuple[Source, ...], data_root: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the part of each picture of `held` by the hash of its file, and by its name."""
+    by_hash, by_name = {}, {}
+    for source in held:
+        folder = coco.read(data_root / source.root).images
+        for picture in _pictures(source, data_root):
+            by_name[picture.file_name] = source.split
+            by_hash[images.fingerprint(images.inside(folder, picture.file_name))] = source.split
+    by_hash.pop("", None)
+    return by_hash, by_name

@@ -1,0 +1,1 @@
+"""How much and which synthetic data to add."""

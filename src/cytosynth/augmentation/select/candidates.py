@@ -1,0 +1,114 @@
+"""The synthetic images among which is chosen."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...annotations import DataSet, Picture
+from ...data import images
+from ...data.formats import coco
+from ...data.sources import Room, Sample, Source
+from ...errors import UsageError, UserError
+from ...io import plain
+from ...provenance import said
+from .. import inputs, leaks
+from .recipe import SelectRecipe
+
+UNFIT = re.compile(r"[\\:]")
+"""What a folder may be called and an image of a data set may not, whose name can begin with the folder's."""
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A folder of synthetic images.
+
+    Attributes:
+        label: its name, unlike that of any other set.
+        folder: where it is.
+        data: its annotations.
+        records: what is known of how each image was made, by file name.
+    """
+
+    label: str
+    folder: Path
+    data: DataSet
+    records: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One synthetic image.
+
+    Attributes:
+        label: of its set.
+        path: of its file.
+        picture: its annotations.
+        original: file name of the real image that was edited; None where all is synthetic.
+    """
+
+    label: str
+    path: Path
+    picture: Picture
+    original: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What it is called among all."""
+        return f"{self.label}/{self.picture.file_name}"
+
+    def sample(self, room: Room) -> Sample:
+        """Return it as a picture to train on, in memory while there is `room`."""
+        return Sample(self.key, self.label, room.image(self.path), self.picture.cells)
+
+
+def gather(recipe: SelectRecipe, held: Sequence[Source], data_root: Path) -> list[SyntheticSet]:
+    """Return the synthetic sets of `recipe`.
+
+    Raises UsageError where there is none, UserError where an image was made from one of the parts `held`.
+    """
+    if not recipe.synthetic:
+        raise UsageError("synthetic: no data set to choose from; name one with --synthetic")
+    found: list[SyntheticSet] = []
+    for name in recipe.synthetic:
+        folder = data_root / name
+        leaks.refuse(folder, held, data_root)
+        base, taken = UNFIT.sub("_", plain.last(folder.resolve())), {other.label for other in found}
+        labels = [base, *(f"{base}-{number}" for number in range(2, len(recipe.synthetic) + 2))]
+        label = next(label for label in labels if label not in taken)
+        found.append(SyntheticSet(label, folder, coco.read(folder), said(folder)))
+    return found
+
+
+def candidates(sets: Sequence[SyntheticSet], categories: Sequence[str]) -> list[Candidate]:
+    """Return the images of `sets` with an annotated cell of `categories`; raise UserError where there is none."""
+    found = [
+        Candidate(
+            one.label, images.inside(one.data.images, picture.file_name), picture,
+            _original(one.records.get(picture.file_name, {})),
+        )
+        for one in sets
+        for picture in one.data.pictures
+        if any(cell.category in categories for cell in picture.cells)
+    ]  # fmt: skip
+    if not found:
+        raise UserError(
+            f"{sets[0].folder}: no annotated cell of {', '.join(categories)}; nothing can be learnt from it"
+        )
+    return found
+
+
+def _original(record: Mapping[str, Any]) -> str | None:
+    original = record.get("original")
+    return original if isinstance(original, str) else None
+
+
+def digests(recipe: SelectRecipe, sets: Sequence[SyntheticSet], data_root: Path) -> dict[str, str]:
+    """Return digests of what is fitted to, chosen from, chosen on and chosen by, by name."""
+    found = {f"set {one.label}": inputs.annotations(one.folder) for one in sets}
+    found |= {f"real set {n}": inputs.annotations(data_root / source.root) for n, source in enumerate(recipe.real, 1)}
+    found["validation set"] = inputs.annotations(data_root / recipe.validation.root)
+    if recipe.detector:
+        found["detector"] = inputs.digest(Path(recipe.detector), ("config.json", "model.safetensors"))
+    return found

@@ -1,0 +1,61 @@
+"""Which real images are fitted to, which are chosen on, and that a test image is neither."""
+
+from pathlib import Path
+
+from ...data import split
+from ...data.formats import coco
+from ...data.sources import Source
+from ...errors import UserError
+from .. import leaks
+from .recipe import MEASURES, TEST, SelectRecipe
+
+
+def held(recipe: SelectRecipe, data_root: Path) -> list[Source]:
+    """Return what no synthetic image may be made from: the validation part and the test part of every real set."""
+    found = [recipe.validation]
+    for root, parts in _by_root(recipe).items():
+        place = data_root / root
+        divided = (place / split.FILE).exists() or parts != {"all"}
+        if divided and TEST in split.names(place):
+            found.append(Source(root=root, split=TEST))
+    return found
+
+
+def check(recipe: SelectRecipe, data_root: Path) -> int:
+    """Return the number of real images to fit to.
+
+    Raises UsageError where one of them, or one to choose on, is held out of that; UserError where the validation
+    images have no cell of what must gain.
+    """
+    tests = [source for source in held(recipe, data_root) if source.split == TEST]
+    leaks.apart("real", recipe.real, [recipe.validation, *tests], data_root)
+    leaks.apart("validation", [recipe.validation], tests, data_root)
+    fitted = _names(recipe.real, data_root)
+    if not fitted:
+        raise UserError(f"{data_root / recipe.real[0].root}: no picture in part '{recipe.real[0].split}'")
+    wanted = set(recipe.categories) if recipe.measure in MEASURES else {recipe.measure}
+    root = data_root / recipe.validation.root
+    pictures = split.part(coco.read(root), recipe.validation.split, root)
+    if not any(cell.category in wanted for picture in pictures for cell in picture.cells):
+        part = recipe.validation.split
+        raise UserError(
+            f"{root}: no cell of {' or '.join(sorted(wanted))} in part '{part}'; nothing can be chosen on it"
+        )
+    return len(fitted)
+
+
+def _by_root(recipe: SelectRecipe) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for source in (*recipe.real, recipe.validation):
+        found.setdefault(source.root, set()).add(source.split)
+    return found
+
+
+def _names(sources: list[Source], data_root: Path) -> set[tuple[str, str]]:
+    """Return folder and file name of the pictures of `sources`."""
+    found = set()
+    for source in sources:
+        root = (data_root / source.root).resolve()
+        pictures = split.part(coco.read(root), source.split, root)
+        found |= {(str(root), picture.file_name) for picture in pictures}
+    return found

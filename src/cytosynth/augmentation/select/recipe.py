@@ -1,0 +1,78 @@
+"""Recipe of `select`. Imports no torch."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ...bethesda import ABNORMAL
+from ...data.sources import Source
+from ...registry import DETECTORS, EXTRACTORS
+from ..recipe import TABLE2
+
+MEASURES = ("mAP", "mAP.5", "mAP.75")
+TEST = "test"
+"""The part of a split that only reports; here nothing looks at it."""
+
+
+class SelectRecipe(BaseModel):
+    """Settings of `select`: what is ranked, how, and how the ratio is found."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    preset: Literal["paper", "bundled"] = Field(description="whose recipe of the detector is trained")
+    architecture: str = "faster-rcnn"
+    categories: list[str] = Field(default=list(ABNORMAL), min_length=1)
+    training: dict[str, Any] = Field(default={}, description="settings of `train detector`")
+    epochs: int = Field(default=20, ge=1, description="passes over the real images that make a training")
+    steps: int | None = Field(default=None, ge=1, description="optimiser steps of every training, instead of epochs")
+    real: list[Source] = Field(min_length=1, description="real images to fit to")
+    validation: Source = Field(description="real images to choose on; never the test part")
+    synthetic: list[str] = Field(default=[], description="synthetic data sets, folders below --data-root")
+    detector: str | None = Field(
+        default=None, description="folder of the current detector; none: trained first, on the real images alone"
+    )
+    uncertainty_weight: float = Field(
+        default=0.5, ge=0, le=1, description="of the rank by uncertainty; the rest is that of the rank by distance"
+    )
+    extractor: str = Field(default="efficientnet-lite0", description="feature network of the distance")
+    extractor_weights: str | None = Field(default=None, description="file or folder of its weights")
+    window: int = Field(default=256, ge=32, description="side of the windows that are compared, pixels")
+    neighbours: int = Field(default=5, ge=1, description="nearest real windows whose mean distance counts")
+    ratios: list[float] = Field(
+        default=[0.25, 0.5, 1, 2, 4], min_length=1, description="synthetic images over real ones, ascending"
+    )
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=3, description="of training")
+    measure: str = Field(default="mAP", description=f"{', '.join(MEASURES)}, or the AP of a category: what must gain")
+    patience: int = Field(default=1, ge=1, description="stop after so many ratios in a row without a sure further gain")
+    control: Literal["none", "chosen", "every"] = Field(
+        default="chosen", description="as many images at random beside the ranked ones: at the chosen ratio, at each"
+    )
+    draws: int = Field(default=200, ge=10, description="resamplings of validation images behind the intervals")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SelectRecipe":
+        for kind, name, known in (
+            ("detector", self.architecture, list(DETECTORS)), ("feature network", self.extractor, list(EXTRACTORS)),
+            ("measure", self.measure, [*MEASURES, *self.categories]),
+        ):  # fmt: skip
+            if name not in known:
+                raise ValueError(f"no {kind} {name!r}; there are {', '.join(known)}")
+        if any(source.split == TEST for source in (*self.real, self.validation)):
+            raise ValueError("the test part only reports: fit to 'train', choose on 'val'")
+        if self.ratios[0] <= 0 or any(b <= a for a, b in zip(self.ratios, self.ratios[1:], strict=False)):
+            raise ValueError(f"ratios {self.ratios}: above 0 and ascending")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds}: one is there twice")
+        return self
+
+
+_TABLE = TABLE2["bundled"]
+PRESETS = {
+    "paper": SelectRecipe(
+        preset="paper", real=[Source(root="abnormal", split="train")], validation=Source(root="abnormal", split="val"),
+    ),
+    # The trainings of the bundled Table II.
+    "bundled": SelectRecipe(
+        preset="bundled", steps=_TABLE.steps, window=160, training=_TABLE.training, real=_TABLE.real,
+        validation=_TABLE.test.model_copy(update={"split": "val"}),
+    ),
+}  # fmt: skip

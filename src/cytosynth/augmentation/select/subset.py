@@ -1,0 +1,116 @@
+"""The chosen images as a data set of their own, which says how and on what they were chosen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...annotations import DataSet, Picture
+from ...data import images
+from ...data.formats import coco
+from ...io import atomic
+from ...provenance import NOTICES, OTHER, write_records
+from ...synthesis import card, publish
+from .candidates import SyntheticSet
+from .ranking import Ranked
+
+
+def write(
+    out: Path, chosen: Sequence[Ranked], sets: Sequence[SyntheticSet], how: Sequence[str], settings: Mapping[str, Any]
+) -> DataSet:
+    """Write the images of `chosen`, best first, as the data set `out`, complete or not at all.
+
+    Args:
+        out: folder; one that is there is replaced.
+        chosen: the images.
+        sets: those they are from.
+        how: lines on how they were chosen, for the data card.
+        settings: of the choice, for the same.
+    """
+    by_label = {one.label: one for one in sets}
+    licences = _licences(sets)
+    numbers = [{old.get("id"): licences.index(_named(old)) + 1 for old in one.data.licences} for one in sets]
+    number_of = dict(zip(by_label, numbers, strict=True))
+    pictures, records, taken = [], [], set[str]()
+    with atomic.folder(out) as part:
+        (part / "images").mkdir()
+        for rank, one in enumerate(chosen, 1):
+            own, picture = by_label[one.candidate.label], one.candidate.picture
+            whole = f"{own.label}_{picture.file_name}" if len(sets) > 1 else picture.file_name
+            name = images.flat(whole, one.candidate.path.suffix, taken)
+            atomic.write_bytes(part / "images" / name, one.candidate.path.read_bytes())
+            pictures.append(_picture(picture, name, number_of[own.label]))
+            records.append(_record(one, rank, name, own.records.get(picture.file_name)))
+        info = {"description": "Synthetic cervical cytology, a chosen subset (not for diagnosis)",
+                "software": f"CytoSynth {__version__}", "synthetic": True, "chosen": list(how)}  # fmt: skip
+        derived = {key: value for one in sets for key, value in _dict(one.data.info, "derived_from").items()}
+        if derived:
+            info["derived_from"] = derived
+        categories = tuple(dict.fromkeys(name for one in sets for name in one.data.categories))
+        entries = tuple(entry | {"id": number} for number, entry in enumerate(licences, 1))
+        data = DataSet(part / "images", tuple(pictures), categories, entries, info)
+        write_records(part, records)
+        coco.write(data, part)
+        origin = _origin(records)
+        publish.preview(data, part, origin)
+        atomic.write_text(part / "README.md", _card(data, records, origin, how, settings))
+    return replace(data, images=out / "images")
+
+
+def _picture(picture: Picture, name: str, licence: Mapping[Any, int]) -> Picture:
+    extra = {**picture.extra, "synthetic": True}
+    if isinstance(extra.get("license"), int | str) and extra["license"] in licence:
+        extra["license"] = licence[extra["license"]]
+    return replace(picture, file_name=name, extra=extra)
+
+
+def _record(one: Ranked, rank: int, name: str, known: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what is `known` of an image, under its name here, with its place in the ranking."""
+    size = {"width": one.candidate.picture.width, "height": one.candidate.picture.height}
+    chosen = {
+        "rank": rank, "uncertainty": round(one.uncertainty, 6), "distance": round(one.distance, 6),
+        "merit": round(one.merit, 6), "set": one.candidate.label, "file_name": one.candidate.picture.file_name,
+    }  # fmt: skip
+    record = {**size, **(known or {}), "file_name": name, "chosen": chosen}
+    origin = record.get("origin")
+    return {**record, "origin": origin if isinstance(origin, str) and origin in NOTICES else OTHER}
+
+
+def _origin(records: Sequence[Mapping[str, Any]]) -> str:
+    origins = {record["origin"] for record in records}
+    return origins.pop() if len(origins) == 1 else OTHER
+
+
+def _dict(said: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return what is `said` under `key`, nothing where that is no object: it is a stranger's."""
+    value = said.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _named(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "id"}
+
+
+def _licences(sets: Sequence[SyntheticSet]) -> list[dict[str, Any]]:
+    """Return the licences of all sets, each once, without their numbers."""
+    found: list[dict[str, Any]] = []
+    for one in sets:
+        found += [_named(entry) for entry in one.data.licences if _named(entry) not in found]
+    return found
+
+
+def _card(
+    data: DataSet, records: Sequence[Mapping[str, Any]], origin: str, how: Sequence[str], settings: Mapping[str, Any]
+) -> str:
+    named: dict[str, str] = {}
+    for record in records:
+        for role, model in _dict(record, "models").items():
+            label, number = role, 2
+            while named.get(label, model) != model:
+                label, number = f"{role} ({number})", number + 1
+            named[label] = model
+    shown = {role: " | ".join(str(model).rsplit(" ", 1)) for role, model in named.items()}
+    bundled = any(str(model).startswith("bundled ") for model in named.values())
+    section = ["## How these images were chosen", "", *(f"- {line}" for line in how), ""]
+    return card.text(data, shown, settings, (), bundled, origin, section)

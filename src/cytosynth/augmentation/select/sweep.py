@@ -1,0 +1,150 @@
+"""The trainings behind the curve: one detector on real images and those added, every seed; each resumes by itself."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from ...data import sources, split
+from ...data.formats import coco
+from ...data.sources import Sample, Source
+from ...detect import model
+from ...detect.recipe import DetectorRecipe, compared
+from ...detect.train import DetectorTask
+from ...devices import available
+from ...evaluate.detection.scoring import Scored, read, scored
+from ...io import atomic
+from ...io.progress import meter
+from ...training.loop import train
+from .. import workers as pool
+from ..gains import Runs, holding
+from ..whole import whole
+from .candidates import Candidate
+from .recipe import SelectRecipe
+
+REAL = "real"
+FOLDER = "trainings"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One detector.
+
+    Attributes:
+        mix: name of what it is trained on.
+        seed: of its training.
+        added: the synthetic images beside the real ones.
+    """
+
+    mix: str
+    seed: int
+    added: tuple[Candidate, ...] = ()
+
+    def folder(self, run: Path) -> Path:
+        """Return where its training is."""
+        return run / FOLDER / self.mix / f"seed-{self.seed}"
+
+    def result(self, run: Path) -> Path:
+        """Return the file of its scores."""
+        return self.folder(run) / "result.json"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Trains and scores what it is asked for, or reads what is there.
+
+    Attributes:
+        recipe: of the whole.
+        run: folder.
+        data_root: of the data sets.
+        steps: optimiser steps, the same for all.
+        devices: for the trainings in turn.
+        workers: trainings at a time.
+    """
+
+    recipe: SelectRecipe
+    run: Path
+    data_root: Path
+    steps: int
+    devices: Sequence[str] = field(default=("cpu",))
+    workers: int = 1
+
+    def runs(self, mix: str, added: Callable[[int], Sequence[Candidate]] = lambda _seed: ()) -> Runs:
+        """Return the results, every seed, of the real images and what is `added` to them for a seed."""
+        trainings = [Training(mix, seed, tuple(added(seed))) for seed in self.recipe.seeds]
+        self.fill(trainings)
+        files = [training.result(self.run) for training in trainings]
+        return Runs([read(f, Scored, self.recipe.categories, self.recipe.draws, f) for f in files], self.images)
+
+    @cached_property
+    def images(self) -> dict[str, int]:
+        """How many validation images hold a cell of each category."""
+        root, part = self.data_root / self.recipe.validation.root, self.recipe.validation.split
+        return holding(split.part(coco.read(root), part, root), self.recipe.categories)
+
+    def fill(self, trainings: Sequence[Training]) -> None:
+        """Train and score those of `trainings` that are not; raise KeyboardInterrupt when asked to stop."""
+        todo = [training for training in trainings if not training.result(self.run).exists()]
+        if not todo:
+            return
+        one = partial(_work, recipe=self.recipe, run=self.run, data_root=self.data_root, steps=self.steps)
+        with meter(f"trainings ({todo[0].mix})", len(trainings), len(trainings) - len(todo)) as bar:
+            for training in pool.each(one, todo, self.run / "workers", self.devices, self.workers):
+                bar.advance(f"seed {training.seed}")
+
+    def current(self) -> Path:
+        """Return the folder of the current detector: the one given, or that of the real images alone and first seed."""
+        if self.recipe.detector:
+            return Path(self.recipe.detector)
+        training = Training(REAL, self.recipe.seeds[0])
+        self.fill([training])
+        return training.folder(self.run) / "training" / "weights"
+
+
+def at_random(candidates: Sequence[Candidate], count: int, seed: int) -> list[Candidate]:
+    """Return `count` of `candidates`, drawn anew for each `seed` so that the luck of the draw is in the interval."""
+    chosen = np.random.default_rng([seed, count]).choice(len(candidates), count, replace=False)
+    return [candidates[index] for index in sorted(chosen)]
+
+
+def settings(recipe: SelectRecipe, steps: int, seed: int) -> DetectorRecipe:
+    """Return the recipe by which a detector is trained."""
+    return compared(
+        recipe.preset, recipe.architecture, recipe.training, categories=recipe.categories, data=recipe.real,
+        seed=seed, steps=steps,
+    )  # fmt: skip
+
+
+def _work(training: Training, device: str, recipe: SelectRecipe, run: Path, data_root: Path, steps: int) -> None:
+    """Train the detector of `training` and write its scores on the validation images."""
+    samples = [*_real(tuple(recipe.real), data_root), *_read(training.added)]
+    chosen = settings(recipe, steps, training.seed)
+    outcome = whole(
+        train(
+            lambda: DetectorTask(chosen, samples, [], data_root), chosen, training.folder(run) / "training",
+            title=f"{recipe.architecture}, {training.mix}, seed {training.seed}",
+        ),
+        steps,
+    )  # fmt: skip
+    detector = model.load(outcome.weights)
+    detector.network.to(available(device))
+    found = scored(detector, _real((recipe.validation,), data_root), recipe.draws)
+    about = {"mix": training.mix, "seed": training.seed, "steps": steps, "added": [one.key for one in training.added]}
+    atomic.write_json(training.result(run), about | found)
+
+
+@lru_cache(maxsize=2)
+def _real(data: tuple[Source, ...], data_root: Path) -> tuple[Sample, ...]:
+    """Return the pictures of `data`, which all trainings share, read once."""
+    return tuple(sources.load(data, data_root))
+
+
+def _read(added: Sequence[Candidate]) -> list[Sample]:
+    samples, room = [], sources.Room()
+    with meter("reading synthetic images", len(added)) as bar:
+        for one in added:
+            samples.append(one.sample(room))
+            bar.advance()
+    return samples

@@ -1,0 +1,73 @@
+"""What the current detector is unsure of: the synthetic cells that it misses, mistakes or nearly so."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.ops import box_iou
+
+from ...annotations import Cell
+from ...data import images
+from ...detect.model import Detector
+from ...evaluate.detection.scoring import LEAST
+from ...io import plain
+from ...io.progress import meter
+from ...io.records import append_line
+from .candidates import Candidate
+
+IOU = 0.5
+"""Overlap from which a detection speaks of an annotated cell."""
+
+
+def of_cells(annotated: Sequence[Cell], found: Sequence[Cell], categories: Sequence[str]) -> list[float]:
+    """Return how unsure a detector is of each `annotated` cell of `categories`, in 0..1.
+
+    1 - max(right - wrong, 0), where `right` is the best score of the cell's category and `wrong` the best of any other
+    among the detections that overlap it by `IOU` or more: the margin of active learning. A cell that is missed, or
+    taken for another category, has 1. (No entropy: the scores that are left of a cell are no distribution; some
+    detectors' need not add up to 1.)
+    """
+    cells = [cell for cell in annotated if cell.category in categories]
+    overlaps = box_iou(_boxes(cells), _boxes(found)) >= IOU
+    unsure = []
+    for cell, near in zip(cells, overlaps.tolist(), strict=True):
+        right = wrong = 0.0
+        for other, overlapping in zip(found, near, strict=True):
+            if overlapping and other.category == cell.category:
+                right = max(right, other.score or 0.0)
+            elif overlapping:
+                wrong = max(wrong, other.score or 0.0)
+        unsure.append(1 - max(right - wrong, 0.0))
+    return unsure
+
+
+def measure(
+    candidates: Sequence[Candidate], detector: Detector, categories: Sequence[str], path: Path
+) -> NDArray[np.float64]:
+    """Return the mean uncertainty of `detector` on the cells of each candidate; `path` keeps them, a line each."""
+    known = _read(path)
+    with meter("uncertainty", len(candidates), sum(one.key in known for one in candidates)) as bar:
+        for one in candidates:
+            if one.key in known:
+                continue
+            found = detector.find(images.read(one.path), threshold=LEAST)
+            known[one.key] = round(float(np.mean(of_cells(one.picture.cells, found, categories))), 6)
+            append_line(path, {"image": one.key, "uncertainty": known[one.key]})
+            bar.advance()
+    return np.array([known[one.key] for one in candidates])
+
+
+def _read(path: Path) -> dict[str, float]:
+    """Return what is kept at `path`; a line that says something else is dropped."""
+    known = {}
+    for entry in plain.lines(path):
+        image, value = (entry.get("image"), entry.get("uncertainty")) if isinstance(entry, dict) else (None, None)
+        if isinstance(image, str) and isinstance(value, int | float) and 0 <= value <= 1:
+            known[image] = float(value)
+    return known
+
+
+def _boxes(cells: Sequence[Cell]) -> torch.Tensor:
+    return torch.tensor([cell.box for cell in cells], dtype=torch.float64).reshape(-1, 4)

@@ -1,0 +1,1 @@
+"""What keeps or rejects an edited cell: gate, classifier, seam, morphology."""

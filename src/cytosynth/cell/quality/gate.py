@@ -1,0 +1,222 @@
+"""The quality gate: which edited cells are kept, and why the others are not. The paper keeps them all.
+
+A judge is a classifier of cells that the synthesizer never trained against; without one a cell must have a nucleus, and
+no seam. Each edited cell is looked at alone, in the otherwise unedited image, so that the verdict on it does not depend
+on any other.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...annotations import Box
+from ...bethesda import NILM
+from ...data.images import Pixels
+from ...errors import UsageError
+from ...io.progress import meter
+from .. import patch
+from ..settings import GateSettings
+from . import morphology
+from .seam import seam
+
+Matrix = NDArray[np.float64]
+NUCLEUS = "nucleus"
+"""The gate that needs no judge."""
+FAINTEST = 0.12
+"""Optical density of a nucleus, above the slide's. Of those that `morphology.measure` finds in the patches of CRIC's
+`val` part (119 NILM cells, at most eight an image, and all others) 2 % have less than 0.18."""
+
+
+class Judge(Protocol):
+    """A classifier of cells."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the columns of `probabilities`."""
+        ...
+
+    def probabilities(self, windows: Sequence[Pixels], boxes: Sequence[Box]) -> Matrix:
+        """Return (n, classes) probabilities of the cells in `boxes` (xyxy) of n `windows` (height, width, 3)."""
+        ...
+
+
+class FeatureExtractor(Protocol):
+    """A network whose features tell cells apart."""
+
+    def features(self, windows: Sequence[Pixels], boxes: Sequence[Box]) -> Matrix:
+        """Return (n, channels) features of the cells in `boxes` (xyxy) of n `windows` (height, width, 3)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real training crops in feature space; what is no farther from one than `threshold` is a copy of it.
+
+    Attributes:
+        network: extracts features.
+        features: (n, channels) of the real crops, of unit length.
+        threshold: Euclidean distance.
+    """
+
+    network: FeatureExtractor
+    features: Matrix
+    threshold: float
+
+    @classmethod
+    def of(
+        cls, network: FeatureExtractor, windows: Sequence[Pixels], boxes: Sequence[Box], percentile: float
+    ) -> "Reference":
+        """Return the reference of real crops; the threshold is a percentile of their distances to each other.
+
+        That is, of the distance of each crop to the nearest other one.
+        """
+        found = []
+        with meter("features of the reference", len(windows)) as bar:
+            for window, box in zip(windows, boxes, strict=True):
+                found.append(network.features([window], [box])[0])
+                bar.advance()
+        features = _unit(np.stack(found))
+        nearest = []
+        for index, row in enumerate(features):
+            distances = _distances(row, features)
+            distances[index] = np.inf
+            nearest.append(distances.min())
+        return cls(network, features, float(np.percentile(nearest, percentile)))
+
+    def distance(self, window: Pixels, box: Box) -> float:
+        """Return how far the cell in `box` of `window` is from the nearest real crop."""
+        return float(_distances(_unit(self.network.features([window], [box]))[0], self.features).min())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a cell was rejected (nothing: it was accepted), and the scores on which that rests."""
+
+    reasons: tuple[str, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Judges edited cells by seam and nucleus, and with a judge by class, normality and likeness to training crops."""
+
+    judge: Judge | None
+    settings: GateSettings
+    reference: Reference | None = None
+    digest: str = ""
+
+    def check(self, categories: Iterable[str]) -> None:
+        """Raise UsageError when the judge cannot tell one of `categories`, or NILM where that is needed."""
+        if self.judge is None:
+            return
+        needed = [*categories, *([NILM] if self.settings.less_normal else [])]
+        missing = [name for name in needed if name not in self.judge.classes]
+        if missing:
+            advice = "; or set gate.less_normal=false" if missing == [NILM] else ""
+            raise UsageError(f"gate: the judge knows {', '.join(self.judge.classes)}, not {missing[0]}{advice}")
+
+    def verdict(self, original: Pixels, edited: Pixels, box: Box, changed: Box, category: str) -> Verdict:
+        """Return the verdict on one edited cell.
+
+        Args:
+            original: (height, width, 3) image before any edit.
+            edited: the same with this edit alone.
+            box: xyxy of the cell, as it would be annotated.
+            changed: xyxy of all that the edit may have changed (whole pixels).
+            category: what it was meant to become.
+        """
+        at = patch.corner(box, original.shape[1], original.shape[0])
+        window, inner = patch.window(edited, at), patch.inner(box, at)
+        wanted = self.settings
+        reasons: list[str] = []
+        scores = {"seam": seam(edited, original, changed)}
+        if self.judge:
+            reasons, judged = self._judged(self.judge, patch.window(original, at), window, inner, category)
+            scores = judged | scores
+        if wanted.seam is not None and scores["seam"] > wanted.seam:
+            reasons.append("seam")
+        if wanted.nucleus or self.judge is None:
+            found = morphology.measure(window, inner)
+            scores["nucleus_diameter"] = found.diameter if found else 0.0
+            scores["nucleus_density"] = found.density if found else 0.0
+            if scores["nucleus_density"] < FAINTEST:
+                reasons.append(NUCLEUS)
+        if self.reference:
+            scores["distance"] = self.reference.distance(window, inner)
+            if scores["distance"] <= self.reference.threshold:
+                reasons.append("copy")
+        return Verdict(tuple(reasons), {key: round(value, 6) for key, value in scores.items()})
+
+    def _judged(
+        self, judge: Judge, original: Pixels, edited: Pixels, box: Box, category: str
+    ) -> tuple[list[str], dict[str, float]]:
+        """Return why the `judge` rejects the cell in `box` of the window `edited`, and its probabilities.
+
+        One cell at a time: a batch would round otherwise, and the verdict depend on what is beside it.
+        """
+        before, after = (
+            dict(zip(judge.classes, map(float, judge.probabilities([window], [box])[0]), strict=True))
+            for window in (original, edited)
+        )
+        wanted = self.settings
+        reasons, scores = [], {"probability": after[category]}
+        rank = sorted(after.values(), reverse=True).index(after[category]) + 1
+        if rank > wanted.top and after[category] < wanted.probability:
+            reasons.append("class")
+        if wanted.less_normal:
+            scores |= {"normal_before": before[NILM], "normal_after": after[NILM]}
+            if after[NILM] >= before[NILM] or after[NILM] == max(after.values()):
+                reasons.append("normal")
+        return reasons, scores
+
+
+def retry_seed(seed: int, attempt: int) -> int:
+    """Return the seed of attempt number `attempt` (0 is the first) at a cell of `seed`."""
+    return int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0]) if attempt else seed
+
+
+def acceptance(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return by category how many cells were tried, kept at once, kept at all, and why attempts failed.
+
+    `records` are those of `provenance.jsonl` of a run with a gate.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for record in records:
+        for kept, cells in ((True, record["cells"]), (False, record.get("rejected", []))):
+            for cell in cells:
+                row = rows.setdefault(
+                    cell["category"], {"tried": 0, "at_once": 0, "kept": 0, "attempts": 0, "reasons": Counter()}
+                )
+                attempts = cell.get("attempts", [])
+                row["tried"] += 1
+                row["kept"] += kept
+                row["at_once"] += kept and len(attempts) == 1
+                row["attempts"] += len(attempts)
+                row["reasons"].update(reason for attempt in attempts for reason in attempt["reasons"])
+    return [{"category": name, **rows[name]} for name in sorted(rows)]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return `rows` of `acceptance` as lines of a Markdown table."""
+    titles = ["category", "cells tried", "kept at once", "kept", "attempts", "why attempts failed"]
+    lines = [f"| {' | '.join(titles)} |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        why = ", ".join(f"{reason} {count}" for reason, count in sorted(row["reasons"].items())) or "-"
+        kept = f"{row['kept']} ({100 * row['kept'] / row['tried']:.0f} %)"
+        values = [row["category"], row["tried"], row["at_once"], kept, row["attempts"], why]
+        lines.append(f"| {' | '.join(map(str, values))} |")
+    return lines
+
+
+def _unit(features: Matrix) -> Matrix:
+    scaled = features.astype(np.float64)
+    return np.asarray(scaled / np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), 1e-12))
+
+
+def _distances(row: Matrix, others: Matrix) -> Matrix:
+    """Return the Euclidean distances of `others` (n, channels) from `row`, all of unit length."""
+    return np.asarray(np.sqrt(np.maximum(2 - 2 * (others @ row), 0)))

@@ -1,0 +1,62 @@
+"""Settings of stage 2 and of the gate. Imports no torch, so that a mistake is answered at once."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..data.sources import Source
+from ..foundation.names import SamplerName
+
+Choice = Literal["random", "score", "size", "isolation"]
+
+
+class EditSettings(BaseModel):
+    """Settings of stage 2; steps and guidance are the paper's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sampler: SamplerName = "ddim"
+    steps: int = Field(default=25, ge=1, le=500)
+    guidance_scale: float = Field(default=5.0, ge=1)
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+    box_scale: float | None = Field(
+        default=None, ge=0.5, le=8, description="edited region over the detected box; none: as the model was trained"
+    )
+    strength: float = Field(default=1.0, gt=0, le=1, description="share of the timesteps that z_T goes; 1: all of them")
+    paste: Literal["box", "patch"] = Field(
+        default="box", description="put back the edited region alone, or the whole decoded patch as the paper does"
+    )
+    feather: int = Field(default=8, ge=0, le=64, description="blend inside the region's edge (paste=box), pixels")
+    grain: float | None = Field(
+        default=None, ge=0, le=2,
+        description="fine texture added inside the region (paste=box) over what the autoencoder loses around it; "
+        "none: 1 on real images, 0 on generated fields, which have none to lose",
+    )  # fmt: skip
+    batch: int = Field(default=4, ge=1, le=1024, description="cells denoised at a time, of one image or of several")
+
+
+class GateSettings(BaseModel):
+    """What an edited cell must be to be kept, where there is a gate (`--gate`); all but nucleus and seam need a judge.
+
+    The defaults are judgements, not the paper's, which keeps every cell.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    tries: int = Field(default=3, ge=1, le=100, description="edits of a cell, each of another seed, until one is kept")
+    top: int = Field(
+        default=2, ge=0, description="the category is among the judge's so many likeliest (0: does not count)"
+    )
+    probability: float = Field(default=0.5, gt=0, le=1, description="or has at least this probability")
+    less_normal: bool = Field(
+        default=True, description="NILM must be less likely than before the edit, and no longer the likeliest class"
+    )
+    seam: float | None = Field(default=1.5, gt=0, description="greatest seam ratio (cell/seam.py); none: any")
+    copy_percentile: float = Field(
+        default=1.0, ge=0, le=100,
+        description="a copy is nearer to a crop of `reference` than this percentile of its crops are to each other",
+    )  # fmt: skip
+    nucleus: bool = Field(
+        default=False, description="a nucleus lies at the middle of the box; without a judge always asked for"
+    )
+    reference: list[Source] = Field(
+        default=[], description="the synthesizer's training data, below --data-root; none: no search for copies"
+    )

@@ -1,0 +1,87 @@
+"""Typed settings: `--set key=value` on top of a preset, YAML in and out, and what a run is held to."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .errors import UsageError
+from .io import atomic, plain
+from .io.plain import portable
+
+RESUMABLE = frozenset(
+    {"max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "preview_every", "tensorboard", "data_root"}
+)
+"""Settings that may change between two calls of the same run."""
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def override(recipe: R, settings: Sequence[str]) -> R:
+    """Return `recipe` with `key=value` settings applied (values are YAML; dots reach nested fields).
+
+    Raises UsageError naming the setting that does not exist or does not fit.
+    """
+    values = recipe.model_dump()
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise UsageError(f"--set {setting}: expected key=value")
+        target: Any = values
+        *parents, last = key.strip().split(".")
+        for parent in parents:
+            target = target.get(parent) if isinstance(target, dict) else None
+        if not isinstance(target, dict) or last not in target:
+            raise UsageError(f"--set {key}: no such setting; there are {', '.join(sorted(values))}")
+        try:
+            target[last] = plain.from_yaml(text)
+        except ValueError as error:
+            raise UsageError(f"--set {setting[:80]}: the value is not YAML ({str(error)[:120]})") from None
+    return validated(type(recipe), values, "--set")
+
+
+def validated(kind: type[R], values: Any, source: str) -> R:
+    """Return `values` as a `kind`, or raise UsageError naming `source`, the field and what it needs."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{source}: {field[:80]}: {first['msg']} (got {repr(first.get('input'))[:120]})") from None
+
+
+def dump(recipe: BaseModel) -> str:
+    """Return `recipe` as YAML, one setting a line, in the order of its definition."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def read(kind: type[R], path: Path) -> R:
+    """Return the recipe in the file at `path`; raise UsageError for what is none."""
+    try:
+        values = plain.from_yaml(plain.text(path))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not a recipe ({str(error)[:120]})") from None
+    return validated(kind, values, str(path))
+
+
+def pin(recipe: R, path: Path, begun: bool = True) -> R:
+    """Write `recipe` to `path`, or, where one is there and the run has `begun`, make sure that this is the same run.
+
+    Absolute paths are neither written nor compared but by their last part. Raises UsageError naming the first setting
+    that differs, except those of `RESUMABLE`.
+    """
+    wanted = validated(type(recipe), portable(recipe.model_dump()), "recipe")
+    if begun and path.exists():
+        old = portable(read(type(recipe), path).model_dump())
+        bound = {"max_steps"} if old.get("lr_schedule") == "cosine" else set()
+        for key, value in portable(wanted.model_dump()).items():
+            if key not in RESUMABLE - bound and old[key] != value:
+                raise UsageError(
+                    f"{path}: this run was started with {key}={old[key]!r}, now {value!r}; "
+                    "use another folder or the old value"
+                )
+    atomic.write_text(path, dump(wanted))
+    return recipe

@@ -1,0 +1,1 @@
+"""Data-set formats, one file each."""

@@ -1,0 +1,41 @@
+"""A folder for each class, each image one cell: the whole image is its box."""
+
+from pathlib import Path
+
+from ...annotations import Cell, DataSet, Picture
+from ...bethesda import CATEGORIES
+from ...errors import FormatProblem
+from .. import images
+from . import coco
+from .coco import Report, refuse
+
+
+def read(root: Path, report: Report = refuse) -> DataSet:
+    """Read the folders below `root`: their names are the categories, Bethesda's first."""
+    if not root.is_dir():
+        raise FormatProblem(f"{root}: no such folder")
+    found = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not found:
+        raise FormatProblem(f"{root}: no folder of a class in it")
+    categories = [
+        *(name for name in CATEGORIES if name in found),
+        *(name for name in found if name not in CATEGORIES),
+    ]
+    pictures, named = [], []
+    for category in categories:
+        try:
+            named.append(coco.category(category))
+        except ValueError as error:
+            report(f"{root}: {error}")
+            continue
+        for path in sorted((root / category).iterdir()):
+            if path.suffix.lower() not in images.SUFFIXES:
+                continue
+            try:
+                width, height = images.size(images.inside(root, f"{category}/{path.name}"))
+            except images.ImageProblem as problem:
+                report(str(problem))
+                continue
+            cell = Cell((0.0, 0.0, float(width), float(height)), category)
+            pictures.append(Picture(f"{category}/{path.name}", width, height, (cell,)))
+    return DataSet(root, tuple(pictures), tuple(named))

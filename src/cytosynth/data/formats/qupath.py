@@ -1,0 +1,37 @@
+"""GeoJSON as QuPath reads it (File, Import objects): one detection object for each cell, with its class and score."""
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...annotations import Cell
+from ...bethesda import colour
+from ...io import atomic
+
+
+def encode(cells: Sequence[Cell], name: str) -> dict[str, Any]:
+    """Return `cells` as a GeoJSON FeatureCollection (RFC 7946), in pixels of the image called `name`, y downwards."""
+    return {"type": "FeatureCollection", "features": [_feature(c, f"{name}/{i}") for i, c in enumerate(cells, 1)]}
+
+
+def write(cells: Sequence[Cell], name: str, path: Path) -> None:
+    """Write the `cells` of the image called `name` to `path`, atomically."""
+    atomic.write_json(path, encode(cells, name))
+
+
+def _feature(cell: Cell, key: str) -> dict[str, Any]:
+    x0, y0, x1, y1 = cell.box
+    properties: dict[str, Any] = {
+        "objectType": "detection",
+        "classification": {"name": cell.category, "color": list(colour(cell.category))},
+    }
+    if cell.score is not None:
+        properties["measurements"] = {"Score": cell.score}
+    ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, key)),  # QuPath takes none but UUIDs
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": properties,
+    }

@@ -1,0 +1,92 @@
+"""`dataset.json`: what YOLO and VOC have no place for (licences, sources, image labels, category order)."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...annotations import Cell, DataSet
+from ...errors import FormatProblem
+from ...io import atomic, plain
+from . import coco
+
+FILE = "dataset.json"
+
+
+def write(data: DataSet, root: Path) -> None:
+    """Write what is said of `data` and of each picture and cell, without boxes, to `root/dataset.json`."""
+    content = {
+        "info": data.info,
+        "licenses": list(data.licences),
+        "categories": list(data.categories),
+        "images": {
+            picture.file_name: {"extra": picture.extra, "cells": [_said(cell) for cell in picture.cells]}
+            for picture in data.pictures
+        },
+    }
+    atomic.write_json(root / FILE, content)
+
+
+def restore(data: DataSet, root: Path) -> DataSet:
+    """Return `data` with what `root/dataset.json` says beyond its own fields, where there is one."""
+    if not (root / FILE).exists():
+        return data
+    content = _load(root)
+    entries = content.get("images")
+    said: dict[str, Any] = entries if isinstance(entries, dict) else {}
+    pictures = []
+    for picture in data.pictures:
+        entry = said.get(picture.file_name)
+        if isinstance(entry, dict) and isinstance(entry.get("extra"), dict):
+            picture = replace(picture, extra=coco.beyond(entry["extra"], coco.OF_IMAGE))
+            cells = entry.get("cells")
+            if isinstance(cells, list) and len(cells) == len(picture.cells):
+                picture = replace(picture, cells=tuple(map(_restored, picture.cells, cells)))
+        pictures.append(picture)
+    info = content.get("info")
+    return replace(
+        data,
+        pictures=tuple(pictures),
+        licences=coco.licences(content, root / FILE),
+        info=info if isinstance(info, dict) else {},
+    )
+
+
+def categories(root: Path) -> list[str]:
+    """Return the order of the categories that `root/dataset.json` gives, empty where it gives none."""
+    listed = _load(root).get("categories")
+    try:
+        return [coco.name(value) for value in listed] if isinstance(listed, list) else []
+    except ValueError as error:
+        raise FormatProblem(f"{root / FILE}: categories: {error}") from None
+
+
+def _load(root: Path) -> dict[str, Any]:
+    content = plain.load(root / FILE)
+    try:
+        plain.checked(content)
+    except ValueError as error:
+        raise FormatProblem(f"{root / FILE}: {str(error)[:120]}") from None
+    return content
+
+
+def _restored(cell: Cell, values: Any) -> Cell:
+    """Return `cell` with what the file says of it, as far as that can be."""
+    if not isinstance(values, dict):
+        return cell
+    score, extra = values.get("score"), values.get("extra")
+    score = float(score) if score is not None and _number(score) else None
+    extra = coco.beyond(extra, coco.OF_CELL) if isinstance(extra, dict) else {}
+    nucleus = extra.get("nucleus", [0, 0])
+    if not (isinstance(nucleus, list) and len(nucleus) == 2 and all(map(_number, nucleus))):
+        del extra["nucleus"]
+    if not _number(extra.get("area", 0)):
+        del extra["area"]
+    return replace(cell, score=score, extra=extra)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < coco.LARGEST
+
+
+def _said(cell: Any) -> dict[str, Any]:
+    return {"extra": cell.extra} | ({"score": cell.score} if cell.score is not None else {})

@@ -1,0 +1,71 @@
+"""Where the trainings of this process run."""
+
+import os
+
+import torch
+from accelerate import PartialState
+
+from .errors import UsageError
+
+ACCELERATE = "ACCELERATE_TORCH_DEVICE"
+"""Where `accelerate` looks for the device it shall use."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def check(device: str) -> None:
+    """Raise UsageError when `device` is a GPU of CUDA that is not here; none is begun to be used for that."""
+    number = _number(device)
+    if number is not None and number >= torch.cuda.device_count():
+        raise UsageError(f"--device {device}: not available here; cpu is")
+
+
+def use(device: str) -> None:
+    """Let the trainings of this process run on `device`: cpu, cuda, cuda:1, mps ...
+
+    Processes that `accelerate launch` has begun keep the one it gave them.
+    """
+    if "LOCAL_RANK" in os.environ:
+        return
+    os.environ[ACCELERATE] = device
+    PartialState._reset_state()  # it would keep that of an earlier training
+    number = _number(device)
+    if number is not None:
+        torch.cuda.set_device(number)
+
+
+def only(device: str) -> str:
+    """Hide all other GPUs of CUDA from this process, which has not used any; return the name that `device` has then.
+
+    Its number counts those that are visible, which `CUDA_VISIBLE_DEVICES` names by number or, parts of one, by UUID.
+    """
+    number = _number(device)
+    if number is None:
+        return device
+    visible = os.environ.get(VISIBLE)
+    os.environ[VISIBLE] = str(number) if visible is None else visible.split(",")[number].strip()
+    return "cuda:0"
+
+
+def first() -> bool:
+    """Return whether this is the first of the processes that train together, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _number(device: str) -> int | None:
+    """Return which GPU of CUDA `device` is, None where it is none."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return None
+    if number and not number.isdecimal():
+        raise UsageError(f"--device {device}: expected cuda:0, cuda:1 ...")
+    return int(number or 0)
+
+
+def available(device: str) -> torch.device:
+    """Return the torch device named `device`; raise UsageError when there is no such, or none here."""
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError, ImportError):  # meta, which holds nothing, is NotImplementedError
+        raise UsageError(f"--device {device}: not available here; cpu is") from None
+    return chosen

@@ -1,0 +1,1 @@
+"""Every measure, with its real-vs-real floor and its interval."""

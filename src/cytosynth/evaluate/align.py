@@ -1,0 +1,146 @@
+"""Finding a picture again inside real fields: over all eight turns and all shifts, whatever its brightness."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.fft import next_fast_len
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..data import augment
+from ..data.images import Pixels
+from ..errors import UserError
+from ..io.progress import meter
+from .image_set import Pictures
+
+SIDE = 64
+"""Side to which the shorter side of a picture is reduced before it is searched for."""
+PART = 48
+"""Side of the middle of the reduced picture that is searched for, so that a shifted copy of the same size is found."""
+FLAT = 2.0
+"""Standard deviation, grey levels, below which a region counts as blank background and is like nothing."""
+BATCH = 32
+"""Pictures searched for at a time."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the middle of a picture was found.
+
+    Attributes:
+        similarity: correlation with what is there, -1..1; 1 is a copy up to brightness and contrast.
+        field: index of the field.
+        turn: D4 turn (`augment.d4`) that brings the picture into the field's orientation.
+        corner: x and y of the square in the field, pixels.
+        side: of the square, pixels.
+    """
+
+    similarity: float
+    field: int
+    turn: int
+    corner: tuple[int, int]
+    side: int
+
+
+@torch.no_grad()
+def search(pictures: Pictures, fields: Pictures, device: torch.device) -> list[Place]:
+    """Return where in `fields` (whole images) each of `pictures` (all of one size) is most like them.
+
+    The likeness is the zero-mean normalised cross-correlation over the three channels together, of the square in the
+    middle of the picture (three quarters of its shorter side), both reduced to 64 pixels a picture; at every shift.
+
+    Raises UserError when pictures differ in size, or a field is smaller than the square.
+    """
+    if len(pictures.sizes) != 1:
+        raise UserError(f"{pictures.source}: pictures of {len(pictures.sizes)} sizes; --window N cuts all to N x N")
+    factor = SIDE / min(pictures.windows[0].size)
+    reduced = [_reduced(field, factor) for field in fields]
+    for image, window in zip(reduced, fields.windows, strict=True):
+        if min(image.shape[:2]) < PART:
+            raise UserError(f"{window.path}: smaller than the middle of a picture that is searched for in it")
+    places: list[Place] = []
+    with meter("searching pixels", len(pictures) * len(fields)) as bar:
+        for start in range(0, len(pictures), BATCH):
+            batch = pictures[start : start + BATCH]
+            templates = _templates([_reduced(picture, factor) for picture in batch]).to(device)
+            best = [Place(-2.0, 0, 0, (0, 0), 0)] * len(batch)
+            spectra: dict[torch.Size, Tensor] = {}
+            for number, image in enumerate(reduced):
+                for row, found in enumerate(_best(templates, image, number, factor, spectra)):
+                    best[row] = max(best[row], found, key=lambda place: place.similarity)
+                bar.advance(amount=len(batch))
+            places += best
+    return places
+
+
+def _best(
+    templates: Tensor, image: Pixels, number: int, factor: float, spectra: dict[torch.Size, Tensor]
+) -> list[Place]:
+    """Return the best place of each template in the reduced field `image`, which is field `number`."""
+    scores = correlation(templates, torch.tensor(image, device=templates.device).permute(2, 0, 1).float(), spectra)
+    highest, flat = scores.flatten(1).max(dim=1)
+    turns, rows, columns = np.unravel_index(flat.cpu().numpy(), scores.shape[1:])
+    side = round(PART / factor)
+    height, width = round(image.shape[0] / factor), round(image.shape[1] / factor)
+    return [
+        Place(
+            float(similarity), number, int(turn),
+            (min(round(x / factor), width - side), min(round(y / factor), height - side)), side,
+        )
+        for similarity, turn, y, x in zip(highest.cpu(), turns, rows, columns, strict=True)
+    ]  # fmt: skip
+
+
+def correlation(templates: Tensor, field: Tensor, spectra: dict[torch.Size, Tensor]) -> Tensor:
+    """Return the normalised cross-correlation of `templates` with `field` at every shift inside it.
+
+    Args:
+        templates: (n, 8, 3, PART, PART), zero mean in each channel, unit norm over all.
+        field: (3, height, width), grey levels.
+        spectra: of the templates by size of the field; filled here.
+
+    Returns (n, 8, height - PART + 1, width - PART + 1), -1..1.
+    """
+    height, width = field.shape[1:]
+    size = (next_fast_len(height, real=True), next_fast_len(width, real=True))
+    if field.shape not in spectra:
+        spectra[field.shape] = torch.fft.rfft2(templates, s=size).conj()
+    centred = field - field.mean(dim=(1, 2), keepdim=True)
+    product = (torch.fft.rfft2(centred, s=size) * spectra[field.shape]).sum(dim=2)
+    shifts = torch.fft.irfft2(product, s=size)[..., : height - PART + 1, : width - PART + 1]
+    energy = (_sums(centred**2) - _sums(centred) ** 2 / PART**2).sum(dim=0)
+    return torch.as_tensor(shifts / energy.clamp(min=3 * (PART * FLAT) ** 2).sqrt())
+
+
+def _sums(planes: Tensor) -> Tensor:
+    """Return the sums of (3, height, width) `planes` over every PART x PART square, by an integral image."""
+    table = pad(planes.double(), (1, 0, 1, 0)).cumsum(1).cumsum(2)
+    below, right = table[:, PART:], slice(PART, None)
+    squares = below[..., right] - below[..., :-PART] - table[:, :-PART, right] + table[:, :-PART, :-PART]
+    return squares.float()
+
+
+def _templates(pictures: Sequence[Pixels]) -> Tensor:
+    """Return the middles of reduced `pictures` in their eight turns, (n, 8, 3, PART, PART), as `correlation` asks."""
+    turned = [[augment.d4(centre(picture), turn) for turn in range(8)] for picture in pictures]
+    values = torch.tensor(np.array(turned)).permute(0, 1, 4, 2, 3).float()
+    values = values - values.mean(dim=(3, 4), keepdim=True)
+    norms = values.square().sum(dim=(2, 3, 4), keepdim=True)
+    return torch.as_tensor(values / norms.clamp(min=3 * (PART * FLAT) ** 2).sqrt())
+
+
+def centre(pixels: Pixels) -> Pixels:
+    """Return the square in the middle of (height, width, 3) `pixels` that is searched for."""
+    height, width = pixels.shape[:2]
+    side = round(min(height, width) * PART / SIDE)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
+def _reduced(pixels: Pixels, factor: float) -> Pixels:
+    height, width = pixels.shape[:2]
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.LANCZOS))

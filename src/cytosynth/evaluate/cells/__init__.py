@@ -1,0 +1,1 @@
+"""`evaluate cells`: whether edited cells become their class."""

@@ -1,0 +1,55 @@
+"""The models of `evaluate cells` by name."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...cell.edit import CellEditor
+from ...cell.quality.classifier import ClassifierJudge
+from ...detect import model as detectors
+from ...devices import available
+from ...errors import UsageError
+from ...foundation.names import BUNDLED
+from ...io.bundled import bundled
+from ...normal.generate import NormalImageGenerator
+from ..networks import features
+from .evaluate import Models
+
+
+def load(
+    names: Mapping[str, str],
+    judge: Path | None,
+    extractors: Sequence[str],
+    weights: Sequence[str],
+    *,
+    drawn: bool,
+    device: str = "cpu",
+) -> Models:
+    """Return the models.
+
+    Args:
+        names: what the user called `foundation`, `cell`, `normal` and `detector`: a folder, 'bundled' or 'none'.
+        judge: folder of a cell classifier; None: none.
+        extractors: feature networks by name.
+        weights: NAME=PATH of feature networks that have none of their own.
+        drawn: whether fields are generated; else neither generator nor detector is loaded.
+        device: cpu, cuda ...
+
+    Raises UsageError for weights of a network that is not among `extractors`.
+    """
+    places = {}
+    for given in weights:
+        name, separator, path = given.partition("=")
+        if not separator or name not in extractors:
+            raise UsageError(
+                f"--weights {given}: expected NAME=PATH with a NAME of --features ({', '.join(extractors)})"
+            )
+        places[name] = Path(path)
+    networks = [features.load(name, places.get(name), device) for name in extractors]
+    generator = detector = None
+    if drawn:
+        name, normal = names["detector"], names["normal"]
+        generator = NormalImageGenerator(names["foundation"], None if normal == "none" else normal, device)
+        detector = detectors.load(bundled("detector") if name == BUNDLED else Path(name))
+        detector.network.to(available(device))
+    editor = CellEditor.load(names["foundation"], names["cell"], device)
+    return Models(editor, networks, ClassifierJudge.load(judge, device) if judge else None, generator, detector)

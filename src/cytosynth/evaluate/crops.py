@@ -1,0 +1,72 @@
+"""Square crops around annotated cells, from COCO data sets or from folders that hold the cells of one class each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..annotations import Cell, DataSet
+from ..data import convert, images, split
+from ..data.cell_crop import square
+from ..data.formats import coco
+from ..data.images import Pixels
+from ..data.sources import Source
+from ..errors import UserError
+from ..io.progress import meter
+from .recipe import FeatureRecipe
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One cell.
+
+    Attributes:
+        pixels: (side, side, 3), the square around the cell with a margin for moving it.
+        category: its class.
+    """
+
+    pixels: Pixels
+    category: str
+
+
+def load(recipe: FeatureRecipe, data_root: Path, held_out: bool = False) -> list[Crop]:
+    """Return the cells of the recipe's categories in the parts of its sources.
+
+    With `held_out`, those of the validation parts of sources that are trained on by their part 'train'. Raises
+    UserError when a source is missing or, unless held out, when a category has no cell.
+    """
+    sources = recipe.data
+    if held_out:
+        sources = [source.model_copy(update={"split": "val"}) for source in sources if source.split == "train"]
+    chosen = []
+    for source in sources:
+        root = data_root / source.root
+        data = _read(root)
+        chosen += [(source, data, picture) for picture in split.part(data, source.split, root)]
+    crops: list[Crop] = []
+    with meter("cutting out held-out cells" if held_out else "cutting out cells", len(chosen)) as bar:
+        for source, data, picture in chosen:
+            cells = [cell for cell in picture.cells if cell.category in recipe.categories]
+            if cells:
+                pixels = images.read(images.inside(data.images, picture.file_name), source.scale)
+                crops += [cut(pixels, cell.scaled(source.scale), recipe) for cell in cells]
+            bar.advance()
+    lacking = sorted(set(recipe.categories) - {crop.category for crop in crops})
+    if lacking and not held_out:
+        raise UserError(f"no cell of category {lacking[0]!r} in {_names(sources)}; set `categories` to what is there")
+    return crops
+
+
+def cut(pixels: Pixels, cell: Cell, recipe: FeatureRecipe) -> Crop:
+    """Return the square around `cell` that `data/cell_crop.py` describes, with a margin of the recipe's `shift`."""
+    return Crop(square(pixels, cell.box, recipe.context, recipe.size, recipe.shift), cell.category)
+
+
+def _read(root: Path) -> DataSet:
+    """Read a COCO set, or class folders where there is no annotation file but folders."""
+    if root.is_dir() and not (root / coco.FILE).exists() and any(path.is_dir() for path in root.iterdir()):
+        return convert.read(root)
+    return coco.read(root)
+
+
+def _names(sources: Sequence[Source]) -> str:
+    return ", ".join(source.root for source in sources)

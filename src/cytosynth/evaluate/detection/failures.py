@@ -1,0 +1,98 @@
+"""Where a detector fails: which category it takes for which, and the cells of which size it misses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import torch
+from torchvision.ops import box_iou
+
+from ...annotations import Cell
+
+MISSED = "missed"
+NOTHING = "no such cell"
+SIZES = 3
+"""Groups of equally many annotated cells by size."""
+
+
+@dataclass(frozen=True)
+class Failures:
+    """What became of every annotated cell, and what was found where there is none.
+
+    Attributes:
+        confusion: by annotated category, how many cells were found as each category or missed; last, by `NOTHING`,
+            what was found where no cell is.
+        missed: lower and upper edge of each group by size (square root of the area, pixels), cells in it, and the
+            share of them that was missed.
+    """
+
+    confusion: dict[str, dict[str, int]]
+    missed: list[tuple[float, float, int, float]]
+
+
+def failures(
+    truth: Sequence[Sequence[Cell]],
+    found: Sequence[Sequence[Cell]],
+    categories: Sequence[str],
+    iou: float = 0.5,
+    threshold: float = 0.3,
+) -> Failures:
+    """Return where `found` differs from `truth`, image by image.
+
+    Detections of score `threshold` or more are taken best first, whatever their category; each goes to the annotated
+    cell that it overlaps most, by at least `iou`, and that none has taken yet. A crowd is no cell to find, and what
+    lies in one is not held against the detector.
+    """
+    columns = [*categories, MISSED]
+    confusion = {row: dict.fromkeys(columns, 0) for row in (*categories, NOTHING)}
+    sizes: list[float] = []
+    misses: list[bool] = []
+    for annotated, detected in zip(truth, found, strict=True):
+        cells = [cell for cell in annotated if cell.category in categories and not cell.crowd]
+        crowds = [cell for cell in annotated if cell.category in categories and cell.crowd]
+        taken = _taken(cells, crowds, [cell for cell in detected if (cell.score or 0) >= threshold], iou)
+        for cell, name in zip(cells, taken[0], strict=True):
+            confusion[cell.category][name] += 1
+            sizes.append(sqrt(cell.size[0] * cell.size[1]))
+            misses.append(name == MISSED)
+        for name in taken[1]:
+            confusion[NOTHING][name] += 1
+    return Failures(confusion, _by_size(np.array(sizes), np.array(misses)))
+
+
+def _taken(
+    cells: Sequence[Cell], crowds: Sequence[Cell], detected: Sequence[Cell], iou: float
+) -> tuple[list[str], list[str]]:
+    """Return as what each of `cells` was found, and what was found where neither they nor `crowds` are."""
+    names, beside = [MISSED] * len(cells), []
+    boxes = torch.tensor([cell.box for cell in cells], dtype=torch.float64).reshape(-1, 4)
+    for cell in sorted(detected, key=lambda one: -(one.score or 0)):
+        overlaps = box_iou(torch.tensor([cell.box], dtype=torch.float64), boxes)[0]
+        free = [i for i, name in enumerate(names) if name == MISSED and overlaps[i] >= iou]
+        if free:
+            names[max(free, key=lambda i: float(overlaps[i]))] = cell.category
+        elif not (overlaps >= iou).any() and not any(_inside(cell, crowd) >= iou for crowd in crowds):
+            beside.append(cell.category)
+    return names, beside
+
+
+def _inside(cell: Cell, crowd: Cell) -> float:
+    """Return the share of `cell` that lies in `crowd`, COCO's overlap of the two."""
+    width, height = (min(cell.box[i + 2], crowd.box[i + 2]) - max(cell.box[i], crowd.box[i]) for i in (0, 1))
+    return max(width, 0.0) * max(height, 0.0) / max(cell.size[0] * cell.size[1], 1e-9)
+
+
+def _by_size(sizes: "np.ndarray", misses: "np.ndarray") -> list[tuple[float, float, int, float]]:
+    """Return the groups of `Failures.missed`; cells that are all of one size make one group."""
+    if not len(sizes):
+        return []
+    edges = np.unique(np.quantile(sizes, np.linspace(0, 1, SIZES + 1)).round())
+    if len(edges) < 2:
+        return [(float(edges[0]), float(edges[0]), len(sizes), float(misses.mean()))]
+    group = np.clip(np.searchsorted(edges, sizes.round(), side="right") - 1, 0, len(edges) - 2)
+    return [
+        (float(edges[g]), float(edges[g + 1]), int((group == g).sum()), float(misses[group == g].mean()))
+        for g in range(len(edges) - 1)
+        if (group == g).any()
+    ]

@@ -1,0 +1,106 @@
+"""What a detector comes to on annotated pictures: COCO scores, those of draws of the pictures, where it fails."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...data.sources import Sample
+from ...detect import model
+from ...errors import UserError
+from ...io import plain
+from ...io.progress import meter
+from . import failures
+from .average_precision import Matches, Scores, evaluate
+
+MOST = 300
+"""Detections of an image that count."""
+MEASURES = ("mAP", "mAP.5", "mAP.75")
+LEAST = 0.05
+"""Score below which a detector is not asked for cells."""
+
+
+def scored(detector: model.Detector, test: Sequence[Sample], draws: int) -> dict[str, Any]:
+    """Return scores of `detector` on `test`, those of `draws` draws of its images, and where it fails.
+
+    The draws are the same for every detector, so that differences can be taken draw by draw.
+    """
+    truth, found = [sample.cells for sample in test], []
+    with meter("detecting", len(test)) as bar:
+        for sample in test:
+            found.append(detector.find(sample.pixels, threshold=LEAST))
+            bar.advance()
+    categories = detector.config.categories
+    matches = Matches(truth, found, categories, MOST)
+    rng = np.random.default_rng(0)
+    drawn = [_named(matches.scores(rng.integers(len(test), size=len(test)))) for _ in range(draws)]
+    return {
+        "scores": _named(matches.scores()),
+        "drawn": {name: [row[name] for row in drawn] for name in drawn[0]},
+        "failures": asdict(failures.failures(truth, found, categories)),
+    }
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Scored(BaseModel):
+    """What `scored` returns, as it is written."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    scores: dict[str, Share | None]
+    drawn: dict[str, list[Share | None]]
+    failures: failures.Failures
+
+    def of(self, categories: Sequence[str], draws: int) -> bool:
+        """Return whether it is of so many `draws` and of a detector of these `categories`."""
+        confusion = self.failures.confusion
+        return (
+            self.scores.keys() == self.drawn.keys() == {*MEASURES, *categories}
+            and all(len(values) == draws for values in self.drawn.values())
+            and confusion.keys() == {*categories, failures.NOTHING}
+            and all(row.keys() == {*categories, failures.MISSED} for row in confusion.values())
+        )
+
+
+def read(file: Path, kind: type[Scored], categories: Sequence[str], draws: int, made: Path) -> dict[str, Any]:
+    """Return the values of `kind` in `file`, see `Scored.of`.
+
+    Raises UserError where it holds something else; that says that they are made anew once `made` is deleted.
+    """
+    try:
+        found = kind.model_validate(plain.from_json(plain.text(file, plain.MAX_BYTES)))
+    except ValueError:
+        found = None
+    if found is None or not found.of(categories, draws):
+        raise UserError(f"{file}: damaged, not the scores of a detector; delete {made}, the same command makes it anew")
+    return found.model_dump()
+
+
+def _named(scores: Scores) -> dict[str, float | None]:
+    """Return the scores by the names of the tables, None where the images have no such cell."""
+    values = dict(zip(MEASURES, (scores.map, scores.map_50, scores.map_75), strict=True)) | scores.per_category
+    return {name: round(value, 6) if value == value else None for name, value in values.items()}
+
+
+def measure(detector: model.Detector, samples: Sequence[Sample], draws: int = 0, most: int = MOST) -> Scores:
+    """Return the COCO scores of `detector` on `samples`, with intervals from `draws` resamplings of the images.
+
+    `most` detections of an image count, best first.
+    """
+    found = []
+    with meter("detecting", len(samples)) as bar:
+        for sample in samples:
+            found.append(detector.find(sample.pixels, threshold=LEAST))
+            bar.advance()
+    return evaluate([s.cells for s in samples], found, detector.config.categories, most=most, draws=draws)
+
+
+def validation(detector: model.Detector, samples: Sequence[Sample]) -> dict[str, float]:
+    """Return mAP, mAP.5, mAP.75, recall and AP by category of `detector` on `samples`, as `train_detector` asks."""
+    scores = measure(detector, samples)
+    values = {"map": scores.map, "map_50": scores.map_50, "map_75": scores.map_75, "recall": scores.recall}
+    return {**values, **scores.per_category}

@@ -1,0 +1,183 @@
+"""The pictures that are measured: a folder of images or a COCO data set, whole or in windows, read when needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from ..data import images, split
+from ..data.formats import coco
+from ..data.images import Pixels
+from ..errors import UsageError, UserError
+from ..io import atomic, plain
+from .distance import members
+
+LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
+
+
+@dataclass(frozen=True)
+class Window:
+    """One picture: an image file, or a window of it.
+
+    Attributes:
+        path: the file.
+        name: of the file in its set.
+        group: slide, or file; windows of one group are not independent.
+        size: width and height, pixels, after scaling.
+        corner: x and y of the window in the scaled image.
+    """
+
+    path: Path
+    name: str
+    group: str
+    size: tuple[int, int]
+    corner: tuple[int, int] = (0, 0)
+
+    def holds(self, point: tuple[float, float]) -> bool:
+        """Return whether (x, y) of the scaled image lies in the window."""
+        return all(low <= value <= low + side for value, low, side in zip(point, self.corner, self.size, strict=True))
+
+
+class Pictures(Sequence[Pixels]):
+    """Pictures in the order of their set; each is read from its file when it is asked for."""
+
+    def __init__(self, source: str, windows: Sequence[Window], scale: float) -> None:
+        """Hold `windows` of the set that is called `source`, whose images are resized by `scale`."""
+        self.source, self.windows, self.scale = source, tuple(windows), scale
+        self._last: tuple[Path, Pixels] | None = None
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.windows)
+
+    @overload
+    def __getitem__(self, index: int) -> Pixels: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Pictures": ...
+    def __getitem__(self, index: int | slice) -> "Pixels | Pictures":
+        """Return the pixels of picture `index`."""
+        if isinstance(index, slice):
+            return self.chosen(range(*index.indices(len(self))))
+        window = self.windows[index]
+        if self._last is None or self._last[0] != window.path:
+            self._last = (window.path, images.read(window.path, self.scale))
+        (x, y), (width, height) = window.corner, window.size
+        return self._last[1][y : y + height, x : x + width]
+
+    def chosen(self, indices: Sequence[int]) -> "Pictures":
+        """Return the pictures of `indices`, in that order."""
+        return Pictures(self.source, [self.windows[index] for index in indices], self.scale)
+
+    def sample(self, count: int, rng: np.random.Generator) -> "Pictures":
+        """Return `count` of them, drawn without repetition, in their order."""
+        return self.chosen(sorted(rng.choice(len(self), count, replace=False).tolist()))
+
+    def halves(self, rng: np.random.Generator) -> tuple["Pictures", "Pictures"]:
+        """Return two halves that share no group, as equal in number as whole groups allow."""
+        groups = members(self.groups)
+        halves: tuple[list[int], list[int]] = ([], [])
+        for number in rng.permutation(len(groups)):
+            min(halves, key=len).extend(groups[number])
+        return self.chosen(sorted(halves[0])), self.chosen(sorted(halves[1]))
+
+    def whole(self) -> "Pictures":
+        """Return the whole images that they are windows of, each once."""
+        files = {window.path: window for window in self.windows}
+        return Pictures(
+            self.source,
+            [Window(path, w.name, w.group, _size(path, self.scale)) for path, w in files.items()],
+            self.scale,
+        )
+
+    def keys(self) -> list[str]:
+        """Return what the content of each hangs on: the bytes of its file, the scale and the window."""
+        scale = self.scale
+        texts = (f"{_content(w.path)} {scale} {w.corner} {w.size}" for w in self.windows)
+        return [sha256(text.encode()).hexdigest()[:32] for text in texts]
+
+    @property
+    def groups(self) -> list[str]:
+        """The group of each."""
+        return [window.group for window in self.windows]
+
+    @property
+    def lossy(self) -> int:
+        """How many of the files are JPEG or WebP."""
+        return sum(path.suffix.lower() in LOSSY for path in {window.path for window in self.windows})
+
+    @property
+    def files(self) -> int:
+        """How many files they are read from."""
+        return len({window.path for window in self.windows})
+
+    @property
+    def sizes(self) -> set[tuple[int, int]]:
+        """The sizes that occur, (width, height)."""
+        return {window.size for window in self.windows}
+
+
+def gather(source: Path, part: str | None = None, scale: float = 1.0, window: int | None = None) -> Pictures:
+    """Return the pictures of `source`.
+
+    Args:
+        source: a COCO data set, or a folder of images.
+        part: of a data set, the part of its split ('train', 'val', 'test', or 'all'); of a folder, None.
+        scale: factor on the images.
+        window: side of the windows they are cut into, which do not overlap, centred on each image; None: whole.
+
+    Raises UserError for a set without pictures and for an image smaller than the window.
+    """
+    files = _files(source, part)
+    windows = []
+    for path, name, group in files:
+        width, height = _size(path, scale)
+        if window is None:
+            windows.append(Window(path, name, group, (width, height)))
+            continue
+        if min(width, height) < window:
+            raise UserError(f"{path}: {width}x{height} pixels after scaling, smaller than a window of {window}")
+        left, top = (width % window) // 2, (height % window) // 2
+        windows += [
+            Window(path, name, group, (window, window), (x, y))
+            for y in range(top, height - window + 1, window)
+            for x in range(left, width - window + 1, window)
+        ]
+    return Pictures(plain.last(source.resolve()), windows, scale)
+
+
+def _files(source: Path, part: str | None) -> list[tuple[Path, str, str]]:
+    """Return path, name and group of the images of `source`."""
+    if (source / coco.FILE).exists() or source.suffix == ".json":
+        data = coco.read(source)
+        root = source if source.is_dir() else source.parent
+        chosen = split.part(data, part or "all", root)
+        if not chosen:
+            raise UserError(f"{source}: no picture in part '{part}'")
+        return [(images.inside(data.images, p.file_name), p.file_name, split.group(p)) for p in chosen]
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder")
+    if part is not None:
+        raise UsageError(f"{source}: part '{part}' needs a COCO data set ({coco.FILE}); this is a folder of images")
+    paths = sorted(path for path in source.iterdir() if path.suffix.lower() in images.SUFFIXES)
+    if not paths:
+        raise UserError(f"{source}: no image there ({', '.join(sorted(images.SUFFIXES))})")
+    return [(path, path.name, path.name) for path in paths]
+
+
+def _size(path: Path, scale: float) -> tuple[int, int]:
+    width, height = images.size(path)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _content(path: Path) -> str:
+    state = path.stat()
+    return _hash(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=100_000)
+def _hash(path: Path, _changed: int, _size: int) -> str:
+    return atomic.sha256(path)

@@ -1,0 +1,197 @@
+"""Whether generated pictures are copies of training pictures, measured against new real pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from ..data import augment
+from ..data.images import Pixels
+from ..errors import UserError
+from ..io.report import Report, Value, write_csv
+from . import align, distance, sheet
+from .image_set import Pictures
+from .networks.extractor import Extractor
+from .networks.features import cached
+
+LEVEL = 0.01
+"""Share of new real pictures that may count as copies."""
+SHOWN = 8
+COLUMNS = (
+    "measure", "limit", "copies", "share", "share low", "share high", "held-out share", "nearer than held-out",
+    "nearer low", "nearer high", "generated", "held-out",
+)  # fmt: skip
+
+
+class Nearest(NamedTuple):
+    """The nearest training picture of each generated and of each held-out one, by one measure.
+
+    Attributes:
+        name: of the measure.
+        generated: distance of each generated picture to the training set.
+        held_out: the same of real pictures that were not trained on.
+    """
+
+    name: str
+    generated: NDArray[np.float64]
+    held_out: NDArray[np.float64]
+
+
+def measure(
+    generated: Pictures,
+    training: Pictures,
+    held_out: Pictures,
+    extractor: Extractor,
+    cache: Path,
+    *,
+    count: int | None = None,
+    seed: int = 0,
+    draws: int = 1000,
+    out: Path | None = None,
+) -> Report:
+    """Return how many of the `generated` pictures lie as near to a `training` picture as new real ones hardly do.
+
+    Distances are taken in the features of `extractor`, and in pixels (1 - correlation) after the best of all turns
+    and shifts. A copy is a picture nearer to the training set than 99 % of the `held_out` real pictures are.
+
+    Args:
+        generated: pictures to be judged.
+        training: what their generator was trained on.
+        held_out: real pictures of the same kind that it was not trained on.
+        extractor: feature network.
+        cache: folder of the features.
+        count: most generated and most held-out pictures.
+        seed: of their choice and of resampling.
+        draws: resamplings behind the interval of `nearer than held-out`.
+        out: folder for sheets of the worst pairs, histograms and `nearest.csv`.
+
+    Raises UserError when a held-out image is a training image.
+    """
+    _refuse_overlap(training, held_out)
+    rng = np.random.default_rng(seed)
+    generated, held_out = (
+        pictures.sample(min(len(pictures), count or len(pictures)), rng) for pictures in (generated, held_out)
+    )
+    known = cached(extractor, training, cache)
+    neighbours, near = distance.nearest(cached(extractor, generated, cache), known)
+    _, near_held_out = distance.nearest(cached(extractor, held_out, cache), known)
+    fields = training.whole()
+    places = align.search(generated, fields, extractor.device)
+    baseline = align.search(held_out, fields, extractor.device)
+    measures = [
+        Nearest(f"features ({extractor.name})", near, near_held_out),
+        Nearest("pixels", np.array([1 - p.similarity for p in places]), np.array([1 - p.similarity for p in baseline])),
+    ]
+    if out:
+        pairs = [
+            [(generated[index], training[int(neighbours[index])]) for index in np.argsort(near)[:SHOWN]],
+            [_aligned(generated[index], fields, places[index]) for index in np.argsort(measures[1].generated)[:SHOWN]],
+        ]
+        for which, shown, file in zip(measures, pairs, ("features", "pixels"), strict=True):
+            _write_pairs(which, generated, shown, out / f"worst_{file}.png")
+            label = f"distance to the nearest training picture, {which.name}"
+            series = {"generated": which.generated, "held-out real": which.held_out}
+            sheet.histogram(out / f"distances_{file}.png", series, label, limit(which.held_out))
+        _write_nearest(out / "nearest.csv", generated, training, neighbours, near, fields, places)
+    facts = {
+        "generated": generated.source, "training": training.source, "training_pictures": len(training),
+        "training_images": len(fields), "held_out": held_out.source, "extractor": extractor.name,
+        "extractor_digest": extractor.digest, "seed": seed, "resamplings": draws,
+    }  # fmt: skip
+    rows = tuple(_row(which, generated.groups, held_out.groups, draws, seed) for which in measures)
+    title = f"Memorisation: {generated.source} against {training.source}"
+    return Report(title, facts, COLUMNS, rows, _notes(len(held_out)))
+
+
+def limit(held_out: NDArray[np.float64]) -> float:
+    """Return the distance below which a picture counts as a copy: at most 1 % of new real pictures lie there."""
+    return float(np.sort(held_out)[int(LEVEL * len(held_out))])
+
+
+def nearer(generated: NDArray[np.float64], held_out: NDArray[np.float64]) -> float:
+    """Return the chance that a generated picture is nearer to the training set than a new real one; 0.5: alike."""
+    return distance.auc(-generated, -held_out)
+
+
+def _row(
+    which: Nearest, groups: Sequence[str], held_out_groups: Sequence[str], draws: int, seed: int
+) -> tuple[Value, ...]:
+    bound = limit(which.held_out)
+    copies = int((which.generated < bound).sum())
+    exact = binomtest(copies, len(which.generated)).proportion_ci(method="exact")
+    rng = np.random.default_rng(seed)
+    values = [
+        nearer(
+            which.generated[distance.drawn(groups, rng)],
+            which.held_out[distance.drawn(held_out_groups, rng)],
+        )
+        for _ in range(draws)
+    ]
+    low, high = (float(edge) for edge in np.percentile(values, (2.5, 97.5)))
+    return (
+        which.name, bound, copies, copies / len(which.generated), float(exact.low), float(exact.high),
+        float((which.held_out < bound).mean()), nearer(which.generated, which.held_out), low, high,
+        len(which.generated), len(which.held_out),
+    )  # fmt: skip
+
+
+def _refuse_overlap(training: Pictures, held_out: Pictures) -> None:
+    known = set(training.whole().keys())
+    for window, key in zip(held_out.whole().windows, held_out.whole().keys(), strict=True):
+        if key in known:
+            raise UserError(f"{window.path}: held out, and the same as a training image; give disjoint sets")
+
+
+def _aligned(picture: Pixels, fields: Pictures, place: align.Place) -> tuple[Pixels, Pixels]:
+    """Return the middle of `picture`, turned, and the place in its field that it was found at."""
+    x, y = place.corner
+    found = fields[place.field][y : y + place.side, x : x + place.side]
+    return augment.d4(align.centre(picture), place.turn), found
+
+
+def _write_pairs(which: Nearest, generated: Pictures, pairs: Sequence[tuple[Pixels, Pixels]], path: Path) -> None:
+    """Write the generated pictures nearest to the training set, each beside what it is near to, nearest first."""
+    bound = limit(which.held_out)
+    shown = []
+    for index, (ours, theirs) in zip(np.argsort(which.generated), pairs, strict=False):
+        value = which.generated[index]
+        verdict = "copy" if value < bound else "no copy"
+        shown += [(ours, generated.windows[int(index)].name), (theirs, f"training: {value:.3g}, {verdict}")]
+    sheet.write(path, shown, columns=4)
+
+
+def _write_nearest(
+    path: Path, generated: Pictures, training: Pictures, neighbours: NDArray[np.int64], near: NDArray[np.float64],
+    fields: Pictures, places: Sequence[align.Place],
+) -> None:  # fmt: skip
+    columns = (
+        "generated", "x", "y", "nearest by features", "distance", "nearest by pixels", "similarity", "turn",
+        "found x", "found y",
+    )  # fmt: skip
+    rows = [
+        (
+            window.name, *window.corner, training.windows[int(neighbour)].name, float(value),
+            fields.windows[place.field].name, place.similarity, place.turn, *place.corner,
+        )
+        for window, neighbour, value, place in zip(generated.windows, neighbours, near, places, strict=True)
+    ]  # fmt: skip
+    write_csv(path, columns, rows)
+
+
+def _notes(held_out: int) -> tuple[str, ...]:
+    return (
+        f"limit: the distance that at most {LEVEL:.0%} of the {held_out} held-out real pictures fall short of; copies: "
+        "generated pictures that do; share low and high: exact 95 % interval as if pictures were independent",
+        "nearer than held-out: the chance that a generated picture lies nearer to the training set than a new real one "
+        "does; 0.5: as near; low and high: 95 % under resampling of whole images",
+        f"pixels: 1 - correlation of the middle {align.PART / align.SIDE:.0%} with the best place in any training "
+        f"image, over eight turns and all shifts, at {align.SIDE} pixels a picture",
+        *(
+            [f"with {held_out} held-out pictures the limit is the nearest of them: no finer statement is possible"]
+            if held_out * LEVEL < 1
+            else []
+        ),
+    )

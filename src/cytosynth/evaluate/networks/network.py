@@ -1,0 +1,27 @@
+"""What each feature network's file gives to `features.load`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ...data.images import Pixels
+
+
+@dataclass(frozen=True)
+class Network:
+    """A feature network with its weights.
+
+    Attributes:
+        title: see `Extractor`.
+        dimension: of its features.
+        module: (n, 3, height, width) prepared floats to (n, dimension).
+        prepare: (height, width, 3) bytes to (3, height, width) floats.
+        preprocessing: what `prepare` does, in words; part of the digest.
+    """
+
+    title: str
+    dimension: int
+    module: nn.Module
+    prepare: Callable[[Pixels], Tensor]
+    preprocessing: str

@@ -1,1 +1,0 @@
-"""Whether edited cells are what they were meant to become: distances, a classifier's verdict, morphology."""

@@ -1,0 +1,25 @@
+"""Names of foundations, samplers and precisions, and the data that bundled weights may be trained on. No torch."""
+
+from typing import Final, Literal
+
+from ..data.sources import Source
+
+BUNDLED: Final = "bundled"
+"""The name that stands for a model in the package."""
+
+
+STABLE_DIFFUSION: Final = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+
+CC_BY = [Source(root="cric", scale=0.5), Source(root="lbc_x40", scale=0.5)]
+"""The sets that bundled weights may be trained on, at the x20-like working scale (nucleus about 10 px)."""
+
+
+SamplerName = Literal["ddim", "dpm++2m", "unipc", "euler", "lcm", "tcd"]
+
+
+DISTILLED = ("lcm", "tcd")
+"""Samplers of models distilled for few steps; they know 50 timesteps."""
+
+
+Precision = Literal["fp32", "bf16", "fp16"]

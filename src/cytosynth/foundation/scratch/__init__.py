@@ -1,0 +1,1 @@
+"""Training the small bundled foundation from nothing: autoencoder, text encoder, denoiser."""

@@ -1,0 +1,74 @@
+"""Recipes of the bundled foundation."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ...data.sources import Source
+from ...training.recipe import Recipe
+from ..names import CC_BY
+
+
+class AutoencoderRecipe(Recipe):
+    """Settings of the autoencoder."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    data: list[Source]
+    crops: list[int] = Field(default=[64, 128, 256], description="sides of the training crops, taken at random")
+    block_out_channels: list[int] = [16, 32, 64, 128]
+    layers_per_block: int = 1
+    norm_num_groups: int = 8
+    gradient_weight: float = 0.5
+    chroma_weight: float = Field(default=1.0, ge=0, description="L1 between colour differences: without it stains grey")
+    kl_weight: float = 1e-4
+    equivariance: float = Field(default=0.25, ge=0, le=1, description="share of steps with a changed latent")
+    decoder_only: bool = Field(default=False, description="freeze the encoder, so that cached latents stay valid")
+
+
+class TextRecipe(Recipe):
+    """Settings of the text encoder."""
+
+    kind: Literal["text"] = "text"
+    data: list[Source]
+    crop: int = Field(default=96, ge=32, description="side of the crops around cells, pixels")
+    restain: float = Field(default=0.1, ge=0, lt=1, description="random change of each stain's strength")
+    text_channels: int = 96
+    text_layers: int = 2
+
+
+class DenoiserRecipe(Recipe):
+    """Settings of the denoiser."""
+
+    kind: Literal["denoiser"] = "denoiser"
+    encoder: str = Field(default="", description="hash of the encoder that made the latents; filled in by itself")
+    text: str = Field(default="", description="hash of the frozen text encoder; filled in by itself")
+    start: str | None = Field(default=None, description="foundation whose denoiser to begin with; none: from nothing")
+    data: list[Source]
+    cell_share: float = Field(
+        default=0.5, ge=0, le=1, description="share of crops around an abnormal cell, categories equally often"
+    )
+    crops: list[int] = Field(default=[32, 48], description="sides of the latent crops, taken in turn")
+    block_out_channels: list[int] = [64, 112, 160, 160]
+    attention_levels: list[int] = Field(default=[2, 3], description="levels with transformer blocks, 0 the finest")
+    layers_per_block: int = 1
+    heads: int = 2
+    norm_num_groups: int = 8
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)
+    min_snr_gamma: float | None = 5.0
+    offset_noise: float = Field(default=0.0, ge=0)
+
+
+AUTOENCODER = AutoencoderRecipe(
+    data=CC_BY, batch_size=8, learning_rate=3e-4, warmup_steps=50, weight_decay=0.0, max_steps=100_000,
+    ema_decay=0.999, checkpoint_every=500, preview_every=500, log_every=50,
+)  # fmt: skip
+
+DECODER = AUTOENCODER.model_copy(update={"decoder_only": True, "equivariance": 0.0})
+TEXT = TextRecipe(
+    data=CC_BY, batch_size=64, learning_rate=1e-3, warmup_steps=50, weight_decay=1e-2, max_steps=800,
+    lr_schedule="cosine", checkpoint_every=200, preview_every=100_000, log_every=50,
+)  # fmt: skip
+DENOISER = DenoiserRecipe(
+    data=CC_BY, batch_size=16, learning_rate=5e-4, warmup_steps=200, weight_decay=1e-3, max_steps=100_000,
+    ema_decay=0.9995, checkpoint_every=250, preview_every=500, log_every=50,
+)  # fmt: skip

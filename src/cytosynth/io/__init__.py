@@ -1,0 +1,1 @@
+"""Files, locks, plain JSON and YAML, line records, tables, progress. Imports nothing above `errors`."""

@@ -1,0 +1,93 @@
+"""A measured table: shown on the terminal, and written as JSON, Markdown and CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from . import atomic
+from .plain import portable
+
+Value = str | int | float | None
+WIDE = 240
+"""Columns of a table that goes into a file or a pipe, where none is cut short."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured.
+
+    Attributes:
+        title: one line.
+        facts: everything that a repetition needs: sets, numbers, seeds, digests.
+        columns: of the table.
+        rows: of the table; None where there is no value.
+        notes: how to read it, and what to beware of.
+    """
+
+    title: str
+    facts: dict[str, Any]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    notes: tuple[str, ...]
+
+    def show(self) -> None:
+        """Print the table and the notes on standard output."""
+        table = Table(title=self.title, title_justify="left")
+        for index, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if _numeric(self.rows, index) else "left")
+        for row in self.rows:
+            table.add_row(*map(_text, row))
+        console = Console(markup=False)
+        if not console.is_terminal:
+            console.width = WIDE
+        console.print(table)
+        for note in self.notes:
+            console.print(f"* {note}", markup=False, highlight=False)
+
+    def write(self, folder: Path, name: str) -> None:
+        """Write `name`.json, .md and .csv into `folder`; of absolute paths among the facts, their last part."""
+        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        content = {"title": self.title, **portable(self.facts), "rows": rows, "notes": list(self.notes)}
+        atomic.write_json(folder / f"{name}.json", content)
+        atomic.write_text(folder / f"{name}.md", self._markdown())
+        write_csv(folder / f"{name}.csv", self.columns, self.rows)
+
+    def _markdown(self) -> str:
+        lines = [f"# {self.title}", "", _line(self.columns), _line(["---"] * len(self.columns))]
+        lines += [_line([_text(value) for value in row]) for row in self.rows]
+        lines += ["", *(f"- {note}" for note in self.notes), "", "| | |", "|---|---|"]
+        lines += [_line([key.replace("_", " "), _text(value)]) for key, value in portable(self.facts).items()]
+        return "\n".join(lines) + "\n"
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
+    """Write a table as CSV."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    atomic.write_text(path, buffer.getvalue())
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _numeric(rows: Sequence[Sequence[Value]], column: int) -> bool:
+    return all(isinstance(row[column], int | float) or row[column] is None for row in rows)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_text(inner)}" for key, inner in value.items())
+    return str(value)

@@ -1,0 +1,66 @@
+"""Reading weights: safetensors alone. A pickle can run code when it is opened, so none is."""
+
+import hashlib
+import json
+import stat
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import UserError
+
+PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"})
+SUFFIX = ".safetensors"
+CONVERT = (
+    'convert it on a machine you can lose: python -c "import torch, safetensors.torch as s; '
+    "w = torch.load('IN', map_location='cpu', weights_only=True); w = w.get('state_dict', w); "
+    "s.save_file({k: v.contiguous() for k, v in w.items() if hasattr(v, 'shape')}, 'OUT.safetensors')\""
+)
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise UserError, with the reason and how to convert it, when `path` is named as pickled weights are."""
+    if path.suffix.lower() in PICKLES:
+        raise UserError(f"{path}: pickled weights can run code when they are opened and are refused; {CONVERT}")
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise UserError when the weights in `folder` are pickled: some are there, and no safetensors."""
+    found = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    if not any(path.suffix == SUFFIX for path in found):
+        for path in found:
+            refuse_pickle(path)
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in the safetensors file at `path`; raise UserError for anything else, pickles with the reason.
+
+    Where there is no file, a pickle beside it is what the user meant.
+    """
+    refuse_pickle(path)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{path}: not a regular file")
+        return dict(load_file(path))
+    except FileNotFoundError:
+        refuse_pickles(path.parent)
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, SafetensorError, RuntimeError, KeyError, AttributeError, OverflowError) as error:
+        raise UserError(f"{path}: not a safetensors file ({' '.join(str(error).split())[:120]})") from None
+
+
+def weights_digest(*modules: torch.nn.Module, beside: object = None) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 over names and values of the weights of `modules`.
+
+    And over what else decides what they give, plain values `beside` them.
+    """
+    digest = hashlib.sha256(b"" if beside is None else json.dumps(beside, sort_keys=True, default=str).encode())
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,1 +1,0 @@
-"""How good, how diverse and how memorised generated images are (Section IV-B, Table I)."""

@@ -1,0 +1,17 @@
+"""Settings of stage 1. Imports no torch."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..foundation.names import SamplerName
+
+
+class GenerateSettings(BaseModel):
+    """Settings of stage 1; the defaults are the paper's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    size: int = Field(default=1024, ge=64, multiple_of=64, description="side of a field, pixels")
+    sampler: SamplerName = "ddim"
+    steps: int = Field(default=25, ge=1, le=500)
+    guidance_scale: float = Field(default=5.0, ge=1)
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+    prompt: str | None = Field(default=None, description="none: the one with which the adapter was trained")

@@ -1,1 +1,0 @@
-"""How much and which synthetic data to add to the real images (asked for in Section V)."""

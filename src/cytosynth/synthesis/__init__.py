@@ -1,0 +1,1 @@
+"""Figure 2 as code: generate, detect, choose, edit, check, write."""

@@ -1,0 +1,115 @@
+"""What a run has to make: one job an image, from a number, a file of the user's, or a plan."""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..data import images
+from ..data.images import Pixels
+from ..normal.generate import NormalImageGenerator
+from .plan import Plan, PlannedCell, PlanProblem
+from .settings import PipelineSettings
+
+Own = tuple[str, Path, dict[str, Any]]
+"""A picture of the user's: its name, its file, and what is said of it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to make.
+
+    Attributes:
+        file_name: of the image in the data set.
+        seed: of the run, or of the field where a plan says so.
+        key: tells the job from others of the same seed.
+        normal: returns the normal field.
+        extra: goes into the record.
+        planned: the cells of a plan; None where the detector finds them.
+        categories: what this image is dealt of counts over the whole run; None where weights decide.
+    """
+
+    file_name: str
+    seed: int
+    key: int
+    normal: Callable[[], Pixels]
+    extra: dict[str, Any] = field(default_factory=dict)
+    planned: tuple[PlannedCell, ...] | None = None
+    categories: tuple[str, ...] | None = None
+
+
+def fields(generator: NormalImageGenerator, indices: range, settings: PipelineSettings) -> Iterator[Job]:
+    """Yield the jobs of the wholly synthetic images of `indices`."""
+    for index in indices:
+        normal = partial(generator.field, settings.seed, index, settings.normal)
+        yield Job(f"{index:06d}.png", settings.seed, index, normal)
+
+
+def own_images(pictures: Iterable[Own], settings: PipelineSettings) -> Iterator[Job]:
+    """Yield a job for each image file of the user's, seeded by its name; licence and source go along."""
+    taken: set[str] = set()
+    for original, path, extra in pictures:
+        name = images.flat(original, ".png", taken)
+        yield _own(name, original, path, extra, settings)
+
+
+def planned_fields(
+    plan: Plan, path: Path, generator: NormalImageGenerator, settings: PipelineSettings
+) -> tuple[list[Job], dict[str, tuple[int, int]]]:
+    """Return the jobs of a `plan` for generated fields, read from `path`, and the size of each image."""
+    jobs, sizes = [], {}
+    for number, image in enumerate(plan.images):
+        if image.generated is None:
+            raise PlanProblem(f"{path}: images[{number}] ({image.file_name}): of a file; this plan is for `edit`")
+        seed, index = image.generated.seed, image.generated.index
+        normal = partial(generator.field, seed, index, settings.normal)
+        jobs.append(Job(image.file_name, seed, index, normal, planned=tuple(image.cells)))
+        sizes[image.file_name] = (settings.normal.size, settings.normal.size)
+    return jobs, sizes
+
+
+def planned_own(
+    plan: Plan, path: Path, pictures: Sequence[Own], settings: PipelineSettings
+) -> tuple[list[Job], dict[str, tuple[int, int]]]:
+    """Return the jobs of a `plan` for the user's `pictures`, read from `path`, and the size of each as edited.
+
+    A file that cannot be read has no size; what makes its job says why.
+    """
+    there = {original: (file, extra) for original, file, extra in pictures}
+    jobs, sizes = [], {}
+    for number, image in enumerate(plan.images):
+        where = f"{path}: images[{number}] ({image.file_name})"
+        if image.original is None:
+            raise PlanProblem(f"{where}: of a generated field; this plan is for `synthesize`")
+        if image.original not in there:
+            raise PlanProblem(f"{where}: original {image.original[:80]!r} is not among the {len(there)} normal images")
+        file, extra = there[image.original]
+        job = _own(image.file_name, image.original, file, extra, settings, tuple(image.cells))
+        jobs.append(job)
+        try:
+            width, height = (max(1, round(side * settings.scale)) for side in images.size(file))
+        except images.ImageProblem:
+            continue
+        if image.original_sha256 not in ("", job.extra["original_sha256"]):
+            raise PlanProblem(f"{where}: original {image.original[:80]!r} is another file than the plan was made for")
+        sizes[image.file_name] = (width, height)
+    return jobs, sizes
+
+
+def _own(
+    name: str,
+    original: str,
+    path: Path,
+    extra: dict[str, Any],
+    settings: PipelineSettings,
+    planned: tuple[PlannedCell, ...] | None = None,
+) -> Job:
+    said = {
+        "original": original,
+        "original_sha256": images.fingerprint(path),
+        "picture": extra,
+    }
+    normal = partial(images.read, path, settings.scale)
+    return Job(name, settings.seed, zlib.crc32(original.encode()), normal, said, planned)

@@ -1,0 +1,244 @@
+"""A plan: which cell of which image becomes what, by hand (Section III-C, Figure 7). `plan.json`, strictly read.
+
+Every run writes one. Made again from it, an image is the same to the bit; with one cell changed, all that the other
+cells' edits and the background cover is. It is made of the same models, which the plan names but does not hold.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..annotations import Box
+from ..bethesda import ABNORMAL
+from ..cell import patch
+from ..cell.settings import EditSettings
+from ..data import images
+from ..errors import UserError
+from ..foundation.names import Precision
+from ..io import atomic, plain
+from ..normal.settings import GenerateSettings
+from .settings import PipelineSettings
+
+FILE = "plan.json"
+LARGEST = 2**63
+"""Seeds and numbers of fields are below this."""
+
+
+class PlanProblem(UserError):
+    """A plan that cannot be followed; the message names the file, the image, the cell and what would be right."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PlannedCell(_Strict):
+    """A cell to be edited: its box (xyxy pixels, as it is annotated), what it becomes, and the seed of its noise."""
+
+    bbox_xyxy: list[float] = Field(min_length=4, max_length=4)
+    category: str
+    seed: int = Field(ge=0, lt=LARGEST)
+
+    @property
+    def box(self) -> Box:
+        """The box as the program carries it."""
+        x0, y0, x1, y1 = self.bbox_xyxy
+        return x0, y0, x1, y1
+
+
+class PlannedField(_Strict):
+    """Where a generated field comes from: it is number `index` of `seed`."""
+
+    seed: int = Field(ge=0, lt=LARGEST)
+    index: int = Field(ge=0, lt=LARGEST)
+
+
+class PlannedImage(_Strict):
+    """An image to be made: of a generated `field`, or of the user's file `original`."""
+
+    file_name: str
+    generated: PlannedField | None = None
+    original: str | None = None
+    original_sha256: str = ""
+    width: int | None = Field(default=None, ge=1)
+    height: int | None = Field(default=None, ge=1)
+    cells: list[PlannedCell] = Field(default=[], max_length=1000)
+
+
+class PlanSettings(BaseModel):
+    """The settings on which the pixels depend."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    normal: GenerateSettings = GenerateSettings()
+    cell: EditSettings = EditSettings()
+    scale: float = Field(default=1.0, gt=0, le=8)
+    precision: Precision = "fp32"
+
+
+class Plan(_Strict):
+    """What `plan.json` holds; `models` are those with which it was made."""
+
+    version: Literal[1]
+    settings: PlanSettings = PlanSettings()
+    models: dict[str, str] = {}
+    images: list[PlannedImage] = Field(min_length=1)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that tell plans apart, whatever their layout."""
+        return hashlib.sha256(self.model_dump_json(include={"images"}).encode()).hexdigest()[:16]
+
+    def base(self) -> PipelineSettings:
+        """Return the settings of a run that follows the plan."""
+        said = self.settings
+        return PipelineSettings(normal=said.normal, cell=said.cell, scale=said.scale, precision=said.precision)
+
+
+def read(path: Path) -> Plan:
+    """Return the plan in `path`.
+
+    Raises PlanProblem for a file that is missing, larger than 512 MiB, no JSON, too deep, with a name given twice, NaN
+    or a number that is too large; for a field that does not exist or is not of its kind; for an unknown category; for a
+    file name that is unsafe or used twice; and for boxes that are empty, too large for a patch, or overlap.
+    """
+    try:
+        text = plain.text(path, plain.MAX_BYTES)
+        values = json.loads(plain.counted(text), parse_constant=_no_constant, object_pairs_hook=_once)
+        plan = Plan.model_validate(values)
+    except ValidationError as error:
+        raise PlanProblem(f"{path}: {_reason(error, values)}") from None
+    except RecursionError:
+        raise PlanProblem(f"{path}: nested too deeply; a plan has images with cells") from None
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)[:120]
+        raise PlanProblem(f"{path}: no readable JSON ({said})") from None
+    names: set[str] = set()
+    for number, image in enumerate(plan.images):
+        _check(image, f"{path}: {_where(number, image.file_name)}", names)
+    return plan
+
+
+def fit(plan: Plan, path: Path, sizes: Mapping[str, tuple[int, int]], box_scale: float) -> None:
+    """Raise PlanProblem when a box lies outside its image or edited regions overlap.
+
+    Args:
+        plan: what was read from `path`.
+        path: named in the message.
+        sizes: width and height of each image by file name, as it will be edited; of one that cannot be read, none.
+        box_scale: how much larger than boxes the edited regions are.
+    """
+    for number, image in enumerate(plan.images):
+        if image.file_name not in sizes:
+            continue
+        where = f"{path}: {_where(number, image.file_name)}"
+        width, height = sizes[image.file_name]
+        if (image.width or width, image.height or height) != (width, height):
+            raise PlanProblem(f"{where}: planned for {image.width}x{image.height}, but it is {width}x{height}")
+        for index, cell in enumerate(image.cells):
+            x0, y0, x1, y1 = cell.box
+            if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+                raise PlanProblem(
+                    f"{where}: cells[{index}]: {_said(cell.box)} is outside the image of {width}x{height}"
+                )
+        regions = [patch.enlarge(cell.box, box_scale, width, height) for cell in image.cells]
+        pair = _overlapping(regions)
+        if pair:
+            raise PlanProblem(
+                f"{where}: cells[{pair[0]}] and cells[{pair[1]}]: their edited regions, {box_scale:g} times their "
+                "boxes, overlap; move one, or set cell.box_scale"
+            )
+
+
+def write(
+    records: Sequence[Mapping[str, Any]], settings: PipelineSettings, models: Mapping[str, str], out: Path
+) -> None:
+    """Write the plan by which the images of `records` (lines of `provenance.jsonl`) can be made again to `out`."""
+    entries = []
+    for record in records:
+        entry: dict[str, Any] = {"file_name": record["file_name"]}
+        if "original" in record:
+            entry |= {"original": record["original"], "original_sha256": record["original_sha256"]}
+        else:
+            entry["generated"] = {"seed": record["seed"], "index": record["key"]}
+        entry |= {"width": record["width"], "height": record["height"]}
+        entry["cells"] = [{key: cell[key] for key in ("bbox_xyxy", "category", "seed")} for cell in record["cells"]]
+        entries.append(entry)
+    used = PlanSettings(normal=settings.normal, cell=settings.cell, scale=settings.scale, precision=settings.precision)
+    content = {"version": 1, "settings": used.model_dump(mode="json"), "models": dict(models), "images": entries}
+    atomic.write_json(out / FILE, content)
+
+
+def _check(image: PlannedImage, where: str, names: set[str]) -> None:
+    name = image.file_name
+    problem = images.unsafe(name) or ("in a folder" if "/" in name else None)
+    if not name.endswith(".png"):
+        problem = "does not end in .png"
+    elif name in names:
+        problem = "used twice"
+    if problem:
+        raise PlanProblem(f"{where}: file_name {problem}")
+    names.add(name)
+    if (image.generated is None) == (image.original is None):
+        raise PlanProblem(f"{where}: either 'generated' (seed, index) or 'original' (a file name) is needed")
+    for index, cell in enumerate(image.cells):
+        x0, y0, x1, y1 = cell.box
+        reason = ""
+        if cell.category not in ABNORMAL:
+            reason = f"category {cell.category[:40]!r}; there are {', '.join(ABNORMAL)}"
+        elif not all(map(math.isfinite, cell.box)):
+            reason = f"bbox_xyxy {_said(cell.box)} is not finite"
+        elif x1 <= x0 or y1 <= y0:
+            reason = f"bbox_xyxy {_said(cell.box)} has no area; x_min, y_min, x_max, y_max is the order"
+        elif max(x1 - x0, y1 - y0) > patch.MOST:
+            reason = f"bbox_xyxy {_said(cell.box)} is too large; at most {patch.MOST:g} pixels a side fit a patch"
+        if reason:
+            raise PlanProblem(f"{where}: cells[{index}]: {reason}")
+    pair = _overlapping([cell.box for cell in image.cells])
+    if pair:
+        raise PlanProblem(f"{where}: the boxes of cells[{pair[0]}] and cells[{pair[1]}] overlap; move or remove one")
+
+
+def _overlapping(boxes: Sequence[Box]) -> tuple[int, int] | None:
+    for second, b in enumerate(boxes):
+        for first, a in enumerate(boxes[:second]):
+            if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]:
+                return first, second
+    return None
+
+
+def _where(number: int, name: str) -> str:
+    return f"images[{number}] ({name[:80]})"
+
+
+def _said(box: Box) -> str:
+    return f"({', '.join(f'{value:g}' for value in box)})"
+
+
+def _reason(error: ValidationError, values: Any) -> str:
+    """Return the first problem of `error` in one line: where it is in `values`, what is wrong, what was given."""
+    first = error.errors()[0]
+    place = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]]
+    if first["loc"][:1] == ("images",) and len(place) > 1:
+        entry = values["images"][first["loc"][1]]
+        name = entry.get("file_name", "no file_name") if isinstance(entry, dict) else "no image"
+        place[1] += f" ({str(name)[:80]}):"
+    where = "".join(place).replace(":.", ": ").lstrip(".") or "the whole"
+    given = "" if first["type"] == "missing" else f" (got {repr(first['input'])[:60]})"
+    return f"{where}: {first['msg'].lower()}{given}".replace("::", ":")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f"{twice[:40]!r} is given twice")
+    return result

@@ -1,0 +1,132 @@
+"""What stands beside the images of a finished run: annotations, plan, records, contact sheet, data card."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .. import __version__
+from ..annotations import Cell, DataSet, Picture
+from ..bethesda import ABNORMAL
+from ..cell.quality import gate
+from ..data import images
+from ..data.formats import coco
+from ..data.images import Pixels
+from ..data.preview import grid, with_boxes
+from ..io import atomic
+from ..io.plain import portable
+from ..io.progress import console
+from ..provenance import png, write_records
+from . import card, plan
+from .settings import PipelineSettings
+
+SHOWN = 12
+"""Images on the contact sheet."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What is said of a run as a whole.
+
+    Attributes:
+        origin: 'synthetic', or 'real-to-synthetic' where the user's images were edited.
+        models: name and weights' hash of each model by role, with a space between.
+        licences: COCO's licence entries of the images that were edited.
+        derived_from: COCO's info entry of those.
+        problems: lines on what was skipped.
+        missing: cells asked for by count that no image had room for, by category.
+    """
+
+    origin: str
+    models: Mapping[str, str]
+    licences: Sequence[dict[str, Any]] = ()
+    derived_from: Mapping[str, Any] = field(default_factory=dict)
+    problems: Sequence[str] = ()
+    missing: Mapping[str, int] = field(default_factory=dict)
+
+
+def publish(out: Path, records: Sequence[dict[str, Any]], settings: PipelineSettings, about: About) -> DataSet:
+    """Write everything but the images of the data set `out` and return it; say how many cells were kept."""
+    info = {
+        "description": "Synthetic cervical cytology (not for diagnosis)",
+        "software": f"CytoSynth {__version__}",
+        "synthetic": True,
+    }
+    if about.problems:
+        info["skipped"] = list(about.problems)
+    if about.derived_from:
+        info["derived_from"] = dict(about.derived_from)
+    data = DataSet(out / "images", tuple(map(_picture, records)), tuple(ABNORMAL), tuple(about.licences), info)
+    write_records(out, records)
+    coco.write(data, out)
+    if records:
+        plan.write(records, settings, about.models, out)
+        preview(data, out, about.origin)
+    models = {role: " | ".join(name.rsplit(" ", 1)) for role, name in about.models.items()}
+    uses_bundled = "bundled" in {name.rsplit(" ", 1)[0] for name in about.models.values()}
+    sections = [*_counts(records, settings, about.missing), *_acceptance(records, "gate" in about.models)]
+    said = card.text(
+        data, models, portable(settings.model_dump(mode="json")), about.problems, uses_bundled, about.origin, sections
+    )
+    atomic.write_text(out / "README.md", said)
+    return data
+
+
+def preview(data: DataSet, out: Path, origin: str) -> None:
+    """Write `preview.png`: the first images with their boxes, marked as what `origin` says they are."""
+    shown = [with_boxes(images.read(data.path(p)), p.cells) for p in data.pictures[:SHOWN]]
+    sheet = {"origin": origin, "contact_sheet_of": [p.file_name for p in data.pictures[:SHOWN]]}
+    atomic.write_bytes(out / "preview.png", png(contact_sheet(shown), sheet))
+
+
+def contact_sheet(shown: Sequence[Pixels], side: int = 640) -> Pixels:
+    """Return pictures with their boxes, each shrunk to at most `side` pixels, in rows of up to four."""
+    small = []
+    for pixels in shown:
+        picture = Image.fromarray(pixels)
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        small.append(np.asarray(picture))
+    return grid(small, columns=min(4, len(small)))
+
+
+def _picture(record: dict[str, Any]) -> Picture:
+    cells = tuple(Cell(tuple(c["bbox_xyxy"]), c["category"], extra={"synthetic": True}) for c in record["cells"])
+    extra = {"synthetic": True, **record.get("picture", {})}
+    return Picture(record["file_name"], record["width"], record["height"], cells, extra)
+
+
+def _counts(records: Sequence[dict[str, Any]], settings: PipelineSettings, missing: Mapping[str, int]) -> list[str]:
+    """Return the card's section on what was asked for by count and what was made; say what is missing."""
+    if not settings.counts:
+        return []
+    made = Counter(cell["category"] for record in records for cell in record["cells"])
+    lines = ["## Counts", "", "| category | asked for | made | no room | rejected |", "|---|---|---|---|---|"]
+    for name, asked in settings.counts.items():
+        full = missing.get(name, 0)
+        rejected = asked - made[name] - full
+        lines.append(f"| {name} | {asked} | {made[name]} | {full} | {rejected} |")
+        if made[name] < asked:
+            console.print(
+                f"counts: {made[name]} of {asked} {name} made ({full} for want of cells to edit, {rejected} rejected)",
+                soft_wrap=True,
+            )
+    return [*lines, ""]
+
+
+def _acceptance(records: Sequence[dict[str, Any]], gated: bool) -> list[str]:
+    """Return the card's section on the gate, and print the same."""
+    if not gated:
+        return []
+    table = gate.table(gate.acceptance(records))
+    for line in table:
+        console.print(line, markup=False, soft_wrap=True)
+    return [
+        "## The quality gate", "",
+        "Every edited cell was looked at by itself. Why each attempt failed is in `provenance.jsonl`; cells that were "
+        "not kept stayed normal and are not annotated.", "",
+        *table, "",
+    ]  # fmt: skip

@@ -1,0 +1,125 @@
+"""Counts of categories over a whole run: which image gets how many cells of what (`--counts HSIL=40,ASC-H=30`).
+
+First the cells of every image are found, then the categories are dealt, then the images are edited. So the totals
+are met exactly wherever there are cells enough, and what an image gets depends on the seed, the order of the images,
+and how many of their cells can be edited, never on when a run was stopped.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..data import images
+from ..data.images import Pixels
+from ..errors import UserError
+from ..io import atomic, plain
+from ..io.progress import meter
+from ..io.records import append_line
+from ..provenance import is_room
+from .jobs import Job
+
+SURVEY = ".survey.jsonl"
+"""How many cells of each image can be edited; gone when the run is finished."""
+FIELDS = ".fields"
+"""The generated fields of a survey, so that none is generated twice; gone as their images are finished."""
+
+
+def deal(rooms: Sequence[int], counts: Mapping[str, int], seed: int) -> list[tuple[str, ...]]:
+    """Return the categories that each image gets.
+
+    Where the images have room for fewer cells than asked for, rare categories (those with the smallest count)
+    come first. Every place in every image is as likely as any other to be taken.
+
+    Args:
+        rooms: how many cells of each image can be edited.
+        counts: cells of each category in all.
+        seed: of the run.
+    """
+    rng = np.random.default_rng([seed, 3])
+    places = sum(rooms)
+    ends = np.cumsum(rooms)
+    wanted = [name for name in sorted(counts, key=lambda name: (counts[name], name)) for _ in range(counts[name])]
+    wanted = wanted[:places]
+    dealt: list[list[str]] = [[] for _ in rooms]
+    for place, index in zip(rng.choice(places, len(wanted), replace=False), rng.permutation(len(wanted)), strict=True):
+        dealt[np.searchsorted(ends, place, side="right")].append(wanted[index])
+    return [tuple(sorted(names, key=lambda name: (counts[name], name))) for names in dealt]
+
+
+def short(dealt: Sequence[Sequence[str]], counts: Mapping[str, int]) -> dict[str, int]:
+    """Return how many cells of which category could not be dealt."""
+    given = Counter(name for names in dealt for name in names)
+    return {name: asked - given[name] for name, asked in counts.items() if asked > given[name]}
+
+
+def survey(
+    jobs: Sequence[Job],
+    done: Mapping[str, Mapping[str, Any]],
+    room: Callable[[Job], int],
+    out: Path,
+    strict: bool,
+) -> list[int]:
+    """Return how many cells of the image of each job can be edited: 0 where it cannot be used, unless `strict`.
+
+    Args:
+        jobs: all of the run.
+        done: records of the images that are finished; they say it.
+        room: finds it out.
+        out: folder of the run, where it is kept so that a killed run continues.
+        strict: whether an image that cannot be used ends the run.
+    """
+    known = {name: int(record["room"]) for name, record in done.items() if "room" in record}
+    path = out / SURVEY
+    for entry in plain.lines(path):
+        if isinstance(entry, dict) and isinstance(entry.get("file_name"), str) and is_room(entry.get("room")):
+            known.setdefault(entry["file_name"], entry["room"])
+    missing = [job for job in jobs if job.file_name not in known]
+    with meter("finding cells", len(missing)) as bar:
+        for job in missing:
+            try:
+                known[job.file_name] = room(job)
+            except UserError:
+                if strict:
+                    raise
+                known[job.file_name] = 0
+            append_line(path, {"file_name": job.file_name, "room": known[job.file_name]})
+            bar.advance()
+    return [known[job.file_name] for job in jobs]
+
+
+def kept_field(job: Job, out: Path) -> Job:
+    """Return `job` with its generated field kept in `out` once it is made; files of the user's are read again."""
+    if "original" in job.extra:
+        return job
+    path = out / FIELDS / job.file_name
+
+    def normal() -> Pixels:
+        if path.exists():
+            return images.read(path)
+        field = job.normal()
+        buffer = io.BytesIO()
+        Image.fromarray(field).save(buffer, "PNG", compress_level=1)
+        atomic.write_bytes(path, buffer.getvalue())
+        return field
+
+    return replace(job, normal=normal)
+
+
+def forget_field(job: Job, out: Path) -> None:
+    """Remove the field of `job` that was kept in `out`."""
+    (out / FIELDS / job.file_name).unlink(missing_ok=True)
+
+
+def forget(out: Path) -> None:
+    """Remove what is left of a survey in `out`."""
+    (out / SURVEY).unlink(missing_ok=True)
+    if (out / FIELDS).is_dir() and not (out / FIELDS).is_symlink():
+        for stray in (out / FIELDS).iterdir():
+            stray.unlink()
+        (out / FIELDS).rmdir()

@@ -1,0 +1,72 @@
+"""What may not change between two calls of a run: `settings.yaml`, and the files that were edited."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..config import dump, read
+from ..errors import UsageError
+from ..io import atomic
+from ..io.plain import portable
+from .jobs import Job
+from .settings import PipelineSettings
+
+SETTINGS = "settings.yaml"
+
+
+class Pinned(BaseModel):
+    """Settings, models by role, and digests: of the plan, of the images over which counts are dealt, of their set.
+
+    Of the set, what is said of it as a whole, its licences above all: it is said of all images of the run.
+    """
+
+    settings: PipelineSettings
+    models: dict[str, str]
+    plan: str = ""
+    images: str = ""
+    source: str = ""
+
+    @classmethod
+    def of(
+        cls, settings: PipelineSettings, models: dict[str, str], plan: str, names: Sequence[str], said: Sequence[Any]
+    ) -> "Pinned":
+        """Return what is pinned of a run: `names` of all images where they matter together, what is `said` of all."""
+        images = _digest("\n".join(names)) if names else ""
+        source = _digest(json.dumps(said, sort_keys=True)) if any(said) else ""
+        return cls(settings=settings, models=models, plan=plan, images=images, source=source)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def pin(out: Path, wanted: Pinned) -> None:
+    """Write `wanted` into the folder `out`, or make sure that the run there is the same; raise UsageError if not."""
+    wanted = wanted.model_validate(portable(wanted.model_dump()))
+    path = out / SETTINGS
+    if path.exists():
+        old = read(Pinned, path)
+        if old != wanted:
+            changed = "other settings or models"
+            if old.plan != wanted.plan:
+                changed = "another plan"
+            elif old.model_copy(update={"images": wanted.images}) == wanted:
+                changed = "other images, over which the counts were dealt"
+            elif old.model_copy(update={"source": wanted.source}) == wanted:
+                changed = "images of another set, with other licences or another description"
+            raise UsageError(f"{out}: begun with {changed} (see {SETTINGS}); use another folder")
+    else:
+        atomic.write_text(path, dump(wanted))
+
+
+def same_original(out: Path, job: Job, record: Mapping[str, Any]) -> None:
+    """Raise UsageError when the file that `job` edits is not the one of which `record` tells."""
+    if record.get("original_sha256") != job.extra.get("original_sha256"):
+        raise UsageError(
+            f"{out}: {job.file_name} was made from another file of the name {job.extra.get('original')}; "
+            "use another folder"
+        )

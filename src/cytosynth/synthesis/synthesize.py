@@ -1,0 +1,175 @@
+"""What `synthesize` and `edit` do: load the models by name and run the pipeline on their jobs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..annotations import DataSet
+from ..bethesda import NILM
+from ..cell.edit import CellEditor
+from ..cell.quality.classifier import load_gate
+from ..cell.quality.gate import NUCLEUS
+from ..data import images, split
+from ..data.formats import coco
+from ..detect import model as detectors
+from ..devices import available
+from ..errors import UsageError, UserError
+from ..foundation.names import BUNDLED
+from ..io import wording
+from ..io.bundled import bundled
+from ..io.progress import console
+from ..normal.generate import NormalImageGenerator
+from ..provenance import short
+from . import plan as plans
+from .jobs import Job, Own, fields, own_images, planned_fields, planned_own
+from .pipeline import Pipeline, run
+from .settings import PipelineSettings, check
+
+DEFAULT = PipelineSettings()
+NONE = "none"
+"""Stands for no model: no LoRA, no gate."""
+
+
+def synthesize(
+    out: Path,
+    *,
+    count: int = 0,
+    start: int = 0,
+    plan: Path | None = None,
+    settings: PipelineSettings = DEFAULT,
+    foundation: str = BUNDLED,
+    normal: str = BUNDLED,
+    cell: str = BUNDLED,
+    detector: str = BUNDLED,
+    gate: str = NONE,
+    data_root: Path = Path(),
+    device: str = "cpu",
+) -> DataSet:
+    """Make the images `start` to `start + count - 1`, or those of `plan`, into `out`; see the verb `synthesize`."""
+    _check(settings, plan, count or None)
+    given = plans.read(plan) if plan else None
+    generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device, settings.precision)
+    names = {"cell": cell, "foundation": foundation, "normal": normal, "gate": gate, "detector": detector}
+    pipeline = _pipeline(names, settings, data_root, device, generator, finds=plan is None)
+    if given and plan:
+        jobs, sizes = planned_fields(given, plan, generator, settings)
+        return _follow(pipeline, given, plan, jobs, sizes, settings, out)
+    return run(pipeline, list(fields(generator, range(start, start + count), settings)), settings, out)
+
+
+def edit(
+    source: Path,
+    out: Path,
+    *,
+    plan: Path | None = None,
+    settings: PipelineSettings = DEFAULT,
+    foundation: str = BUNDLED,
+    cell: str = BUNDLED,
+    detector: str = BUNDLED,
+    gate: str = NONE,
+    data_root: Path = Path(),
+    device: str = "cpu",
+    label: str | None = None,
+    part: str = "all",
+    limit: int | None = None,
+    strict: bool = False,
+) -> DataSet:
+    """Edit cells of the images of `source` into abnormal ones, into `out`; see the verb `edit`."""
+    own = _own(source, label, part)
+    pictures = own.pictures[:limit]
+    _check(settings, plan, len(pictures))
+    given = plans.read(plan) if plan else None
+    names = {"cell": cell, "foundation": foundation, "gate": gate, "detector": detector}
+    pipeline = _pipeline(names, settings, data_root, device, None, finds=plan is None)
+    about: dict[str, Any] = {"licences": own.licences, "derived_from": own.info, "strict": strict,
+                             "refused": own.refused}  # fmt: skip
+    if given and plan:
+        jobs, sizes = planned_own(given, plan, pictures, settings)
+        return _follow(pipeline, given, plan, jobs, sizes, settings, out, **about)
+    return run(pipeline, list(own_images(pictures, settings)), settings, out, **about)
+
+
+def _check(settings: PipelineSettings, plan: Path | None, images: int | None) -> None:
+    """Raise UsageError for settings that cannot be, or that a plan leaves no room for."""
+    check(settings, None if plan else images)
+    if plan and settings.counts:
+        raise UsageError("counts: the plan says what each cell becomes; give one or the other")
+
+
+def _follow(
+    pipeline: Pipeline,
+    plan: plans.Plan,
+    path: Path,
+    jobs: list[Job],
+    sizes: dict[str, tuple[int, int]],
+    settings: PipelineSettings,
+    out: Path,
+    **about: Any,
+) -> DataSet:
+    """Run the `jobs` of the `plan` that was read from `path`."""
+    settings = pipeline.settle(settings)
+    plans.fit(plan, path, sizes, settings.cell.box_scale or 1.0)
+    now = pipeline.models()
+    other = [role for role, model in plan.models.items() if role in now and now[role] != model]
+    if other:
+        console.print(
+            f"{path}: was made with another model ({', '.join(other)}): the cells will look different", soft_wrap=True
+        )
+    return run(pipeline, jobs, settings, out, plan=plan.digest, **about)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """The user's images: name and path of each and what is said of it, names that cannot be used, licences and info."""
+
+    pictures: list[Own]
+    refused: list[str]
+    licences: tuple[dict[str, Any], ...] = ()
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def _own(source: Path, label: str | None, part: str) -> _Own:
+    """Return the normal pictures of a part of a COCO data set, or all images of a plain folder."""
+    if (source / coco.FILE).exists():
+        data = coco.read(source)
+        pictures = split.part(data, part, source)
+        wanted = [p for p in pictures if label is None or p.extra.get("image_level_label") == label]
+        if not wanted:
+            raise UserError(f"{source}: no image of image-level label {label!r} in part '{part}'")
+        normal = [p for p in wanted if all(cell.category == NILM for cell in p.cells)]
+        if len(normal) < len(wanted):
+            other = wording.listed({cell.category for p in wanted for cell in p.cells} - {NILM})
+            left = f"{wording.amount(len(wanted) - len(normal), 'image')} with cells that are not {NILM} ({other})"
+            if not normal:
+                raise UserError(f"{source}: all {left}; normal ones are needed (`convert --rename` names categories)")
+            console.print(f"left out: {left}", soft_wrap=True)
+        extra = {p.file_name: p.extra for p in normal}
+        chosen, refused = images.usable([(p.file_name, data.images / p.file_name) for p in normal], data.images)
+        return _Own([(name, path, extra[name]) for name, path in chosen], refused, data.licences, data.info)
+    for option, value in (("--label", label), ("--split", None if part == "all" else part)):
+        if value is not None:
+            raise UserError(f"{source}: {option} needs a COCO data set ({coco.FILE})")
+    if not source.is_dir():
+        raise UserError(f"{source}: {'is a file' if source.exists() else 'no such folder'}; give a folder of images")
+    chosen, refused = images.usable(images.beside(source), source)
+    return _Own([(name, path, {}) for name, path in chosen], refused)
+
+
+def _pipeline(
+    given: dict[str, str],
+    settings: PipelineSettings,
+    data_root: Path,
+    device: str,
+    generator: NormalImageGenerator | None,
+    finds: bool,
+) -> Pipeline:
+    """Load the models `given` by role; a detector only where it `finds` the cells."""
+    gate = None if given["gate"] == NONE else load_gate(given["gate"], settings.gate, data_root, device)
+    detector = None
+    if finds:
+        name = given["detector"]
+        detector = detectors.load(bundled("detector") if name == BUNDLED else Path(name))
+        detector.network.to(available(device))
+    editor = CellEditor.load(given["foundation"], given["cell"], device, settings.precision)
+    names = {role: name if name in (BUNDLED, NUCLEUS) else short(name) for role, name in given.items()}
+    return Pipeline(editor, names, detector, generator, gate)
