@@ -133,7 +133,7 @@ def _keys(values: Any, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str 
 
 
 def problems(root: Path, tried: list[Case], run: dict[str, Callable[[Path], object]]) -> Iterator[str]:
-    """Try each case; yield what ended in anything but a picture or a line, or took more than `LONGEST` or `MOST`."""
+    """Try each case; yield what ended in anything but an image or a line, or took more than `LONGEST` or `MOST`."""
     before, limits = signal.signal(signal.SIGALRM, _late), resource.getrlimit(resource.RLIMIT_DATA)
     for case in tried:
         file = root / case.model / case.file

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image as PILImage
+from PIL import ImageDraw
 from safetensors.torch import save_file
 from torchvision import models
 
 import killing
 from cytosynth.adapters import adapter, lora
-from cytosynth.annotations import Cell, DataSet, Picture
+from cytosynth.annotations import Cell, DataSet, Image
 from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.cell import synthesizer
 from cytosynth.data.formats import coco
@@ -41,7 +42,7 @@ DENOISER = {"block_out_channels": [8, 8, 16, 16], "norm_num_groups": 4, "crops":
 def drawn(seed: int, width: int = 320, height: int = 288) -> tuple[np.ndarray, list[Cell]]:
     """Return a field of ellipses with dark middles, and a box around each middle."""
     rng = np.random.default_rng(seed)
-    image = Image.new("RGB", (width, height), (240, 243, 246))
+    image = PILImage.new("RGB", (width, height), (240, 243, 246))
     draw = ImageDraw.Draw(image)
     cells = []
     for number in range(5):
@@ -56,19 +57,19 @@ def drawn(seed: int, width: int = 320, height: int = 288) -> tuple[np.ndarray, l
 def write_fields(root: Path, count: int = 6) -> DataSet:
     """Write `count` drawn fields as a COCO data set, the first one without abnormal cells."""
     (root / "images").mkdir(parents=True)
-    pictures = []
+    images = []
     for index in range(count):
         pixels, cells = drawn(index)
         if index % 3 == 0:
             cells = [Cell(cell.box, "NILM") for cell in cells]
         name = f"field {index}.png" if index == 1 else f"field_{index}.png"
-        Image.fromarray(pixels).save(root / "images" / name)
+        PILImage.fromarray(pixels).save(root / "images" / name)
         label = "Negative" if index % 3 == 0 else "LSIL"
         extra = {"license": 1, "source": f"doi:10.1/{index}", "image_level_label": label}
-        pictures.append(Picture(name, pixels.shape[1], pixels.shape[0], tuple(cells), extra))
-    data = DataSet(root / "images", tuple(pictures), CATEGORIES, (LICENCE,), {"description": "drawn fields"})
+        images.append(Image(name, pixels.shape[1], pixels.shape[0], tuple(cells), extra))
+    data = DataSet(root / "images", tuple(images), CATEGORIES, (LICENCE,), {"description": "drawn fields"})
     coco.write(data, root)
-    names = [picture.file_name for picture in pictures]
+    names = [image.file_name for image in images]
     atomic.write_json(root / "split.json", {"train": names[:-2], "val": names[-2:-1], "test": names[-1:]})
     return data
 
@@ -123,7 +124,7 @@ def save_judge(folder: Path, **changes: object) -> Path:
 
 def slide(cells: Sequence[tuple[int, int, int, int]], cytoplasm: tuple[int, int, int] = GREEN) -> np.ndarray:
     """Draw discs of cytoplasm with discs of nucleus: x, y, radius of the cell, radius of the nucleus."""
-    image = Image.new("RGB", (256, 256), (244, 244, 246))
+    image = PILImage.new("RGB", (256, 256), (244, 244, 246))
     draw = ImageDraw.Draw(image)
     for x, y, outer, inner in cells:
         draw.ellipse((x - outer, y - outer, x + outer, y + outer), fill=cytoplasm)

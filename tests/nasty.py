@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from cytosynth import config
-from cytosynth.data import convert, images
+from cytosynth.data import convert, image_files
 from cytosynth.data.check import check
 from cytosynth.errors import UserError
 
@@ -34,7 +34,7 @@ NASTY: list[Any] = [
 """Values that some reader somewhere takes badly."""
 
 
-def picture(kind: str, size: tuple[int, int] = (24, 16), mode: str = "RGB", **options: Any) -> bytes:
+def image(kind: str, size: tuple[int, int] = (24, 16), mode: str = "RGB", **options: Any) -> bytes:
     """Return a small image file."""
     pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -184,8 +184,8 @@ def exercise(root: Path, kind: str, data: bytes, targets: tuple[str, ...] = ("co
         assert not out.exists()
         return
     again = convert.read(out, target)
-    for entry in again.pictures:
-        assert images.inside(again.images, entry.file_name).is_file()
+    for entry in again.images:
+        assert image_files.inside(again.folder, entry.file_name).is_file()
 
 
 def _tree(root: Path, files: dict[str, bytes]) -> None:
@@ -259,7 +259,7 @@ XML = (
 
 def data_sets() -> dict[str, Reader]:
     """Return the readers of annotation files."""
-    png, jpg = picture("PNG"), picture("JPEG")
+    png, jpg = image("PNG"), image("JPEG")
     both = {"images/a.png": png, "images/b.jpg": jpg}
     coco = json.dumps(_coco()).encode()
     split = json.dumps({"train": ["a.png"], "val": ["b.jpg"]}).encode()
@@ -394,41 +394,41 @@ def _image(suffix: str) -> Run:
         path = sandbox / f"a{suffix}"
         path.write_bytes(data)
         with contextlib.suppress(UserError):
-            width, height = images.size(path)
-            assert width * height <= images.MAX_PIXELS
+            width, height = image_files.size(path)
+            assert width * height <= image_files.MAX_PIXELS
             if width * height <= 4_000_000:
-                pixels = images.read(path)
+                pixels = image_files.read(path)
                 assert pixels.shape == (height, width, 3)
-                images.read(path, 0.5)
+                image_files.read(path, 0.5)
 
     return run
 
 
-def pictures() -> dict[str, Reader]:
+def images() -> dict[str, Reader]:
     """Return the readers of image files."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    png = (*(picture("PNG", mode=mode) for mode in ("RGB", "RGBA", "L", "P", "1")), picture("PNG", exif=exif))
+    png = (*(image("PNG", mode=mode) for mode in ("RGB", "RGBA", "L", "P", "1")), image("PNG", exif=exif))
     turned = Image.Exif()
     turned[0x0112] = 8
     jpeg = (
-        picture("JPEG"),
-        picture("JPEG", progressive=True),
-        picture("JPEG", mode="CMYK"),
-        picture("JPEG", exif=exif),
+        image("JPEG"),
+        image("JPEG", progressive=True),
+        image("JPEG", mode="CMYK"),
+        image("JPEG", exif=exif),
     )
     tiff = tuple(
-        picture("TIFF", mode=mode, compression=how)
+        image("TIFF", mode=mode, compression=how)
         for mode, how in (("RGB", None), ("RGBA", "tiff_lzw"), ("L", "tiff_deflate"), ("1", "group4"), ("RGB", "jpeg"),
                           ("P", "packbits"), ("CMYK", "tiff_adobe_deflate"))
     )  # fmt: skip
-    tiff += (picture("TIFF", exif=turned),)
+    tiff += (image("TIFF", exif=turned),)
     return {
         "PNG": Reader(png, _image(".png"), either(mutate_png)),
         "JPEG": Reader(jpeg, _image(".jpg"), mutate_bytes),
         "TIFF": Reader(tiff, _image(".tif"), mutate_bytes),
         "BMP and WebP": Reader(
-            (picture("BMP"), picture("WEBP"), picture("WEBP", lossless=True)), _image(".png"), mutate_bytes
+            (image("BMP"), image("WEBP"), image("WEBP", lossless=True)), _image(".png"), mutate_bytes
         ),
     }
 
@@ -464,11 +464,11 @@ def _records(data: bytes, sandbox: Path) -> None:
     from cytosynth.synthesis.settings import PipelineSettings
 
     (sandbox / "images").mkdir(exist_ok=True)
-    (sandbox / "images/000000.png").write_bytes(picture("PNG"))
+    (sandbox / "images/000000.png").write_bytes(image("PNG"))
     (sandbox / "provenance.jsonl").write_bytes(data)
     records = read_records(sandbox)
     for name, record in records.items():
-        assert images.unsafe(name) is None
+        assert image_files.unsafe(name) is None
         assert record["file_name"] == name
     publish(sandbox, list(records.values()), PipelineSettings(), About("synthetic", {"gate": "a b"}))
 
@@ -592,7 +592,7 @@ def _equal(first: bytes, second: bytes) -> bool:
 
 def reader(name: str) -> Reader:
     """Return the reader called `name`, one of NAMES; only those of weights import torch."""
-    for group in (data_sets, pictures, texts):
+    for group in (data_sets, images, texts):
         found = group()
         if name in found:
             return found[name]

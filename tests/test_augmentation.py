@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import write_fields
-from cytosynth.annotations import Cell, Picture
+from cytosynth.annotations import Cell, Image
 from cytosynth.augmentation import experiment, gains, grid, leaks, training_sets
 from cytosynth.augmentation.published import PUBLISHED
 from cytosynth.augmentation.recipe import (
@@ -168,8 +168,8 @@ def test_a_category_in_few_images_is_not_called_sure() -> None:
         assert called.count(gains.UNDECIDED) >= 0.92 * 200
     few = gains.Runs([], {"HSIL": 2, "LSIL": 30, "ASC-H": 0})
     assert [few.number(name) for name in ("HSIL", "LSIL", "mAP")] == [2, 30, gains.FEWEST]
-    picture = Picture("a.png", 9, 9, (Cell((0, 0, 4, 4), "A"), Cell((4, 4, 8, 8), "A")))
-    assert gains.holding([picture, Picture("b.png", 9, 9, ())], ["A", "B"]) == {"A": 1, "B": 0}
+    image = Image("a.png", 9, 9, (Cell((0, 0, 4, 4), "A"), Cell((4, 4, 8, 8), "A")))
+    assert gains.holding([image, Image("b.png", 9, 9, ())], ["A", "B"]) == {"A": 1, "B": 0}
 
 
 def test_failures_count_confusions_misses_and_what_is_not_there() -> None:
@@ -292,12 +292,10 @@ def test_workers_share_the_grid(finished: Path, tiny: Path, fields: Path) -> Non
 
 
 def test_a_set_made_from_a_test_image_is_refused(tiny: Path, fields: Path, tmp_path: Path) -> None:
-    normal = next(
-        p.file_name for p in coco.read(fields / "drawn").pictures if all(c.category == "NILM" for c in p.cells)
-    )
+    normal = next(p.file_name for p in coco.read(fields / "drawn").images if all(c.category == "NILM" for c in p.cells))
     root = tmp_path / "other"
     shutil.copytree(fields / "drawn", root)
-    names = [p.file_name for p in coco.read(root).pictures]
+    names = [p.file_name for p in coco.read(root).images]
     parts = {"train": [n for n in names if n != normal], "val": [], "test": [normal]}
     parts["test"].append(parts["train"].pop())
     atomic.write_json(root / "split.json", parts)
@@ -421,7 +419,7 @@ def test_presets_compare_what_the_paper_compares() -> None:
 def test_table_3_runs_on_the_comparison_detector_database(tiny: Path, tmp_path: Path, finished: Path) -> None:
     write_fields(tmp_path / "database", 6)
     convert.convert(tmp_path / "database", tmp_path / "comparison-database", "comparison-detector", "coco")
-    names = [picture.file_name for picture in coco.read(tmp_path / "comparison-database").pictures]
+    names = [image.file_name for image in coco.read(tmp_path / "comparison-database").images]
     parts = {"train": names[:-1], "val": [], "test": names[-1:]}
     atomic.write_json(tmp_path / "comparison-database/split.json", parts)
     settings = {"window": 192, "batch_size": 1, "lr_schedule": "constant", "weights": "none", "ema_decay": None}

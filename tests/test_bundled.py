@@ -86,8 +86,8 @@ def test_the_pipeline_on_bundled_models_places_cells_at_full_size(tmp_path: Path
         tmp_path / "set", count=1, settings=override(PipelineSettings(), ["normal.steps=8", "cell.steps=4"])
     )
     assert check(tmp_path / "set") == []
-    assert Image.open(data.path(data.pictures[0])).size == (1024, 1024)
-    assert data.pictures[0].cells, "cells were found and edited"
+    assert Image.open(data.path(data.images[0])).size == (1024, 1024)
+    assert data.images[0].cells, "cells were found and edited"
     record = json.loads((tmp_path / "set/provenance.jsonl").read_text())
     assert set(record["models"]) == {"cell", "detector", "foundation", "normal"}
 
@@ -125,5 +125,5 @@ def test_own_normal_images_are_edited(tmp_path: Path) -> None:
     settings = override(PipelineSettings(scale=0.5), ["cell.steps=4"])
     data = synthesize.edit(root, tmp_path / "r2s", label="Negative", limit=2, settings=settings)
     assert check(tmp_path / "r2s") == []
-    assert all(picture.cells for picture in data.pictures)
+    assert all(image.cells for image in data.images)
     assert coco.read(tmp_path / "r2s").licences[0]["name"] == "CC BY 4.0"

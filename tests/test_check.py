@@ -119,7 +119,7 @@ def test_what_is_said_beside_the_boxes_is_checked_before_a_run_begins(
     left = coco.read(tmp_path / "set", [].append)
     coco.write(left, tmp_path / "out")
     assert check(tmp_path / "set") == [found], "nothing else is lost"
-    assert len(left.pictures[0].cells) == 5 - ("score" in place)
+    assert len(left.images[0].cells) == 5 - ("score" in place)
 
 
 def test_a_folder_whose_name_is_not_utf8_is_checked_and_named(tmp_path: Path) -> None:

@@ -61,9 +61,9 @@ def no_id_twice(folder: Path) -> None:
     """Fail when an id, image or record is missing or double in the data set `folder`, or in what `detect` found."""
     data = json.loads((folder / "annotations.json").read_text())
     names = [image["file_name"] for image in data["images"]]
-    pictures, records = ("pictures", "found.jsonl") if (folder / "detect.json").exists() else ("images", RECORDS)
-    shown = sorted(path.name for path in (folder / pictures).iterdir())
-    assert shown == sorted(f"{name}.png" if pictures == "pictures" else name for name in names)
+    images, records = ("pictures", "found.jsonl") if (folder / "detect.json").exists() else ("images", RECORDS)
+    shown = sorted(path.name for path in (folder / images).iterdir())
+    assert shown == sorted(f"{name}.png" if images == "pictures" else name for name in names)
     assert [image["id"] for image in data["images"]] == list(range(1, len(names) + 1))
     assert [entry["id"] for entry in data["annotations"]] == list(range(1, len(data["annotations"]) + 1))
     lines = (folder / records).read_text().splitlines()

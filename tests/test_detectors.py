@@ -11,7 +11,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image as PILImage
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from safetensors.torch import load_file, save_file
@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 
 from conftest import drawn, same_on_gpu, write_fields
 from cytosynth import registry
-from cytosynth.annotations import Box, Cell, Picture
+from cytosynth.annotations import Box, Cell, Image
 from cytosynth.cli import app
 from cytosynth.cli import detect as _detect  # noqa: F401
 from cytosynth.cli import evaluate as _evaluate  # noqa: F401
 from cytosynth.config import override
-from cytosynth.data import images, sources
+from cytosynth.data import image_files, sources
 from cytosynth.data.formats import coco
 from cytosynth.data.sources import Sample, Source
 from cytosynth.detect import backbone, folder, model, references
@@ -55,7 +55,7 @@ def sample(seed: int = 0) -> Sample:
 
 @pytest.fixture(scope="module")
 def learnt() -> dict[str, tuple[list[float], model.Detector]]:
-    """The losses of each architecture on one picture, and what it became."""
+    """The losses of each architecture on one image, and what it became."""
     found = {}
     for name in OURS:
         torch.manual_seed(0)
@@ -82,8 +82,8 @@ def learnt() -> dict[str, tuple[list[float], model.Detector]]:
 def test_it_learns_one_picture(name: str, learnt: Any) -> None:
     losses, detector = learnt[name]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
-    picture = sample()
-    scores = evaluate([picture.cells], [detector.find(picture.pixels, 0.05)], CATEGORIES, most=300)
+    image = sample()
+    scores = evaluate([image.cells], [detector.find(image.pixels, 0.05)], CATEGORIES, most=300)
     assert scores.map_50 > 0.5
 
 
@@ -189,11 +189,11 @@ def test_images_beyond_the_memory_bound_are_read_at_each_use_and_are_the_same(
         assert (one.name, one.cells, one.label, one.size) == (other.name, other.cells, other.label, other.size)
         assert np.array_equal(one.pixels, other.pixels)
         assert one.size == one.pixels.shape[1::-1]
-    monkeypatch.setattr(images, "read", lambda *_: pytest.fail("sizes need no pixels"))
+    monkeypatch.setattr(image_files, "read", lambda *_: pytest.fail("sizes need no pixels"))
     assert all(min(one.size) > 0 for one in some)
     monkeypatch.undo()
     last = some[-1]
-    Image.new("RGB", (10, 10)).save(last.image.path)  # type: ignore[union-attr]
+    PILImage.new("RGB", (10, 10)).save(last.image.path)  # type: ignore[union-attr]
     with pytest.raises(UserError, match=r"\.png: changed since it was first read"):
         _ = last.pixels
 
@@ -296,15 +296,15 @@ def test_prototypes_are_made_anew_in_training_and_kept_for_use() -> None:
 def test_references_are_cut_along_boxes_or_read_from_folders(tmp_path: Path) -> None:
     pixels = np.zeros((100, 120, 3), np.uint8)
     pixels[20:60, 30:80] = (255, 0, 0)
-    picture = Sample("a.png", "x", pixels, (Cell((30.0, 20.0, 80.0, 60.0), "LSIL"),))
-    cut = references.of_samples([picture], ["LSIL"], shots=2, side=16, seed=0)
+    image = Sample("a.png", "x", pixels, (Cell((30.0, 20.0, 80.0, 60.0), "LSIL"),))
+    cut = references.of_samples([image], ["LSIL"], shots=2, side=16, seed=0)
     assert cut.shape == (1, 2, 3, 16, 16)
     assert torch.equal(cut[0, 1, 0], torch.ones(16, 16))
     assert cut[0, :, 1:].max() == 0
     with pytest.raises(UserError, match="no HSIL cell in the training data"):
-        references.of_samples([picture], ["HSIL"], 2, 16, 0)
+        references.of_samples([image], ["HSIL"], 2, 16, 0)
     (tmp_path / "LSIL").mkdir()
-    Image.fromarray(pixels[20:60, 30:80]).save(tmp_path / "LSIL/1.png")
+    PILImage.fromarray(pixels[20:60, 30:80]).save(tmp_path / "LSIL/1.png")
     assert torch.equal(references.of_folder(tmp_path, ["LSIL"], 2, 16), cut)
     with pytest.raises(UserError, match="HSIL: no reference image"):
         references.of_folder(tmp_path, ["HSIL"], 2, 16)
@@ -398,7 +398,7 @@ def test_detect_writes_the_boxes_as_coco_and_geojson(finder: Path, tmp_path: Pat
     total = 0
     for image in truth.loadImgs(truth.getImgIds()):
         name = image["file_name"]
-        scaled = Image.open(tmp_path / "set/images" / name).resize((288, 259), Image.Resampling.LANCZOS)
+        scaled = PILImage.open(tmp_path / "set/images" / name).resize((288, 259), PILImage.Resampling.LANCZOS)
         expected = [
             (cell.scaled(1 / 0.9).box, cell.category, cell.score) for cell in detector.find(np.asarray(scaled), 0.2)
         ]
@@ -420,7 +420,7 @@ def test_detect_writes_the_boxes_as_coco_and_geojson(finder: Path, tmp_path: Pat
             assert feature["properties"]["objectType"] == "detection"
             assert feature["properties"]["classification"]["name"] == truth.cats[entry["category_id"]]["name"]
             assert feature["properties"]["measurements"]["Score"] == entry["score"]
-        assert Image.open(out / f"pictures/{name}.png").size == (320, 288)
+        assert PILImage.open(out / f"images/{name}.png").size == (320, 288)
     assert total > 0
 
 
@@ -471,7 +471,7 @@ def test_a_huge_file_and_a_pipe_are_skipped_unread(
     ]
     jobs = own_images([(path.name, path, {}) for path in sorted(place.iterdir())], PipelineSettings())
     assert [bool(job.extra["original_sha256"]) for job in jobs] == [True, False, False]
-    assert hashed and max(hashed) <= images.MAX_FILE
+    assert hashed and max(hashed) <= image_files.MAX_FILE
 
 
 @pytest.mark.promise("Hostile or broken input")
@@ -595,14 +595,14 @@ def test_data_without_a_cell_to_find_are_refused_and_without_a_validation_part_t
 def test_a_crowd_is_neither_learnt_nor_missed_nor_wrongly_found() -> None:
     crowd = Cell((0.0, 0.0, 80.0, 80.0), "NILM", extra={"iscrowd": 1})
     one = Cell((100.0, 100.0, 120.0, 120.0), "NILM", extra={"iscrowd": 0})
-    picture = Sample("a.png", "x", np.zeros((160, 160, 3), np.uint8), (crowd, one))
-    task = DetectorTask(DetectorRecipe(backbone="small"), [picture], [])
+    image = Sample("a.png", "x", np.zeros((160, 160, 3), np.uint8), (crowd, one))
+    task = DetectorTask(DetectorRecipe(backbone="small"), [image], [])
     boxes = task.batch(np.random.default_rng(0), 1)["targets"][0]["boxes"]
-    assert boxes.tolist() == [list(one.box)] == model.targets(picture.cells, ["NILM"])["boxes"].tolist()
+    assert boxes.tolist() == [list(one.box)] == model.targets(image.cells, ["NILM"])["boxes"].tolist()
     inside, beside = (Cell((x, 10.0, x + 20, 30.0), "NILM", 0.9) for x in (50.0, 90.0))
-    said = failures([picture.cells], [[inside, beside, Cell(one.box, "NILM", 0.8)]], ["NILM"])
+    said = failures([image.cells], [[inside, beside, Cell(one.box, "NILM", 0.8)]], ["NILM"])
     assert said.confusion == {"NILM": {"NILM": 1, "missed": 0}, "no such cell": {"NILM": 1, "missed": 0}}
-    only = Sample("a.png", "x", picture.pixels, (crowd,))
+    only = Sample("a.png", "x", image.pixels, (crowd,))
     with pytest.raises(UserError, match="no NILM cell in the training data"):
         references.of_samples([only], ["NILM"], 1, 16, 0)
 
@@ -611,13 +611,13 @@ def test_any_architecture_can_be_the_pipelines_detector(finder: Path, tiny: Path
     given = {name: str(tiny / name) for name in ("foundation", "normal", "cell")}
     chosen = override(PipelineSettings(), ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.0"])
     data = synthesize.synthesize(tmp_path / "set", count=1, settings=chosen, detector=str(finder), **given)
-    assert data.pictures
+    assert data.images
     record = json.loads((tmp_path / "set/provenance.jsonl").read_text())
     assert record["models"]["detector"].endswith(model.load(finder).digest)
-    written = coco.read(tmp_path / "set").pictures
-    assert [_placed(picture) for picture in written] == [_placed(picture) for picture in data.pictures]
+    written = coco.read(tmp_path / "set").images
+    assert [_placed(image) for image in written] == [_placed(image) for image in data.images]
 
 
-def _placed(picture: Picture) -> tuple[str, list[tuple[Box, str]]]:
+def _placed(image: Image) -> tuple[str, list[tuple[Box, str]]]:
     """Return what an image and its cells are, without what a format adds (area, iscrowd)."""
-    return picture.file_name, [(cell.box, cell.category) for cell in picture.cells]
+    return image.file_name, [(cell.box, cell.category) for cell in image.cells]

@@ -433,8 +433,8 @@ def test_other_checkpoints_are_refused(tmp_path: Path) -> None:
 
 def test_large_images_are_read_in_windows_of_the_training_size(tmp_path: Path) -> None:
     """Boxes are fractions of the image, so that a network trained on windows must be shown windows."""
-    picture = Sample("a.png", "x", np.zeros((96, 96, 3), np.uint8), (Cell((10.0, 10.0, 30.0, 30.0), "NILM"),))
-    task = DetectorTask(DetectorRecipe(architecture="dino", backbone="small", window=96), [picture], [])
+    image = Sample("a.png", "x", np.zeros((96, 96, 3), np.uint8), (Cell((10.0, 10.0, 30.0, 30.0), "NILM"),))
+    task = DetectorTask(DetectorRecipe(architecture="dino", backbone="small", window=96), [image], [])
     model.save(task.network, task.config, tmp_path)
     detector = model.load(tmp_path)
     shapes: list[tuple[int, ...]] = []
@@ -442,7 +442,7 @@ def test_large_images_are_read_in_windows_of_the_training_size(tmp_path: Path) -
     detector.find(np.zeros((150, 200, 3), np.uint8))
     assert set(shapes) == {(3, 96, 96)}
     assert len(shapes) > 4
-    whole = DetectorTask(DetectorRecipe(architecture="retinanet", backbone="small", window=96), [picture], [])
+    whole = DetectorTask(DetectorRecipe(architecture="retinanet", backbone="small", window=96), [image], [])
     assert whole.config.tile == model.TILE
 
 

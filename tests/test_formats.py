@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image as PILImage
 from typer.testing import CliRunner
 
 from conftest import CATEGORIES, LICENCE, drawn, write_fields
-from cytosynth.annotations import Cell, DataSet, Picture
+from cytosynth.annotations import Cell, DataSet, Image
 from cytosynth.cli import app
 from cytosynth.cli import data as _verbs  # noqa: F401
 from cytosynth.data import convert as formats
-from cytosynth.data import images, split
+from cytosynth.data import image_files, split
 from cytosynth.data.formats import coco, comparison_database, cric, folders, voc
 from cytosynth.data.formats.coco import encode
 from cytosynth.errors import FormatProblem, UsageError, UserError
@@ -25,14 +25,14 @@ def same(first: DataSet, second: DataSet, within: float = 1e-3) -> None:
     assert first.categories == second.categories
     assert first.licences == second.licences
     assert first.info == second.info
-    assert {p.file_name for p in first.pictures} == {p.file_name for p in second.pictures}
-    others = {p.file_name: p for p in second.pictures}
-    for picture in first.pictures:
-        other = others[picture.file_name]
-        assert (picture.width, picture.height, picture.extra) == (other.width, other.height, other.extra)
-        assert [c.category for c in picture.cells] == [c.category for c in other.cells]
-        assert [c.score for c in picture.cells] == [c.score for c in other.cells]
-        for cell, twin in zip(picture.cells, other.cells, strict=True):
+    assert {p.file_name for p in first.images} == {p.file_name for p in second.images}
+    others = {p.file_name: p for p in second.images}
+    for image in first.images:
+        other = others[image.file_name]
+        assert (image.width, image.height, image.extra) == (other.width, other.height, other.extra)
+        assert [c.category for c in image.cells] == [c.category for c in other.cells]
+        assert [c.score for c in image.cells] == [c.score for c in other.cells]
+        for cell, twin in zip(image.cells, other.cells, strict=True):
             assert np.allclose(cell.box, twin.box, atol=within)
 
 
@@ -44,8 +44,8 @@ def test_round_trip_through_every_format_loses_nothing(tmp_path: Path, fields: P
     formats.convert(tmp_path / kind, tmp_path / "back", None, "coco")
     back = formats.read(tmp_path / "back")
     same(source, back)
-    for picture in back.pictures:
-        assert back.path(picture).read_bytes() == source.path(picture).read_bytes()
+    for image in back.images:
+        assert back.path(image).read_bytes() == source.path(image).read_bytes()
     assert json.loads((tmp_path / "back/split.json").read_text()) == json.loads(
         (fields / "drawn/split.json").read_text()
     )
@@ -53,12 +53,12 @@ def test_round_trip_through_every_format_loses_nothing(tmp_path: Path, fields: P
 
 def test_categories_get_the_names_that_are_given(tmp_path: Path) -> None:
     (tmp_path / "own/images").mkdir(parents=True)
-    Image.new("RGB", (100, 80)).save(tmp_path / "own/images/a.png")
+    PILImage.new("RGB", (100, 80)).save(tmp_path / "own/images/a.png")
     cells = tuple(
         Cell((10.0 * n, 0.0, 10.0 * n + 9, 9.0), name) for n, name in enumerate(("neg", "hsil", "x=y", "sup"))
     )
-    pictures = (Picture("a.png", 100, 80, cells, {"image_level_label": "neg"}),)
-    coco.write(DataSet(tmp_path / "own/images", pictures, ("neg", "hsil", "sup", "x=y")), tmp_path / "own")
+    images = (Image("a.png", 100, 80, cells, {"image_level_label": "neg"}),)
+    coco.write(DataSet(tmp_path / "own/images", images, ("neg", "hsil", "sup", "x=y")), tmp_path / "own")
 
     def convert(out: str, *names: str) -> str:
         flags = [flag for name in names for flag in ("--rename", name)]
@@ -71,8 +71,8 @@ def test_categories_get_the_names_that_are_given(tmp_path: Path) -> None:
     assert "not among NILM, ASC-US, ASC-H, LSIL, HSIL: 'other'; --rename OLD=NEW" in said
     new = coco.read(tmp_path / "new")
     assert new.categories == ("NILM", "HSIL", "other")
-    assert [cell.category for cell in new.pictures[0].cells] == ["NILM", "HSIL", "other", "NILM"]
-    assert new.pictures[0].extra["image_level_label"] == "NILM"
+    assert [cell.category for cell in new.images[0].cells] == ["NILM", "HSIL", "other", "NILM"]
+    assert new.images[0].extra["image_level_label"] == "NILM"
     assert "not among" not in convert("known", "neg=NILM", "sup=NILM", "hsil=HSIL", "x=y=LSIL")
     for wrong, complaint in (
         (["normal=NILM"], "--rename normal: no such category; there are 'neg', 'hsil', 'sup', 'x=y'"),
@@ -90,9 +90,9 @@ def test_any_boxes_survive_yolo_and_voc(tmp_path_factory: pytest.TempPathFactory
     root = tmp_path_factory.mktemp("any")
     for folder in ("images", "JPEGImages"):
         (root / folder).mkdir()
-        Image.new("RGB", (1000, 700)).save(root / folder / "a.png")
+        PILImage.new("RGB", (1000, 700)).save(root / folder / "a.png")
     cells = tuple(Cell((min(a, c), min(b, d), max(a, c), max(b, d)), name) for a, b, c, d, name in boxes)
-    data = DataSet(root / "images", (Picture("a.png", 1000, 700, cells),), CATEGORIES)
+    data = DataSet(root / "images", (Image("a.png", 1000, 700, cells),), CATEGORIES)
     for kind in ("yolo", "voc"):
         formats.WRITERS[kind][0](data, root)
         same(data, formats.read(root, kind))
@@ -103,13 +103,13 @@ def test_any_boxes_survive_yolo_and_voc(tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.promise("Hostile or broken input")
 def test_whatever_is_said_of_a_set_can_be_read_again(said: str, kind: str, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    Image.new("RGB", (40, 30)).save(tmp_path / "images/a.png")
-    picture = Picture("a.png", 40, 30, (Cell((1, 2, 9, 8), "HSIL"),), {"slide": said})
-    coco.write(DataSet(tmp_path / "images", (picture,), CATEGORIES, info={"description": said}), tmp_path)
+    PILImage.new("RGB", (40, 30)).save(tmp_path / "images/a.png")
+    image = Image("a.png", 40, 30, (Cell((1, 2, 9, 8), "HSIL"),), {"slide": said})
+    coco.write(DataSet(tmp_path / "images", (image,), CATEGORIES, info={"description": said}), tmp_path)
     formats.convert(tmp_path, tmp_path / kind, None, kind)
     again = formats.read(tmp_path / kind)
     assert again.info["description"] == said
-    assert again.pictures[0].extra["slide"] == said
+    assert again.images[0].extra["slide"] == said
     with pytest.raises(ValueError, match="control"):
         coco.name("a\uffffb")
 
@@ -128,8 +128,8 @@ def test_coco_ids_count_from_one_and_yolo_classes_from_zero(tmp_path: Path, fiel
 def release(root: Path, form: str) -> None:
     root.mkdir()
     pixels, _ = drawn(0)
-    Image.fromarray(pixels).save(root / "a.png")
-    Image.fromarray(pixels).save(root / "b.png")
+    PILImage.fromarray(pixels).save(root / "a.png")
+    PILImage.fromarray(pixels).save(root / "b.png")
     cells = [
         {"cell_id": 7, "bethesda_system": "Negative for intraepithelial lesion", "nucleus_x": 100, "nucleus_y": 120},
         {"cell_id": 8, "bethesda_system": "HSIL", "nucleus_x": 10, "nucleus_y": 280},
@@ -152,12 +152,12 @@ def release(root: Path, form: str) -> None:
 def test_cric_release_points_become_boxes_of_the_side_asked_for(tmp_path: Path, form: str) -> None:
     release(tmp_path / "cric", form)
     data = cric.read(tmp_path / "cric", side=60)
-    first, second = data.pictures[0].cells
+    first, second = data.images[0].cells
     assert (first.category, first.box, first.extra["nucleus"]) == ("NILM", (70, 90, 130, 150), [100.0, 120.0])
     assert (second.category, second.box) == ("HSIL", (0, 250, 40, 288)), "cut at the border"
-    assert data.pictures[0].extra == {"license": 1, "source": "10.1/a"}
+    assert data.images[0].extra == {"license": 1, "source": "10.1/a"}
     assert data.licences[0]["name"] == "CC BY 4.0"
-    assert len(data.pictures) == (2 if form == "json" else 1)
+    assert len(data.images) == (2 if form == "json" else 1)
     formats.convert(tmp_path / "cric", tmp_path / "coco", None, "coco", side=60)
     same(data, formats.read(tmp_path / "coco"))
 
@@ -166,23 +166,23 @@ def test_comparison_detector_database_is_prepared_as_in_the_paper(tmp_path: Path
     root = tmp_path / "cd"
     (root / "images").mkdir(parents=True)
     for name in ("t.jpg", "none.jpg"):
-        Image.fromarray(drawn(1, 640, 320)[0]).save(root / "images" / name)
+        PILImage.fromarray(drawn(1, 640, 320)[0]).save(root / "images" / name)
     (root / "split.json").write_text(json.dumps({"train": ["t.jpg"], "test": ["none.jpg"]}))
     cells = (Cell((100, 50, 200, 150), "ascus"), Cell((0, 0, 640, 320), "hsil"), Cell((5, 5, 9, 9), "candida"))
     names = ("ascus", "asch", "lsil", "hsil", "scc", "agc", "trichomonas", "candida", "flora", "herps", "actinomyces")
-    other = Picture("none.jpg", 640, 320, (Cell((5, 5, 9, 9), "flora"),))
-    pictures = (Picture("t.jpg", 640, 320, cells), other)
-    formats.coco.write(DataSet(root / "images", pictures, names, (LICENCE,)), root)
+    other = Image("none.jpg", 640, 320, (Cell((5, 5, 9, 9), "flora"),))
+    images = (Image("t.jpg", 640, 320, cells), other)
+    formats.coco.write(DataSet(root / "images", images, names, (LICENCE,)), root)
     formats.convert(root, tmp_path / "out", "comparison-detector", "coco")
     data = formats.read(tmp_path / "out")
     assert data.categories == ("ASC-US", "ASC-H", "LSIL", "HSIL")
     assert data.licences == (LICENCE,)
-    assert [p.file_name for p in data.pictures] == ["t.png"], "images without one of the four are left out"
+    assert [p.file_name for p in data.images] == ["t.png"], "images without one of the four are left out"
     assert json.loads((tmp_path / "out/split.json").read_text())["train"] == ["t.png"]
-    assert [(c.category, c.box) for c in data.pictures[0].cells] == [
+    assert [(c.category, c.box) for c in data.images[0].cells] == [
         ("ASC-US", (160, 80, 320, 240)), ("HSIL", (0, 0, 1024, 512)),
     ]  # fmt: skip
-    pixels = np.asarray(Image.open(data.path(data.pictures[0])))
+    pixels = np.asarray(PILImage.open(data.path(data.images[0])))
     assert pixels.shape == (1024, 1024, 3)
     assert pixels[512:].max() == 0
     assert pixels[:512].mean() > 100
@@ -192,10 +192,10 @@ def test_comparison_detector_database_is_prepared_as_in_the_paper(tmp_path: Path
 def test_a_folder_per_class(tmp_path: Path) -> None:
     for name in ("LSIL", "NILM", "other"):
         (tmp_path / "set" / name).mkdir(parents=True)
-        Image.new("RGB", (30, 20)).save(tmp_path / "set" / name / "cell.png")
+        PILImage.new("RGB", (30, 20)).save(tmp_path / "set" / name / "cell.png")
     data = folders.read(tmp_path / "set")
     assert data.categories == ("NILM", "LSIL", "other")
-    assert data.pictures[1].cells == (Cell((0, 0, 30, 20), "LSIL"),)
+    assert data.images[1].cells == (Cell((0, 0, 30, 20), "LSIL"),)
     formats.convert(tmp_path / "set", tmp_path / "out", None, "coco")
     same(data, formats.read(tmp_path / "out"))
 
@@ -217,13 +217,11 @@ def test_hostile_xml_is_refused(tmp_path: Path) -> None:
 
 
 def test_splits_never_divide_a_slide_and_never_overlap(tmp_path: Path) -> None:
-    pictures = tuple(
-        Picture(f"s{slide}_{n}.png", 10, 10, (), {"slide": slide}) for slide in range(40) for n in range(5)
-    )
-    data = DataSet(tmp_path, pictures, CATEGORIES)
+    images = tuple(Image(f"s{slide}_{n}.png", 10, 10, (), {"slide": slide}) for slide in range(40) for n in range(5))
+    data = DataSet(tmp_path, images, CATEGORIES)
     parts = {name: {p.file_name for p in split.part(data, name, tmp_path)} for name in split.FRACTIONS}
-    assert sum(len(part) for part in parts.values()) == len(pictures)
-    assert set().union(*parts.values()) == {p.file_name for p in pictures}
+    assert sum(len(part) for part in parts.values()) == len(images)
+    assert set().union(*parts.values()) == {p.file_name for p in images}
     for slide in range(40):
         assert sum(any(name.startswith(f"s{slide}_") for name in part) for part in parts.values()) == 1
     assert len(parts["train"]) > len(parts["test"]) > 0
@@ -236,19 +234,19 @@ def test_splits_never_divide_a_slide_and_never_overlap(tmp_path: Path) -> None:
 def test_conversions_that_would_lose_or_move_something_are_refused(tmp_path: Path) -> None:
     (tmp_path / "set/images").mkdir(parents=True)
     for name in ("a.jpg", "a.png"):
-        Image.new("RGB", (40, 30)).save(tmp_path / "set/images" / name)
+        PILImage.new("RGB", (40, 30)).save(tmp_path / "set/images" / name)
 
-    def attempt(pictures: tuple[Picture, ...], target: str) -> None:
-        formats.coco.write(DataSet(tmp_path / "set/images", pictures, CATEGORIES), tmp_path / "set")
+    def attempt(images: tuple[Image, ...], target: str) -> None:
+        formats.coco.write(DataSet(tmp_path / "set/images", images, CATEGORIES), tmp_path / "set")
         formats.convert(tmp_path / "set", tmp_path / "out", None, target)
 
-    both = (Picture("a.jpg", 40, 30), Picture("a.png", 40, 30))
+    both = (Image("a.jpg", 40, 30), Image("a.png", 40, 30))
     with pytest.raises(UserError, match=r"a\.png: would share a file with a\.jpg"):
         attempt(both, "yolo")
     with pytest.raises(UserError, match="is 40x30, annotated as 400x30"):
-        attempt((Picture("a.png", 400, 30),), "voc")
+        attempt((Image("a.png", 400, 30),), "voc")
     with pytest.raises(UserError, match="size 0x30"):
-        attempt((Picture("a.png", 0, 30),), "yolo")
+        attempt((Image("a.png", 0, 30),), "yolo")
     (tmp_path / "set/annotations.json").write_text(
         json.dumps({"images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}], "categories": [
             {"id": 1, "name": "LSIL"}], "annotations": [
@@ -258,19 +256,19 @@ def test_conversions_that_would_lose_or_move_something_are_refused(tmp_path: Pat
         formats.convert(tmp_path / "set", tmp_path / "out", None, "yolo")
     assert not (tmp_path / "out").exists()
     attempt(both, "coco")
-    assert len(formats.read(tmp_path / "out").pictures) == 2
+    assert len(formats.read(tmp_path / "out").images) == 2
 
 
 def test_yolo_as_others_write_it(tmp_path: Path) -> None:
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
-    Image.new("RGB", (100, 50)).save(tmp_path / "images/a.png")
+    PILImage.new("RGB", (100, 50)).save(tmp_path / "images/a.png")
     (tmp_path / "data.yaml").write_text("names: {7: HSIL, 2: LSIL}\nlicense: CC BY 4.0\n")
     (tmp_path / "labels/a.txt").write_text("7 0.5 0.5 0.2 0.4 0.9\n2 0.1 0.1 0.1 0.1\n")
     data = formats.read(tmp_path)
     assert data.categories == ("LSIL", "HSIL")
-    assert [(c.category, c.score) for c in data.pictures[0].cells] == [("HSIL", 0.9), ("LSIL", None)]
-    assert np.allclose(data.pictures[0].cells[0].box, (40, 15, 60, 35))
+    assert [(c.category, c.score) for c in data.images[0].cells] == [("HSIL", 0.9), ("LSIL", None)]
+    assert np.allclose(data.images[0].cells[0].box, (40, 15, 60, 35))
     assert data.info == {"license": "CC BY 4.0"}
     (tmp_path / "labels/gone.txt").write_text("2 0.1 0.1 0.1 0.1\n")
     (tmp_path / "labels/a.txt").write_text("7 0.1 0.1 0.2 0.1 0.2 0.2\n5 0.1 0.1 0.1 0.1\n")
@@ -293,20 +291,20 @@ def test_what_is_no_data_set_is_not_taken_for_classes_of_images(tmp_path: Path) 
     (tmp_path / "set/images").rename(tmp_path / "set/HSIL")
     with pytest.raises(UsageError, match="out: would be a class of"):
         formats.convert(tmp_path / "set", tmp_path / "set/out", None, "yolo")
-    assert len(formats.convert(tmp_path / "set", tmp_path / "out", None, "yolo").pictures) == 2
+    assert len(formats.convert(tmp_path / "set", tmp_path / "out", None, "yolo").images) == 2
 
 
 def test_greys_of_sixteen_bits_are_a_problem_and_not_white(tmp_path: Path) -> None:
     grey = np.full((40, 30), 40_000, dtype=np.uint16)
     for name in ("a.png", "a.tif"):
-        Image.fromarray(grey).save(tmp_path / name)
-        with pytest.raises(images.ImageProblem, match="more than 8 bits a grey level"):
-            images.read(tmp_path / name)
-        with pytest.raises(images.ImageProblem, match="more than 8 bits a grey level"):
-            images.size(tmp_path / name)
+        PILImage.fromarray(grey).save(tmp_path / name)
+        with pytest.raises(image_files.ImageProblem, match="more than 8 bits a grey level"):
+            image_files.read(tmp_path / name)
+        with pytest.raises(image_files.ImageProblem, match="more than 8 bits a grey level"):
+            image_files.size(tmp_path / name)
     for mode in ("1", "L", "LA", "P", "RGBA", "CMYK"):
-        Image.new("RGB", (30, 40), (255, 255, 255)).convert(mode).save(tmp_path / "b.tif")
-        assert (images.read(tmp_path / "b.tif") == 255).all(), mode
+        PILImage.new("RGB", (30, 40), (255, 255, 255)).convert(mode).save(tmp_path / "b.tif")
+        assert (image_files.read(tmp_path / "b.tif") == 255).all(), mode
 
 
 def test_a_truncated_png_is_a_problem_of_its_own(tmp_path: Path) -> None:

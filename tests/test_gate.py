@@ -60,8 +60,8 @@ def test_texture_alone_has_no_seam_and_a_larger_step_a_larger_one() -> None:
     ratios = [border_ratio(noisy(8, seed), BOX) for seed in range(20)]
     assert 0.95 < np.mean(ratios) < 1.05
     assert max(ratios) < 1.2
-    picture = noisy(4)
-    values = [seam(stepped(picture, step), picture, BOX) for step in (0, 5, 15, 40)]
+    image = noisy(4)
+    values = [seam(stepped(image, step), image, BOX) for step in (0, 5, 15, 40)]
     assert values[0] == 1.0
     assert values == sorted(values)
     assert values[2] > 1.5 < values[3]
@@ -76,10 +76,10 @@ def test_a_border_that_was_there_before_is_not_held_against_the_edit() -> None:
 
 
 def test_sides_on_the_edge_of_the_image_are_left_out() -> None:
-    picture = noisy(3)
-    assert border_ratio(picture, WHOLE) == 1.0
+    image = noisy(3)
+    assert border_ratio(image, WHOLE) == 1.0
     corner = (0.0, 0.0, 60.0, 60.0)
-    assert border_ratio(stepped(picture, 40, corner), corner) > 3
+    assert border_ratio(stepped(image, 40, corner), corner) > 3
 
 
 class Rule:
@@ -163,7 +163,7 @@ def test_a_run_with_the_nucleus_gate_says_what_it_rejected(tiny: Path, tmp_path:
     )
     assert all(len(cell["attempts"]) == 2 for cell in rejected)
     kept = [cell for record in records for cell in record["cells"]]
-    assert sum(len(picture.cells) for picture in data.pictures) == len(kept)
+    assert sum(len(image.cells) for image in data.images) == len(kept)
     assert all(cell["attempts"][-1]["scores"]["nucleus_diameter"] > 0 for cell in kept)
     assert records[0]["models"]["gate"] == "nucleus built-in"
     assert "## The quality gate" in (out / "README.md").read_text()
@@ -341,7 +341,7 @@ def test_a_gated_run_says_what_it_rejected_and_is_exact(
     assert {"probability", "seam", "normal_before", "normal_after"} == set(kept[0]["attempts"][0]["scores"])
     assert all(record["models"]["gate"].startswith("own:tiny ") for record in records)
     data = coco.read(out)
-    assert sum(len(picture.cells) for picture in data.pictures) == len(kept), "rejected cells are not annotated"
+    assert sum(len(image.cells) for image in data.images) == len(kept), "rejected cells are not annotated"
     rows = gates.acceptance(records)
     assert sum(row["tried"] for row in rows) == len(kept) + len(rejected)
     assert sum(row["kept"] for row in rows) == len(kept)

@@ -9,7 +9,7 @@ from conftest import drawn
 from cytosynth.cell import grain
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.settings import EditSettings
-from cytosynth.data.images import Pixels
+from cytosynth.data.image_files import Pixels
 
 BOX = (80.0, 96.0, 176.0, 192.0)
 

@@ -24,7 +24,7 @@ import configurations
 import nasty
 from conftest import write_fields
 from cytosynth import config, provenance
-from cytosynth.data import convert, images
+from cytosynth.data import convert, image_files
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco, cric
 from cytosynth.errors import UsageError, UserError
@@ -152,7 +152,7 @@ def mostly(right: st.SearchStrategy) -> st.SearchStrategy:
 
 
 ids = mostly(st.integers(0, 3))
-pictures = st.fixed_dictionaries(
+images = st.fixed_dictionaries(
     {"id": ids, "file_name": mostly(st.sampled_from(["a.png", "b.jpg"])), "width": mostly(st.just(24)),
      "height": mostly(st.just(16))}, optional={"slide": anything, "license": anything},
 )  # fmt: skip
@@ -163,7 +163,7 @@ boxes = st.fixed_dictionaries(
 )  # fmt: skip
 names = st.fixed_dictionaries({"id": ids, "name": mostly(st.sampled_from(["LSIL", "HSIL"]))})
 documents = st.fixed_dictionaries(
-    {"images": mostly(st.lists(mostly(pictures), max_size=4)),
+    {"images": mostly(st.lists(mostly(images), max_size=4)),
      "categories": mostly(st.lists(mostly(names), max_size=3)),
      "annotations": mostly(st.lists(mostly(boxes), max_size=4))}, optional={"info": anything, "licenses": anything},
 )  # fmt: skip
@@ -283,7 +283,7 @@ def test_a_table_is_read_row_by_row_and_bounded(tmp_path: Path) -> None:
     table = tmp_path / "classifications.csv"
     head, row = "image_filename,bethesda_system,nucleus_x,nucleus_y", "\na.png,HSIL,10,12"
     table.write_text(head + row * 3)
-    assert len(convert.read(tmp_path, "cric").pictures[0].cells) == 3
+    assert len(convert.read(tmp_path, "cric").images[0].cells) == 3
     for text, why in (
         (head + row * (cric.MAX_ROWS + 1), "more than 200,000 rows"), ("," * 200 + row, "more than 100 columns"),
         (head + "\n" + "x" * 200_000, "field larger"), (head + " " * cric.MAX_TABLE, "larger than 16 MiB"),
@@ -357,7 +357,7 @@ def test_what_stands_beside_a_set_overwrites_no_field_of_it(kind: str, tmp_path:
         }
     (tmp_path / "set/dataset.json").write_text(json.dumps(side))
     convert.convert(tmp_path / "set", tmp_path / "out", None, "coco")
-    first, again = (convert.read(tmp_path / name).pictures[0] for name in ("first", "out"))
+    first, again = (convert.read(tmp_path / name).images[0] for name in ("first", "out"))
     assert (again.file_name, again.width, again.height) == (first.file_name, first.width, first.height)
     assert again.extra["slide"] == 3
     assert [c.category for c in again.cells] == [c.category for c in first.cells]
@@ -384,8 +384,8 @@ def test_a_name_that_leaves_its_folder(name: str, tmp_path: Path) -> None:
     (root / "images/folder").symlink_to(tmp_path)
     (root / "images/loop.png").symlink_to("loop.png")
     os.mkfifo(root / "images/pipe.png")
-    with pytest.raises(images.ImageProblem):
-        images.size(images.inside(root / "images", name))
+    with pytest.raises(image_files.ImageProblem):
+        image_files.size(image_files.inside(root / "images", name))
     content = json.loads((root / "annotations.json").read_text())
     content["images"].append({"id": 99, "file_name": name, "width": 20, "height": 20})
     (root / "annotations.json").write_text(json.dumps(content))
@@ -601,15 +601,15 @@ def test_image_bombs(tmp_path: Path) -> None:
     assert said == "(3000, 3000, 3)"
     assert grown * 2**20 < 10.5 * 3000**2, "bytes a pixel, by which the largest takes less than a gigabyte"
     with (tmp_path / "sparse.jpg").open("wb") as file:
-        file.write(nasty.picture("JPEG"))
-        file.truncate(images.MAX_FILE)
+        file.write(nasty.image("JPEG"))
+        file.truncate(image_files.MAX_FILE)
     said, grown = measured(tmp_path / "sparse.jpg")
     assert said == "(16, 24, 3)"
     assert grown < 40, "read in blocks to count its scans"
     with (tmp_path / "sparse.jpg").open("ab") as file:
-        file.truncate(images.MAX_FILE + 1)
-    with pytest.raises(images.ImageProblem, match="bytes, more than"):
-        images.read(tmp_path / "sparse.jpg")
+        file.truncate(image_files.MAX_FILE + 1)
+    with pytest.raises(image_files.ImageProblem, match="bytes, more than"):
+        image_files.read(tmp_path / "sparse.jpg")
 
 
 @pytest.mark.promise("Bombs")
@@ -620,13 +620,13 @@ def test_more_scans_than_a_jpeg_has_are_refused_in_an_mpo_too(tmp_path: Path) ->
     for kind in ("JPEG", "MPO"):
         content = (tmp_path / kind).read_bytes()
         assert Image.open(tmp_path / kind).format == kind
-        assert images.read(tmp_path / kind).shape == (64, 64, 3)
+        assert image_files.read(tmp_path / kind).shape == (64, 64, 3)
         end = content.index(b"\xff\xd9")
         start = content.rindex(b"\xff\xda", 0, end)
         (tmp_path / "scans.jpg").write_bytes(content[:start] + content[start:end] * 500 + content[end:])
         assert Image.open(tmp_path / "scans.jpg").format == kind
-        with pytest.raises(images.ImageProblem, match="more than 100 scans"):
-            images.read(tmp_path / "scans.jpg")
+        with pytest.raises(image_files.ImageProblem, match="more than 100 scans"):
+            image_files.read(tmp_path / "scans.jpg")
 
 
 @pytest.mark.promise("Bombs")
@@ -638,17 +638,17 @@ def test_what_its_decoder_would_hold_counts_too(tmp_path: Path, monkeypatch: pyt
         Image.new(mode, (16, 16)).save(tmp_path / "small", kind, **options)
         with Image.open(tmp_path / "small") as image:
             image._size = (side, side)
-            assert images._memory(image, 0) > images.MAX_MEMORY
+            assert image_files._memory(image, 0) > image_files.MAX_MEMORY
             image._size = (side - 1000, side - 1000)
-            assert images._memory(image, 0) < images.MAX_MEMORY
-    (tmp_path / "tile.tif").write_bytes(nasty.picture("TIFF"))
+            assert image_files._memory(image, 0) < image_files.MAX_MEMORY
+    (tmp_path / "tile.tif").write_bytes(nasty.image("TIFF"))
     with Image.open(tmp_path / "tile.tif") as image:
         image.tag_v2[322] = image.tag_v2[323] = 24_000
-        assert images._memory(image, 0) > images.MAX_MEMORY, "a small image in a tile that is not"
-    images.read(tmp_path / "tile.tif")
-    monkeypatch.setattr(images, "MAX_MEMORY", 1000)
-    for use in (images.read, images.size):
-        with pytest.raises(images.ImageProblem, match=r"reading it takes .* bytes, more than 1,000"):
+        assert image_files._memory(image, 0) > image_files.MAX_MEMORY, "a small image in a tile that is not"
+    image_files.read(tmp_path / "tile.tif")
+    monkeypatch.setattr(image_files, "MAX_MEMORY", 1000)
+    for use in (image_files.read, image_files.size):
+        with pytest.raises(image_files.ImageProblem, match=r"reading it takes .* bytes, more than 1,000"):
             use(tmp_path / "tile.tif")
 
 
@@ -663,9 +663,9 @@ def _turned(turn: int) -> Image.Exif:
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_size_and_pixels_agree_on_turned_images(kind: str, turn: int, tmp_path: Path) -> None:
     path = tmp_path / "a.img"
-    path.write_bytes(nasty.picture(kind, exif=_turned(turn)))
-    width, height = images.size(path)
-    pixels = images.read(path)
+    path.write_bytes(nasty.image(kind, exif=_turned(turn)))
+    width, height = image_files.size(path)
+    pixels = image_files.read(path)
     assert pixels.shape == (height, width, 3)
     with Image.open(path) as image:
         assert np.array_equal(pixels, np.asarray(ImageOps.exif_transpose(image)))

@@ -23,7 +23,7 @@ from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.data import augment
 from cytosynth.errors import EnvironmentProblem, UsageError, UserError
 from cytosynth.evaluate import align, distance, fidelity, image_set, membership, memorisation
-from cytosynth.evaluate.image_set import Pictures
+from cytosynth.evaluate.image_set import ImageSet
 from cytosynth.evaluate.networks import features, inception_v3, resize, weights
 from cytosynth.evaluate.networks.extractor import Extractor
 from cytosynth.foundation import load as foundations
@@ -100,7 +100,7 @@ def test_area_under_the_curve_and_true_positive_rate_of_known_cases() -> None:
 
 
 def small_extractor() -> Extractor:
-    """The mean of each channel in the four quarters of a picture."""
+    """The mean of each channel in the four quarters of an image."""
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
 
     def prepare(pixels: np.ndarray) -> torch.Tensor:
@@ -252,7 +252,7 @@ def test_membership_is_told_where_a_model_knows_its_images(tiny: Path, tmp_path:
     assert first[0] == pytest.approx(np.mean(by_hand), rel=1e-4)
 
 
-def mosaics(folder: Path, seed: int, count: int = 6) -> Pictures:
+def mosaics(folder: Path, seed: int, count: int = 6) -> ImageSet:
     folder.mkdir()
     for index in range(count):
         tiles = np.random.default_rng([seed, index]).integers(0, 256, (8, 8, 3), np.uint8)
@@ -319,8 +319,8 @@ def test_membership_attacks_the_adapter_with_the_words_it_has_learnt(
 
 def test_extractors_of_the_registry(tmp_path: Path) -> None:
     lite = features.load("efficientnet-lite0")
-    picture = drawn(0)[0]
-    assert lite([picture, picture[:100, :90]]).shape == (2, 1280)
+    image = drawn(0)[0]
+    assert lite([image, image[:100, :90]]).shape == (2, 1280)
     assert (lite.frechet, lite.kernel) == ("FD (EfficientNet-Lite0)", "KD (EfficientNet-Lite0)")
     with pytest.raises(UsageError, match="there are inception-v3"):
         features.load("vgg")
@@ -346,14 +346,14 @@ def test_dinov2_gives_what_transformers_gives_and_needs_all_its_weights(tmp_path
     network.eval().save_pretrained(tmp_path)
     processor = BitImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 56, "width": 56})
     processor.save_pretrained(tmp_path)
-    picture = drawn(0)[0]
+    image = drawn(0)[0]
     with torch.no_grad():
-        prepared = processor(images=np.array(picture), return_tensors="pt")["pixel_values"]
+        prepared = processor(images=np.array(image), return_tensors="pt")["pixel_values"]
         wanted = network.dinov2(prepared).last_hidden_state[:, 0].numpy()
     found = features.load("dinov2", tmp_path)
-    assert np.allclose(found([picture]), wanted, atol=1e-5)
+    assert np.allclose(found([image]), wanted, atol=1e-5)
     (tmp_path / "preprocessor_config.json").unlink()
-    assert features.load("dinov2", tmp_path)([picture]).shape == (1, 8), "the whole picture, without a processor"
+    assert features.load("dinov2", tmp_path)([image]).shape == (1, 8), "the whole image, without a processor"
     file = tmp_path / "model.safetensors"
     whole = load_file(file)
     whole.pop("dinov2.encoder.layer.0.norm1.weight")
@@ -438,4 +438,4 @@ def test_windows_hold_what_lies_in_them(two_sets: tuple[Path, Path]) -> None:
     x, y = window.corner
     assert window.holds((x + 10.0, y + 95.0))
     assert not window.holds((x - 1.0, y + 5.0))
-    assert isinstance(image_set.gather(two_sets[0])[:3], Pictures)
+    assert isinstance(image_set.gather(two_sets[0])[:3], ImageSet)

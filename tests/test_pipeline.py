@@ -45,10 +45,10 @@ def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_data_set_is_sound_and_annotated(made: Path) -> None:
     assert check(made) == []
     data = coco.read(made)
-    assert [picture.file_name for picture in data.pictures] == [f"{i:06d}.png" for i in range(4)]
-    assert all((picture.width, picture.height) == (320, 320) for picture in data.pictures)
+    assert [image.file_name for image in data.images] == [f"{i:06d}.png" for i in range(4)]
+    assert all((image.width, image.height) == (320, 320) for image in data.images)
     assert data.categories == ("ASC-US", "ASC-H", "LSIL", "HSIL")
-    assert all(1 <= len(picture.cells) <= 8 for picture in data.pictures)
+    assert all(1 <= len(image.cells) <= 8 for image in data.images)
     assert data.info["synthetic"] is True
     assert {p.name for p in made.iterdir()} == {
         "images", "annotations.json", "provenance.jsonl", "preview.png", "README.md", "settings.yaml", "plan.json",
@@ -163,10 +163,10 @@ def test_own_images_are_edited_with_licence_and_background_kept(tiny: Path, tmp_
     synthesize.edit(tmp_path / "real", out, settings=chosen(1), **given)
     assert check(out) == []
     data = coco.read(out)
-    assert [p.file_name for p in data.pictures] == ["field_0.png", "field_3.png"]
+    assert [p.file_name for p in data.images] == ["field_0.png", "field_3.png"]
     assert data.licences[0]["name"] == "CC BY 4.0"
-    assert data.pictures[1].extra["source"] == "doi:10.1/3"
-    assert data.pictures[1].extra["license"] == 1
+    assert data.images[1].extra["source"] == "doi:10.1/3"
+    assert data.images[1].extra["license"] == 1
     assert data.info["derived_from"] == {"description": "drawn fields"}
     assert "CC BY 4.0" in (out / "README.md").read_text()
     assert "Real cervical cytology" in Image.open(out / "images/field_0.png").text["Description"]
@@ -205,7 +205,7 @@ def test_one_bad_image_stops_nothing_unless_strict(tiny: Path, tmp_path: Path) -
     Image.new("RGB", (100, 100)).save(folder / "small.png")
     given = {name: path for name, path in models(tiny).items() if name != "normal"}
     data = synthesize.edit(folder, tmp_path / "out", settings=chosen(0), **given)
-    assert len(data.pictures) == 6
+    assert len(data.images) == 6
     card = (tmp_path / "out/README.md").read_text()
     assert "- aa.png: not a readable image" in card
     assert str(tmp_path) not in card

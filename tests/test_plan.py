@@ -26,7 +26,7 @@ from cytosynth.cell.settings import EditSettings
 from cytosynth.config import override
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco
-from cytosynth.data.images import ImageProblem
+from cytosynth.data.image_files import ImageProblem
 from cytosynth.errors import UsageError, UserError
 from cytosynth.foundation.names import Precision
 from cytosynth.io import atomic
@@ -116,7 +116,7 @@ def test_one_cell_changed_or_taken_away_changes_nothing_else(made: Path, tiny: P
         assert changed[y0:y1, x0:x1].any()
         changed[y0:y1, x0:x1] = False
         assert not changed.any()
-    left = next(p for p in coco.read(tmp_path / "out").pictures if p.file_name == "without.png")
+    left = next(p for p in coco.read(tmp_path / "out").images if p.file_name == "without.png")
     assert len(left.cells) == len(image["cells"]) - 1
 
 
@@ -130,7 +130,7 @@ def test_a_plan_for_own_images(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "images": images}))
     given = models(tiny, "normal", "detector")
     data = synthesize.edit(tmp_path / "real", tmp_path / "out", plan=tmp_path / "plan.json", settings=chosen(), **given)
-    assert [(cell.box, cell.category) for cell in data.pictures[0].cells] == [
+    assert [(cell.box, cell.category) for cell in data.images[0].cells] == [
         ((20, 30, 70.5, 80), "HSIL"), ((200, 100, 250, 150), "ASC-H"),
     ]  # fmt: skip
     assert check(tmp_path / "out") == []
@@ -167,14 +167,14 @@ def test_an_image_of_a_plan_that_cannot_be_read_is_skipped_and_named_unless_stri
                              **models(tiny, "normal", "detector"))  # fmt: skip
 
     data = edit("out", False)
-    assert [picture.file_name for picture in data.pictures] == ["made field_3.png"]
+    assert [image.file_name for image in data.images] == ["made field_3.png"]
     assert data.info["skipped"] == ["field_0.png: not a readable image", "field_2.png: truncated"]
     with pytest.raises(ImageProblem, match=r"field_0\.png: not a readable image"):
         edit("strict", True)
     (own / files[0]).write_bytes(whole)
     (own / files[1]).write_bytes(whole)
     again = edit("out", False)
-    assert [picture.file_name for picture in again.pictures] == [f"made {name}" for name in files]
+    assert [image.file_name for image in again.images] == [f"made {name}" for name in files]
     assert "skipped" not in again.info
 
 
@@ -364,7 +364,7 @@ def test_counts_over_a_run_are_exact_resumable_and_bound_to_its_images(tiny: Pat
     asked = chosen("counts={HSIL: 7, ASC-H: 2}", "choice=score")
     out = tmp_path / "set"
     synthesize.synthesize(out, count=3, settings=asked, **models(tiny))
-    made = Counter(cell.category for p in coco.read(out).pictures for cell in p.cells)
+    made = Counter(cell.category for p in coco.read(out).images for cell in p.cells)
     assert made == {"HSIL": 7, "ASC-H": 2}
     assert "| HSIL | 7 | 7 | 0 | 0 |" in (out / "README.md").read_text()
     assert check(out) == []
@@ -386,7 +386,7 @@ def test_counts_that_the_images_have_no_room_for_are_said(
 ) -> None:
     asked = chosen("counts={HSIL: 30, ASC-H: 3}", "most=40", "threshold=0.3")
     synthesize.synthesize(tmp_path / "out", count=1, settings=asked, **models(tiny))
-    cells = coco.read(tmp_path / "out").pictures[0].cells
+    cells = coco.read(tmp_path / "out").images[0].cells
     made = Counter(cell.category for cell in cells)
     assert len(cells) < 33
     assert made["ASC-H"] == min(3, len(cells)), "rare ones first"

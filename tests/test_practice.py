@@ -203,17 +203,17 @@ def test_jitter_moves_the_cell_off_the_middle_and_never_out_of_the_patch() -> No
 
 
 def test_windows_of_normal_pictures_come_in_all_eight_turns_and_lose_their_prompt(tiny: Path, tmp_path: Path) -> None:
-    picture = Sample("a", "s", np.ascontiguousarray(drawn(0)[0][:64, :64]), (), "Negative")
+    image = Sample("a", "s", np.ascontiguousarray(drawn(0)[0][:64, :64]), (), "Negative")
     recipe = NormalRecipe(foundation=str(tiny / "foundation"), window=64, turns=True, caption_dropout=0.25)
     model = foundations.load(recipe.foundation)
-    batch = NormalTask(recipe, model, [picture], tmp_path).batch(np.random.default_rng(0), 400)
-    turns = [model.encode_pixels(augment.d4(picture.pixels, turn)[None].copy())[0].half().float() for turn in range(8)]
+    batch = NormalTask(recipe, model, [image], tmp_path).batch(np.random.default_rng(0), 400)
+    turns = [model.encode_pixels(augment.d4(image.pixels, turn)[None].copy())[0].half().float() for turn in range(8)]
     reached = Counter(
         min(range(8), key=lambda turn: float((turns[turn] - window).abs().max())) for window in batch["latents"]
     )
     assert sorted(reached) == list(range(8)) and min(reached.values()) > 25
     assert all(min(float((turn - window).abs().max()) for turn in turns) < 1e-3 for window in batch["latents"])
     assert batch["caption"].float().mean() == pytest.approx(0.25, abs=0.07), "1: nothing is said"
-    still = NormalTask(recipe.model_copy(update={"turns": False}), foundations.load(recipe.foundation), [picture],
+    still = NormalTask(recipe.model_copy(update={"turns": False}), foundations.load(recipe.foundation), [image],
                        tmp_path).batch(np.random.default_rng(0), 20)  # fmt: skip
     assert all(torch.allclose(window, turns[0], atol=1e-3) for window in still["latents"])

@@ -41,11 +41,11 @@ def test_the_pictures_are_a_data_set_and_always_the_same(tmp_path: Path) -> None
     for name in ("a", "b"):
         ellipses.write(tmp_path / name, SMALL)
     first, second = (coco.read(tmp_path / name) for name in ("a", "b"))
-    assert first.pictures == second.pictures
-    assert len(first.pictures) == 8
-    for picture in first.pictures:
-        assert (first.images / picture.file_name).read_bytes() == (second.images / picture.file_name).read_bytes()
-    assert len({(first.images / picture.file_name).read_bytes() for picture in first.pictures}) == 8
+    assert first.images == second.images
+    assert len(first.images) == 8
+    for image in first.images:
+        assert (first.folder / image.file_name).read_bytes() == (second.folder / image.file_name).read_bytes()
+    assert len({(first.folder / image.file_name).read_bytes() for image in first.images}) == 8
     assert check.check(tmp_path / "a") == []
 
 
@@ -60,7 +60,7 @@ def test_the_table_holds_each_detectors_scores_on_unseen_pictures_and_continues(
     assert said["map"] == scores.map
     assert said["parameters"] == sum(p.numel() for p in model.load(weights).network.parameters())
     with Image.open(tmp_path / "found.png") as image:
-        assert image.size == (3 * 192 + 2 * 4, 3 * 192 + 2 * 4), "the truth and two detectors, three pictures each"
+        assert image.size == (3 * 192 + 2 * 4, 3 * 192 + 2 * 4), "the truth and two detectors, three images each"
     result.write_text(json.dumps(said | {"map": 0.25}))
     again = sanity(SMALL, tmp_path)
     assert again.rows[1][3] == "0.25", "what is there is not trained again"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image as PILImage
 
 from conftest import CATEGORIES, LICENCE, drawn
-from cytosynth.annotations import Cell, DataSet, Picture
+from cytosynth.annotations import Cell, DataSet, Image
 from cytosynth.augmentation import leaks
 from cytosynth.augmentation.gains import Runs
 from cytosynth.augmentation.select import candidates, parts, ranking, rule, select, subset, sweep, uncertainty
@@ -31,16 +31,16 @@ MODELS = {"cell": "bundled 0123", "foundation": "bundled 4567"}
 def write_synthetic(root: Path, count: int, first: int, original: str | None = None) -> None:
     """Write drawn fields as a set of synthetic images, with records; the last one has no abnormal cell."""
     (root / "images").mkdir(parents=True)
-    pictures, records = [], []
+    images, records = [], []
     for index in range(count):
         pixels, cells = drawn(first + index)
         cells = [Cell(c.box, "NILM" if index == count - 1 else CATEGORIES[1 + n % 4]) for n, c in enumerate(cells)]
         name = f"{index:06d}.png"
-        Image.fromarray(pixels).save(root / "images" / name)
-        pictures.append(Picture(name, 320, 288, tuple(cells), {"license": 1}))
+        PILImage.fromarray(pixels).save(root / "images" / name)
+        images.append(Image(name, 320, 288, tuple(cells), {"license": 1}))
         record = {"file_name": name, "origin": "synthetic", "width": 320, "height": 288, "models": MODELS}
         records.append(record | ({"original": original, "origin": "real-to-synthetic"} if original else {}))
-    coco.write(DataSet(root / "images", tuple(pictures), CATEGORIES, (LICENCE,), {"synthetic": True}), root)
+    coco.write(DataSet(root / "images", tuple(images), CATEGORIES, (LICENCE,), {"synthetic": True}), root)
     write_records(root, records)
 
 
@@ -139,14 +139,14 @@ def test_no_image_of_a_subset_takes_the_place_of_another(tmp_path: Path) -> None
     sets = everything(tmp_path, *sources)
     assert check(tmp_path / "out") == []
     chosen, records = coco.read(tmp_path / "out"), said(tmp_path / "out")
-    names = [picture.file_name for picture in chosen.pictures]
+    names = [image.file_name for image in chosen.images]
     assert names[:3] + names[4:] == ["a_b.png", "a_b_c.png", "_a_b_c.png", "__a_b_c.png", "a_b_d.jpg"]
     assert sorted(names) == sorted(path.name for path in (tmp_path / "out/images").iterdir()) == sorted(records)
-    for one, picture in zip(candidates.candidates(sets, CATEGORIES[1:]), chosen.pictures, strict=True):
-        assert (tmp_path / "out/images" / picture.file_name).read_bytes() == one.path.read_bytes()
-        assert [cell.box for cell in picture.cells] == [cell.box for cell in one.picture.cells]
-        told = records[picture.file_name]["chosen"]
-        assert (told["set"], told["file_name"]) == (one.label, one.picture.file_name)
+    for one, image in zip(candidates.candidates(sets, CATEGORIES[1:]), chosen.images, strict=True):
+        assert (tmp_path / "out/images" / image.file_name).read_bytes() == one.path.read_bytes()
+        assert [cell.box for cell in image.cells] == [cell.box for cell in one.image.cells]
+        told = records[image.file_name]["chosen"]
+        assert (told["set"], told["file_name"]) == (one.label, one.image.file_name)
 
 
 def test_a_cell_is_unsure_when_missed_mistaken_or_nearly_so() -> None:
@@ -188,14 +188,14 @@ def test_distances_are_to_the_nearest_windows_of_other_images() -> None:
 
 def test_the_ranking_prefers_the_unsure_and_near() -> None:
     def one(name: str) -> candidates.Candidate:
-        return candidates.Candidate("s", Path(name), Picture(name, 8, 8))
+        return candidates.Candidate("s", Path(name), Image(name, 8, 8))
 
     # b and d are alike in both; e is the surest, and far off
     given = [one(name) for name in "abcde"]
     unsure, far = np.array([0.9, 0.5, 0.7, 0.5, 0.1]), np.array([9.0, 2.0, 1.0, 2.0, 500.0])
 
     def order(weight: float) -> str:
-        return "".join(r.candidate.picture.file_name for r in ranking.rank(given, unsure, far, weight))
+        return "".join(r.candidate.image.file_name for r in ranking.rank(given, unsure, far, weight))
 
     assert order(1) == "acbde"
     assert order(0) == "cbdae"
@@ -310,7 +310,7 @@ def test_names_in_folders_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_random_draws_differ_by_seed_and_stay() -> None:
-    given = [candidates.Candidate("s", Path(str(n)), Picture(f"{n}", 8, 8)) for n in range(40)]
+    given = [candidates.Candidate("s", Path(str(n)), Image(f"{n}", 8, 8)) for n in range(40)]
     first, second = sweep.at_random(given, 10, 0), sweep.at_random(given, 10, 1)
     assert first == sweep.at_random(given, 10, 0) != second
     assert len({one.key for one in first}) == 10
@@ -370,10 +370,10 @@ def test_what_is_chosen_is_a_data_set_that_says_how(helped: Path, data: Path) ->
     }  # fmt: skip
     folder = data / ("made" if first[1] == "made" else "other/made")
     assert (subset / "images" / name).read_bytes() == (folder / "images" / first[2]).read_bytes()
-    picture = coco.read(subset).pictures[0]
-    original = next(p for p in coco.read(folder).pictures if p.file_name == first[2])
-    assert picture.extra["license"] == 1 and picture.extra["synthetic"]
-    assert [(c.box, c.category) for c in picture.cells] == [(c.box, c.category) for c in original.cells]
+    image = coco.read(subset).images[0]
+    original = next(p for p in coco.read(folder).images if p.file_name == first[2])
+    assert image.extra["license"] == 1 and image.extra["synthetic"]
+    assert [(c.box, c.category) for c in image.cells] == [(c.box, c.category) for c in original.cells]
     card = (subset / "README.md").read_text()
     for words in ("Synthetic cervical cytology", "How these images were chosen", "Choose 1 image",
                  "part 'val' of drawn", "CC BY 4.0", "| cell | bundled | 0123 |"):  # fmt: skip

@@ -1,4 +1,4 @@
-"""What flows through the program: a cell in its box, a picture with its cells, a data set of pictures."""
+"""What flows through the program: a cell in its box, an image with its cells, a data set of images."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,7 +58,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Image:
     """One image file of a data set with its cells.
 
     Attributes:
@@ -78,22 +78,22 @@ class Picture:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Pictures, the ordered categories of their cells, and what is said of the whole.
+    """Images, the ordered categories of their cells, and what is said of the whole.
 
     Attributes:
-        images: the folder that holds the image files.
-        pictures: in file order.
+        folder: where the image files are.
+        images: in file order.
         categories: names in order; the first is COCO's id 1 and YOLO's 0.
         licences: COCO's licence entries (`id`, `name`, `url`).
         info: COCO's info entry.
     """
 
-    images: Path
-    pictures: tuple[Picture, ...]
+    folder: Path
+    images: tuple[Image, ...]
     categories: tuple[str, ...]
     licences: tuple[dict[str, Any], ...] = ()
     info: dict[str, Any] = field(default_factory=dict)
 
-    def path(self, picture: Picture) -> Path:
-        """Return where the image file of `picture` lies."""
-        return self.images / picture.file_name
+    def path(self, image: Image) -> Path:
+        """Return where the image file of `image` lies."""
+        return self.folder / image.file_name

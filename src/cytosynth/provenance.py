@@ -11,8 +11,8 @@ from PIL import Image, PngImagePlugin
 
 from . import __version__
 from .bethesda import ABNORMAL
-from .data import images
-from .data.images import Pixels
+from .data import image_files
+from .data.image_files import Pixels
 from .io import atomic, plain
 from .io.records import line
 
@@ -72,7 +72,7 @@ def said(out: Path) -> dict[str, dict[str, Any]]:
     records = {}
     for record in plain.lines(out / RECORDS):
         name = record.get("file_name") if isinstance(record, dict) else None
-        if isinstance(name, str) and not images.unsafe(name):
+        if isinstance(name, str) and not image_files.unsafe(name):
             records[name] = record
     return records
 

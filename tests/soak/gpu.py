@@ -1,7 +1,7 @@
 """Seconds and memory at Stable Diffusion 1.5's size: the tables of docs/gpu.md.
 
 `python tests/soak/gpu.py FOLDER [--device cuda] [--side 1024] [--only PART ...]`: makes a foundation of that size with
-random weights and drawn pictures in FOLDER, and prints a line of JSON for each training and each way of drawing.
+random weights and drawn images in FOLDER, and prints a line of JSON for each training and each way of drawing.
 `--tiny` makes a small foundation instead, to try the script itself without a GPU.
 """
 
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from PIL import Image
+from PIL import Image as PILImage
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from cytosynth import devices
-from cytosynth.annotations import Cell, DataSet, Picture
+from cytosynth.annotations import Cell, DataSet, Image
 from cytosynth.bethesda import ABNORMAL
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.recipe import PRESETS as CELL
@@ -60,8 +60,8 @@ def foundation(folder: Path, tiny: bool, device: str) -> None:
     save(model, folder, torch.float16)
 
 
-def pictures(root: Path, side: int, categories: tuple[str, ...]) -> None:
-    """Write eight pictures of eight discs each to the data set `root`."""
+def images(root: Path, side: int, categories: tuple[str, ...]) -> None:
+    """Write eight images of eight discs each to the data set `root`."""
     (root / "images").mkdir(parents=True, exist_ok=True)
     y, x = np.mgrid[:side, :side]
     made = []
@@ -73,8 +73,8 @@ def pictures(root: Path, side: int, categories: tuple[str, ...]) -> None:
             pixels[(x - left) ** 2 + (y - top) ** 2 < radius**2] = rng.uniform(90, 180, 3)
             box = (float(left - radius), float(top - radius), float(left + radius), float(top + radius))
             cells.append(Cell(box, categories[index % len(categories)]))
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"images/{number}.png")
-        made.append(Picture(f"{number}.png", side, side, tuple(cells)))
+        PILImage.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"images/{number}.png")
+        made.append(Image(f"{number}.png", side, side, tuple(cells)))
     coco.write(DataSet(root / "images", tuple(made), ("NILM", *ABNORMAL)), root)
 
 
@@ -102,7 +102,7 @@ def drawn(root: Path, device: str, side: int, precision: Any) -> dict[str, Any]:
 
     def cells() -> float:
         editor = CellEditor.load(str(root / "sd"), str(root / "cell"), device, precision)
-        with Image.open(root / "normal/images/0.png") as opened:
+        with PILImage.open(root / "normal/images/0.png") as opened:
             pixels = np.asarray(opened)
         edits = [(pixels, PlannedEdit((100.0 + i, 100.0, 180.0, 180.0), "HSIL", i)) for i in range(8)]
         return timed(lambda steps: editor.paint(edits, EditSettings(steps=steps)))
@@ -160,8 +160,8 @@ def main() -> None:
     devices.use(asked.device)
     foundation(root / "sd", asked.tiny, asked.device)
     save_part(build(load(str(root / "sd")).unet), root / "cell", torch.float16)
-    pictures(root / "normal", asked.side, ("NILM",))
-    pictures(root / "abnormal", asked.side, tuple(ABNORMAL))
+    images(root / "normal", asked.side, ("NILM",))
+    images(root / "abnormal", asked.side, tuple(ABNORMAL))
     for name, measure in parts(root, asked.device, asked.side):
         if name.startswith(tuple(asked.only)):
             if torch.cuda.is_available():

@@ -236,7 +236,7 @@ def test_on_a_full_disk(
             assert "No space left on device" in ended.err.splitlines()[-1]
             assert "Traceback" not in ended.err
             kept = killing.content(small_disk / "run") if verb != "train" else {}
-            finished = ("images/", "pictures/", "qupath/")
+            finished = ("images/", "images/", "qupath/")
             assert all(wanted[name] == content for name, content in kept.items() if name.startswith(finished))
         ballast.unlink()
         assert cytosynth.run(*line(small_disk / "run")).code == 0
@@ -344,13 +344,13 @@ def test_a_thousand_images_in_one_process(verb: str, tiny: Path, tmp_path: Path,
             detector = model.load(tiny / "detector")
             least = sorted(cell.score or 0 for cell in detector.find(pixels, 0.1))[-3]  # it finds 200 cells an image
             data = found_in.detect(found_in.gather(tmp_path / "own"), out, detector, threshold=least)
-    assert len(data.pictures) == IMAGES
+    assert len(data.images) == IMAGES
     count, memory, handles = (np.array(column, dtype=float) for column in zip(*seen, strict=True))
     settled = count > IMAGES * 0.2
     line, covariance = np.polyfit(count[settled], memory[settled], 1, cov=True)
     rest = memory[settled] - np.polyval(line, count[settled])
     grown, noise = line[0] * IMAGES, rest.std()
-    cells = sum(len(picture.cells) for picture in data.pictures)
+    cells = sum(len(image.cells) for image in data.images)
     most = 3 * noise + KEPT * IMAGES + KEPT_OF_CELL * cells
     assert grown < most, f"{grown / 1e6:.2f} MB over {IMAGES} images, noise {noise / 1e6:.2f} MB"
     assert handles[settled].max() <= handles[settled].min() + 1

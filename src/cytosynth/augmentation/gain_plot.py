@@ -1,4 +1,4 @@
-"""The gains of Tables II and III as a picture: a point and its interval for each detector, mix and measure."""
+"""The gains of Tables II and III as an image: a point and its interval for each detector, mix and measure."""
 
 import io
 from collections.abc import Mapping, Sequence

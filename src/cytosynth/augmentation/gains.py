@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from ..annotations import Picture
+from ..annotations import Image
 from ..evaluate.statistics import Estimate
 
 FEWEST = 5
@@ -64,9 +64,9 @@ def gain(after: Runs, before: Runs, measure: str) -> Estimate:
     return _estimate([after.seeds(measure), before.seeds(measure)], drawn, number)
 
 
-def holding(pictures: Iterable[Picture], categories: Sequence[str]) -> dict[str, int]:
-    """Return how many of `pictures` hold a cell of each of `categories`."""
-    own = [{cell.category for cell in picture.cells} for picture in pictures]
+def holding(images: Iterable[Image], categories: Sequence[str]) -> dict[str, int]:
+    """Return how many of `images` hold a cell of each of `categories`."""
+    own = [{cell.category for cell in image.cells} for image in images]
     return {name: sum(name in found for found in own) for name in categories}
 
 

@@ -103,7 +103,7 @@ def work(cell: Cell, device: str, recipe: AugmentationRecipe, run: Path, data_ro
 
 @lru_cache(maxsize=2)
 def _samples(data: tuple[Source, ...], data_root: Path) -> tuple[Sample, ...]:
-    """Return the pictures of `data`, which cells that follow each other share; those of one mix and of the test."""
+    """Return the images of `data`, which cells that follow each other share; those of one mix and of the test."""
     return tuple(sources.load(data, data_root))
 
 

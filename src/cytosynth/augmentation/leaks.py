@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from ..annotations import Picture
-from ..data import images, split
+from ..annotations import Image
+from ..data import image_files, split
 from ..data.formats import coco
 from ..data.sources import Source
 from ..errors import UsageError, UserError
@@ -24,7 +24,7 @@ def apart(what: str, fitted: Sequence[Source], held: Sequence[Source], data_root
 
 
 def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
-    """Raise UserError where an image of the synthetic set in `folder` was made from a picture of `held`.
+    """Raise UserError where an image of the synthetic set in `folder` was made from an image of `held`.
 
     What was edited is known from `provenance.jsonl`: by its hash, or, where that is not recorded, by its name. That a
     generator was trained on held-out images is not seen here.
@@ -54,7 +54,7 @@ def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
         )
 
 
-def _pictures(source: Source, data_root: Path) -> tuple[Picture, ...]:
+def _images(source: Source, data_root: Path) -> tuple[Image, ...]:
     root = data_root / source.root
     return split.part(coco.read(root), source.split, root)
 
@@ -64,19 +64,19 @@ def _keys(source: Source, data_root: Path) -> set[tuple[str, str, str]]:
     root = (data_root / source.root).resolve()
     place = str(root.parent if root.is_file() else root)
     found = set()
-    for picture in _pictures(source, data_root):
-        found |= {(place, "image", picture.file_name), (place, "group", split.group(picture))}
+    for image in _images(source, data_root):
+        found |= {(place, "image", image.file_name), (place, "group", split.group(image))}
     return found
 
 
 @lru_cache(maxsize=4)
 def _held(held: tuple[Source, ...], data_root: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the part of each picture of `held` by the hash of its file, and by its name."""
+    """Return the part of each image of `held` by the hash of its file, and by its name."""
     by_hash, by_name = {}, {}
     for source in held:
-        folder = coco.read(data_root / source.root).images
-        for picture in _pictures(source, data_root):
-            by_name[picture.file_name] = source.split
-            by_hash[images.fingerprint(images.inside(folder, picture.file_name))] = source.split
+        folder = coco.read(data_root / source.root).folder
+        for image in _images(source, data_root):
+            by_name[image.file_name] = source.split
+            by_hash[image_files.fingerprint(image_files.inside(folder, image.file_name))] = source.split
     by_hash.pop("", None)
     return by_hash, by_name

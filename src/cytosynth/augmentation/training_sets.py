@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..annotations import Picture
+from ..annotations import Image
 from ..bethesda import NILM
 from ..data import split
 from ..data.formats import coco
@@ -60,24 +60,24 @@ def check(recipe: AugmentationRecipe, data_root: Path) -> None:
 def density(data: Sequence[Source], data_root: Path, categories: Sequence[str]) -> dict[str, float]:
     """Return how many images `data` are, and their cells of `categories`: in all, an image, a megapixel, by name.
 
-    Pixels are those at the working scale; no image is read. Raises UserError for a part without a picture.
+    Pixels are those at the working scale; no image is read. Raises UserError for a part without an image.
     """
-    pictures: list[Picture] = []
+    images: list[Image] = []
     area = 0.0
     for source in data:
         root = data_root / source.root
         found = split.part(coco.read(root), source.split, root)
         if not found:
-            raise UserError(f"{root}: no picture in part '{source.split}'")
-        pictures += found
-        area += sum(picture.width * picture.height for picture in found) * source.scale**2 / 1e6
-    cells = [cell.category for picture in pictures for cell in picture.cells if cell.category in categories]
+            raise UserError(f"{root}: no image in part '{source.split}'")
+        images += found
+        area += sum(image.width * image.height for image in found) * source.scale**2 / 1e6
+    cells = [cell.category for image in images for cell in image.cells if cell.category in categories]
     by_name = {name: float(cells.count(name)) for name in categories}
     total = float(len(cells))
     return {
-        "images": len(pictures),
+        "images": len(images),
         "cells": total,
-        "an image": total / len(pictures),
+        "an image": total / len(images),
         "a megapixel": total / area,
     } | by_name
 
@@ -101,9 +101,9 @@ def _edited(recipe: AugmentationRecipe, run: Path, data_root: Path, models: dict
     """Edit the real normal images, with another seed each time around, until there are `count`."""
     root = data_root / recipe.normals.root
     found = split.part(coco.read(root), recipe.normals.split, root)
-    normal = sum(all(cell.category == NILM for cell in picture.cells) for picture in found)
+    normal = sum(all(cell.category == NILM for cell in image.cells) for image in found)
     if not normal:
-        raise UserError(f"{root}: no picture without an abnormal cell in part '{recipe.normals.split}'")
+        raise UserError(f"{root}: no image without an abnormal cell in part '{recipe.normals.split}'")
     folders: list[Path] = []
     for start in range(0, recipe.count, normal):
         console.print(f"synthetic images of {REAL_TO_SYNTHETIC!r}, round {len(folders) + 1}")

@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 
 from ..annotations import Box
 from ..bethesda import abnormal_prompt
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..devices import available
 from ..errors import UserError
 from ..foundation import samplers, sampling, trial

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..annotations import Box
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 
 Values = NDArray[np.float64]
 LEVELS = 8

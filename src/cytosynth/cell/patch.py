@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..annotations import Box
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..errors import UserError
 from .settings import EditSettings
 

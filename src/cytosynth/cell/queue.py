@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from ..annotations import Cell
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from . import patch
 from .edit import CellEditor, PlannedEdit
 from .quality.gate import Gate, Verdict, retry_seed

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..annotations import Box, Cell
 from ..bethesda import abnormal_prompt
 from ..data import augment, sources
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
 from ..errors import UserError
@@ -169,7 +169,7 @@ def _evenly(crops: Sequence[Crop], names: Sequence[str], count: int) -> list[Cro
 def crops_of(samples: Sequence[Sample], recipe: CellRecipe, variants: int) -> list[Crop]:
     """Return `variants` patches of every cell of the recipe's categories: turned, jittered, box scaled.
 
-    Patches are moved inside at borders, never padded, and hold the whole box; each depends on (recipe seed, picture,
+    Patches are moved inside at borders, never padded, and hold the whole box; each depends on (recipe seed, image,
     cell, variant).
     """
     cells: dict[str, list[tuple[int, int]]] = {}
@@ -210,7 +210,7 @@ def train_cell(recipe: CellRecipe, run: Path, data_root: Path, max_minutes: floa
     def make() -> CellTask:
         crops = crops_of(sources.load(recipe.data, data_root), recipe, recipe.variants)
         if not crops:
-            raise UserError(f"no cell of {', '.join(recipe.categories)} in pictures of at least {patch.SIZE} pixels")
+            raise UserError(f"no cell of {', '.join(recipe.categories)} in images of at least {patch.SIZE} pixels")
         unseen = crops_of(sources.held_out(recipe.data, data_root), recipe, 1)
         return CellTask(recipe, load(recipe.foundation), crops, unseen, run / "latents")
 

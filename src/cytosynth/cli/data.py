@@ -51,7 +51,7 @@ def convert(
         raise UsageError("--box-side is for the CRIC release alone")
     options = {"side": box_side} if box_side is not None else {}
     done = formats.convert(data, out, kind, to, parsed(rename or []), **options)
-    images, cells = len(done.pictures), sum(len(p.cells) for p in done.pictures)
+    images, cells = len(done.images), sum(len(p.cells) for p in done.images)
     print(f"{out}: {wording.amount(images, 'image')}, {wording.amount(cells, 'cell')}, {to}")
     if line := strange(done):
         print(f"{out}: {line}")

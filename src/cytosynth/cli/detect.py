@@ -21,7 +21,7 @@ def detect(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
 ) -> None:
-    """Find cells on images: COCO annotations and results, GeoJSON for QuPath, pictures with boxes.
+    """Find cells on images: COCO annotations and results, GeoJSON for QuPath, images with boxes.
 
     Detectors report nothing below a score of 0.05.
     """

@@ -140,7 +140,7 @@ def _table(scores: dict[str, Any]) -> str:
     overall = {"mAP": "map", "mAP.5": "map_50", "mAP.75": "map_75", "recall": "recall"}
     rows = [(title, scores[key], scores["intervals"].get(key)) for title, key in overall.items()]
     rows += [(f"AP {name}", value, scores["intervals"].get(name)) for name, value in scores["per_category"].items()]
-    lines = [f"{scores['pictures']} pictures of part '{scores['split']}'"]
+    lines = [f"{scores['pictures']} images of part '{scores['split']}'"]
     for title, value, interval in rows:
         span = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
         lines.append(f"{title:<12} {'none annotated' if value is None else f'{value:.3f}'}{span}")

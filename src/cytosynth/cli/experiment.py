@@ -94,7 +94,7 @@ def _augmentation(
 
 @experiment_app.command()
 def sanity(run: Run, settings: Settings = None) -> None:
-    """Sanity set: train the detectors of the small backbone on drawn pictures and measure them on unseen ones."""
+    """Sanity set: train the detectors of the small backbone on drawn images and measure them on unseen ones."""
     recipe = override(recipes.SanityRecipe(), settings or [])
     from ..experiments.sanity import sanity as make
 

@@ -25,10 +25,10 @@ Weights = Annotated[
     list[str] | None, typer.Option(metavar="NAME=PATH", help="File or folder of a feature network's weights.")
 ]
 Window = Annotated[int | None, typer.Option(min=32, help="Cut all images into windows of this side; none: whole.")]
-Count = Annotated[int | None, typer.Option(min=10, help="Most pictures on each side.")]
+Count = Annotated[int | None, typer.Option(min=10, help="Most images on each side.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of halves, choices and resampling.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder of cached features. \\[default: the user's cache folder]")]
-Output = Annotated[Path | None, typer.Option(help="Folder for the table (JSON, Markdown, CSV) and pictures.")]
+Output = Annotated[Path | None, typer.Option(help="Folder for the table (JSON, Markdown, CSV) and images.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Scale = Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the real images to x20.")]
 Part = Annotated[str | None, typer.Option(help="Part of a COCO data set's split; none: all.")]
@@ -80,7 +80,7 @@ def memorisation(
     output: Output = None,
     device: Device = "cpu",
 ) -> None:
-    """The nearest training picture of each generated one, the rate of copies against new real pictures, worst pairs."""
+    """The nearest training image of each generated one, the rate of copies against new real images, worst pairs."""
     from ..evaluate import image_set, memorisation
 
     with _alone(output):

@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..annotations import Box
-from .images import Pixels
+from .image_files import Pixels
 
 
 class ClassifierConfig(BaseModel):

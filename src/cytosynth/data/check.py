@@ -5,11 +5,11 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..annotations import Cell, DataSet, Picture
+from ..annotations import Cell, DataSet, Image
 from ..errors import FormatProblem
 from ..io import wording
 from ..io.progress import meter
-from . import convert, images
+from . import convert, image_files
 
 TOLERANCE = 0.5
 """Pixels by which a box may pass the border: rounding of the tools that wrote it."""
@@ -27,46 +27,46 @@ def check(root: Path, kind: str | None = None, note: Callable[[str], None] = lam
     except FormatProblem as problem:
         return [*problems, str(problem)]
     kind = kind or convert.guess(root)
-    cells = sum(len(picture.cells) for picture in data.pictures)
-    note(f"{kind}, {wording.amount(len(data.pictures), 'image')}, {wording.amount(cells, 'cell')}")
-    if not data.pictures and not problems:
+    cells = sum(len(image.cells) for image in data.images)
+    note(f"{kind}, {wording.amount(len(data.images), 'image')}, {wording.amount(cells, 'cell')}")
+    if not data.images and not problems:
         problems.append(f"{root}: no image in it, read as {kind}")
     prepared = kind == "comparison-detector"
     names: set[str] = set()
     contents: dict[str, str] = {}
-    with meter("checking", len(data.pictures)) as bar:
-        for picture in data.pictures:
-            if picture.file_name in names:
-                problems.append(f"{picture.file_name}: listed twice")
-            names.add(picture.file_name)
-            problems += _image(data, picture, contents, prepared)
-            problems += _cells(picture)
+    with meter("checking", len(data.images)) as bar:
+        for image in data.images:
+            if image.file_name in names:
+                problems.append(f"{image.file_name}: listed twice")
+            names.add(image.file_name)
+            problems += _image(data, image, contents, prepared)
+            problems += _cells(image)
             bar.advance()
     return problems
 
 
-def _image(data: DataSet, picture: Picture, contents: dict[str, str], prepared: bool) -> Iterator[str]:
+def _image(data: DataSet, image: Image, contents: dict[str, str], prepared: bool) -> Iterator[str]:
     try:
-        path = images.inside(data.images, picture.file_name)
-        pixels = images.read(path)
-    except images.ImageProblem as problem:
+        path = image_files.inside(data.folder, image.file_name)
+        pixels = image_files.read(path)
+    except image_files.ImageProblem as problem:
         yield str(problem)
         return
     height, width = pixels.shape[:2]
-    annotated = (picture.width, picture.height)
+    annotated = (image.width, image.height)
     if (width, height) != annotated and not prepared:
-        yield images.other_size(path, (width, height), annotated)
+        yield image_files.other_size(path, (width, height), annotated)
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()
-    if digest in contents and contents[digest] != picture.file_name:
+    if digest in contents and contents[digest] != image.file_name:
         yield f"{path}: a duplicate of {contents[digest]}"
-    contents.setdefault(digest, picture.file_name)
+    contents.setdefault(digest, image.file_name)
 
 
-def _cells(picture: Picture) -> Iterator[str]:
+def _cells(image: Image) -> Iterator[str]:
     seen: set[tuple[object, ...]] = set()
-    for number, cell in enumerate(picture.cells):
-        where = f"{picture.file_name}: box {number} ({cell.category[:60]})"
-        problem = _box(cell, picture.width, picture.height)
+    for number, cell in enumerate(image.cells):
+        where = f"{image.file_name}: box {number} ({cell.category[:60]})"
+        problem = _box(cell, image.width, image.height)
         if problem:
             yield f"{where}: {problem}"
         key = (cell.category, *cell.box)

@@ -12,7 +12,7 @@ from ..errors import UsageError, UserError
 from ..io import atomic, lock, plain, wording
 from ..io.progress import meter
 from ..registry import FORMATS_IN, FORMATS_OUT
-from . import images
+from . import image_files
 from .formats import coco, comparison_database, cric, folders, voc, yolo
 from .formats.coco import Report, refuse
 from .preview import save_png
@@ -80,7 +80,7 @@ def convert(
         if kind == "folders" and out.resolve().is_relative_to(source.resolve()):
             raise UsageError(f"{out}: would be a class of {source}; give a folder beside it")
         data = renamed(read(source, kind, **options), names or {})
-        if not data.pictures:
+        if not data.images:
             raise UserError(f"{source}: no image in it")
         _refuse_broken(data)
         _refuse_collisions(data, target, kind)
@@ -89,29 +89,31 @@ def convert(
 
 def _write(data: DataSet, source: Path, out: Path, kind: str, target: str) -> DataSet:
     write, folder = WRITERS[target]
-    with atomic.folder(out, fresh=True) as part, meter("images", len(data.pictures)) as bar:
-        pictures = []
-        for picture in data.pictures:
-            path = images.inside(data.images, picture.file_name)
+    with atomic.folder(out, fresh=True) as part, meter("images", len(data.images)) as bar:
+        images = []
+        for image in data.images:
+            path = image_files.inside(data.folder, image.file_name)
             if kind == "comparison-detector":
-                picture = replace(picture, file_name=_as_png(picture.file_name))
-                save_png(comparison_database.prepare(images.read(path)), part / folder / picture.file_name)
+                image = replace(image, file_name=_as_png(image.file_name))
+                save_png(comparison_database.prepare(image_files.read(path)), part / folder / image.file_name)
             else:
-                height, width = images.read(path).shape[:2]  # whole: its header says nothing of a file cut short
-                annotated = (picture.width, picture.height)
+                height, width = image_files.read(path).shape[:2]  # whole: its header says nothing of a file cut short
+                annotated = (image.width, image.height)
                 if (width, height) != annotated:
-                    raise UserError(f"{images.other_size(path, (width, height), annotated)}; see `cytosynth check`")
-                (part / folder / picture.file_name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, part / folder / picture.file_name)
-            pictures.append(picture)
+                    raise UserError(
+                        f"{image_files.other_size(path, (width, height), annotated)}; see `cytosynth check`"
+                    )
+                (part / folder / image.file_name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, part / folder / image.file_name)
+            images.append(image)
             bar.advance()
-        write(replace(data, pictures=tuple(pictures)), part)
+        write(replace(data, images=tuple(images)), part)
         split = source / "split.json" if source.is_dir() else source.parent / "split.json"
         if split.exists():
             parts = plain.load(split)
             if kind == "comparison-detector":
                 parts = {
-                    name: [_as_png(file) for file in files if isinstance(file, str) and not images.unsafe(file)]
+                    name: [_as_png(file) for file in files if isinstance(file, str) and not image_files.unsafe(file)]
                     for name, files in parts.items()
                     if isinstance(files, list)
                 }
@@ -125,17 +127,17 @@ def _as_png(file_name: str) -> str:
 
 def _refuse_broken(data: DataSet) -> None:
     """Raise UserError for what no format can hold: boxes that are not finite, images without a size or a safe name."""
-    _writable(data.info, data.images)
-    _writable(list(data.licences), data.images)
-    for picture in data.pictures:
-        reason = images.unsafe(picture.file_name)
+    _writable(data.info, data.folder)
+    _writable(list(data.licences), data.folder)
+    for image in data.images:
+        reason = image_files.unsafe(image.file_name)
         if reason:
-            raise UserError(f"{data.images}: file name {wording.said(picture.file_name)}: {reason}")
-        if picture.width <= 0 or picture.height <= 0:
-            raise UserError(f"{picture.file_name}: size {picture.width}x{picture.height}; see `cytosynth check`")
-        for cell in picture.cells:
+            raise UserError(f"{data.folder}: file name {wording.said(image.file_name)}: {reason}")
+        if image.width <= 0 or image.height <= 0:
+            raise UserError(f"{image.file_name}: size {image.width}x{image.height}; see `cytosynth check`")
+        for cell in image.cells:
             if not all(map(math.isfinite, cell.box)):
-                raise UserError(f"{picture.file_name}: box {cell.box} is not finite; see `cytosynth check`")
+                raise UserError(f"{image.file_name}: box {cell.box} is not finite; see `cytosynth check`")
 
 
 def _writable(value: Any, where: Path) -> Any:
@@ -150,8 +152,8 @@ def _refuse_collisions(data: DataSet, target: str, kind: str) -> None:
     """Raise UserError when two images would share one file of the new data set."""
     by_stem = target != "coco" or kind == "comparison-detector"
     taken: dict[str, str] = {}
-    for picture in data.pictures:
-        name = str(PurePosixPath(picture.file_name).with_suffix("")) if by_stem else picture.file_name
+    for image in data.images:
+        name = str(PurePosixPath(image.file_name).with_suffix("")) if by_stem else image.file_name
         if name in taken:
-            raise UserError(f"{picture.file_name}: would share a file with {taken[name]}; rename one of them")
-        taken[name] = picture.file_name
+            raise UserError(f"{image.file_name}: would share a file with {taken[name]}; rename one of them")
+        taken[name] = image.file_name

@@ -1,4 +1,4 @@
-"""Pictures for people: grids, boxes drawn on images, contact sheets."""
+"""ImageSet for people: grids, boxes drawn on images, contact sheets."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..annotations import Cell
 from ..bethesda import colour
 from ..io import atomic
-from .images import Pixels
+from .image_files import Pixels
 
 
 def grid(images: Sequence[Pixels], columns: int, gap: int = 4) -> Pixels:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..annotations import DataSet, Picture
+from ..annotations import DataSet, Image
 from ..bethesda import CATEGORIES
 from ..errors import UsageError
 from ..io import wording
@@ -34,21 +34,21 @@ def renamed(data: DataSet, names: Mapping[str, str]) -> DataSet:
     Categories keep their order, each where the first that became it was. Raises UsageError for an old name that is
     none of them.
     """
-    found = (picture.extra.get(LABEL) for picture in data.pictures)
+    found = (image.extra.get(LABEL) for image in data.images)
     labels = sorted({label for label in found if isinstance(label, str)} - {*data.categories})
     for old in names:
         if old not in data.categories and old not in labels:
             there = ", ".join(wording.said(name) for name in [*data.categories, *labels][:12])
             raise UsageError(f"--rename {old}: no such category; there are {there}")
 
-    def picture(old: Picture) -> Picture:
+    def image(old: Image) -> Image:
         cells = tuple(replace(cell, category=names.get(cell.category, cell.category)) for cell in old.cells)
         label = old.extra.get(LABEL)
         extra = old.extra | {LABEL: names[label]} if isinstance(label, str) and label in names else old.extra
         return replace(old, cells=cells, extra=extra)
 
     categories = dict.fromkeys(names.get(name, name) for name in data.categories)
-    return replace(data, pictures=tuple(map(picture, data.pictures)), categories=tuple(categories))
+    return replace(data, images=tuple(map(image, data.images)), categories=tuple(categories))
 
 
 def strange(data: DataSet) -> str:

@@ -1,4 +1,4 @@
-"""Loading the annotated pictures that a recipe trains on, at its working scale."""
+"""Loading the annotated images that a recipe trains on, at its working scale."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..annotations import Cell
 from ..errors import UserError
 from ..io.progress import meter
-from . import images, split
+from . import image_files, split
 from .formats import coco
-from .images import Pixels
+from .image_files import Pixels
 
 KEPT = 4 * 2**30
 """Bytes of pixels that `load` keeps in memory, 1,365 images of 1024 x 1024; the others are read at each use."""
@@ -42,9 +42,9 @@ class Stored:
 
     def read(self) -> Pixels:
         """Return its (height, width, 3) pixels; raise ImageProblem when it is not what it was."""
-        pixels = images.read(self.path, self.scale)
+        pixels = image_files.read(self.path, self.scale)
         if (pixels.shape[1], pixels.shape[0]) != self.size:
-            raise images.ImageProblem(f"{self.path}: changed since it was first read")
+            raise image_files.ImageProblem(f"{self.path}: changed since it was first read")
         return pixels
 
 
@@ -60,14 +60,14 @@ class Room:
 
         It is read in any case: one that cannot be is named before anything begins.
         """
-        pixels = images.read(path, scale)
+        pixels = image_files.read(path, scale)
         self.left -= pixels.nbytes
         return pixels if self.left >= 0 else Stored(path, scale, (pixels.shape[1], pixels.shape[0]))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One training picture.
+    """One training image.
 
     Attributes:
         name: file name in its set.
@@ -95,7 +95,7 @@ class Sample:
 
 
 def held_out(sources: Sequence[Source], data_root: Path) -> list[Sample]:
-    """Return the validation pictures of those of `sources` that are trained on by their part 'train'.
+    """Return the validation images of those of `sources` that are trained on by their part 'train'.
 
     A source that is used whole has none: it would be measured on what it was trained on. Nor has one whose
     `split.json` has no such part.
@@ -108,26 +108,26 @@ def held_out(sources: Sequence[Source], data_root: Path) -> list[Sample]:
 def load(
     sources: Sequence[Source], data_root: Path, title: str = "reading images", required: bool = True
 ) -> list[Sample]:
-    """Return every picture of `sources` (folders below `data_root`), read and scaled.
+    """Return every image of `sources` (folders below `data_root`), read and scaled.
 
     Each is read once, so that a broken one is named before anything begins; up to `KEPT` bytes stay in memory.
-    Raises UserError when a source is missing or, if that is `required`, has no picture in the part asked for.
+    Raises UserError when a source is missing or, if that is `required`, has no image in the part asked for.
     """
     chosen = []
     for source in sources:
         root = data_root / source.root
         data = coco.read(root)
-        pictures = split.part(data, source.split, root)
-        if required and not pictures:
-            raise UserError(f"{root}: no picture in part '{source.split}'")
-        chosen += [(source, data, picture) for picture in pictures]
+        images = split.part(data, source.split, root)
+        if required and not images:
+            raise UserError(f"{root}: no image in part '{source.split}'")
+        chosen += [(source, data, image) for image in images]
     samples: list[Sample] = []
     room = Room()
     with meter(title, len(chosen)) as bar:
-        for source, data, picture in chosen:
-            image = room.image(images.inside(data.images, picture.file_name), source.scale)
-            cells = tuple(cell.scaled(source.scale) for cell in picture.cells)
-            label = picture.extra.get("image_level_label")
-            samples.append(Sample(picture.file_name, Path(source.root).name, image, cells, label))
+        for source, data, image in chosen:
+            pixels = room.image(image_files.inside(data.folder, image.file_name), source.scale)
+            cells = tuple(cell.scaled(source.scale) for cell in image.cells)
+            label = image.extra.get("image_level_label")
+            samples.append(Sample(image.file_name, Path(source.root).name, pixels, cells, label))
             bar.advance()
     return samples

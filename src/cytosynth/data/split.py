@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from ..annotations import DataSet, Picture
+from ..annotations import DataSet, Image
 from ..errors import UserError
 from ..io.plain import load
 
@@ -12,32 +12,32 @@ FILE = "split.json"
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
-def part(data: DataSet, name: str, root: Path) -> tuple[Picture, ...]:
-    """Return the pictures of `data` in the part `name` ('train', 'val', 'test', or 'all').
+def part(data: DataSet, name: str, root: Path) -> tuple[Image, ...]:
+    """Return the images of `data` in the part `name` ('train', 'val', 'test', or 'all').
 
     With a `split.json` in the folder `root`, or beside the file `root`, that decides; without one each group (slide,
     or the image itself) goes where the hash of its name says, which is the same on every machine.
     """
     if name == "all":
-        return data.pictures
+        return data.images
     file = _file(root)
     if file.exists():
         parts = {key: _names(values) for key, values in load(file).items() if isinstance(values, list)}
         if name not in parts:
             raise UserError(f"{file}: no part '{name}'; there are {', '.join(sorted(parts))}")
-        _disjoint(parts, {picture.file_name: group(picture) for picture in data.pictures}, file)
-        return tuple(picture for picture in data.pictures if picture.file_name in parts[name])
+        _disjoint(parts, {image.file_name: group(image) for image in data.images}, file)
+        return tuple(image for image in data.images if image.file_name in parts[name])
     if name not in FRACTIONS:
         raise UserError(f"{root}: no part '{name}'; without {FILE} there are {', '.join(FRACTIONS)}")
-    return tuple(picture for picture in data.pictures if assigned(group(picture)) == name)
+    return tuple(image for image in data.images if assigned(group(image)) == name)
 
 
-def group(picture: Picture) -> str:
+def group(image: Image) -> str:
     """Return what must not be divided between parts: the slide where one is known, else the image."""
     for key in ("slide", "slide_id", "patient", "case"):
-        if key in picture.extra:
-            return str(picture.extra[key])
-    return picture.file_name
+        if key in image.extra:
+            return str(image.extra[key])
+    return image.file_name
 
 
 def assigned(group_name: str, fractions: dict[str, float] = FRACTIONS) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..annotations import Cell, DataSet, Picture
-from ..data import images, split
+from ..annotations import Cell, DataSet, Image
+from ..data import image_files, split
 from ..data.formats import coco, qupath
 from ..data.preview import save_png, with_boxes
 from ..errors import UsageError, UserError
@@ -42,19 +42,19 @@ def gather(source: Path, part: str | None = None) -> Images:
     """
     if (source / coco.FILE).exists():
         data = coco.read(source)
-        pictures = split.part(data, part, source) if part else data.pictures
-        if not pictures:
-            raise UserError(f"{source}: no picture in part '{part or 'all'}'")
-        files, refused = images.usable([(p.file_name, data.images / p.file_name) for p in pictures], data.images)
+        images = split.part(data, part, source) if part else data.images
+        if not images:
+            raise UserError(f"{source}: no image in part '{part or 'all'}'")
+        files, refused = image_files.usable([(p.file_name, data.folder / p.file_name) for p in images], data.folder)
         return Images(tuple(files), last(source.resolve()), data.licences, tuple(refused))
     if part:
         raise UsageError(f"{source}: --split needs a COCO data set ({coco.FILE})")
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
-    if not source.is_dir() and source.suffix.lower() not in images.SUFFIXES:
-        raise UserError(f"{source}: no image ({', '.join(sorted(images.SUFFIXES))})")
-    chosen = images.beside(source) if source.is_dir() else [(source.name, source)]
-    files, refused = images.usable(chosen, source if source.is_dir() else source.parent)
+    if not source.is_dir() and source.suffix.lower() not in image_files.SUFFIXES:
+        raise UserError(f"{source}: no image ({', '.join(sorted(image_files.SUFFIXES))})")
+    chosen = image_files.beside(source) if source.is_dir() else [(source.name, source)]
+    files, refused = image_files.usable(chosen, source if source.is_dir() else source.parent)
     return Images(tuple(files), last(source.resolve()), refused=tuple(refused))
 
 
@@ -79,49 +79,49 @@ def detect(
         done = _finished(out, detector.config.categories)
         problems = [one_line(line) for line in found.refused]
         if strict and problems:
-            raise images.ImageProblem(problems[0])
+            raise image_files.ImageProblem(problems[0])
         for line in problems:
             console.print(f"skipped {line}", soft_wrap=True)
-        pictures: list[Picture] = []
+        images: list[Image] = []
         with meter("images", len(found.files)) as bar:
             for name, path in found.files:
                 try:
-                    pictures.append(_one(name, path, out, detector, threshold, scale, done.get(name)))
-                except images.ImageProblem as problem:
+                    images.append(_one(name, path, out, detector, threshold, scale, done.get(name)))
+                except image_files.ImageProblem as problem:
                     if strict:
                         raise
                     problems.append(one_line(f"{name}: {str(problem).removeprefix(f'{path}: ')}"))
                     bar.note(f"skipped {problems[-1]}")
                 bar.advance()
         info = {"description": NOTICE, "images": found.source, "detector": detector.digest, "skipped": problems}
-        data = DataSet(out, tuple(pictures), detector.config.categories, found.licences, info)
+        data = DataSet(out, tuple(images), detector.config.categories, found.licences, info)
         _publish(data, out)
-        cells = sum(len(picture.cells) for picture in pictures)
-        seen = f"{wording.amount(len(pictures), 'image')}, {wording.amount(cells, 'cell')}"
+        cells = sum(len(image.cells) for image in images)
+        seen = f"{wording.amount(len(images), 'image')}, {wording.amount(cells, 'cell')}"
         console.print(f"{seen}, {wording.amount(len(problems), 'image')} skipped")
         return data
 
 
 def _one(
     name: str, path: Path, out: Path, detector: Detector, threshold: float, scale: float, before: dict[str, Any] | None
-) -> Picture:
-    """Return the picture at `path` with its cells: as they were found `before` if it is the same, or else now."""
-    digest = images.fingerprint(path)
+) -> Image:
+    """Return the image at `path` with its cells: as they were found `before` if it is the same, or else now."""
+    digest = image_files.fingerprint(path)
     if before and before["sha256"] == digest:
         cells = tuple(Cell(tuple(cell["box"]), cell["category"], cell["score"]) for cell in before["cells"])
-        return Picture(name, before["width"], before["height"], cells)
-    pixels = images.read(path)
-    seen = pixels if scale == 1.0 else images.read(path, scale)
+        return Image(name, before["width"], before["height"], cells)
+    pixels = image_files.read(path)
+    seen = pixels if scale == 1.0 else image_files.read(path, scale)
     cells = tuple(_placed(cell, scale) for cell in detector.find(seen, threshold))
     save_png(with_boxes(pixels, cells, width=2), out / PICTURES / f"{name}.png")
     qupath.write(cells, name, out / QUPATH / f"{name}.geojson")
-    picture = Picture(name, pixels.shape[1], pixels.shape[0], cells)
+    image = Image(name, pixels.shape[1], pixels.shape[0], cells)
     said = [{"box": list(cell.box), "category": cell.category, "score": cell.score} for cell in cells]
     append_line(
         out / FOUND,
-        {"file_name": name, "sha256": digest, "width": picture.width, "height": picture.height, "cells": said},
+        {"file_name": name, "sha256": digest, "width": image.width, "height": image.height, "cells": said},
     )
-    return picture
+    return image
 
 
 def _placed(cell: Cell, scale: float) -> Cell:
@@ -166,7 +166,7 @@ def _whole(record: Any, categories: Sequence[str]) -> bool:
     return (
         isinstance(record, dict)
         and isinstance(record.get("file_name"), str)
-        and not images.unsafe(record["file_name"])
+        and not image_files.unsafe(record["file_name"])
         and isinstance(record.get("sha256"), str)
         and record["sha256"] != ""
         and all(type(record.get(key)) is int and record[key] > 0 for key in ("width", "height"))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..annotations import Cell
 from ..config import validated
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..errors import UserError
 from ..io import plain, tensors
 from ..io.tensors import refuse_pickles, weights_digest

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..annotations import Box
-from ..data import images
+from ..data import image_files
 from ..data.formats import folders
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.sources import Sample
 from ..errors import UserError
 
@@ -46,11 +46,11 @@ def of_folder(root: Path, categories: Sequence[str], shots: int, side: int) -> T
     data = folders.read(root)
     found = []
     for category in categories:
-        paths = [data.path(picture) for picture in data.pictures if picture.cells[0].category == category]
+        paths = [data.path(image) for image in data.images if image.cells[0].category == category]
         if not paths:
             raise UserError(f"{root / category}: no reference image of {category} there")
-        pictures = [images.read(path) for path in paths[:shots]]
-        whole = [_cut(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), side) for pixels in pictures]
+        images = [image_files.read(path) for path in paths[:shots]]
+        whole = [_cut(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), side) for pixels in images]
         found.append([whole[index % len(whole)] for index in range(shots)])
     return _tensor(found)
 

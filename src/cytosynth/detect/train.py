@@ -12,7 +12,7 @@ from accelerate import PartialState
 from .. import devices
 from ..annotations import Cell
 from ..data import augment, sources
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.preview import grid, save_png, with_boxes
 from ..data.sources import Sample
 from ..errors import UsageError, UserError
@@ -31,7 +31,7 @@ Measure = Callable[[model.Detector, Sequence[Sample]], Mapping[str, float]]
 
 
 class DetectorTask(Task):
-    """Trains a detector on annotated pictures."""
+    """Trains a detector on annotated images."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class DetectorTask(Task):
         data_root: Path = Path(),
         measure: Measure | None = None,
     ) -> None:
-        """Build the network; `held_out` pictures are only shown and measured, by `measure`."""
+        """Build the network; `held_out` images are only shown and measured, by `measure`."""
         super().__init__()
         transferred = transfer.is_detector(recipe.weights)
         imagenet = recipe.weights != NO_WEIGHTS and not transferred
@@ -93,16 +93,16 @@ class DetectorTask(Task):
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     def score(self) -> float | None:
-        """Return 1 - mAP on the held-out pictures; raise UserError where these have no cell of a category."""
+        """Return 1 - mAP on the held-out images; raise UserError where these have no cell of a category."""
         if not self.held_out or self.measure is None:
             return None
         mean = self.measure(model.Detector(self.network, self.config), self.held_out)["map"]
         if math.isnan(mean):
-            raise UserError(f"the held-out pictures have no {' or '.join(self.recipe.categories)} cell to score on")
+            raise UserError(f"the held-out images have no {' or '.join(self.recipe.categories)} cell to score on")
         return 1 - mean
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write held-out pictures with what is found on them."""
+        """Write held-out images with what is found on them."""
         detector = model.Detector(self.network, self.config)
         if not self.held_out:
             return
@@ -189,12 +189,12 @@ def _some(samples: Sequence[Sample], categories: Sequence[str]) -> None:
         )
 
 
-def steps(recipe: DetectorRecipe, pictures: int) -> int:
-    """Return how many optimiser steps `recipe` takes on so many `pictures`, with as many processes as there are."""
+def steps(recipe: DetectorRecipe, images: int) -> int:
+    """Return how many optimiser steps `recipe` takes on so many `images`, with as many processes as there are."""
     if recipe.epochs is None:
         return recipe.max_steps
     together = recipe.batch_size * recipe.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))
-    return min(recipe.max_steps, math.ceil(recipe.epochs * pictures / together))
+    return min(recipe.max_steps, math.ceil(recipe.epochs * images / together))
 
 
 def _rounded(scores: Mapping[str, float]) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Finding a picture again inside real fields: over all eight turns and all shifts, whatever its brightness."""
+"""Finding an image again inside real fields: over all eight turns and all shifts, whatever its brightness."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,29 +11,29 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..data import augment
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..errors import UserError
 from ..io.progress import meter
-from .image_set import Pictures
+from .image_set import ImageSet
 
 SIDE = 64
-"""Side to which the shorter side of a picture is reduced before it is searched for."""
+"""Side to which the shorter side of an image is reduced before it is searched for."""
 PART = 48
-"""Side of the middle of the reduced picture that is searched for, so that a shifted copy of the same size is found."""
+"""Side of the middle of the reduced image that is searched for, so that a shifted copy of the same size is found."""
 FLAT = 2.0
 """Standard deviation, grey levels, below which a region counts as blank background and is like nothing."""
 BATCH = 32
-"""Pictures searched for at a time."""
+"""ImageSet searched for at a time."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the middle of a picture was found.
+    """Where the middle of an image was found.
 
     Attributes:
         similarity: correlation with what is there, -1..1; 1 is a copy up to brightness and contrast.
         field: index of the field.
-        turn: D4 turn (`augment.d4`) that brings the picture into the field's orientation.
+        turn: D4 turn (`augment.d4`) that brings the image into the field's orientation.
         corner: x and y of the square in the field, pixels.
         side: of the square, pixels.
     """
@@ -46,30 +46,30 @@ class Place:
 
 
 @torch.no_grad()
-def search(pictures: Pictures, fields: Pictures, device: torch.device) -> list[Place]:
-    """Return where in `fields` (whole images) each of `pictures` (all of one size) is most like them.
+def search(images: ImageSet, fields: ImageSet, device: torch.device) -> list[Place]:
+    """Return where in `fields` (whole images) each of `images` (all of one size) is most like them.
 
     The likeness is the zero-mean normalised cross-correlation over the three channels together, of the square in the
-    middle of the picture (three quarters of its shorter side), both reduced to 64 pixels a picture; at every shift.
+    middle of the image (three quarters of its shorter side), both reduced to 64 pixels an image; at every shift.
 
-    Raises UserError when pictures differ in size, or a field is smaller than the square.
+    Raises UserError when images differ in size, or a field is smaller than the square.
     """
-    if len(pictures.sizes) != 1:
-        raise UserError(f"{pictures.source}: pictures of {len(pictures.sizes)} sizes; --window N cuts all to N x N")
-    factor = SIDE / min(pictures.windows[0].size)
+    if len(images.sizes) != 1:
+        raise UserError(f"{images.source}: images of {len(images.sizes)} sizes; --window N cuts all to N x N")
+    factor = SIDE / min(images.windows[0].size)
     reduced = [_reduced(field, factor) for field in fields]
-    for image, window in zip(reduced, fields.windows, strict=True):
-        if min(image.shape[:2]) < PART:
-            raise UserError(f"{window.path}: smaller than the middle of a picture that is searched for in it")
+    for small, window in zip(reduced, fields.windows, strict=True):
+        if min(small.shape[:2]) < PART:
+            raise UserError(f"{window.path}: smaller than the middle of an image that is searched for in it")
     places: list[Place] = []
-    with meter("searching pixels", len(pictures) * len(fields)) as bar:
-        for start in range(0, len(pictures), BATCH):
-            batch = pictures[start : start + BATCH]
-            templates = _templates([_reduced(picture, factor) for picture in batch]).to(device)
+    with meter("searching pixels", len(images) * len(fields)) as bar:
+        for start in range(0, len(images), BATCH):
+            batch = images[start : start + BATCH]
+            templates = _templates([_reduced(image, factor) for image in batch]).to(device)
             best = [Place(-2.0, 0, 0, (0, 0), 0)] * len(batch)
             spectra: dict[torch.Size, Tensor] = {}
-            for number, image in enumerate(reduced):
-                for row, found in enumerate(_best(templates, image, number, factor, spectra)):
+            for number, small in enumerate(reduced):
+                for row, found in enumerate(_best(templates, small, number, factor, spectra)):
                     best[row] = max(best[row], found, key=lambda place: place.similarity)
                 bar.advance(amount=len(batch))
             places += best
@@ -123,9 +123,9 @@ def _sums(planes: Tensor) -> Tensor:
     return squares.float()
 
 
-def _templates(pictures: Sequence[Pixels]) -> Tensor:
-    """Return the middles of reduced `pictures` in their eight turns, (n, 8, 3, PART, PART), as `correlation` asks."""
-    turned = [[augment.d4(centre(picture), turn) for turn in range(8)] for picture in pictures]
+def _templates(images: Sequence[Pixels]) -> Tensor:
+    """Return the middles of reduced `images` in their eight turns, (n, 8, 3, PART, PART), as `correlation` asks."""
+    turned = [[augment.d4(centre(image), turn) for turn in range(8)] for image in images]
     values = torch.tensor(np.array(turned)).permute(0, 1, 4, 2, 3).float()
     values = values - values.mean(dim=(3, 4), keepdim=True)
     norms = values.square().sum(dim=(2, 3, 4), keepdim=True)

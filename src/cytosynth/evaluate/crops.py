@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..annotations import Cell, DataSet
-from ..data import convert, images, split
+from ..data import convert, image_files, split
 from ..data.cell_crop import square
 from ..data.formats import coco
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.sources import Source
 from ..errors import UserError
 from ..io.progress import meter
@@ -41,13 +41,13 @@ def load(recipe: FeatureRecipe, data_root: Path, held_out: bool = False) -> list
     for source in sources:
         root = data_root / source.root
         data = _read(root)
-        chosen += [(source, data, picture) for picture in split.part(data, source.split, root)]
+        chosen += [(source, data, image) for image in split.part(data, source.split, root)]
     crops: list[Crop] = []
     with meter("cutting out held-out cells" if held_out else "cutting out cells", len(chosen)) as bar:
-        for source, data, picture in chosen:
-            cells = [cell for cell in picture.cells if cell.category in recipe.categories]
+        for source, data, image in chosen:
+            cells = [cell for cell in image.cells if cell.category in recipe.categories]
             if cells:
-                pixels = images.read(images.inside(data.images, picture.file_name), source.scale)
+                pixels = image_files.read(image_files.inside(data.folder, image.file_name), source.scale)
                 crops += [cut(pixels, cell.scaled(source.scale), recipe) for cell in cells]
             bar.advance()
     lacking = sorted(set(recipe.categories) - {crop.category for crop in crops})

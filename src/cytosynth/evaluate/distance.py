@@ -32,7 +32,7 @@ class Kernel(NamedTuple):
 
 
 class Manifold(NamedTuple):
-    """Shares of pictures inside k-nearest-neighbour balls; all but density lie in 0..1."""
+    """Shares of images inside k-nearest-neighbour balls; all but density lie in 0..1."""
 
     precision: float
     recall: float
@@ -44,7 +44,7 @@ def frechet(a: Matrix, b: Matrix) -> float:
     """Return the Fréchet distance between Gaussians fitted to (n, d) `a` and (m, d) `b` (Heusel et al. 2017).
 
     |mean_a - mean_b|² + tr(C_a + C_b - 2 (C_a C_b)^½), in double precision. The eigenvalues of C_a C_b are the
-    squared singular values of A Bᵀ, where Aᵀ A = C_a and Bᵀ B = C_b: no square root of a matrix that fewer pictures
+    squared singular values of A Bᵀ, where Aᵀ A = C_a and Bᵀ B = C_b: no square root of a matrix that fewer images
     than dimensions leave singular.
     """
     _same_dimension(a, b, 2)
@@ -69,7 +69,7 @@ def frechet_interval(
 ) -> Interval:
     """Return the 95 % interval of `frechet` under resampling of images.
 
-    Whole groups (the windows of one image or slide) are drawn with repetition. Repeated pictures raise every
+    Whole groups (the windows of one image or slide) are drawn with repetition. Repeated images raise every
     Fréchet distance, so the interval is moved to the distance itself: it says how much that one may vary.
     """
     value = frechet(a, b)
@@ -104,7 +104,7 @@ def kid(a: Matrix, b: Matrix, *, subsets: int = 100, subset_size: int | None = N
         a: features.
         b: features.
         subsets: how many are drawn.
-        subset_size: pictures in each; None: 1000, or half of the smaller set where that is less.
+        subset_size: images in each; None: 1000, or half of the smaller set where that is less.
         seed: of the subsets, which are drawn as torch-fidelity draws them.
     """
     _same_dimension(a, b, 4)
@@ -131,9 +131,9 @@ def _mmd(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 def prdc(generated: Matrix, real: Matrix, k: int = 5) -> Manifold:
     """Return precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
 
-    A picture's ball reaches to its `k`-th nearest neighbour in its own set. Precision: generated pictures inside a
-    real ball. Recall: real ones inside a generated ball. Density: real balls around a generated picture, over `k`.
-    Coverage: real balls with a generated picture in them.
+    A image's ball reaches to its `k`-th nearest neighbour in its own set. Precision: generated images inside a
+    real ball. Recall: real ones inside a generated ball. Density: real balls around a generated image, over `k`.
+    Coverage: real balls with a generated image in them.
     """
     _same_dimension(generated, real, k + 1)
     real_radii, generated_radii = _radii(real, k), _radii(generated, k)
@@ -207,4 +207,4 @@ def _same_dimension(a: Matrix, b: Matrix, fewest: int) -> None:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"features of shapes {a.shape} and {b.shape}; (n, d) and (m, d) are expected")
     if min(len(a), len(b)) < fewest:
-        raise UserError(f"{min(len(a), len(b))} pictures; this measure needs at least {fewest}")
+        raise UserError(f"{min(len(a), len(b))} images; this measure needs at least {fewest}")

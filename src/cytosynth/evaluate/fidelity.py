@@ -1,4 +1,4 @@
-"""How near generated pictures come to real ones, beside how near real ones come to each other (Table I)."""
+"""How near generated images come to real ones, beside how near real ones come to each other (Table I)."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..errors import UserError
 from ..io.progress import console
 from ..io.report import Report
 from . import distance, sheet
-from .image_set import Pictures
+from .image_set import ImageSet
 from .networks.extractor import Extractor, Features
 from .networks.features import cached
 
 ENOUGH = 2048
-"""Pictures below which a Fréchet distance of 2048 dimensions says little."""
+"""ImageSet below which a Fréchet distance of 2048 dimensions says little."""
 FEWEST = 10
 NEIGHBOURS = 5
 COLUMNS = (
@@ -34,15 +34,15 @@ class Estimate(NamedTuple):
 
 
 class _Set(NamedTuple):
-    """Pictures of one side of a comparison with their features."""
+    """ImageSet of one side of a comparison with their features."""
 
-    pictures: Pictures
+    images: ImageSet
     features: Features
 
 
 def compare(
-    generated: Pictures,
-    real: Pictures,
+    generated: ImageSet,
+    real: ImageSet,
     extractors: Sequence[Extractor],
     cache: Path,
     *,
@@ -51,35 +51,35 @@ def compare(
     draws: int = 100,
     sheets: Path | None = None,
 ) -> Report:
-    """Return fidelity and diversity of `generated` pictures against `real` ones, with the real-vs-real floor.
+    """Return fidelity and diversity of `generated` images against `real` ones, with the real-vs-real floor.
 
-    The real set is divided in two halves that share no image (or slide). Generated pictures are compared with the
-    first half, and the second half with the first: three sets of the same number of pictures, as many as each has.
+    The real set is divided in two halves that share no image (or slide). Generated images are compared with the
+    first half, and the second half with the first: three sets of the same number of images, as many as each has.
 
     Args:
-        generated: pictures to be judged.
-        real: pictures they should be like.
-        extractors: feature networks; the first one also chooses the pictures of the sheets.
+        generated: images to be judged.
+        real: images they should be like.
+        extractors: feature networks; the first one also chooses the images of the sheets.
         cache: folder of the features.
-        count: most pictures in each of the three sets.
+        count: most images in each of the three sets.
         seed: of halves, choices and resampling.
         draws: resamplings behind the interval of a Fréchet distance; 0: no interval.
         sheets: folder for `least_real.png` and `least_covered.png`.
 
-    Raises UserError when fewer than 10 pictures would be compared.
+    Raises UserError when fewer than 10 images would be compared.
     """
     rng = np.random.default_rng(seed)
     first, second = real.halves(rng)
     number = min(len(generated), len(first), len(second), *([count] if count else []))
     if number < FEWEST:
         raise UserError(
-            f"{number} pictures a side ({len(generated)} generated, {len(real)} real in two halves of whole images); "
+            f"{number} images a side ({len(generated)} generated, {len(real)} real in two halves of whole images); "
             f"at least {FEWEST} are needed"
         )
-    sides = [pictures.sample(number, rng) for pictures in (generated, first, second)]
+    sides = [images.sample(number, rng) for images in (generated, first, second)]
     rows: list[tuple[str | float | int | None, ...]] = []
     for extractor in extractors:
-        made, reference, other = (_Set(pictures, cached(extractor, pictures, cache)) for pictures in sides)
+        made, reference, other = (_Set(images, cached(extractor, images, cache)) for images in sides)
         judged = _measures(extractor, made, reference, draws, seed)
         floor = _measures(extractor, other, reference, draws, seed)
         for (measure, better, value), (_, _, least) in zip(judged, floor, strict=True):
@@ -104,7 +104,7 @@ def _measures(
 ) -> Iterator[tuple[str, str, Estimate]]:
     """Yield name, better direction and estimate of each measure of `judged` against `real`."""
     a, b = judged.features, real.features
-    spread = distance.frechet_interval(a, b, judged.pictures.groups, real.pictures.groups, draws, seed) if draws else ()
+    spread = distance.frechet_interval(a, b, judged.images.groups, real.images.groups, draws, seed) if draws else ()
     yield extractor.frechet, "lower", Estimate(distance.frechet(a, b), *spread)
     kernel = distance.kid(a, b, seed=seed)
     yield extractor.kernel, "lower", Estimate(kernel.mean, *kernel.interval)
@@ -113,40 +113,39 @@ def _measures(
         yield name, "higher", Estimate(value)
 
 
-def _warnings(generated: Pictures, real: Pictures, number: int) -> Iterator[str]:
+def _warnings(generated: ImageSet, real: ImageSet, number: int) -> Iterator[str]:
     if number < ENOUGH:
         yield (
-            f"{number} pictures a side, fewer than {ENOUGH:,}: Fréchet distances are too high by an unknown amount and "
+            f"{number} images a side, fewer than {ENOUGH:,}: Fréchet distances are too high by an unknown amount and "
             "not comparable with those at another number; compare with the floor beside them"
         )
-    for pictures in (generated, real):
-        if pictures.lossy:
+    for images in (generated, real):
+        if images.lossy:
             yield (
-                f"{pictures.source}: {pictures.lossy} of {pictures.files} files are JPEG or WebP; compression moves "
+                f"{images.source}: {images.lossy} of {images.files} files are JPEG or WebP; compression moves "
                 "every one of these measures"
             )
     if len(generated.sizes | real.sizes) > 1:
-        yield "the pictures differ in size, and so perhaps in field of view; --window N cuts all to N x N pixels"
+        yield "the images differ in size, and so perhaps in field of view; --window N cuts all to N x N pixels"
 
 
 def _reading(number: int) -> Iterator[str]:
     yield (
-        "floor: one half of the real images against the other half, at the same number of pictures; no generator can "
+        "floor: one half of the real images against the other half, at the same number of images; no generator can "
         "be expected to do better"
     )
     yield (
         "low and high: of a Fréchet distance the 95 % interval under resampling of whole images; of a kernel distance "
-        f"the middle 95 % of 100 subsets of {min(1000, number // 2)} pictures"
+        f"the middle 95 % of 100 subsets of {min(1000, number // 2)} images"
     )
 
 
 def _write_sheets(made: _Set, reference: _Set, folder: Path) -> None:
-    """Write the generated pictures furthest from any real one, and the real ones furthest from any generated."""
+    """Write the generated images furthest from any real one, and the real ones furthest from any generated."""
     for name, ours, theirs in (("least_real", made, reference), ("least_covered", reference, made)):
         _, distances = distance.nearest(ours.features, theirs.features)
         worst = np.argsort(-distances)[:16]
         shown: list[tuple[Pixels, str]] = [
-            (ours.pictures[int(index)], f"{ours.pictures.windows[index].name} {distances[index]:.3g}")
-            for index in worst
+            (ours.images[int(index)], f"{ours.images.windows[index].name} {distances[index]:.3g}") for index in worst
         ]
         sheet.write(folder / f"{name}.png", shown, columns=4)

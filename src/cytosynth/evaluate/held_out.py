@@ -5,7 +5,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.sources import Sample
 from ..errors import UserError
 from ..normal import places
@@ -15,7 +15,7 @@ from .networks import features
 
 
 class HeldOut:
-    """Normal windows of pictures that are not trained on, in the features of a network."""
+    """Normal windows of images that are not trained on, in the features of a network."""
 
     def __init__(self, recipe: NormalRecipe, samples: Sequence[Sample], cache: Path) -> None:
         """Take `validate_count` windows of `samples`; features are kept under `cache`.
@@ -27,13 +27,13 @@ class HeldOut:
         self.windows = places.windows(samples, recipe.window, recipe.validate_count)
         if not self.windows:
             raise UserError(
-                f"no held-out normal picture of at least {recipe.window} pixels a side to select the best by; add "
+                f"no held-out normal image of at least {recipe.window} pixels a side to select the best by; add "
                 "a part 'val', or set validate_every=0"
             )
         self.features = features.cached(self.extractor, self.windows, cache / "features")
 
     def __call__(self, drawn: Sequence[Pixels]) -> float:
-        """Return the kernel distance of `drawn` pictures to the windows: unbiased, over all of both."""
+        """Return the kernel distance of `drawn` images to the windows: unbiased, over all of both."""
         size = min(len(drawn), len(self.windows))
         found = self.extractor(drawn[:size])
         return distance.kid(found, self.features[:size], subsets=1, subset_size=size).mean

@@ -1,4 +1,4 @@
-"""The pictures that are measured: a folder of images or a COCO data set, whole or in windows, read when needed."""
+"""The images that are measured: a folder of images or a COCO data set, whole or in windows, read when needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from typing import overload
 
 import numpy as np
 
-from ..data import images, split
+from ..data import image_files, split
 from ..data.formats import coco
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..errors import UsageError, UserError
 from ..io import atomic, plain
 from .distance import members
@@ -21,7 +21,7 @@ LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 
 @dataclass(frozen=True)
 class Window:
-    """One picture: an image file, or a window of it.
+    """One image: an image file, or a window of it.
 
     Attributes:
         path: the file.
@@ -42,8 +42,8 @@ class Window:
         return all(low <= value <= low + side for value, low, side in zip(point, self.corner, self.size, strict=True))
 
 
-class Pictures(Sequence[Pixels]):
-    """Pictures in the order of their set; each is read from its file when it is asked for."""
+class ImageSet(Sequence[Pixels]):
+    """ImageSet in the order of their set; each is read from its file when it is asked for."""
 
     def __init__(self, source: str, windows: Sequence[Window], scale: float) -> None:
         """Hold `windows` of the set that is called `source`, whose images are resized by `scale`."""
@@ -57,26 +57,26 @@ class Pictures(Sequence[Pixels]):
     @overload
     def __getitem__(self, index: int) -> Pixels: ...
     @overload
-    def __getitem__(self, index: slice) -> "Pictures": ...
-    def __getitem__(self, index: int | slice) -> "Pixels | Pictures":
-        """Return the pixels of picture `index`."""
+    def __getitem__(self, index: slice) -> "ImageSet": ...
+    def __getitem__(self, index: int | slice) -> "Pixels | ImageSet":
+        """Return the pixels of image `index`."""
         if isinstance(index, slice):
             return self.chosen(range(*index.indices(len(self))))
         window = self.windows[index]
         if self._last is None or self._last[0] != window.path:
-            self._last = (window.path, images.read(window.path, self.scale))
+            self._last = (window.path, image_files.read(window.path, self.scale))
         (x, y), (width, height) = window.corner, window.size
         return self._last[1][y : y + height, x : x + width]
 
-    def chosen(self, indices: Sequence[int]) -> "Pictures":
-        """Return the pictures of `indices`, in that order."""
-        return Pictures(self.source, [self.windows[index] for index in indices], self.scale)
+    def chosen(self, indices: Sequence[int]) -> "ImageSet":
+        """Return the images of `indices`, in that order."""
+        return ImageSet(self.source, [self.windows[index] for index in indices], self.scale)
 
-    def sample(self, count: int, rng: np.random.Generator) -> "Pictures":
+    def sample(self, count: int, rng: np.random.Generator) -> "ImageSet":
         """Return `count` of them, drawn without repetition, in their order."""
         return self.chosen(sorted(rng.choice(len(self), count, replace=False).tolist()))
 
-    def halves(self, rng: np.random.Generator) -> tuple["Pictures", "Pictures"]:
+    def halves(self, rng: np.random.Generator) -> tuple["ImageSet", "ImageSet"]:
         """Return two halves that share no group, as equal in number as whole groups allow."""
         groups = members(self.groups)
         halves: tuple[list[int], list[int]] = ([], [])
@@ -84,10 +84,10 @@ class Pictures(Sequence[Pixels]):
             min(halves, key=len).extend(groups[number])
         return self.chosen(sorted(halves[0])), self.chosen(sorted(halves[1]))
 
-    def whole(self) -> "Pictures":
+    def whole(self) -> "ImageSet":
         """Return the whole images that they are windows of, each once."""
         files = {window.path: window for window in self.windows}
-        return Pictures(
+        return ImageSet(
             self.source,
             [Window(path, w.name, w.group, _size(path, self.scale)) for path, w in files.items()],
             self.scale,
@@ -120,8 +120,8 @@ class Pictures(Sequence[Pixels]):
         return {window.size for window in self.windows}
 
 
-def gather(source: Path, part: str | None = None, scale: float = 1.0, window: int | None = None) -> Pictures:
-    """Return the pictures of `source`.
+def gather(source: Path, part: str | None = None, scale: float = 1.0, window: int | None = None) -> ImageSet:
+    """Return the images of `source`.
 
     Args:
         source: a COCO data set, or a folder of images.
@@ -129,7 +129,7 @@ def gather(source: Path, part: str | None = None, scale: float = 1.0, window: in
         scale: factor on the images.
         window: side of the windows they are cut into, which do not overlap, centred on each image; None: whole.
 
-    Raises UserError for a set without pictures and for an image smaller than the window.
+    Raises UserError for a set without images and for an image smaller than the window.
     """
     files = _files(source, part)
     windows = []
@@ -146,7 +146,7 @@ def gather(source: Path, part: str | None = None, scale: float = 1.0, window: in
             for y in range(top, height - window + 1, window)
             for x in range(left, width - window + 1, window)
         ]
-    return Pictures(plain.last(source.resolve()), windows, scale)
+    return ImageSet(plain.last(source.resolve()), windows, scale)
 
 
 def _files(source: Path, part: str | None) -> list[tuple[Path, str, str]]:
@@ -156,20 +156,20 @@ def _files(source: Path, part: str | None) -> list[tuple[Path, str, str]]:
         root = source if source.is_dir() else source.parent
         chosen = split.part(data, part or "all", root)
         if not chosen:
-            raise UserError(f"{source}: no picture in part '{part}'")
-        return [(images.inside(data.images, p.file_name), p.file_name, split.group(p)) for p in chosen]
+            raise UserError(f"{source}: no image in part '{part}'")
+        return [(image_files.inside(data.folder, p.file_name), p.file_name, split.group(p)) for p in chosen]
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
     if part is not None:
         raise UsageError(f"{source}: part '{part}' needs a COCO data set ({coco.FILE}); this is a folder of images")
-    paths = sorted(path for path in source.iterdir() if path.suffix.lower() in images.SUFFIXES)
+    paths = sorted(path for path in source.iterdir() if path.suffix.lower() in image_files.SUFFIXES)
     if not paths:
-        raise UserError(f"{source}: no image there ({', '.join(sorted(images.SUFFIXES))})")
+        raise UserError(f"{source}: no image there ({', '.join(sorted(image_files.SUFFIXES))})")
     return [(path, path.name, path.name) for path in paths]
 
 
 def _size(path: Path, scale: float) -> tuple[int, int]:
-    width, height = images.size(path)
+    width, height = image_files.size(path)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

@@ -9,25 +9,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..errors import UserError
 from ..foundation import noise, sampling
 from ..foundation.model import Foundation
 from ..io.progress import meter
 from ..io.report import Report
 from . import distance
-from .image_set import Pictures
+from .image_set import ImageSet
 
 TIMESTEPS = 10
-"""Noise levels at which each picture's loss is taken, spread evenly over the schedule."""
+"""Noise levels at which each image's loss is taken, spread evenly over the schedule."""
 FALSE_POSITIVES = 0.01
 COLUMNS = ("measure", "value", "low", "high", "by chance", "members", "non-members")
 
 
 def measure(
     model: Foundation,
-    members: Pictures,
-    others: Pictures,
+    members: ImageSet,
+    others: ImageSet,
     prompt: str,
     *,
     timesteps: int = TIMESTEPS,
@@ -40,8 +40,8 @@ def measure(
 
     Args:
         model: foundation with its adapter merged.
-        members: pictures that it was trained on.
-        others: pictures of the same kind that it was not trained on.
+        members: images that it was trained on.
+        others: images of the same kind that it was not trained on.
         prompt: what it was trained with.
         timesteps: noise levels.
         seed: of the noise and of resampling.
@@ -51,8 +51,8 @@ def measure(
 
     Raises UserError where there are fewer than two images of either kind.
     """
-    first, second = (losses(model, pictures, prompt, timesteps, seed) for pictures in (members, others))
-    scores = [-_by_group(values, pictures) for values, pictures in ((first, members), (second, others))]
+    first, second = (losses(model, images, prompt, timesteps, seed) for images in (members, others))
+    scores = [-_by_group(values, images) for values, images in ((first, members), (second, others))]
     if min(map(len, scores)) < 2:
         raise UserError(f"{len(scores[0])} members and {len(scores[1])} others; at least two images of each are needed")
     rng = np.random.default_rng(seed)
@@ -72,13 +72,13 @@ def measure(
     return Report(f"Membership inference on {model.name}", facts, COLUMNS, rows, _notes(counts[1]))
 
 
-def losses(model: Foundation, pictures: Pictures, prompt: str, timesteps: int, seed: int) -> NDArray[np.float64]:
-    """Return the mean denoising loss of each of `pictures` over `timesteps` noise levels, the same noise for all."""
-    found = np.empty(len(pictures))
-    with meter("denoising losses", len(pictures)) as bar, torch.no_grad():
+def losses(model: Foundation, images: ImageSet, prompt: str, timesteps: int, seed: int) -> NDArray[np.float64]:
+    """Return the mean denoising loss of each of `images` over `timesteps` noise levels, the same noise for all."""
+    found = np.empty(len(images))
+    with meter("denoising losses", len(images)) as bar, torch.no_grad():
         text = model.encode_text([prompt])
-        for index, picture in enumerate(pictures):
-            found[index] = _loss(model, picture, text, timesteps, seed)
+        for index, image in enumerate(images):
+            found[index] = _loss(model, image, text, timesteps, seed)
             bar.advance()
     return found
 
@@ -86,7 +86,7 @@ def losses(model: Foundation, pictures: Pictures, prompt: str, timesteps: int, s
 def _loss(model: Foundation, pixels: Pixels, text: Tensor, timesteps: int, seed: int) -> float:
     height, width = (side // 64 * 64 for side in pixels.shape[:2])
     if not height or not width:
-        raise UserError(f"a picture of {pixels.shape[1]}x{pixels.shape[0]} pixels; the foundation needs at least 64x64")
+        raise UserError(f"an image of {pixels.shape[1]}x{pixels.shape[0]} pixels; the foundation needs at least 64x64")
     latents = model.encode_pixels(pixels[None, :height, :width])
     total = model.scheduler.config.num_train_timesteps
     levels = torch.arange(timesteps) * total // timesteps + total // (2 * timesteps)
@@ -111,9 +111,9 @@ def _both(members: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[fl
     return distance.auc(members, others), true_positive_rate(members, others, FALSE_POSITIVES)
 
 
-def _by_group(values: NDArray[np.float64], pictures: Pictures) -> NDArray[np.float64]:
+def _by_group(values: NDArray[np.float64], images: ImageSet) -> NDArray[np.float64]:
     """Return the mean of the windows of each image: windows of one image are not independent."""
-    return np.array([values[members].mean() for members in distance.members(pictures.groups)])
+    return np.array([values[members].mean() for members in distance.members(images.groups)])
 
 
 def _notes(others: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Whether generated pictures are copies of training pictures, measured against new real pictures."""
+"""Whether generated images are copies of training images, measured against new real images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from ..data import augment
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..errors import UserError
 from ..io.report import Report, Value, write_csv
 from . import align, distance, sheet
-from .image_set import Pictures
+from .image_set import ImageSet
 from .networks.extractor import Extractor
 from .networks.features import cached
 
 LEVEL = 0.01
-"""Share of new real pictures that may count as copies."""
+"""Share of new real images that may count as copies."""
 SHOWN = 8
 COLUMNS = (
     "measure", "limit", "copies", "share", "share low", "share high", "held-out share", "nearer than held-out",
@@ -27,12 +27,12 @@ COLUMNS = (
 
 
 class Nearest(NamedTuple):
-    """The nearest training picture of each generated and of each held-out one, by one measure.
+    """The nearest training image of each generated and of each held-out one, by one measure.
 
     Attributes:
         name: of the measure.
-        generated: distance of each generated picture to the training set.
-        held_out: the same of real pictures that were not trained on.
+        generated: distance of each generated image to the training set.
+        held_out: the same of real images that were not trained on.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Nearest(NamedTuple):
 
 
 def measure(
-    generated: Pictures,
-    training: Pictures,
-    held_out: Pictures,
+    generated: ImageSet,
+    training: ImageSet,
+    held_out: ImageSet,
     extractor: Extractor,
     cache: Path,
     *,
@@ -52,18 +52,18 @@ def measure(
     draws: int = 1000,
     out: Path | None = None,
 ) -> Report:
-    """Return how many of the `generated` pictures lie as near to a `training` picture as new real ones hardly do.
+    """Return how many of the `generated` images lie as near to a `training` image as new real ones hardly do.
 
     Distances are taken in the features of `extractor`, and in pixels (1 - correlation) after the best of all turns
-    and shifts. A copy is a picture nearer to the training set than 99 % of the `held_out` real pictures are.
+    and shifts. A copy is an image nearer to the training set than 99 % of the `held_out` real images are.
 
     Args:
-        generated: pictures to be judged.
+        generated: images to be judged.
         training: what their generator was trained on.
-        held_out: real pictures of the same kind that it was not trained on.
+        held_out: real images of the same kind that it was not trained on.
         extractor: feature network.
         cache: folder of the features.
-        count: most generated and most held-out pictures.
+        count: most generated and most held-out images.
         seed: of their choice and of resampling.
         draws: resamplings behind the interval of `nearer than held-out`.
         out: folder for sheets of the worst pairs, histograms and `nearest.csv`.
@@ -73,7 +73,7 @@ def measure(
     _refuse_overlap(training, held_out)
     rng = np.random.default_rng(seed)
     generated, held_out = (
-        pictures.sample(min(len(pictures), count or len(pictures)), rng) for pictures in (generated, held_out)
+        images.sample(min(len(images), count or len(images)), rng) for images in (generated, held_out)
     )
     known = cached(extractor, training, cache)
     neighbours, near = distance.nearest(cached(extractor, generated, cache), known)
@@ -92,7 +92,7 @@ def measure(
         ]
         for which, shown, file in zip(measures, pairs, ("features", "pixels"), strict=True):
             _write_pairs(which, generated, shown, out / f"worst_{file}.png")
-            label = f"distance to the nearest training picture, {which.name}"
+            label = f"distance to the nearest training image, {which.name}"
             series = {"generated": which.generated, "held-out real": which.held_out}
             sheet.histogram(out / f"distances_{file}.png", series, label, limit(which.held_out))
         _write_nearest(out / "nearest.csv", generated, training, neighbours, near, fields, places)
@@ -107,12 +107,12 @@ def measure(
 
 
 def limit(held_out: NDArray[np.float64]) -> float:
-    """Return the distance below which a picture counts as a copy: at most 1 % of new real pictures lie there."""
+    """Return the distance below which an image counts as a copy: at most 1 % of new real images lie there."""
     return float(np.sort(held_out)[int(LEVEL * len(held_out))])
 
 
 def nearer(generated: NDArray[np.float64], held_out: NDArray[np.float64]) -> float:
-    """Return the chance that a generated picture is nearer to the training set than a new real one; 0.5: alike."""
+    """Return the chance that a generated image is nearer to the training set than a new real one; 0.5: alike."""
     return distance.auc(-generated, -held_out)
 
 
@@ -138,22 +138,22 @@ def _row(
     )  # fmt: skip
 
 
-def _refuse_overlap(training: Pictures, held_out: Pictures) -> None:
+def _refuse_overlap(training: ImageSet, held_out: ImageSet) -> None:
     known = set(training.whole().keys())
     for window, key in zip(held_out.whole().windows, held_out.whole().keys(), strict=True):
         if key in known:
             raise UserError(f"{window.path}: held out, and the same as a training image; give disjoint sets")
 
 
-def _aligned(picture: Pixels, fields: Pictures, place: align.Place) -> tuple[Pixels, Pixels]:
-    """Return the middle of `picture`, turned, and the place in its field that it was found at."""
+def _aligned(image: Pixels, fields: ImageSet, place: align.Place) -> tuple[Pixels, Pixels]:
+    """Return the middle of `image`, turned, and the place in its field that it was found at."""
     x, y = place.corner
     found = fields[place.field][y : y + place.side, x : x + place.side]
-    return augment.d4(align.centre(picture), place.turn), found
+    return augment.d4(align.centre(image), place.turn), found
 
 
-def _write_pairs(which: Nearest, generated: Pictures, pairs: Sequence[tuple[Pixels, Pixels]], path: Path) -> None:
-    """Write the generated pictures nearest to the training set, each beside what it is near to, nearest first."""
+def _write_pairs(which: Nearest, generated: ImageSet, pairs: Sequence[tuple[Pixels, Pixels]], path: Path) -> None:
+    """Write the generated images nearest to the training set, each beside what it is near to, nearest first."""
     bound = limit(which.held_out)
     shown = []
     for index, (ours, theirs) in zip(np.argsort(which.generated), pairs, strict=False):
@@ -164,8 +164,8 @@ def _write_pairs(which: Nearest, generated: Pictures, pairs: Sequence[tuple[Pixe
 
 
 def _write_nearest(
-    path: Path, generated: Pictures, training: Pictures, neighbours: NDArray[np.int64], near: NDArray[np.float64],
-    fields: Pictures, places: Sequence[align.Place],
+    path: Path, generated: ImageSet, training: ImageSet, neighbours: NDArray[np.int64], near: NDArray[np.float64],
+    fields: ImageSet, places: Sequence[align.Place],
 ) -> None:  # fmt: skip
     columns = (
         "generated", "x", "y", "nearest by features", "distance", "nearest by pixels", "similarity", "turn",
@@ -183,14 +183,14 @@ def _write_nearest(
 
 def _notes(held_out: int) -> tuple[str, ...]:
     return (
-        f"limit: the distance that at most {LEVEL:.0%} of the {held_out} held-out real pictures fall short of; copies: "
-        "generated pictures that do; share low and high: exact 95 % interval as if pictures were independent",
-        "nearer than held-out: the chance that a generated picture lies nearer to the training set than a new real one "
+        f"limit: the distance that at most {LEVEL:.0%} of the {held_out} held-out real images fall short of; copies: "
+        "generated images that do; share low and high: exact 95 % interval as if images were independent",
+        "nearer than held-out: the chance that a generated image lies nearer to the training set than a new real one "
         "does; 0.5: as near; low and high: 95 % under resampling of whole images",
         f"pixels: 1 - correlation of the middle {align.PART / align.SIDE:.0%} with the best place in any training "
-        f"image, over eight turns and all shifts, at {align.SIDE} pixels a picture",
+        f"image, over eight turns and all shifts, at {align.SIDE} pixels an image",
         *(
-            [f"with {held_out} held-out pictures the limit is the nearest of them: no finer statement is possible"]
+            [f"with {held_out} held-out images the limit is the nearest of them: no finer statement is possible"]
             if held_out * LEVEL < 1
             else []
         ),

@@ -1,4 +1,4 @@
-"""How much of an image the autoencoder keeps (Figure 3 in numbers): PSNR of pictures it never saw."""
+"""How much of an image the autoencoder keeps (Figure 3 in numbers): PSNR of images it never saw."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from diffusers import AutoencoderKL
 
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
 from ..foundation.scratch.autoencoder import psnr, reconstruct
@@ -16,12 +16,12 @@ from ..io.progress import meter
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """PSNR of each picture, dB, by name."""
+    """PSNR of each image, dB, by name."""
 
     psnr: dict[str, float]
 
     def summary(self) -> dict[str, float]:
-        """Return mean, median, least and greatest PSNR and the number of pictures."""
+        """Return mean, median, least and greatest PSNR and the number of images."""
         values = np.array(list(self.psnr.values()))
         return {
             "pictures": len(values),
@@ -33,7 +33,7 @@ class Reconstruction:
 
 
 def measure(vae: AutoencoderKL, samples: Sequence[Sample], sheet: Path | None = None) -> Reconstruction:
-    """Return the PSNR of every picture of `samples`; write originals above reconstructions to `sheet`."""
+    """Return the PSNR of every image of `samples`; write originals above reconstructions to `sheet`."""
     scores: dict[str, float] = {}
     shown: list[tuple[Pixels, Pixels]] = []
     with meter("reconstructing", len(samples)) as bar:

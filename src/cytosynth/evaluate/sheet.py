@@ -1,4 +1,4 @@
-"""Sheets of captioned pictures, and a histogram of two sets of distances, as PNG."""
+"""Sheets of captioned images, and a histogram of two sets of distances, as PNG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.preview import grid, save_png
 
 SIDE = 224
@@ -16,15 +16,15 @@ COLOURS = ((0, 114, 178), (213, 94, 0))
 
 
 def write(path: Path, shown: Sequence[tuple[Pixels, str]], columns: int, side: int = SIDE) -> None:
-    """Write pictures, each at most `side` pixels a side with its caption below, in rows of `columns`."""
+    """Write images, each at most `side` pixels a side with its caption below, in rows of `columns`."""
     save_png(grid([_captioned(pixels, caption, side) for pixels, caption in shown], columns, gap=6), path)
 
 
 def _captioned(pixels: Pixels, caption: str, side: int) -> Pixels:
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((side, side))
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((side, side))
     tile = Image.new("RGB", (side, side + LINE), (255, 255, 255))
-    tile.paste(picture, ((side - picture.width) // 2, side - picture.height))
+    tile.paste(image, ((side - image.width) // 2, side - image.height))
     shortened = caption if len(caption) <= 36 else caption[:12] + "..." + caption[-21:]
     ImageDraw.Draw(tile).text((2, side + 2), shortened, fill=(0, 0, 0), font=ImageFont.load_default(size=11))
     return np.asarray(tile)
@@ -42,8 +42,8 @@ def histogram(path: Path, series: Mapping[str, NDArray[np.float64]], label: str,
     left, right = (float(edge) for edge in np.percentile(np.concatenate([*series.values(), [mark]]), (0, 100)))
     edges = np.linspace(left, right if right > left else left + 1, 41)
     width, height, margin = 720, 360, 40
-    picture = Image.new("RGB", (width, height), (255, 255, 255))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=13)
+    image = Image.new("RGB", (width, height), (255, 255, 255))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=13)
     shares = [np.histogram(values, edges)[0] / len(values) for values in series.values()]
     most = max(float(share.max()) for share in shares)
 
@@ -62,4 +62,4 @@ def histogram(path: Path, series: Mapping[str, NDArray[np.float64]], label: str,
     for value in edges[::10]:
         draw.text((across(value), height - margin + 6), f"{value:.3g}", fill=(0, 0, 0), font=font, anchor="ma")
     draw.text((width // 2, height - 14), label, fill=(0, 0, 0), font=font, anchor="ma")
-    save_png(np.asarray(picture), path)
+    save_png(np.asarray(image), path)

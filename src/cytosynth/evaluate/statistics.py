@@ -43,7 +43,7 @@ def estimates(
         groups: the image of each member of each set; whole images are drawn with repetition, each set by itself.
         draws: how often.
         seed: of the drawing.
-        centred: move the intervals so that their means are the values: repeated pictures raise every distance.
+        centred: move the intervals so that their means are the values: repeated images raise every distance.
     """
     values = np.asarray(statistic(*(np.arange(len(names)) for names in groups)), dtype=np.float64)
     rng = np.random.default_rng(seed)

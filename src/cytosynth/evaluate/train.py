@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from .. import devices
 from ..data import augment
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..errors import UserError
 from ..io import plain
 from ..io.atomic import write_json

@@ -5,12 +5,12 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image as PILImage
 
-from ..annotations import Box, Cell, DataSet, Picture
+from ..annotations import Box, Cell, DataSet, Image
 from ..data import split
 from ..data.formats import coco
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.preview import save_png
 from ..io import atomic
 from .recipe import SanityRecipe
@@ -22,30 +22,30 @@ CLASSES: Final = tuple(COLOURS)
 RADII: Final = (9.0, 24.0)
 """Of an ellipse's half axes: boxes of 18 to 48 pixels, for which the small backbones' anchors are made."""
 MOST: Final = 6
-"""Objects of a picture; there are as many grey rectangles, which are none."""
+"""Objects of an image; there are as many grey rectangles, which are none."""
 CROWDED: Final = 0.2
 """Objects whose boxes share more (IoU) are not drawn."""
 TRIES: Final = 20
 
 
 def write(root: Path, recipe: SanityRecipe) -> None:
-    """Write the pictures of `recipe` as a COCO data set with parts train, val and test, unless they are there."""
+    """Write the images of `recipe` as a COCO data set with parts train, val and test, unless they are there."""
     if (root / coco.FILE).exists():
         return
     parts = {"train": recipe.train, "val": recipe.val, "test": recipe.test}
-    pictures, names = [], {}
+    images, names = [], {}
     for number, (part, count) in enumerate(parts.items()):
         names[part] = [f"{part}_{index:04d}.png" for index in range(count)]
         for index, name in enumerate(names[part]):
             pixels, cells = draw(np.random.default_rng([number, index]), recipe.side)
             save_png(pixels, root / "images" / name)
-            pictures.append(Picture(name, recipe.side, recipe.side, tuple(cells)))
+            images.append(Image(name, recipe.side, recipe.side, tuple(cells)))
     atomic.write_json(root / split.FILE, names)
-    coco.write(DataSet(root / "images", tuple(pictures), CLASSES, (), {"description": "drawn ellipses"}), root)
+    coco.write(DataSet(root / "images", tuple(images), CLASSES, (), {"description": "drawn ellipses"}), root)
 
 
 def draw(rng: np.random.Generator, side: int) -> tuple[Pixels, list[Cell]]:
-    """Return a picture of `side` pixels with one to six ellipses, and their boxes and classes."""
+    """Return an image of `side` pixels with one to six ellipses, and their boxes and classes."""
     canvas = np.array([205.0, 205.0, 210.0]) + 25 * _texture(rng, side)[..., None] * rng.uniform(0.5, 1, 3)
     for _ in range(int(rng.integers(MOST))):
         x, y, width, height = *rng.uniform(0, side, 2), *rng.uniform(6, 30, 2)
@@ -65,7 +65,7 @@ def draw(rng: np.random.Generator, side: int) -> tuple[Pixels, list[Cell]]:
 
 
 def _ellipse(rng: np.random.Generator, side: int, taken: list[Box]) -> tuple[NDArray[np.bool_] | None, Box]:
-    """Return the mask and box of a turned ellipse that lies whole in the picture and covers no other; or no mask."""
+    """Return the mask and box of a turned ellipse that lies whole in the image and covers no other; or no mask."""
     for _ in range(TRIES):
         a, b, angle = *rng.uniform(*RADII, 2), rng.uniform(0, np.pi)
         half = np.hypot([a * np.cos(angle), a * np.sin(angle)], [b * np.sin(angle), b * np.cos(angle)])
@@ -91,6 +91,6 @@ def _texture(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
     """Return (side, side) smooth noise of three sizes, about -1 to 1."""
     total = np.zeros((side, side))
     for cells in (4, 12, 40):
-        coarse = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
-        total += np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)) / 3
+        coarse = PILImage.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
+        total += np.asarray(coarse.resize((side, side), PILImage.Resampling.BICUBIC)) / 3
     return total

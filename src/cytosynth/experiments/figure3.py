@@ -1,4 +1,4 @@
-"""Figure 3: what the autoencoder keeps of normal and of abnormal cells, as a picture and as PSNR and SSIM."""
+"""Figure 3: what the autoencoder keeps of normal and of abnormal cells, as an image and as PSNR and SSIM."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from skimage.metrics import structural_similarity
 
 from ..bethesda import NILM
 from ..data import sources
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.sources import Sample, Source
 from ..errors import UsageError, UserError
 from ..evaluate import sheet
@@ -21,7 +21,7 @@ from ..io.report import Report
 
 KINDS = ("normal", "abnormal")
 SHOWN = 4
-"""Windows of each kind in the picture."""
+"""Windows of each kind in the image."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def places(sample: Sample, window: int) -> list[tuple[str, tuple[int, int]]]:
 
 
 def ssim(a: Pixels, b: Pixels) -> float:
-    """Return the structural similarity of two (height, width, 3) pictures (Wang et al. 2004, scikit-image's)."""
+    """Return the structural similarity of two (height, width, 3) images (Wang et al. 2004, scikit-image's)."""
     return float(structural_similarity(a, b, channel_axis=2, data_range=255))
 
 
@@ -122,7 +122,7 @@ def interval(values: Sequence[float], images: Sequence[str], draws: int) -> Esti
 
 
 def _typical(found: Sequence[Kept]) -> list[Kept]:
-    """Return `SHOWN` windows of evenly spread rank by PSNR, so that the picture is not of the best alone."""
+    """Return `SHOWN` windows of evenly spread rank by PSNR, so that the image is not of the best alone."""
     ordered = sorted(found, key=lambda entry: entry.psnr)
     return [ordered[int(index)] for index in np.linspace(0, len(ordered) - 1, min(SHOWN, len(ordered)))]
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import images
-from ..data.images import Pixels
+from ..data import image_files
+from ..data.image_files import Pixels
 from ..errors import UserError
 from ..evaluate import sheet
 from .recipe import Table1Recipe
 from .table1 import real_windows
 
 SIDE = 320
-"""Side of a field in the picture at least, pixels; larger fields are cut about their middle."""
+"""Side of a field in the image at least, pixels; larger fields are cut about their middle."""
 
 
 def figure6(recipe: Table1Recipe, run: Path, data_root: Path, out: Path, samples: int = 4) -> Path:
@@ -33,7 +33,7 @@ def figure6(recipe: Table1Recipe, run: Path, data_root: Path, out: Path, samples
         found = sorted(folder.glob("*.png"))[:samples]
         if len(found) < samples:
             raise UserError(f"{folder}: {len(found)} fields, {samples} are needed; run `experiment table1` first")
-        tiles += [(_middle(images.read(path), side), adapter) for path in found]
+        tiles += [(_middle(image_files.read(path), side), adapter) for path in found]
     sheet.write(out / "figure6.png", tiles, columns=samples, side=side)
     return out / "figure6.png"
 

@@ -12,8 +12,8 @@ from ..bethesda import ABNORMAL, NILM
 from ..cell import choose, patch
 from ..cell.edit import CellEditor, PlannedEdit
 from ..cell.settings import EditSettings
-from ..data import images
-from ..data.images import Pixels
+from ..data import image_files
+from ..data.image_files import Pixels
 from ..data.preview import with_boxes
 from ..detect import model as detectors
 from ..detect.model import Detector
@@ -35,7 +35,7 @@ SHOWN = 256
 
 @dataclass(frozen=True)
 class Figure7:
-    """The pictures of the figure.
+    """The images of the figure.
 
     Attributes:
         normal: (height, width, 3) image before any edit.
@@ -126,7 +126,7 @@ def from_models(
     editor = CellEditor.load(foundation, cell, device, settings.precision)
     edit = editor.settled(settings.cell, real=image is not None)
     if image:
-        pixels = images.read(image, settings.scale)
+        pixels = image_files.read(image, settings.scale)
     else:
         adapter = None if normal == "none" else normal
         pixels = NormalImageGenerator(foundation, adapter, device, settings.precision).field(

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from ..annotations import DataSet
-from ..data import images
-from ..data.images import Pixels
+from ..data import image_files
+from ..data.image_files import Pixels
 from ..data.preview import with_boxes
 from ..errors import UserError
 from ..evaluate import sheet
@@ -56,8 +56,8 @@ def figure8(
     }
     shown: list[tuple[Pixels, str]] = []
     for kind, data in made.items():
-        if len(data.pictures) < count:
-            raise UserError(f"{out / kind}: {len(data.pictures)} images could be made, {count} are needed")
+        if len(data.images) < count:
+            raise UserError(f"{out / kind}: {len(data.images)} images could be made, {count} are needed")
         shown += row(data, KINDS[kind])
     sheet.write(out / "figure8.png", shown, columns=count, side=SIDE)
     return out / "figure8.png"
@@ -65,4 +65,4 @@ def figure8(
 
 def row(data: DataSet, caption: str) -> list[tuple[Pixels, str]]:
     """Return the images of `data`, each with the boxes of its synthetic cells drawn, and `caption`."""
-    return [(with_boxes(images.read(data.path(picture)), picture.cells), caption) for picture in data.pictures]
+    return [(with_boxes(image_files.read(data.path(image)), image.cells), caption) for image in data.images]

@@ -44,17 +44,17 @@ PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}
 
 
 class SanityRecipe(BaseModel):
-    """Settings of the sanity set: drawn pictures on which the detectors can be compared in minutes."""
+    """Settings of the sanity set: drawn images on which the detectors can be compared in minutes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     detectors: list[str] = Field(default=["faster-rcnn", "retinanet", "dino"], min_length=1)
-    seeds: list[int] = Field(default=[0], min_length=1, description="of training; the pictures are always the same")
+    seeds: list[int] = Field(default=[0], min_length=1, description="of training; the images are always the same")
     steps: int = Field(default=300, ge=1, description="optimiser steps, the same for every detector")
     training: dict[str, Any] = Field(
         default={"batch_size": 4, "warmup_steps": 30},
         description="settings of `train detector`, the same for every one",
     )
-    train: int = Field(default=400, ge=1, description="pictures to train on")
-    val: int = Field(default=20, ge=1, description="pictures to look at while training")
-    test: int = Field(default=100, ge=1, description="unseen pictures")
-    side: int = Field(default=128, ge=64, description="of a picture, pixels")
+    train: int = Field(default=400, ge=1, description="images to train on")
+    val: int = Field(default=20, ge=1, description="images to look at while training")
+    test: int = Field(default=100, ge=1, description="unseen images")
+    side: int = Field(default=128, ge=64, description="of an image, pixels")

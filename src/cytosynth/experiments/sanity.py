@@ -1,4 +1,4 @@
-"""The sanity set: detectors of the small backbone trained on drawn pictures, and measured on unseen ones.
+"""The sanity set: detectors of the small backbone trained on drawn images, and measured on unseen ones.
 
 It says whether a detector works at all, in minutes on a CPU; nothing of cells.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from ..annotations import Cell
 from ..config import pin
 from ..data import sources
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.preview import grid, save_png, with_boxes
 from ..data.sources import Sample, Source
 from ..detect import model
@@ -28,7 +28,7 @@ from .recipe import SanityRecipe
 
 PICTURES = "pictures"
 SHOWN = 4
-"""Unseen pictures that are shown with what each detector finds."""
+"""Unseen images that are shown with what each detector finds."""
 ENLARGED = 3
 """How many times as large they are shown."""
 
@@ -50,7 +50,7 @@ class Entry:
 def sanity(recipe: SanityRecipe, run: Path) -> Report:
     """Train and measure every detector with every seed in the folder `run`, or go on with what is missing there.
 
-    Writes `pictures/` (COCO), `sanity.json`, `.md`, `.csv` and `found.png`: unseen pictures, the truth first, then what
+    Writes `images/` (COCO), `sanity.json`, `.md`, `.csv` and `found.png`: unseen images, the truth first, then what
     each detector finds. Raises UsageError when `run` was begun with another recipe.
     """
     with lock.run(run, "recipe.yaml"):
@@ -95,7 +95,7 @@ def tabulate(recipe: SanityRecipe, entries: Sequence[Entry], objects: int) -> Re
 
 
 def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequence[Sample]) -> Entry:
-    """Train `detector` and measure it on the `unseen` pictures."""
+    """Train `detector` and measure it on the `unseen` images."""
     chosen = PRESETS["bundled"][detector].model_dump() | {
         "data": [Source(root=PICTURES)], "categories": list(ellipses.CLASSES), "window": None, "jitter": 0.0,
         "blur": 0.0, "checkpoint_every": 100, "log_every": min(10, recipe.steps), "preview_every": recipe.steps,

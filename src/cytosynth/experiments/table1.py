@@ -19,7 +19,7 @@ from ..data.formats import coco
 from ..errors import UserError
 from ..evaluate import distance, image_set
 from ..evaluate.held_out import HeldOut
-from ..evaluate.image_set import Pictures
+from ..evaluate.image_set import ImageSet
 from ..evaluate.networks import features
 from ..evaluate.networks.extractor import Extractor, Features
 from ..evaluate.recipe import PRESETS as FEATURES
@@ -74,14 +74,14 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
     return report
 
 
-def real_windows(recipe: Table1Recipe, data_root: Path) -> Pictures:
+def real_windows(recipe: Table1Recipe, data_root: Path) -> ImageSet:
     """Return the windows of the recipe's real images that hold no abnormal cell's centre."""
     source = recipe.real
     root = data_root / source.root
     found = image_set.gather(root, source.split, source.scale, recipe.window)
     centres = {
-        picture.file_name: [cell.scaled(source.scale).centre for cell in picture.cells if cell.category != NILM]
-        for picture in coco.read(root).pictures
+        image.file_name: [cell.scaled(source.scale).centre for cell in image.cells if cell.category != NILM]
+        for image in coco.read(root).images
     }
     chosen = [index for index, window in enumerate(found.windows) if not any(map(window.holds, centres[window.name]))]
     if not chosen:
@@ -93,7 +93,7 @@ def real_windows(recipe: Table1Recipe, data_root: Path) -> Pictures:
 
 def draw(
     adapter: str, weights: Path | None, seed: int, recipe: Table1Recipe, folder: Path, device: str = "cpu"
-) -> Pictures:
+) -> ImageSet:
     """Draw the recipe's number of fields into `folder`, those that are missing; return them as windows."""
     names = [f"{index:04d}.png" for index in range(recipe.count)]
     missing = [index for index, name in enumerate(names) if not (folder / name).exists()]
@@ -109,8 +109,8 @@ def draw(
     return image_set.gather(folder, window=recipe.window)
 
 
-def judge(drawn: Pictures, real: Pictures, extractors: Sequence[Extractor], seed: int, cache: Path) -> dict[str, Any]:
-    """Return `pictures`, `values` and `floor` of an Entry: `drawn` and one half of `real` against the other half."""
+def judge(drawn: ImageSet, real: ImageSet, extractors: Sequence[Extractor], seed: int, cache: Path) -> dict[str, Any]:
+    """Return `images`, `values` and `floor` of an Entry: `drawn` and one half of `real` against the other half."""
     rng = np.random.default_rng(seed)
     first, second = real.halves(rng)
     number = min(len(drawn), len(first), len(second))

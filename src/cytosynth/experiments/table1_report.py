@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..augmentation.published import FID
-from ..evaluate.image_set import Pictures
+from ..evaluate.image_set import ImageSet
 from ..evaluate.networks.extractor import Extractor
 from ..evaluate.statistics import Estimate, mean
 from ..io.report import Report
@@ -25,7 +25,7 @@ class Entry:
         seed: of its training, its fields and the halves.
         parameters: how many were trained.
         step: at which the weights that drew the fields were reached.
-        pictures: how many windows a side were compared.
+        images: how many windows a side were compared.
         values: `MEASURES` of the drawn windows, by extractor.
         floor: the same of one half of the real windows against the other.
     """
@@ -34,13 +34,13 @@ class Entry:
     seed: int
     parameters: int
     step: int
-    pictures: int
+    images: int
     values: dict[str, dict[str, float]]
     floor: dict[str, dict[str, float]]
 
 
 def tabulate(
-    recipe: Table1Recipe, entries: Sequence[Entry], extractors: Sequence[Extractor], real: Pictures, digest: str
+    recipe: Table1Recipe, entries: Sequence[Entry], extractors: Sequence[Extractor], real: ImageSet, digest: str
 ) -> Report:
     """Return Table I: a row for each adapter and one for the floor, mean and interval over seeds.
 
@@ -56,7 +56,7 @@ def tabulate(
         rows.append((adapter, own[0].parameters, steps, *_cells(own, measured), *FID.get(adapter, (None, None))))
     first = [entry for entry in entries if entry.adapter == recipe.adapters[0]]
     rows.append(("real against real", None, None, *_cells(first, measured, floor=True), None, None))
-    counts = sorted({entry.pictures for entry in entries})
+    counts = sorted({entry.images for entry in entries})
     facts = {
         "foundation": f"{short(recipe.foundation)} {digest}", "preset": recipe.preset, "steps": recipe.steps,
         "seeds": recipe.seeds,
@@ -107,7 +107,7 @@ def everything(entries: Sequence[Entry]) -> tuple[tuple[str, ...], list[tuple[st
     """Return columns and rows of every measure of every adapter, seed and extractor."""
     columns = ("adapter", "seed", "parameters", "step", "pictures", "features", "measure", "value", "floor")
     rows: list[tuple[str | float | int, ...]] = [
-        (e.adapter, e.seed, e.parameters, e.step, e.pictures, name, measure, found[measure], e.floor[name][measure])
+        (e.adapter, e.seed, e.parameters, e.step, e.images, name, measure, found[measure], e.floor[name][measure])
         for e in entries
         for name, found in e.values.items()
         for measure in MEASURES
@@ -127,7 +127,7 @@ def _reading(recipe: Table1Recipe, counts: Sequence[int]) -> list[str]:
     return [
         f"mean over {len(recipe.seeds)} seeds of training and drawing, in brackets the 95 % interval of Student's t",
         "real against real: one half of the held-out windows against the other, at the same number; the floor",
-        f"{', '.join(map(str, counts))} pictures a side: Fréchet distances this small a number makes are too high and "
+        f"{', '.join(map(str, counts))} images a side: Fréchet distances this small a number makes are too high and "
         "not comparable with the paper's, which are of another foundation, other data and another number; kernel "
         "distances have no such bias",
     ]

@@ -1,4 +1,4 @@
-"""Latents of training pictures, encoded once in all eight flips and turns, and cached on disk."""
+"""Latents of training images, encoded once in all eight flips and turns, and cached on disk."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..data import augment
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..io import atomic
 from ..io.progress import meter
 from ..io.tensors import weights_digest
@@ -27,25 +27,25 @@ class Shown(Protocol):
 
 
 @torch.no_grad()
-def cached(model: Foundation, pictures: Sequence[Shown], folder: Path, turns: Sequence[int]) -> list[list[Tensor]]:
-    """Return, for each picture and each D4 turn of `turns`, its (4, h/8, w/8) scaled latents, float16.
+def cached(model: Foundation, images: Sequence[Shown], folder: Path, turns: Sequence[int]) -> list[list[Tensor]]:
+    """Return, for each image and each D4 turn of `turns`, its (4, h/8, w/8) scaled latents, float16.
 
     Sides are cut to multiples of 8 after turning. They are kept under `folder`, named by the content of
-    the pictures and of the encoder, one file a picture, so that a killed run continues. Several processes
+    the images and of the encoder, one file an image, so that a killed run continues. Several processes
     divide the work.
     """
     state = PartialState()
     model.vae.to(state.device)
     key = hashlib.sha256(weights_digest(model.vae.encoder, model.vae.quant_conv).encode())
     paths = []
-    for picture in pictures:
-        name, pixels = key.copy(), picture.pixels
+    for image in images:
+        name, pixels = key.copy(), image.pixels
         name.update(str((pixels.shape, list(turns))).encode() + pixels.tobytes())
         paths.append(folder / f"{name.hexdigest()[:24]}.safetensors")
     own = [i for i, path in enumerate(paths) if i % state.num_processes == state.process_index and not path.exists()]
-    with meter("encoding pictures", len(own)) as bar:
+    with meter("encoding images", len(own)) as bar:
         for index in own:
-            pixels = pictures[index].pixels
+            pixels = images[index].pixels
             tensors = {str(turn): _encode(model, pixels, turn) for turn in turns}
             atomic.write_bytes(paths[index], save(tensors))
             bar.advance()

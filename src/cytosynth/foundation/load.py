@@ -44,7 +44,7 @@ LONGEST = 10_000
 
 
 def load(source: str, dtype: torch.dtype = torch.float32, channels: Sequence[int] = (4, 9)) -> Foundation:
-    """Load a Stable Diffusion 1.x, and try it on a very small picture.
+    """Load a Stable Diffusion 1.x, and try it on a very small image.
 
     Args:
         source: `bundled`, a folder in diffusers' layout, a `.safetensors` file in the original layout, or

@@ -18,7 +18,7 @@ LARGEST = 100_000
 SIDES = 3
 """Most sides of a size."""
 SIDE = 64
-"""Pixels of the picture that is tried: the smallest that three halvings of its latents leave a pixel of."""
+"""Pixels of the image that is tried: the smallest that three halvings of its latents leave a pixel of."""
 
 
 def bounded(config: Mapping[str, Any], where: str) -> None:
@@ -44,7 +44,7 @@ def _numbers(value: Any) -> Iterable[float]:
 
 @torch.no_grad()
 def autoencode(model: Foundation, where: str) -> None:
-    """Encode a text and a grey picture and decode it again; raise UserError where that fails or changes its size."""
+    """Encode a text and a grey image and decode it again; raise UserError where that fails or changes its size."""
     try:
         model.encode_text([""])
     except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say

@@ -7,7 +7,7 @@ import torch
 
 from ..adapters.load import merge
 from ..bethesda import NORMAL_PROMPT
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..devices import available
 from ..foundation import samplers, sampling
 from ..foundation.load import load

@@ -1,4 +1,4 @@
-"""Where a picture holds nothing abnormal."""
+"""Where an image holds nothing abnormal."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,15 @@ import numpy as np
 from ..annotations import Box
 from ..bethesda import NILM, NORMAL_LABELS
 from ..data import augment
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.sources import Sample
 
 ATTEMPTS = 200
-"""Windows drawn before a picture is called unfit."""
+"""Windows drawn before an image is called unfit."""
 
 
 def normal(sample: Sample, turn: int, window: Box) -> bool:
-    """Return whether no abnormal cell has its centre in `window` (xyxy of the turned picture)."""
+    """Return whether no abnormal cell has its centre in `window` (xyxy of the turned image)."""
     width, height = sample.size
     x0, y0, x1, y1 = window
     for cell in sample.cells:

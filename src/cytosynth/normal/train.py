@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..adapters.adapter import save as save_adapter
 from ..adapters.load import attach
 from ..data import sources
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
 from ..errors import UserError
@@ -47,7 +47,7 @@ class NormalTask(Task):
         cache: Path,
         distance: Callable[[Sequence[Pixels]], float] | None = None,
     ) -> None:
-        """Attach the adapter to `model` and encode the normal pictures of `samples` (kept under `cache`).
+        """Attach the adapter to `model` and encode the normal images of `samples` (kept under `cache`).
 
         Scores are the `distance` of drawn windows to held-out real ones.
         """
@@ -61,7 +61,7 @@ class NormalTask(Task):
         self.turns = range(8) if recipe.turns else range(1)
         self.samples = usable(samples, recipe.window)
         if not self.samples:
-            raise UserError(f"no normal picture of at least {recipe.window} pixels a side in the data of the recipe")
+            raise UserError(f"no normal image of at least {recipe.window} pixels a side in the data of the recipe")
         self.latents = cached(model, self.samples, cache / "latents", self.turns)
         self.distance = distance
         with torch.no_grad():
@@ -132,7 +132,7 @@ def freeze_as(model: Foundation, dtype: torch.dtype) -> None:
 
 
 HeldOut = Callable[[NormalRecipe, Sequence[Sample], Path], Callable[[Sequence[Pixels]], float]]
-"""Makes, of held-out pictures and with a cache folder, what returns the distance of drawn windows to theirs."""
+"""Makes, of held-out images and with a cache folder, what returns the distance of drawn windows to theirs."""
 
 
 def train_normal(

@@ -35,7 +35,7 @@ def text(
     """Return the data card as Markdown.
 
     Args:
-        data: the annotated pictures.
+        data: the annotated images.
         models: name and weights' hash of each model by role.
         settings: what the run was asked for.
         problems: lines on what was skipped.
@@ -43,15 +43,15 @@ def text(
         bundled: whether bundled models took part, whose training data must be credited.
         sections: further lines of Markdown, before the limits.
     """
-    counts = Counter(cell.category for picture in data.pictures for cell in picture.cells)
-    sizes = Counter(f"{picture.width}x{picture.height}" for picture in data.pictures)
-    empty = sum(not picture.cells for picture in data.pictures)
+    counts = Counter(cell.category for image in data.images for cell in image.cells)
+    sizes = Counter(f"{image.width}x{image.height}" for image in data.images)
+    empty = sum(not image.cells for image in data.images)
     lines = [
         "# Synthetic cervical cytology",
         "",
         f"**{NOTICES[origin]}**",
         "",
-        f"{wording.amount(len(data.pictures), 'image')} "
+        f"{wording.amount(len(data.images), 'image')} "
         f"({', '.join(f'{n} of {s}' for s, n in sorted(sizes.items()))}), "
         f"{wording.amount(counts.total(), 'annotated cell')}, {wording.amount(empty, 'image')} without any. "
         "Boxes: `annotations.json` (COCO). "

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..data import images
-from ..data.images import Pixels
+from ..data import image_files
+from ..data.image_files import Pixels
 from ..normal.generate import NormalImageGenerator
 from .plan import Plan, PlannedCell, PlanProblem
 from .settings import PipelineSettings
 
 Own = tuple[str, Path, dict[str, Any]]
-"""A picture of the user's: its name, its file, and what is said of it."""
+"""A image of the user's: its name, its file, and what is said of it."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ def fields(generator: NormalImageGenerator, indices: range, settings: PipelineSe
         yield Job(f"{index:06d}.png", settings.seed, index, normal)
 
 
-def own_images(pictures: Iterable[Own], settings: PipelineSettings) -> Iterator[Job]:
+def own_images(images: Iterable[Own], settings: PipelineSettings) -> Iterator[Job]:
     """Yield a job for each image file of the user's, seeded by its name; licence and source go along."""
     taken: set[str] = set()
-    for original, path, extra in pictures:
-        name = images.flat(original, ".png", taken)
+    for original, path, extra in images:
+        name = image_files.flat(original, ".png", taken)
         yield _own(name, original, path, extra, settings)
 
 
@@ -71,13 +71,13 @@ def planned_fields(
 
 
 def planned_own(
-    plan: Plan, path: Path, pictures: Sequence[Own], settings: PipelineSettings
+    plan: Plan, path: Path, images: Sequence[Own], settings: PipelineSettings
 ) -> tuple[list[Job], dict[str, tuple[int, int]]]:
-    """Return the jobs of a `plan` for the user's `pictures`, read from `path`, and the size of each as edited.
+    """Return the jobs of a `plan` for the user's `images`, read from `path`, and the size of each as edited.
 
     A file that cannot be read has no size; what makes its job says why.
     """
-    there = {original: (file, extra) for original, file, extra in pictures}
+    there = {original: (file, extra) for original, file, extra in images}
     jobs, sizes = [], {}
     for number, image in enumerate(plan.images):
         where = f"{path}: images[{number}] ({image.file_name})"
@@ -89,8 +89,8 @@ def planned_own(
         job = _own(image.file_name, image.original, file, extra, settings, tuple(image.cells))
         jobs.append(job)
         try:
-            width, height = (max(1, round(side * settings.scale)) for side in images.size(file))
-        except images.ImageProblem:
+            width, height = (max(1, round(side * settings.scale)) for side in image_files.size(file))
+        except image_files.ImageProblem:
             continue
         if image.original_sha256 not in ("", job.extra["original_sha256"]):
             raise PlanProblem(f"{where}: original {image.original[:80]!r} is another file than the plan was made for")
@@ -108,8 +108,8 @@ def _own(
 ) -> Job:
     said = {
         "original": original,
-        "original_sha256": images.fingerprint(path),
+        "original_sha256": image_files.fingerprint(path),
         "picture": extra,
     }
-    normal = partial(images.read, path, settings.scale)
+    normal = partial(image_files.read, path, settings.scale)
     return Job(name, settings.seed, zlib.crc32(original.encode()), normal, said, planned)

@@ -20,7 +20,7 @@ from ..cell.edit import CellEditor, PlannedEdit
 from ..cell.quality.gate import Gate
 from ..cell.quality.seam import seam
 from ..cell.queue import Canvas, EditQueue, Spot
-from ..data.images import ImageProblem, Pixels
+from ..data.image_files import ImageProblem, Pixels
 from ..detect.model import Detector
 from ..errors import UserError
 from ..io import atomic, lock

@@ -17,7 +17,7 @@ from ..annotations import Box
 from ..bethesda import ABNORMAL
 from ..cell import patch
 from ..cell.settings import EditSettings
-from ..data import images
+from ..data import image_files
 from ..errors import UserError
 from ..foundation.names import Precision
 from ..io import atomic, plain
@@ -175,7 +175,7 @@ def write(
 
 def _check(image: PlannedImage, where: str, names: set[str]) -> None:
     name = image.file_name
-    problem = images.unsafe(name) or ("in a folder" if "/" in name else None)
+    problem = image_files.unsafe(name) or ("in a folder" if "/" in name else None)
     if not name.endswith(".png"):
         problem = "does not end in .png"
     elif name in names:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image as PILImage
 
 from .. import __version__
-from ..annotations import Cell, DataSet, Picture
+from ..annotations import Cell, DataSet, Image
 from ..bethesda import ABNORMAL
 from ..cell.quality import gate
-from ..data import images
+from ..data import image_files
 from ..data.formats import coco
-from ..data.images import Pixels
+from ..data.image_files import Pixels
 from ..data.preview import grid, with_boxes
 from ..io import atomic
 from ..io.plain import portable
@@ -60,7 +60,7 @@ def publish(out: Path, records: Sequence[dict[str, Any]], settings: PipelineSett
         info["skipped"] = list(about.problems)
     if about.derived_from:
         info["derived_from"] = dict(about.derived_from)
-    data = DataSet(out / "images", tuple(map(_picture, records)), tuple(ABNORMAL), tuple(about.licences), info)
+    data = DataSet(out / "images", tuple(map(_image, records)), tuple(ABNORMAL), tuple(about.licences), info)
     write_records(out, records)
     coco.write(data, out)
     if records:
@@ -78,25 +78,25 @@ def publish(out: Path, records: Sequence[dict[str, Any]], settings: PipelineSett
 
 def preview(data: DataSet, out: Path, origin: str) -> None:
     """Write `preview.png`: the first images with their boxes, marked as what `origin` says they are."""
-    shown = [with_boxes(images.read(data.path(p)), p.cells) for p in data.pictures[:SHOWN]]
-    sheet = {"origin": origin, "contact_sheet_of": [p.file_name for p in data.pictures[:SHOWN]]}
+    shown = [with_boxes(image_files.read(data.path(p)), p.cells) for p in data.images[:SHOWN]]
+    sheet = {"origin": origin, "contact_sheet_of": [p.file_name for p in data.images[:SHOWN]]}
     atomic.write_bytes(out / "preview.png", png(contact_sheet(shown), sheet))
 
 
 def contact_sheet(shown: Sequence[Pixels], side: int = 640) -> Pixels:
-    """Return pictures with their boxes, each shrunk to at most `side` pixels, in rows of up to four."""
+    """Return images with their boxes, each shrunk to at most `side` pixels, in rows of up to four."""
     small = []
     for pixels in shown:
-        picture = Image.fromarray(pixels)
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-        small.append(np.asarray(picture))
+        image = PILImage.fromarray(pixels)
+        image.thumbnail((side, side), PILImage.Resampling.LANCZOS)
+        small.append(np.asarray(image))
     return grid(small, columns=min(4, len(small)))
 
 
-def _picture(record: dict[str, Any]) -> Picture:
+def _image(record: dict[str, Any]) -> Image:
     cells = tuple(Cell(tuple(c["bbox_xyxy"]), c["category"], extra={"synthetic": True}) for c in record["cells"])
     extra = {"synthetic": True, **record.get("picture", {})}
-    return Picture(record["file_name"], record["width"], record["height"], cells, extra)
+    return Image(record["file_name"], record["width"], record["height"], cells, extra)
 
 
 def _counts(records: Sequence[dict[str, Any]], settings: PipelineSettings, missing: Mapping[str, int]) -> list[str]:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data import images
-from ..data.images import Pixels
+from ..data import image_files
+from ..data.image_files import Pixels
 from ..errors import UserError
 from ..io import atomic, plain
 from ..io.progress import meter
@@ -101,7 +101,7 @@ def kept_field(job: Job, out: Path) -> Job:
 
     def normal() -> Pixels:
         if path.exists():
-            return images.read(path)
+            return image_files.read(path)
         field = job.normal()
         buffer = io.BytesIO()
         Image.fromarray(field).save(buffer, "PNG", compress_level=1)

@@ -9,7 +9,7 @@ from ..bethesda import NILM
 from ..cell.edit import CellEditor
 from ..cell.quality.classifier import load_gate
 from ..cell.quality.gate import NUCLEUS
-from ..data import images, split
+from ..data import image_files, split
 from ..data.formats import coco
 from ..detect import model as detectors
 from ..devices import available
@@ -76,17 +76,17 @@ def edit(
 ) -> DataSet:
     """Edit cells of the images of `source` into abnormal ones, into `out`; see the verb `edit`."""
     own = _own(source, label, part)
-    pictures = own.pictures[:limit]
-    _check(settings, plan, len(pictures))
+    images = own.images[:limit]
+    _check(settings, plan, len(images))
     given = plans.read(plan) if plan else None
     names = {"cell": cell, "foundation": foundation, "gate": gate, "detector": detector}
     pipeline = _pipeline(names, settings, data_root, device, None, finds=plan is None)
     about: dict[str, Any] = {"licences": own.licences, "derived_from": own.info, "strict": strict,
                              "refused": own.refused}  # fmt: skip
     if given and plan:
-        jobs, sizes = planned_own(given, plan, pictures, settings)
+        jobs, sizes = planned_own(given, plan, images, settings)
         return _follow(pipeline, given, plan, jobs, sizes, settings, out, **about)
-    return run(pipeline, list(own_images(pictures, settings)), settings, out, **about)
+    return run(pipeline, list(own_images(images, settings)), settings, out, **about)
 
 
 def _check(settings: PipelineSettings, plan: Path | None, images: int | None) -> None:
@@ -122,18 +122,18 @@ def _follow(
 class _Own:
     """The user's images: name and path of each and what is said of it, names that cannot be used, licences and info."""
 
-    pictures: list[Own]
+    images: list[Own]
     refused: list[str]
     licences: tuple[dict[str, Any], ...] = ()
     info: dict[str, Any] = field(default_factory=dict)
 
 
 def _own(source: Path, label: str | None, part: str) -> _Own:
-    """Return the normal pictures of a part of a COCO data set, or all images of a plain folder."""
+    """Return the normal images of a part of a COCO data set, or all images of a plain folder."""
     if (source / coco.FILE).exists():
         data = coco.read(source)
-        pictures = split.part(data, part, source)
-        wanted = [p for p in pictures if label is None or p.extra.get("image_level_label") == label]
+        images = split.part(data, part, source)
+        wanted = [p for p in images if label is None or p.extra.get("image_level_label") == label]
         if not wanted:
             raise UserError(f"{source}: no image of image-level label {label!r} in part '{part}'")
         normal = [p for p in wanted if all(cell.category == NILM for cell in p.cells)]
@@ -144,14 +144,14 @@ def _own(source: Path, label: str | None, part: str) -> _Own:
                 raise UserError(f"{source}: all {left}; normal ones are needed (`convert --rename` names categories)")
             console.print(f"left out: {left}", soft_wrap=True)
         extra = {p.file_name: p.extra for p in normal}
-        chosen, refused = images.usable([(p.file_name, data.images / p.file_name) for p in normal], data.images)
+        chosen, refused = image_files.usable([(p.file_name, data.folder / p.file_name) for p in normal], data.folder)
         return _Own([(name, path, extra[name]) for name, path in chosen], refused, data.licences, data.info)
     for option, value in (("--label", label), ("--split", None if part == "all" else part)):
         if value is not None:
             raise UserError(f"{source}: {option} needs a COCO data set ({coco.FILE})")
     if not source.is_dir():
         raise UserError(f"{source}: {'is a file' if source.exists() else 'no such folder'}; give a folder of images")
-    chosen, refused = images.usable(images.beside(source), source)
+    chosen, refused = image_files.usable(image_files.beside(source), source)
     return _Own([(name, path, {}) for name, path in chosen], refused)
 
 

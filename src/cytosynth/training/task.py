@@ -27,7 +27,7 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write a picture of what the weights can do at `step` into `folder`."""
+        """Write an image of what the weights can do at `step` into `folder`."""
 
     def export(self, folder: Path) -> None:
         """Write the weights into the empty `folder` in the layout of their ecosystem."""

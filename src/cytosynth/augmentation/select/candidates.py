@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...annotations import DataSet, Picture
-from ...data import images
+from ...annotations import DataSet, Image
+from ...data import image_files
 from ...data.formats import coco
 from ...data.sources import Room, Sample, Source
 from ...errors import UsageError, UserError
@@ -44,23 +44,23 @@ class Candidate:
     Attributes:
         label: of its set.
         path: of its file.
-        picture: its annotations.
+        image: its annotations.
         original: file name of the real image that was edited; None where all is synthetic.
     """
 
     label: str
     path: Path
-    picture: Picture
+    image: Image
     original: str | None = None
 
     @property
     def key(self) -> str:
         """What it is called among all."""
-        return f"{self.label}/{self.picture.file_name}"
+        return f"{self.label}/{self.image.file_name}"
 
     def sample(self, room: Room) -> Sample:
-        """Return it as a picture to train on, in memory while there is `room`."""
-        return Sample(self.key, self.label, room.image(self.path), self.picture.cells)
+        """Return it as an image to train on, in memory while there is `room`."""
+        return Sample(self.key, self.label, room.image(self.path), self.image.cells)
 
 
 def gather(recipe: SelectRecipe, held: Sequence[Source], data_root: Path) -> list[SyntheticSet]:
@@ -85,12 +85,12 @@ def candidates(sets: Sequence[SyntheticSet], categories: Sequence[str]) -> list[
     """Return the images of `sets` with an annotated cell of `categories`; raise UserError where there is none."""
     found = [
         Candidate(
-            one.label, images.inside(one.data.images, picture.file_name), picture,
-            _original(one.records.get(picture.file_name, {})),
+            one.label, image_files.inside(one.data.folder, image.file_name), image,
+            _original(one.records.get(image.file_name, {})),
         )
         for one in sets
-        for picture in one.data.pictures
-        if any(cell.category in categories for cell in picture.cells)
+        for image in one.data.images
+        if any(cell.category in categories for cell in image.cells)
     ]  # fmt: skip
     if not found:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The curve as a picture: gain over real images alone against the ratio, with intervals."""
+"""The curve as an image: gain over real images alone against the ratio, with intervals."""
 
 import io
 from collections.abc import Mapping

@@ -32,11 +32,11 @@ def check(recipe: SelectRecipe, data_root: Path) -> int:
     leaks.apart("validation", [recipe.validation], tests, data_root)
     fitted = _names(recipe.real, data_root)
     if not fitted:
-        raise UserError(f"{data_root / recipe.real[0].root}: no picture in part '{recipe.real[0].split}'")
+        raise UserError(f"{data_root / recipe.real[0].root}: no image in part '{recipe.real[0].split}'")
     wanted = set(recipe.categories) if recipe.measure in MEASURES else {recipe.measure}
     root = data_root / recipe.validation.root
-    pictures = split.part(coco.read(root), recipe.validation.split, root)
-    if not any(cell.category in wanted for picture in pictures for cell in picture.cells):
+    images = split.part(coco.read(root), recipe.validation.split, root)
+    if not any(cell.category in wanted for image in images for cell in image.cells):
         part = recipe.validation.split
         raise UserError(
             f"{root}: no cell of {' or '.join(sorted(wanted))} in part '{part}'; nothing can be chosen on it"
@@ -52,10 +52,10 @@ def _by_root(recipe: SelectRecipe) -> dict[str, set[str]]:
 
 
 def _names(sources: list[Source], data_root: Path) -> set[tuple[str, str]]:
-    """Return folder and file name of the pictures of `sources`."""
+    """Return folder and file name of the images of `sources`."""
     found = set()
     for source in sources:
         root = (data_root / source.root).resolve()
-        pictures = split.part(coco.read(root), source.split, root)
-        found |= {(str(root), picture.file_name) for picture in pictures}
+        images = split.part(coco.read(root), source.split, root)
+        found |= {(str(root), image.file_name) for image in images}
     return found

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from ...data import images
+from ...data import image_files
 from ...data.preview import with_boxes
 from ...evaluate import sheet
 from ...io.report import write_csv
@@ -61,15 +61,15 @@ def write(ranked: Sequence[Ranked], run: Path) -> None:
     """Write `ranking.csv`, and `ranking.png` with the first and the last ones."""
     columns = ("rank", "set", "image", "uncertainty", "distance", "merit", "cells")
     rows = [
-        (number, one.candidate.label, one.candidate.picture.file_name, round(one.uncertainty, 6),
-         round(one.distance, 6), round(one.merit, 6), len(one.candidate.picture.cells))
+        (number, one.candidate.label, one.candidate.image.file_name, round(one.uncertainty, 6),
+         round(one.distance, 6), round(one.merit, 6), len(one.candidate.image.cells))
         for number, one in enumerate(ranked, 1)
     ]  # fmt: skip
     write_csv(run / "ranking.csv", columns, rows)
     ends = [*range(min(SHOWN, len(ranked))), *range(max(SHOWN, len(ranked) - SHOWN), len(ranked))]
     shown = [
         (
-            with_boxes(images.read(ranked[index].candidate.path), ranked[index].candidate.picture.cells),
+            with_boxes(image_files.read(ranked[index].candidate.path), ranked[index].candidate.image.cells),
             f"{index + 1}: unsure {ranked[index].uncertainty:.2f}, distance {ranked[index].distance:.3g}",
         )
         for index in ends

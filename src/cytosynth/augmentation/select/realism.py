@@ -45,7 +45,7 @@ def measure(
     return _mean(far, keys, [one.key for one in candidates]), _mean(floor, groups, list(dict.fromkeys(groups)))
 
 
-def _windows(source: Source, window: int, data_root: Path) -> image_set.Pictures:
+def _windows(source: Source, window: int, data_root: Path) -> image_set.ImageSet:
     return image_set.gather(data_root / source.root, source.split, source.scale, window)
 
 

@@ -119,7 +119,7 @@ def _known(
     real = parts.check(recipe, data_root)
     sets = candidates.gather(recipe, parts.held(recipe, data_root), data_root)
     pool = candidates.candidates(sets, recipe.categories)
-    everything = sum(len(one.data.pictures) for one in sets)
+    everything = sum(len(one.data.images) for one in sets)
     if len(pool) < everything:
         console.print(f"{everything - len(pool)} of {everything} synthetic images have no cell to learn from: left out")
     for one in sets:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...annotations import DataSet, Picture
-from ...data import images
+from ...annotations import DataSet, Image
+from ...data import image_files
 from ...data.formats import coco
 from ...io import atomic
 from ...provenance import NOTICES, OTHER, write_records
@@ -32,16 +32,16 @@ def write(
     licences = _licences(sets)
     numbers = [{old.get("id"): licences.index(_named(old)) + 1 for old in one.data.licences} for one in sets]
     number_of = dict(zip(by_label, numbers, strict=True))
-    pictures, records, taken = [], [], set[str]()
+    images, records, taken = [], [], set[str]()
     with atomic.folder(out) as part:
         (part / "images").mkdir()
         for rank, one in enumerate(chosen, 1):
-            own, picture = by_label[one.candidate.label], one.candidate.picture
-            whole = f"{own.label}_{picture.file_name}" if len(sets) > 1 else picture.file_name
-            name = images.flat(whole, one.candidate.path.suffix, taken)
+            own, image = by_label[one.candidate.label], one.candidate.image
+            whole = f"{own.label}_{image.file_name}" if len(sets) > 1 else image.file_name
+            name = image_files.flat(whole, one.candidate.path.suffix, taken)
             atomic.write_bytes(part / "images" / name, one.candidate.path.read_bytes())
-            pictures.append(_picture(picture, name, number_of[own.label]))
-            records.append(_record(one, rank, name, own.records.get(picture.file_name)))
+            images.append(_image(image, name, number_of[own.label]))
+            records.append(_record(one, rank, name, own.records.get(image.file_name)))
         info = {"description": "Synthetic cervical cytology, a chosen subset (not for diagnosis)",
                 "software": f"CytoSynth {__version__}", "synthetic": True, "chosen": list(how)}  # fmt: skip
         derived = {key: value for one in sets for key, value in _dict(one.data.info, "derived_from").items()}
@@ -49,28 +49,28 @@ def write(
             info["derived_from"] = derived
         categories = tuple(dict.fromkeys(name for one in sets for name in one.data.categories))
         entries = tuple(entry | {"id": number} for number, entry in enumerate(licences, 1))
-        data = DataSet(part / "images", tuple(pictures), categories, entries, info)
+        data = DataSet(part / "images", tuple(images), categories, entries, info)
         write_records(part, records)
         coco.write(data, part)
         origin = _origin(records)
         publish.preview(data, part, origin)
         atomic.write_text(part / "README.md", _card(data, records, origin, how, settings))
-    return replace(data, images=out / "images")
+    return replace(data, folder=out / "images")
 
 
-def _picture(picture: Picture, name: str, licence: Mapping[Any, int]) -> Picture:
-    extra = {**picture.extra, "synthetic": True}
+def _image(image: Image, name: str, licence: Mapping[Any, int]) -> Image:
+    extra = {**image.extra, "synthetic": True}
     if isinstance(extra.get("license"), int | str) and extra["license"] in licence:
         extra["license"] = licence[extra["license"]]
-    return replace(picture, file_name=name, extra=extra)
+    return replace(image, file_name=name, extra=extra)
 
 
 def _record(one: Ranked, rank: int, name: str, known: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what is `known` of an image, under its name here, with its place in the ranking."""
-    size = {"width": one.candidate.picture.width, "height": one.candidate.picture.height}
+    size = {"width": one.candidate.image.width, "height": one.candidate.image.height}
     chosen = {
         "rank": rank, "uncertainty": round(one.uncertainty, 6), "distance": round(one.distance, 6),
-        "merit": round(one.merit, 6), "set": one.candidate.label, "file_name": one.candidate.picture.file_name,
+        "merit": round(one.merit, 6), "set": one.candidate.label, "file_name": one.candidate.image.file_name,
     }  # fmt: skip
     record = {**size, **(known or {}), "file_name": name, "chosen": chosen}
     origin = record.get("origin")

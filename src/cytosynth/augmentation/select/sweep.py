@@ -137,7 +137,7 @@ def _work(training: Training, device: str, recipe: SelectRecipe, run: Path, data
 
 @lru_cache(maxsize=2)
 def _real(data: tuple[Source, ...], data_root: Path) -> tuple[Sample, ...]:
-    """Return the pictures of `data`, which all trainings share, read once."""
+    """Return the images of `data`, which all trainings share, read once."""
     return tuple(sources.load(data, data_root))
 
 

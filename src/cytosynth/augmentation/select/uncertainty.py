@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
 from ...annotations import Cell
-from ...data import images
+from ...data import image_files
 from ...detect.model import Detector
 from ...evaluate.detection.scoring import LEAST
 from ...io import plain
@@ -52,8 +52,8 @@ def measure(
         for one in candidates:
             if one.key in known:
                 continue
-            found = detector.find(images.read(one.path), threshold=LEAST)
-            known[one.key] = round(float(np.mean(of_cells(one.picture.cells, found, categories))), 6)
+            found = detector.find(image_files.read(one.path), threshold=LEAST)
+            known[one.key] = round(float(np.mean(of_cells(one.image.cells, found, categories))), 6)
             append_line(path, {"image": one.key, "uncertainty": known[one.key]})
             bar.advance()
     return np.array([known[one.key] for one in candidates])

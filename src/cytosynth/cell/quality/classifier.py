@@ -13,7 +13,7 @@ from ...annotations import Box
 from ...config import validated
 from ...data import sources
 from ...data.cell_crop import ClassifierConfig, square
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 from ...devices import available
 from ...errors import UsageError, UserError
 from ...io import plain, tensors

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...annotations import Box
 from ...bethesda import NILM
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 from ...errors import UsageError
 from ...io.progress import meter
 from .. import patch

@@ -23,7 +23,7 @@ from skimage.filters import gaussian, threshold_otsu
 from skimage.segmentation import watershed
 
 from ...annotations import Box
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 
 Mask = NDArray[np.bool_]
 SMOOTHING = 1.0

@@ -1,6 +1,6 @@
 """Seams: does the border of an edited region show?
 
-The statistic of one picture and one box is
+The statistic of one image and one box is
 
     r = (B + e) / (C + e),    e = 0.5 grey levels,
 
@@ -9,7 +9,7 @@ inside the border and its neighbour just outside, and C is the mean of the same 
 to the sides, 3 to 6 pixels further in and 3 to 6 further out. A side that lies on the image's edge is left out, and
 so are parallel lines outside the image. r is about 1 where nothing happens at the border, whatever the texture.
 
-The seam ratio of an edit is r of the edited picture over r of the unedited one at the same box, so that a border
+The seam ratio of an edit is r of the edited image over r of the unedited one at the same box, so that a border
 that runs along a membrane anyway is not held against the edit. About 1 is seamless.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...annotations import Box
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 
 NEAR, FAR = 3, 6
 """Distance of the first and the last parallel line from the border, pixels."""
@@ -50,7 +50,7 @@ def border_ratio(pixels: Pixels, box: Box) -> float:
 
 
 def _sides(pixels: Pixels, box: Box) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield for each side the picture as lines parallel to it, cut to its length, and the line where it begins."""
+    """Yield for each side the image as lines parallel to it, cut to its length, and the line where it begins."""
     x0, y0, x1, y1 = (int(value) for value in box)
     columns = pixels[y0:y1].transpose(1, 0, 2).astype(np.float64)
     rows = pixels[:, x0:x1].astype(np.float64)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...annotations import Cell, DataSet, Picture
+from ...annotations import Cell, DataSet, Image
 from ...errors import FormatProblem
 from ...io import atomic, plain
 from ...io.plain import load
@@ -47,8 +47,8 @@ def read(root: Path, report: Report = refuse) -> DataSet:
 
 def _parse(content: dict[str, Any], file: Path, report: Report) -> DataSet:
     names = _by_id(content["categories"], "categories", file, report, lambda entry: category(entry["name"]))
-    pictures = _by_id(content["images"], "images", file, report, _picture)
-    cells: dict[Any, list[Cell]] = {key: [] for key in pictures}
+    images = _by_id(content["images"], "images", file, report, _image)
+    cells: dict[Any, list[Cell]] = {key: [] for key in images}
     seen, there = set(), listed(names)
     for index, entry in enumerate(content["annotations"]):
         where = f"{file}: annotations[{index}]"
@@ -65,10 +65,10 @@ def _parse(content: dict[str, Any], file: Path, report: Report) -> DataSet:
             cells[entry["image_id"]].append(_cell(entry, names))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             report(f"{where}: {_reason(error)}")
-    images = file.parent / "images"
+    folder = file.parent / "images"
     return DataSet(
-        images=images if images.is_dir() else file.parent,
-        pictures=tuple(replace(picture, cells=tuple(cells[key])) for key, picture in pictures.items()),
+        folder=folder if folder.is_dir() else file.parent,
+        images=tuple(replace(image, cells=tuple(cells[key])) for key, image in images.items()),
         categories=tuple(dict.fromkeys(names.values())),
         licences=licences(content, file, report),
         info=_info(content, file, report),
@@ -157,8 +157,8 @@ def _by_id(
     return result
 
 
-def _picture(entry: dict[str, Any]) -> Picture:
-    return Picture(
+def _image(entry: dict[str, Any]) -> Image:
+    return Image(
         file_name=file_name(entry["file_name"]),
         width=int(number(entry["width"])),
         height=int(number(entry["height"])),
@@ -193,16 +193,16 @@ def encode(data: DataSet) -> dict[str, Any]:
     ids = {name: index for index, name in enumerate(data.categories, 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, picture in enumerate(data.pictures, 1):
+    for image_id, image in enumerate(data.images, 1):
         images.append(
-            {"id": image_id, "file_name": picture.file_name, "width": picture.width, "height": picture.height}
-            | beyond(picture.extra, OF_IMAGE)
+            {"id": image_id, "file_name": image.file_name, "width": image.width, "height": image.height}
+            | beyond(image.extra, OF_IMAGE)
         )
-        for cell in picture.cells:
+        for cell in image.cells:
             x0, y0, x1, y1 = cell.box
             bbox = [round(value, 4) for value in (x0, y0, x1 - x0, y1 - y0)]
             if not all(map(math.isfinite, bbox)):
-                raise ValueError(f"{picture.file_name}: box {cell.box} is not finite")
+                raise ValueError(f"{image.file_name}: box {cell.box} is not finite")
             entry: dict[str, Any] = {
                 "id": len(annotations) + 1,
                 "image_id": image_id,

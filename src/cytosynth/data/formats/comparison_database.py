@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image as PILImage
 
-from ...annotations import Cell, DataSet, Picture
+from ...annotations import Cell, DataSet, Image
 from ...bethesda import ABNORMAL
-from .. import images
-from ..images import Pixels
+from .. import image_files
+from ..image_files import Pixels
 from . import coco, voc
 from .coco import Report, refuse
 
@@ -25,8 +25,8 @@ NAMES = {name.lower().replace("-", ""): name for name in ABNORMAL}
 def read(root: Path, report: Report = refuse) -> DataSet:
     """Read the database at `root` (COCO or VOC) with boxes as they lie after `prepare`."""
     data = voc.read(root, report) if (root / "Annotations").is_dir() else coco.read(root, report)
-    pictures = tuple(new for picture in data.pictures if (new := _prepared(data, picture, report)).cells)
-    return replace(data, pictures=pictures, categories=tuple(ABNORMAL))
+    images = tuple(new for image in data.images if (new := _prepared(data, image, report)).cells)
+    return replace(data, images=images, categories=tuple(ABNORMAL))
 
 
 def prepare(pixels: Pixels) -> Pixels:
@@ -34,7 +34,7 @@ def prepare(pixels: Pixels) -> Pixels:
     factor = SIDE / max(pixels.shape[:2])
     height, width = (min(SIDE, max(1, round(side * factor))) for side in pixels.shape[:2])
     canvas = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
-    canvas[:height, :width] = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
+    canvas[:height, :width] = PILImage.fromarray(pixels).resize((width, height), PILImage.Resampling.LANCZOS)
     return canvas
 
 
@@ -43,22 +43,22 @@ def category(name: str) -> str | None:
     return NAMES.get(name.lower().replace("-", "").replace("_", "").replace(" ", ""))
 
 
-def _prepared(data: DataSet, picture: Picture, report: Report) -> Picture:
-    longest = max(picture.width, picture.height)
+def _prepared(data: DataSet, image: Image, report: Report) -> Image:
+    longest = max(image.width, image.height)
     if longest <= 0:
-        report(f"{picture.file_name}: size {picture.width}x{picture.height}")
+        report(f"{image.file_name}: size {image.width}x{image.height}")
         longest = SIDE
     try:
-        size = images.size(images.inside(data.images, picture.file_name))
-        if size != (picture.width, picture.height):
-            report(f"{picture.file_name}: is {size[0]}x{size[1]}, annotated as {picture.width}x{picture.height}")
-    except images.ImageProblem as problem:
+        size = image_files.size(image_files.inside(data.folder, image.file_name))
+        if size != (image.width, image.height):
+            report(f"{image.file_name}: is {size[0]}x{size[1]}, annotated as {image.width}x{image.height}")
+    except image_files.ImageProblem as problem:
         report(str(problem))
     factor = SIDE / longest
     cells = []
-    for cell in picture.cells:
+    for cell in image.cells:
         name = category(cell.category)
         if name:
             moved = Cell(cell.box, name, cell.score, cell.extra).scaled(factor)
             cells.append(moved)
-    return replace(picture, width=SIDE, height=SIDE, cells=tuple(cells))
+    return replace(image, width=SIDE, height=SIDE, cells=tuple(cells))

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...annotations import Cell, DataSet, Picture
+from ...annotations import Cell, DataSet, Image
 from ...errors import FormatProblem
 from ...io import plain, wording
-from .. import images
+from .. import image_files
 from . import coco
 from .coco import Report, refuse
 
@@ -41,11 +41,11 @@ def read(root: Path, report: Report = refuse, side: float = SIDE) -> DataSet:
         sources.setdefault(name, {"license": 1} | ({"source": doi} if doi else {}))
         if category is not None:
             points[name].append((where, category, x, y, cell_id))
-    pictures = []
+    images = []
     for name, rows in points.items():
         try:
-            width, height = images.size(images.inside(folder, name))
-        except images.ImageProblem as problem:
+            width, height = image_files.size(image_files.inside(folder, name))
+        except image_files.ImageProblem as problem:
             report(str(problem))
             continue
         cells = []
@@ -57,8 +57,8 @@ def read(root: Path, report: Report = refuse, side: float = SIDE) -> DataSet:
                 report(f"{where}: nucleus ({x}, {y}) outside {name} ({width}x{height})")
             else:
                 cells.append(_cell(x, y, side, width, height, known, cell_id))
-        pictures.append(Picture(name, width, height, tuple(cells), sources[name]))
-    return DataSet(folder, tuple(pictures), CATEGORIES, (LICENCE,), INFO)
+        images.append(Image(name, width, height, tuple(cells), sources[name]))
+    return DataSet(folder, tuple(images), CATEGORIES, (LICENCE,), INFO)
 
 
 def _cell(x: float, y: float, side: float, width: int, height: int, category: str, cell_id: Any) -> Cell:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ...annotations import Cell, DataSet, Picture
+from ...annotations import Cell, DataSet, Image
 from ...bethesda import CATEGORIES
 from ...errors import FormatProblem
-from .. import images
+from .. import image_files
 from . import coco
 from .coco import Report, refuse
 
@@ -21,7 +21,7 @@ def read(root: Path, report: Report = refuse) -> DataSet:
         *(name for name in CATEGORIES if name in found),
         *(name for name in found if name not in CATEGORIES),
     ]
-    pictures, named = [], []
+    images, named = [], []
     for category in categories:
         try:
             named.append(coco.category(category))
@@ -29,13 +29,13 @@ def read(root: Path, report: Report = refuse) -> DataSet:
             report(f"{root}: {error}")
             continue
         for path in sorted((root / category).iterdir()):
-            if path.suffix.lower() not in images.SUFFIXES:
+            if path.suffix.lower() not in image_files.SUFFIXES:
                 continue
             try:
-                width, height = images.size(images.inside(root, f"{category}/{path.name}"))
-            except images.ImageProblem as problem:
+                width, height = image_files.size(image_files.inside(root, f"{category}/{path.name}"))
+            except image_files.ImageProblem as problem:
                 report(str(problem))
                 continue
             cell = Cell((0.0, 0.0, float(width), float(height)), category)
-            pictures.append(Picture(f"{category}/{path.name}", width, height, (cell,)))
-    return DataSet(root, tuple(pictures), tuple(named))
+            images.append(Image(f"{category}/{path.name}", width, height, (cell,)))
+    return DataSet(root, tuple(images), tuple(named))

@@ -13,14 +13,14 @@ FILE = "dataset.json"
 
 
 def write(data: DataSet, root: Path) -> None:
-    """Write what is said of `data` and of each picture and cell, without boxes, to `root/dataset.json`."""
+    """Write what is said of `data` and of each image and cell, without boxes, to `root/dataset.json`."""
     content = {
         "info": data.info,
         "licenses": list(data.licences),
         "categories": list(data.categories),
         "images": {
-            picture.file_name: {"extra": picture.extra, "cells": [_said(cell) for cell in picture.cells]}
-            for picture in data.pictures
+            image.file_name: {"extra": image.extra, "cells": [_said(cell) for cell in image.cells]}
+            for image in data.images
         },
     }
     atomic.write_json(root / FILE, content)
@@ -33,19 +33,19 @@ def restore(data: DataSet, root: Path) -> DataSet:
     content = _load(root)
     entries = content.get("images")
     said: dict[str, Any] = entries if isinstance(entries, dict) else {}
-    pictures = []
-    for picture in data.pictures:
-        entry = said.get(picture.file_name)
+    images = []
+    for image in data.images:
+        entry = said.get(image.file_name)
         if isinstance(entry, dict) and isinstance(entry.get("extra"), dict):
-            picture = replace(picture, extra=coco.beyond(entry["extra"], coco.OF_IMAGE))
+            image = replace(image, extra=coco.beyond(entry["extra"], coco.OF_IMAGE))
             cells = entry.get("cells")
-            if isinstance(cells, list) and len(cells) == len(picture.cells):
-                picture = replace(picture, cells=tuple(map(_restored, picture.cells, cells)))
-        pictures.append(picture)
+            if isinstance(cells, list) and len(cells) == len(image.cells):
+                image = replace(image, cells=tuple(map(_restored, image.cells, cells)))
+        images.append(image)
     info = content.get("info")
     return replace(
         data,
-        pictures=tuple(pictures),
+        images=tuple(images),
         licences=coco.licences(content, root / FILE),
         info=info if isinstance(info, dict) else {},
     )

@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from ...annotations import Cell, DataSet, Picture
+from ...annotations import Cell, DataSet, Image
 from ...errors import FormatProblem
 from ...io import atomic, plain
-from .. import images
+from .. import image_files
 from . import coco, sidecar
 from .coco import Report, refuse
 
@@ -24,34 +24,34 @@ def read(root: Path, report: Report = refuse) -> DataSet:
     folder = root / "Annotations"
     if not folder.is_dir():
         raise FormatProblem(f"{folder}: no such folder; a VOC data set has Annotations/ and JPEGImages/")
-    found, refused = images.usable(
+    found, refused = image_files.usable(
         ((p.relative_to(folder).as_posix(), p) for p in sorted(folder.rglob("*.xml"))), folder
     )
     for problem in refused:
         report(f"{folder}: {problem}")
-    pictures = [picture for _, file in found if (picture := _picture(file, report))]
-    named = dict.fromkeys(cell.category for picture in pictures for cell in picture.cells)
+    images = [image for _, file in found if (image := _image(file, report))]
+    named = dict.fromkeys(cell.category for image in images for cell in image.cells)
     order = list(named)
     if (root / sidecar.FILE).exists():
         order = sidecar.categories(root) or order
     categories = tuple(dict.fromkeys([*order, *named]))
     usual = root / "JPEGImages"
-    data = DataSet(usual if usual.is_dir() else root / "images", tuple(pictures), categories)
+    data = DataSet(usual if usual.is_dir() else root / "images", tuple(images), categories)
     return sidecar.restore(data, root)
 
 
 def write(data: DataSet, root: Path) -> None:
     """Write the annotations of `data` under `root`; the images are the caller's."""
-    for picture in data.pictures:
+    for image in data.images:
         tree = ET.Element("annotation")
         ET.SubElement(tree, "folder").text = "JPEGImages"
-        ET.SubElement(tree, "filename").text = picture.file_name
+        ET.SubElement(tree, "filename").text = image.file_name
         source = ET.SubElement(tree, "source")
         ET.SubElement(source, "database").text = plain.one_line(data.info.get("description", "unknown"))
         size = ET.SubElement(tree, "size")
-        for name, value in (("width", picture.width), ("height", picture.height), ("depth", 3)):
+        for name, value in (("width", image.width), ("height", image.height), ("depth", 3)):
             ET.SubElement(size, name).text = str(value)
-        for cell in picture.cells:
+        for cell in image.cells:
             entry = ET.SubElement(tree, "object")
             ET.SubElement(entry, "name").text = cell.category
             for name, text in (("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
@@ -60,12 +60,12 @@ def write(data: DataSet, root: Path) -> None:
             for name, number in zip(CORNERS, cell.box, strict=True):
                 ET.SubElement(corners, name).text = f"{number:.4f}"
         ET.indent(tree)
-        path = root / "Annotations" / PurePosixPath(picture.file_name).with_suffix(".xml")
+        path = root / "Annotations" / PurePosixPath(image.file_name).with_suffix(".xml")
         atomic.write_text(path, ET.tostring(tree, encoding="unicode") + "\n")
     sidecar.write(data, root)
 
 
-def _picture(file: Path, report: Report) -> Picture | None:
+def _image(file: Path, report: Report) -> Image | None:
     try:
         tree = _root(file)
         width, height = (int(coco.number(_text(tree, f"size/{name}"))) for name in ("width", "height"))
@@ -81,7 +81,7 @@ def _picture(file: Path, report: Report) -> Picture | None:
         except ValueError as error:
             report(f"{file}: object {number}: {error}")
     said = {key: text for key in ("database", "license", "url") if (text := tree.findtext(f"source/{key}"))}
-    return Picture(name, width, height, tuple(cells), {"source": said} if said else {})
+    return Image(name, width, height, tuple(cells), {"source": said} if said else {})
 
 
 def _root(file: Path) -> ET.Element:

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from ...annotations import Cell, DataSet, Picture
+from ...annotations import Cell, DataSet, Image
 from ...errors import FormatProblem
 from ...io import atomic, plain, wording
-from .. import images
+from .. import image_files
 from . import coco, sidecar
 from .coco import Report, refuse
 
@@ -23,37 +23,37 @@ def read(root: Path, report: Report = refuse) -> DataSet:
     folder = root / "images"
     if not folder.is_dir():
         raise FormatProblem(f"{folder}: no such folder; a YOLO data set has images/, labels/ and {FILE}")
-    pictures, there = [], wording.listed(names)
+    images, there = [], wording.listed(names)
     labels = set((root / "labels").rglob("*.txt"))
     for path in _image_files(folder):
         name = path.relative_to(folder).as_posix()
         try:
-            width, height = images.size(images.inside(folder, name))
-        except images.ImageProblem as problem:
+            width, height = image_files.size(image_files.inside(folder, name))
+        except image_files.ImageProblem as problem:
             report(str(problem))
             continue
         label = (root / "labels" / name).with_suffix(".txt")
         labels.discard(label)
         cells = tuple(_cells(root / "labels", label, names, there, width, height, report)) if label.exists() else ()
-        pictures.append(Picture(name, width, height, cells))
+        images.append(Image(name, width, height, cells))
     for label in sorted(labels):
         report(f"{label}: a label without its image")
-    data = DataSet(folder, tuple(pictures), tuple(names.values()), info=_said(root / FILE))
+    data = DataSet(folder, tuple(images), tuple(names.values()), info=_said(root / FILE))
     return sidecar.restore(data, root)
 
 
 def write(data: DataSet, root: Path) -> None:
     """Write the annotations of `data` under `root`; the images are the caller's."""
-    for picture in data.pictures:
+    for image in data.images:
         lines = []
-        for cell in picture.cells:
+        for cell in image.cells:
             x0, y0, x1, y1 = cell.box
             values = (
-                (x0 + x1) / 2 / picture.width, (y0 + y1) / 2 / picture.height,
-                (x1 - x0) / picture.width, (y1 - y0) / picture.height,
+                (x0 + x1) / 2 / image.width, (y0 + y1) / 2 / image.height,
+                (x1 - x0) / image.width, (y1 - y0) / image.height,
             )  # fmt: skip
             lines.append(" ".join([str(data.categories.index(cell.category)), *(f"{value:.9f}" for value in values)]))
-        path = (root / "labels" / picture.file_name).with_suffix(".txt")
+        path = (root / "labels" / image.file_name).with_suffix(".txt")
         atomic.write_text(path, "".join(line + "\n" for line in lines))
     content = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(data.categories))}
     atomic.write_text(root / FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -86,8 +86,8 @@ def _cells(
 ) -> Iterable[Cell]:
     """Yield the cells in the file `label` in the folder `root` of labels."""
     try:
-        lines = plain.text(images.inside(root, label.relative_to(root).as_posix())).splitlines()
-    except images.ImageProblem as problem:
+        lines = plain.text(image_files.inside(root, label.relative_to(root).as_posix())).splitlines()
+    except image_files.ImageProblem as problem:
         report(str(problem))
         return
     except (OSError, ValueError) as error:
@@ -112,4 +112,4 @@ def _cells(
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.SUFFIXES)
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in image_files.SUFFIXES)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ...annotations import Box
 from ...cell.quality.gate import Judge
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 from ...io.progress import meter
 
 BATCH = 32

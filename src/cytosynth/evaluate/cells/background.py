@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ...annotations import Box
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 
 
 def background_psnr(edits: Iterable[tuple[Pixels, Pixels, Box]]) -> float:

@@ -11,7 +11,7 @@ from scipy.stats import wasserstein_distance
 
 from ...cell.quality.morphology import Morphology
 from ...cell.settings import EditSettings
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 from .. import distance
 from ..networks.extractor import Extractor, Features
 from ..networks.features import cached

@@ -20,7 +20,7 @@ from ...cell.quality.morphology import Morphology
 from ...cell.quality.seam import border_ratio
 from ...cell.settings import EditSettings
 from ...config import pin
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 from ...detect.model import Detector
 from ...errors import UsageError, UserError
 from ...io import lock
@@ -45,7 +45,7 @@ NOTES = (
     "on every side; blank: too few cells, or too few other images for a floor",
     "nearer: unedited less edited of a distance, edited less unedited of a share; above 0 the edit works",
     "[low, high]: 95 % under resampling of whole images; of distances and shares of few images it is itself unsure",
-    "Fréchet distances of fewer than some thousand pictures are too high: compare along a row, not with the paper's "
+    "Fréchet distances of fewer than some thousand images are too high: compare along a row, not with the paper's "
     "1.41, 1.65, 1.19 and 1.35 (ASC-US, ASC-H, LSIL, HSIL), which are of other data, features and numbers",
     "nucleus and cell are told by stain density (cell/morphology.py says how, and where it fails); the N/C ratio "
     "is of the areas of nucleus and whole cell, distances between distributions are Wasserstein's, in their own unit",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 from ...data.preview import grid, save_png
 
 COLOURS = ((0, 114, 178), (150, 150, 150), (213, 94, 0))
@@ -37,8 +37,8 @@ def _edges(values: Sequence[float]) -> np.ndarray:
 
 def _panel(title: str, series: Mapping[str, Sequence[float]], edges: np.ndarray) -> Pixels:
     """Return a (HEIGHT, WIDTH, 3) panel: shares of each set in the bins of `edges`; values beyond go into the last."""
-    picture = Image.new("RGB", (WIDTH, HEIGHT), (255, 255, 255))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=11)
+    image = Image.new("RGB", (WIDTH, HEIGHT), (255, 255, 255))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=11)
     draw.text((MARGIN, 4), title, fill=(0, 0, 0), font=font)
     shares = [np.histogram(np.clip(v, edges[0], edges[-1]), edges)[0] / max(len(v), 1) for v in series.values()]
     most = max((float(share.max()) for share in shares), default=1.0) or 1.0
@@ -52,4 +52,4 @@ def _panel(title: str, series: Mapping[str, Sequence[float]], edges: np.ndarray)
         draw.text((WIDTH - 4, 4 + 13 * row), f"{name} ({len(values)})", fill=colour, font=font, anchor="ra")
     for index in range(0, BINS + 1, BINS // 4):
         draw.text((MARGIN + index * step, bottom + 4), f"{edges[index]:.3g}", fill=(0, 0, 0), font=font, anchor="ma")
-    return np.asarray(picture)
+    return np.asarray(image)

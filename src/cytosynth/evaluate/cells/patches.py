@@ -12,9 +12,9 @@ from ...bethesda import NILM
 from ...cell import patch
 from ...cell.edit import CellEditor, PlannedEdit
 from ...cell.settings import EditSettings
-from ...data import images, sources, split
+from ...data import image_files, sources, split
 from ...data.formats import coco
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 from ...data.sources import Source
 from ...detect.model import Detector
 from ...errors import UserError
@@ -59,7 +59,7 @@ def real(source: Source, data_root: Path) -> list[CellPatch]:
 
     Raises UserError for an image smaller than a patch.
     """
-    groups = {picture.file_name: split.group(picture) for picture in coco.read(data_root / source.root).pictures}
+    groups = {image.file_name: split.group(image) for image in coco.read(data_root / source.root).images}
     found = []
     for sample in sources.load([source], data_root):
         if min(sample.size) < patch.SIZE:
@@ -79,7 +79,7 @@ def generated(
             if not path.exists():
                 record = {"origin": "synthetic", "seed": editing.seed, "key": index}
                 atomic.write_bytes(path, png(generator.field(editing.seed, index, editing.normal), record))
-            field = images.read(path)
+            field = image_files.read(path)
             found += cut(field, detector.find(field, editing.threshold), f"field {index}", path.name)
             bar.advance()
     return [cell for cell in found if cell.category == NILM]
@@ -121,7 +121,7 @@ def edited(
                 record = {"origin": origin, "category": category, "seed": editing.seed, "key": cells[index].key}
                 atomic.write_bytes(paths[index], png(pixels, record))
             bar.advance(amount=len(chosen))
-    return [images.read(path) for path in paths]
+    return [image_files.read(path) for path in paths]
 
 
 def _planned(cell: CellPatch, category: str, editing: Editing) -> PlannedEdit:

@@ -1,4 +1,4 @@
-"""What a detector comes to on annotated pictures: COCO scores, those of draws of the pictures, where it fails."""
+"""What a detector comes to on annotated images: COCO scores, those of draws of the images, where it fails."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

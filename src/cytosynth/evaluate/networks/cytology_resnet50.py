@@ -9,7 +9,7 @@ from torchvision.models import resnet50
 
 from ...config import validated
 from ...data.cell_crop import ClassifierConfig
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 from ...errors import EnvironmentProblem, UserError
 from ...io import atomic, plain, tensors
 from . import resize, weights

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, Dinov2Model
 
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 from ...errors import EnvironmentProblem, UserError, of_the_machine
 from ...foundation.load import part
 from ...foundation.trial import bounded
@@ -38,7 +38,7 @@ class Features(nn.Module):
 def load(path: Path | None) -> Network:
     """Return the network in the folder `path`, preprocessed as its `preprocessor_config.json` says.
 
-    Where the folder has none, the whole picture is resized to 224 x 224. Raises EnvironmentProblem without a folder,
+    Where the folder has none, the whole image is resized to 224 x 224. Raises EnvironmentProblem without a folder,
     UserError for one that holds no DINOv2 as safetensors.
     """
     if path is None:
@@ -66,7 +66,7 @@ def load(path: Path | None) -> Network:
     except Exception as error:
         if isinstance(error, UserError) or of_the_machine(error):
             raise
-        raise UserError(f"{path}: takes no pictures ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{path}: takes no images ({' '.join(str(error).split())[:200]})") from None
     return found
 
 

@@ -8,15 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 
 Features = NDArray[np.float32]
-"""(pictures, dimension)."""
+"""(images, dimension)."""
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """Pictures in, features out.
+    """ImageSet in, features out.
 
     Attributes:
         name: what it is chosen by.
@@ -39,8 +39,8 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, pixels: NDArray[np.uint8] | Sequence[Pixels]) -> Features:
-        """Return the features (n, dimension) of `pixels`: (n, height, width, 3) bytes, or n pictures of any size."""
-        prepared = [self.prepare(picture) for picture in pixels]
+        """Return the features (n, dimension) of `pixels`: (n, height, width, 3) bytes, or n images of any size."""
+        prepared = [self.prepare(image) for image in pixels]
         alike = len({tensor.shape for tensor in prepared}) == 1
         batches = [torch.stack(prepared)] if alike else [tensor[None] for tensor in prepared]
         found = [self.network(batch.to(self.device)).float().cpu() for batch in batches]

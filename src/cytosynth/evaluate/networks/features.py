@@ -1,4 +1,4 @@
-"""Feature networks by name, and features of pictures kept on disk."""
+"""Feature networks by name, and features of images kept on disk."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,21 +9,21 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 from ...devices import available
 from ...errors import UsageError, UserError
 from ...io import atomic
 from ...io.progress import meter
 from ...io.tensors import weights_digest
 from ...registry import EXTRACTORS
-from ..image_set import Pictures
+from ..image_set import ImageSet
 from .extractor import Extractor, Features
 from .network import Network
 
 BATCH = 32
-"""Pictures in the network at a time."""
+"""ImageSet in the network at a time."""
 SHARD = 256
-"""Pictures in a file of the cache: what a killed run may lose."""
+"""ImageSet in a file of the cache: what a killed run may lose."""
 
 
 def load(name: str, weights: Path | None = None, device: str = "cpu") -> Extractor:
@@ -42,20 +42,20 @@ def load(name: str, weights: Path | None = None, device: str = "cpu") -> Extract
     return Extractor(name, found.title, found.dimension, digest, module.to(place), found.prepare, place)
 
 
-def cached(extractor: Extractor, pictures: Sequence[Pixels] | Pictures, folder: Path) -> Features:
-    """Return the features (n, dimension) of `pictures`, each computed once and kept under `folder`.
+def cached(extractor: Extractor, images: Sequence[Pixels] | ImageSet, folder: Path) -> Features:
+    """Return the features (n, dimension) of `images`, each computed once and kept under `folder`.
 
-    What is kept is named by the content of the picture and by the digest of the extractor; a killed run continues.
+    What is kept is named by the content of the image and by the digest of the extractor; a killed run continues.
     """
     own = folder / f"{extractor.name}-{extractor.digest}"
-    keys = pictures.keys() if isinstance(pictures, Pictures) else [_key(picture) for picture in pictures]
+    keys = images.keys() if isinstance(images, ImageSet) else [_key(image) for image in images]
     known = _read(own, frozenset(keys))
     missing = [index for index, key in enumerate(keys) if key not in known]
     with meter(f"features ({extractor.name})", len(missing)) as bar:
         for shard in _parts(missing, SHARD):
             rows: dict[str, np.ndarray] = {}
             for batch in _parts(shard, BATCH):
-                values = extractor([pictures[index] for index in batch])
+                values = extractor([images[index] for index in batch])
                 rows |= {keys[index]: value for index, value in zip(batch, values, strict=True)}
                 bar.advance(amount=len(batch))
             name = hashlib.sha256(" ".join(rows).encode()).hexdigest()[:24]

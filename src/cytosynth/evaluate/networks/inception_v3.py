@@ -33,7 +33,7 @@ def load(path: Path | None) -> Network:
 
 
 def build(state: dict[str, torch.Tensor], path: Path) -> nn.Module:
-    """Return torch-fidelity's network with `state`, from prepared pictures to (n, 2048)."""
+    """Return torch-fidelity's network with `state`, from prepared images to (n, 2048)."""
     buffer = io.BytesIO()  # its class opens weights as a pickle that may hold code: give it one written here
     torch.save(state, buffer)
     buffer.seek(0)
@@ -42,7 +42,7 @@ def build(state: dict[str, torch.Tensor], path: Path) -> nn.Module:
     except RuntimeError as error:
         raise weights.misfit(error, path) from None
     # Its children stand in the order in which `forward` calls them. `forward` itself takes bytes alone, and
-    # clean-fid's pictures are not rounded.
+    # clean-fid's images are not rounded.
     layers = [module for name, module in network.named_children() if name != "fc"]
     return nn.Sequential(*layers, nn.Flatten(1))
 

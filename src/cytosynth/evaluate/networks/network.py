@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 
 
 @dataclass(frozen=True)

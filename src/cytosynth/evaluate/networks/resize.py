@@ -1,11 +1,11 @@
-"""The one way in which pictures reach a feature network: clean-fid's resize (arXiv 2104.11222)."""
+"""The one way in which images reach a feature network: clean-fid's resize (arXiv 2104.11222)."""
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ...data.images import Pixels
+from ...data.image_files import Pixels
 
 
 def clean(pixels: Pixels, side: int) -> Tensor:

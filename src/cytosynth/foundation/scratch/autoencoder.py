@@ -91,7 +91,7 @@ class AutoencoderTask(Task):
         held_out: list[Sample],
         vae: AutoencoderKL | None = None,
     ) -> None:
-        """Build the network, or go on with `vae`; `held_out` pictures are only shown."""
+        """Build the network, or go on with `vae`; `held_out` images are only shown."""
         super().__init__()
         self.recipe, self.samples, self.held_out = recipe, samples, held_out
         self.vae = vae or build(recipe)
@@ -150,7 +150,7 @@ class AutoencoderTask(Task):
         save_png(grid([*rows, *reconstructions], columns=len(rows)), folder / f"{step:08d}.png")
 
     def export(self, folder: Path) -> None:
-        """Write the AutoencoderKL in diffusers' layout, its latents standardised on the training pictures."""
+        """Write the AutoencoderKL in diffusers' layout, its latents standardised on the training images."""
         if self.recipe.decoder_only:
             save_part(self.vae, folder, torch.float32)
             return
@@ -161,7 +161,7 @@ class AutoencoderTask(Task):
         save_part(vae, folder, torch.float32)
 
     def latent_statistics(self) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation (4,) of the latents of up to 32 training pictures."""
+        """Return mean and standard deviation (4,) of the latents of up to 32 training images."""
         total, square, count = torch.zeros(4), torch.zeros(4), 0
         for sample in self.samples[:: max(1, len(self.samples) // 32)]:
             width, height = (extent // 8 * 8 for extent in sample.size)

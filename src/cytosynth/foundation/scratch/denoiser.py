@@ -2,7 +2,7 @@
 
 Each crop is captioned by what it holds, in the words of the paper's prompts, so that the bundled
 foundation answers to the same text as Stable Diffusion does after tuning. Part of the crops lie around an
-abnormal cell, rare categories as often as common ones: taken evenly from the pictures, one crop in five holds any.
+abnormal cell, rare categories as often as common ones: taken evenly from the images, one crop in five holds any.
 """
 
 from collections.abc import Sequence
@@ -91,7 +91,7 @@ class DenoiserTask(Task):
         return {"latents": torch.stack(crops).float(), "token_ids": self.model.token_ids(captions)}
 
     def _anywhere(self, index: int, side: int, turn: int, rng: np.random.Generator) -> tuple[str, Tensor]:
-        """Return caption and latents of a crop that lies anywhere in the picture `index`."""
+        """Return caption and latents of a crop that lies anywhere in the image `index`."""
         latent = self.latents[index][turn]
         y, x = (int(rng.integers(extent - side + 1)) for extent in latent.shape[1:])
         window = (8 * x, 8 * y, 8 * (x + side), 8 * (y + side))
@@ -150,7 +150,7 @@ def draw(model: Foundation, start: Tensor, prompts: Sequence[str], **settings: f
 
 
 def caption(sample: Sample, turn: int, window: tuple[int, int, int, int], rng: np.random.Generator) -> str:
-    """Return what the `window` (xyxy pixels of the turned picture) of `sample` shows, as a prompt."""
+    """Return what the `window` (xyxy pixels of the turned image) of `sample` shows, as a prompt."""
     width, height = sample.size
     boxes = [(augment.d4_box(cell.box, turn, width, height), cell.category) for cell in sample.cells]
     x0, y0, x1, y1 = window

@@ -50,7 +50,7 @@ def train_autoencoder(
     trained = part(AutoencoderKL, outcome.weights).eval()
     summary = measure(trained, unseen, run / "validation.png")
     atomic.write_json(run / "validation.json", {"step": outcome.step, "psnr_db": summary})
-    console.print(f"held-out PSNR: {summary['mean']} dB on {summary['pictures']} pictures")
+    console.print(f"held-out PSNR: {summary['mean']} dB on {summary['pictures']} images")
     return outcome
 
 
