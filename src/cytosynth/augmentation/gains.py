@@ -23,8 +23,8 @@ class Runs:
     """One detector on one mix after one number of steps, every seed.
 
     Attributes:
-        results: of each seed, what `detect/scoring.py` returns: `scores`, and `drawn`, for draws of the images that are
-            the same on all sides.
+        results: of each seed, what `evaluate.detection.scoring` returns: `scores`, and `drawn`, for draws of the
+            images that are the same on all sides.
         images: how many of these images hold a cell of each category, see `holding`.
     """
 

@@ -49,7 +49,7 @@ class GateSettings(BaseModel):
     less_normal: bool = Field(
         default=True, description="NILM must be less likely than before the edit, and no longer the likeliest class"
     )
-    seam: float | None = Field(default=1.5, gt=0, description="greatest seam ratio (cell/seam.py); none: any")
+    seam: float | None = Field(default=1.5, gt=0, description="greatest seam ratio (cell/quality/seam.py); none: any")
     copy_percentile: float = Field(
         default=1.0, ge=0, le=100,
         description="a copy is nearer to a crop of `reference` than this percentile of its crops are to each other",

@@ -166,7 +166,7 @@ def agreement_line(found: Sides, given: dict[str, tuple[str, ...]], how: Measuri
 
 
 def seam_line(found: Sides, ratios: dict[str, list[float]], how: Measuring) -> Line:
-    """Return the mean border ratio (cell/seam.py) of the region: of edited, of the same unedited, and of real cells.
+    """Return the mean border ratio (`quality.seam`) of the region: edited, the same unedited, and real cells.
 
     `ratios` holds those of the cells of each attribute of `found`, in its order. A seam shows as a ratio of edited
     cells above that of real ones, whose borders nobody edited.

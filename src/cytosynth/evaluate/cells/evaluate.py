@@ -47,9 +47,9 @@ NOTES = (
     "[low, high]: 95 % under resampling of whole images; of distances and shares of few images it is itself unsure",
     "Fréchet distances of fewer than some thousand images are too high: compare along a row, not with the paper's "
     "1.41, 1.65, 1.19 and 1.35 (ASC-US, ASC-H, LSIL, HSIL), which are of other data, features and numbers",
-    "nucleus and cell are told by stain density (cell/morphology.py says how, and where it fails); the N/C ratio "
+    "nucleus and cell are told by stain density (quality/morphology.py says how, and where it fails); the N/C ratio "
     "is of the areas of nucleus and whole cell, distances between distributions are Wasserstein's, in their own unit",
-    "border ratio: the gradient across the border of the edited region over that of lines beside it (cell/seam.py); of "
+    "border ratio: gradient across the border of the edited region over that of lines beside it (quality/seam.py); of "
     "real cells at the region that an edit would have; a seam shows as a ratio above that of real cells",
     "the classifier must not have had a part in training or choosing the edits; synthetic cells are not for diagnosis",
 )
