@@ -1,0 +1,260 @@
+"""From slides to a data set: fields at x20, chosen by sharpness and number of nuclei, annotations cut along."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...annotations import Cell, DataSet, Picture
+from ...errors import UsageError, UserError
+from ...io import atomic, lock, plain
+from ...io.progress import console, meter
+from ...io.records import append_line
+from ...io.wording import amount
+from .. import split
+from ..formats import coco
+from ..images import ImageProblem
+from ..preview import save_png
+from ..rename import renamed
+from . import annotations, glass, reader, sharpness
+from .annotations import Annotated
+from .slide import WORKING_MPP, Slide, View
+
+RUN = "tiles.json"
+LOOKED = "looked"
+"""Folder of what is known of every field, a file a slide; the same command continues from it."""
+NOTICE = "Fields of whole slides, cut by CytoSynth"
+
+
+class FieldSettings(BaseModel):
+    """Which fields of a slide are taken."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    side: int = Field(default=1024, ge=64, le=8192, multiple_of=64, description="of a field, pixels at x20")
+    per_slide: int | None = Field(default=None, ge=1, description="fields of a slide at most; none: all that are fit")
+    min_nuclei: int = Field(default=10, ge=0, description="nuclei in a field without annotated cells")
+    min_focus: float = Field(
+        default=0.8, ge=0, description="sharpness of a field over the slide's median; below it is out of focus"
+    )
+    only_annotated: bool = Field(default=False, description="take only fields with an annotated cell")
+    mpp: float | None = Field(default=None, gt=0, description="microns per pixel of slides, where files do not say")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A field that may be taken: its corner in pixels of the view, what it is worth, its cells."""
+
+    x: int
+    y: int
+    worth: sharpness.Worth
+    cells: tuple[Cell, ...] = ()
+
+
+@dataclass
+class _Run:
+    """What is collected while slides are cut."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    categories: dict[str, None] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def tiles(
+    source: Path,
+    out: Path,
+    settings: FieldSettings,
+    *,
+    annotated: Path | None = None,
+    patients: Path | None = None,
+    names: Mapping[str, str] | None = None,
+    strict: bool = False,
+) -> DataSet:
+    """Cut fields from the slides of `source` into the COCO data set `out`, or go on with what is missing there.
+
+    Args:
+        source: a slide or a folder of slides.
+        out: gets `images/`, `annotations.json`, `split.json` (parts by slide, or by patient).
+        settings: which fields.
+        annotated: GeoJSON or COCO of the slides, or the folder of such files; None: they may lie beside the slides.
+        patients: CSV with the columns slide and patient, so that all slides of a patient are in one part.
+        names: new names of categories.
+        strict: stop at a slide that cannot be read, rather than name and count it.
+
+    Raises UsageError when `out` was begun with other settings.
+    """
+    found = reader.gather(source)
+    table = _patients(patients, found) if patients else {}
+    with lock.run(out, RUN):
+        _pin(out, settings)
+        run = _Run()
+        for path in found:
+            try:
+                _slide(path, out, settings, annotated, table, run)
+            except ImageProblem as problem:
+                if strict:
+                    raise
+                run.problems.append(plain.one_line(str(problem).removeprefix(f"{path.parent}/")))
+                console.print(f"skipped {run.problems[-1]}", soft_wrap=True)
+        info: dict[str, Any] = {"description": NOTICE, "mpp": WORKING_MPP}
+        if run.problems:
+            info["skipped"] = run.problems
+        data = DataSet(out / "images", tuple(run.pictures), tuple(run.categories), info=info)
+        data = renamed(data, names or {}) if names else data
+        coco.write(data, out)
+        atomic.write_json(out / split.FILE, _parts(data))
+        return data
+
+
+def candidates(view: View, settings: FieldSettings, known: Annotated | None, looked: Path) -> list[Candidate]:
+    """Return the fields of `view` that are not empty glass, each with what it is worth.
+
+    What was found out is kept in the file `looked`, a line a field.
+    """
+    covered = glass.coverage(view)
+    colour = glass.glass_colour(view.slide.thumbnail().whole().astype(np.int16))
+    side = settings.side
+    width, height = view.size
+    corners = [(x, y) for y in range(0, height - side + 1, side) for x in range(0, width - side + 1, side)]
+    filled = [at for at in corners if covered.any(*at, side, side)]
+    console.print(
+        f"{view.slide.path.name}: {amount(len(corners), 'field')}, {len(corners) - len(filled)} of empty glass "
+        f"({covered.empty:.0%} of the area)", soft_wrap=True,
+    )  # fmt: skip
+    before = _looked(looked)
+    cells = known.cells if known else ()
+    result = []
+    with meter(view.slide.path.name[:40], len(filled), sum(at in before for at in filled)) as bar:
+        for x, y in filled:
+            if (x, y) not in before:
+                found = sharpness.worth(view.read(x, y, side, side), colour)
+                append_line(looked, {"x": x, "y": y, "focus": found.focus, "nuclei": found.nuclei})
+                before[x, y] = found
+                bar.advance()
+            shown = annotations.cut(cells, x * view.factor, y * view.factor, side, view.factor)
+            result.append(Candidate(x, y, before[x, y], tuple(shown)))
+    return result
+
+
+def chosen(found: Sequence[Candidate], settings: FieldSettings) -> list[Candidate]:
+    """Return the fields to take, in reading order.
+
+    Fields with an annotated cell come first. The others must be as sharp as `min_focus` of the median over fields with
+    nuclei, and have `min_nuclei`. Where more are fit than `per_slide`, those taken are spread evenly over the number
+    of nuclei: crowded and sparse fields as often as the slide has them.
+    """
+    with_cells = [one for one in found if any(not cell.crowd for cell in one.cells)]
+    fit: list[Candidate] = []
+    if not settings.only_annotated:
+        focused = [one.worth.focus for one in found if one.worth.nuclei >= max(1, settings.min_nuclei)]
+        least = settings.min_focus * float(np.median(focused)) if focused else 0.0
+        taken = {(one.x, one.y) for one in with_cells}
+        fit = [
+            one
+            for one in found
+            if (one.x, one.y) not in taken and one.worth.nuclei >= settings.min_nuclei and one.worth.focus >= least
+        ]
+    most = settings.per_slide
+    if most is not None:
+        with_cells = _spread(with_cells, most)
+        fit = _spread(fit, most - len(with_cells))
+    return sorted([*with_cells, *fit], key=lambda one: (one.y, one.x))
+
+
+def _spread(found: list[Candidate], count: int) -> list[Candidate]:
+    """Return `count` of `found`, evenly spread over the number of nuclei."""
+    if count >= len(found):
+        return found
+    ordered = sorted(found, key=lambda one: (one.worth.nuclei, one.y, one.x))
+    return [ordered[int((index + 0.5) * len(ordered) / count)] for index in range(max(count, 0))]
+
+
+def _slide(
+    path: Path, out: Path, settings: FieldSettings, given: Path | None, table: Mapping[str, str], run: _Run
+) -> None:
+    """Cut the slide at `path`."""
+    with reader.opened(path, settings.mpp) as slide:
+        known = annotations.find(path, given, slide.mpp)
+        view = slide.at()
+        digest = atomic.fingerprint(path)[:12]  # another file of the same name is looked at anew
+        found = candidates(view, settings, known, out / LOOKED / f"{path.stem}-{digest}.jsonl")
+        taken = chosen(found, settings)
+        if known:
+            for cell in known.cells:
+                run.categories.setdefault(cell.category)
+            if known.left_out:
+                console.print(f"{path.name}: {amount(known.left_out, 'outline')} larger than a cell left out")
+        with meter(f"writing {path.name[:32]}", len(taken)) as bar:
+            for one in taken:
+                run.pictures.append(_write(view, slide, one, out, settings, table.get(path.stem), known is not None))
+                bar.advance()
+
+
+def _write(
+    view: View, slide: Slide, one: Candidate, out: Path, settings: FieldSettings, patient: str | None, known: bool
+) -> Picture:
+    """Write one field, unless it is there, and return it with its cells and its place on the slide."""
+    side, stem = settings.side, slide.path.stem
+    extra: dict[str, Any] = {
+        "slide": stem, "slide_x": round(one.x * view.factor), "slide_y": round(one.y * view.factor),
+        "slide_mpp": round(slide.mpp, 6), "mpp": WORKING_MPP, "focus": one.worth.focus, "nuclei": one.worth.nuclei,
+        "annotated": known,
+    }  # fmt: skip
+    if patient is not None:
+        extra["patient"] = patient
+    name = f"{stem}_{extra['slide_x']}_{extra['slide_y']}.png"
+    if not (out / "images" / name).exists():
+        save_png(view.read(one.x, one.y, side, side), out / "images" / name)
+    return Picture(name, side, side, one.cells, extra)
+
+
+def _parts(data: DataSet) -> dict[str, list[str]]:
+    """Return the images of each part: all of a patient, or where none is known of a slide, are in one."""
+    parts: dict[str, list[str]] = {name: [] for name in split.FRACTIONS}
+    for picture in data.pictures:
+        whose = str(picture.extra.get("patient", picture.extra["slide"]))
+        parts[split.assigned(whose)].append(picture.file_name)
+    return parts
+
+
+def _patients(path: Path, slides: Sequence[Path]) -> dict[str, str]:
+    """Return the patient of each slide by its stem; raise UserError where one of `slides` is missing in the table."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(plain.text(path))))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: not a readable CSV table ({str(error)[:80]})") from None
+    if not rows or not {"slide", "patient"} <= set(rows[0]):
+        raise UserError(f"{path}: the columns slide and patient are needed")
+    table = {Path(row["slide"] or "").stem: (row["patient"] or "").strip() for row in rows}
+    for slide in slides:
+        if not table.get(slide.stem):
+            raise UserError(f"{path}: no patient for the slide {slide.stem[:80]!r}")
+    return table
+
+
+def _looked(path: Path) -> dict[tuple[int, int], sharpness.Worth]:
+    """Return what is known of fields by corner; a line that is not `candidates`' is dropped."""
+    known = {}
+    for line in plain.lines(path):
+        try:
+            known[int(line["x"]), int(line["y"])] = sharpness.Worth(float(line["focus"]), int(line["nuclei"]))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return known
+
+
+def _pin(out: Path, settings: FieldSettings) -> None:
+    """Write the settings into `out`, or make sure that what was begun there has the same."""
+    wanted = settings.model_dump(mode="json")
+    path = out / RUN
+    if not path.exists():
+        atomic.write_json(path, wanted)
+        return
+    old = plain.load(path)
+    for key, value in wanted.items():
+        if old.get(key) != value:
+            raise UsageError(f"{out}: begun with {key} {old.get(key)!r}, now {value!r}; use another folder")
