@@ -11,7 +11,7 @@ from PIL import Image
 
 from cytosynth.data.slides import annotations, fields, glass, reader, sharpness
 from cytosynth.data.slides.slide import SlideProblem, View
-from cytosynth.detect import slide as search
+from cytosynth.detect import tiled_search as search
 from cytosynth.detect import tiles
 from cytosynth.errors import UsageError, UserError
 from slide_files import GLASS, Discs, discs, matched, write_pixels, write_slide
@@ -214,9 +214,9 @@ def test_fields_are_cut_with_their_annotations(tmp_path: Path) -> None:
     outlines = [("HSIL", square(x, y, 20)) for x, y, _ in cells[:2]]
     outlines += [("LSIL", square(2048 + 4, 1500, 20)), (None, square(1000, 1500, 20)), ("ROI", square(900, 900, 850))]
     geojson(slides / "s1.geojson", outlines)
-    settings = fields.FieldSettings(side=512, min_nuclei=1, min_focus=0)
+    settings = fields.FieldSettings(side=512, min_nuclei=0, min_focus=0)
     data = fields.tiles(slides, tmp_path / "out", settings)
-    by_place = {(p.extra["slide_x"], p.extra["slide_y"]): p for p in data.pictures}
+    by_place = {(p.extra["slide_x"], p.extra["slide_y"]): p for p in data.images}
     # 4096 at 0.245 is 2048 at 0.49: fields of 512 begin every 1024 pixels of level 0
     assert set(by_place) == {(0, 0), (2048, 0), (0, 1024), (1024, 1024), (2048, 1024), (2048, 2048)}
     first = by_place[0, 0].cells
@@ -236,7 +236,7 @@ def test_fields_are_cut_with_their_annotations(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="begun with side 512, now 256"):
         fields.tiles(slides, tmp_path / "out", settings.model_copy(update={"side": 256}))
     only = settings.model_copy(update={"only_annotated": True, "per_slide": 2})
-    assert len(fields.tiles(slides, tmp_path / "two", only).pictures) == 2
+    assert len(fields.tiles(slides, tmp_path / "two", only).images) == 2
 
 
 def test_all_slides_of_a_patient_are_in_one_part(tmp_path: Path) -> None:
@@ -258,7 +258,10 @@ def test_all_slides_of_a_patient_are_in_one_part(tmp_path: Path) -> None:
 
 def test_annotations_of_slides_are_read_strictly(tmp_path: Path) -> None:
     slide = tmp_path / "s1.svs"
-    content = {"images": [{"id": 1, "file_name": "s1.svs", "width": 9, "height": 9}], "categories": [{"id": 1, "name": "HSIL"}]}
+    content = {
+        "images": [{"id": 1, "file_name": "s1.svs", "width": 9, "height": 9}],
+        "categories": [{"id": 1, "name": "HSIL"}],
+    }
     (tmp_path / "annotations.json").write_text(
         json.dumps(content | {"annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 6, 7, 8]}]})
     )
@@ -267,7 +270,11 @@ def test_annotations_of_slides_are_read_strictly(tmp_path: Path) -> None:
     assert annotations.find(tmp_path / "s2.svs", None, 0.25) is None
     with pytest.raises(UserError, match=r"no image called s2\.svs"):
         annotations.find(tmp_path / "s2.svs", tmp_path / "annotations.json", 0.25)
-    for text in ("[", '{"features": 3}', '{"features": [{"properties": {}, "geometry": {"coordinates": [[["a", 1]]]}}]}'):
+    for text in (
+        "[",
+        '{"features": 3}',
+        '{"features": [{"properties": {}, "geometry": {"coordinates": [[["a", 1]]]}}]}',
+    ):
         (tmp_path / "bad.geojson").write_text(text)
         with pytest.raises(UserError, match=r"bad\.geojson"):
             annotations.find(slide, tmp_path / "bad.geojson", 0.25)

@@ -45,7 +45,19 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # paths need not be UTF-8
     try:
-        from . import data, detect, evaluate, experiment, fidelity, figures, info, select, synthesize, train  # noqa: F401
+        from . import (  # noqa: F401
+            data,
+            detect,
+            evaluate,
+            experiment,
+            fidelity,
+            figures,
+            info,
+            select,
+            synthesize,
+            tiles,
+            train,
+        )
 
         app()
     except SystemExit as end:

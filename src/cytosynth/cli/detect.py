@@ -10,7 +10,7 @@ from . import app, finish, there
 
 @app.command()
 def detect(
-    images: Annotated[Path, typer.Argument(callback=there, help="An image, a folder of images, or a COCO data set.")],
+    images: Annotated[Path, typer.Argument(callback=there, help="An image, a slide, a folder, or a COCO data set.")],
     out: Annotated[Path, typer.Argument(help="Folder for what is found; the same command again continues it.")],
     detector: Annotated[
         str, typer.Option(help="Folder of the detector (RUN/weights of `train detector`), or 'bundled'.")
@@ -18,10 +18,13 @@ def detect(
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a cell.")] = 0.5,
     split: Annotated[str | None, typer.Option(help="Part of a COCO data set's split; none: all.")] = None,
     scale: Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20.")] = 1.0,
+    mpp: Annotated[
+        float | None, typer.Option(min=0.05, max=5, help="Microns per pixel of slides whose files do not say.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
 ) -> None:
-    """Find cells on images: COCO annotations and results, GeoJSON for QuPath, images with boxes.
+    """Find cells on images and whole slides: COCO annotations and results, GeoJSON for QuPath, images with boxes.
 
     Detectors report nothing below a score of 0.05.
     """
@@ -33,6 +36,6 @@ def detect(
     found = folder.gather(images, split)
     finder = model.load(bundled("detector") if detector == BUNDLED else Path(detector))
     finder.network.to(available(device))
-    data = folder.detect(found, out, finder, threshold=threshold, scale=scale, strict=strict)
+    data = folder.detect(found, out, finder, threshold=threshold, scale=scale, mpp=mpp, strict=strict)
     print(f"{out}/annotations.json")
     finish(data.info, f"{out}/annotations.json")

@@ -104,14 +104,17 @@ def usable(found: Iterable[tuple[str, Path]], folder: Path) -> tuple[list[tuple[
     return good, refused
 
 
-def beside(folder: Path) -> list[tuple[str, Path]]:
-    """Return name and path of each image in `folder` itself, in order; raise UserError where there is none."""
+def beside(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[tuple[str, Path]]:
+    """Return name and path of each file in `folder` itself of one of `suffixes`, in order.
+
+    Raises UserError where there is none.
+    """
     inside = sorted(folder.iterdir())
-    found = [(path.name, path) for path in inside if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+    found = [(path.name, path) for path in inside if path.suffix.lower() in suffixes and not path.is_dir()]
     below = [path.name for path in inside if path.is_dir() and not path.name.startswith(".")]
     left = f"; the folders in it are not searched ({below[0][:80]}{', ...' if len(below) > 1 else ''})" if below else ""
     if not found:
-        raise UserError(f"{folder}: no image there ({', '.join(sorted(SUFFIXES))}){left}")
+        raise UserError(f"{folder}: no image there ({', '.join(sorted(suffixes))}){left}")
     if left:
         console.print(f"{folder}{left.replace(';', ':', 1)}", soft_wrap=True)
     return found

@@ -9,12 +9,14 @@ from ..annotations import Cell, DataSet, Image
 from ..data import image_files, split
 from ..data.formats import coco, qupath
 from ..data.preview import save_png, with_boxes
+from ..data.slides import reader
 from ..errors import UsageError, UserError
 from ..io import atomic, lock, plain, wording
 from ..io.plain import last, one_line
 from ..io.progress import console, meter
 from ..io.records import append_line
 from ..provenance import is_box
+from . import slide
 from .model import Detector
 
 RUN = "detect.json"
@@ -36,7 +38,7 @@ class Images:
 
 
 def gather(source: Path, part: str | None = None) -> Images:
-    """Return the images of `source`: one file, a folder of them, or a COCO data set (or a `part` of its split).
+    """Return the images and slides of `source`: one file, a folder of them, or a COCO data set (or a `part` of its split).
 
     Raises UserError where there is none.
     """
@@ -51,31 +53,42 @@ def gather(source: Path, part: str | None = None) -> Images:
         raise UsageError(f"{source}: --split needs a COCO data set ({coco.FILE})")
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
-    if not source.is_dir() and source.suffix.lower() not in image_files.SUFFIXES:
-        raise UserError(f"{source}: no image ({', '.join(sorted(image_files.SUFFIXES))})")
-    chosen = image_files.beside(source) if source.is_dir() else [(source.name, source)]
+    known = image_files.SUFFIXES | reader.SLIDES
+    if not source.is_dir() and source.suffix.lower() not in known:
+        raise UserError(f"{source}: no image or slide ({', '.join(sorted(known))})")
+    chosen = image_files.beside(source, known) if source.is_dir() else [(source.name, source)]
     files, refused = image_files.usable(chosen, source if source.is_dir() else source.parent)
     return Images(tuple(files), last(source.resolve()), refused=tuple(refused))
 
 
 def detect(
-    found: Images, out: Path, detector: Detector, *, threshold: float = 0.5, scale: float = 1.0, strict: bool = False
+    found: Images,
+    out: Path,
+    detector: Detector,
+    *,
+    threshold: float = 0.5,
+    scale: float = 1.0,
+    mpp: float | None = None,
+    strict: bool = False,
 ) -> DataSet:
     """Find the cells of the images `found` and write them into `out`, or go on with the images missing there.
 
     Args:
         found: what `gather` returns.
         out: folder; gets `annotations.json` (COCO, with scores), `results.json` (COCO's results format, same ids),
-            `pictures/NAME.png`, `qupath/NAME.geojson`, and `found.jsonl`, a line for each finished image.
+            `pictures/NAME.png`, `qupath/NAME.geojson`, and `found.jsonl`, a line for each finished image. Of a slide,
+            the picture is a thumbnail, and `tiles/NAME.jsonl` has a line for each finished tile.
         detector: finds them.
         threshold: least score.
         scale: factor that brings the images to the detector's scale; boxes are in pixels of the images as they are.
+            Slides are brought to it by their microns per pixel.
+        mpp: microns per pixel of slides, where their files do not say.
         strict: stop at an image that cannot be used, rather than skip, name and count it.
 
     Returns what was found. Raises UsageError when `out` was begun with another detector or other settings.
     """
     with lock.run(out, RUN):
-        _pin(out, {"detector": detector.digest, "threshold": threshold, "scale": scale})
+        _pin(out, {"detector": detector.digest, "threshold": threshold, "scale": scale, "mpp": mpp})
         done = _finished(out, detector.config.categories)
         problems = [one_line(line) for line in found.refused]
         if strict and problems:
@@ -86,7 +99,11 @@ def detect(
         with meter("images", len(found.files)) as bar:
             for name, path in found.files:
                 try:
-                    images.append(_one(name, path, out, detector, threshold, scale, done.get(name)))
+                    if reader.is_slide(path):
+                        files = (out / PICTURES / f"{name}.png", out / QUPATH / f"{name}.geojson")
+                        images.append(slide.detect(name, path, detector, threshold, mpp, out / slide.TILES, files))
+                    else:
+                        images.append(_one(name, path, out, detector, threshold, scale, done.get(name)))
                 except image_files.ImageProblem as problem:
                     if strict:
                         raise

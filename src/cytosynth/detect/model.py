@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -64,7 +64,6 @@ class Detector:
     config: DetectorConfig
     digest: str = ""
 
-    @torch.no_grad()
     def find(self, pixels: Pixels, threshold: float = 0.5, overlap: int = 128) -> list[Cell]:
         """Return the cells in (height, width, 3) `pixels` of score at least `threshold`, best first.
 
@@ -75,17 +74,11 @@ class Detector:
         """
         height, width = pixels.shape[:2]
         side = self.config.tile
-        overlap = min(overlap, side // 2)
-        self.network.eval()
-        device = next(self.network.parameters()).device
         seen = []
-        corners = list(_corners(width, height, side, overlap))
-        for x, y in corners:
-            window = np.ascontiguousarray(pixels[y : y + side, x : x + side])
-            found = {key: value.cpu() for key, value in self.network([as_input(window).to(device)])[0].items()}
-            sure = found["scores"] >= threshold
-            placed = found["boxes"][sure] + torch.tensor([x, y, x, y])
-            seen.append(tiles.Seen(placed, found["labels"][sure], found["scores"][sure], (x, y, x + side, y + side)))
+        for x, y in self.corners(width, height, overlap):
+            found = self.look(pixels[y : y + side, x : x + side], threshold)
+            placed = found.boxes + torch.tensor([x, y, x, y])
+            seen.append(replace(found, boxes=placed, tile=(x, y, x + side, y + side)))
         boxes, labels, scores = tiles.joined(seen, width, height)
         return [
             Cell(
@@ -95,6 +88,22 @@ class Detector:
             )
             for box, label, score in zip(boxes, labels, scores, strict=True)
         ]
+
+    @torch.no_grad()
+    def look(self, pixels: Pixels, threshold: float) -> tiles.Seen:
+        """Return what the network finds in one tile, (height, width, 3) `pixels`: all of score at least `threshold`."""
+        self.network.eval()
+        device = next(self.network.parameters()).device
+        window = np.ascontiguousarray(pixels)
+        found = {key: value.cpu() for key, value in self.network([as_input(window).to(device)])[0].items()}
+        kept = found["scores"] >= threshold
+        height, width = pixels.shape[:2]
+        return tiles.Seen(found["boxes"][kept], found["labels"][kept], found["scores"][kept], (0, 0, width, height))
+
+    def corners(self, width: int, height: int, overlap: int) -> list[tuple[int, int]]:
+        """Return the corners (x, y) of the tiles in which an image of that size is read."""
+        side = self.config.tile
+        return list(_corners(width, height, side, min(overlap, side // 2)))
 
 
 def build(config: DetectorConfig) -> nn.Module:

@@ -1,180 +1,61 @@
-"""Finding the cells of a whole slide: by tiles that overlap, every cell once, in bounded memory."""
+"""`detect` on a whole slide: its cells in pixels of the slide, and a thumbnail with their boxes."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from torch import Tensor
-
-from ..annotations import Box, Cell
-from ..data.images import Pixels
-from ..data.slides.glass import Coverage
-from ..io import atomic, plain
-from ..io.progress import meter
-from ..io.records import append_line
-from ..provenance import is_box
-from . import tiles
+from ..annotations import Cell, Image
+from ..data.formats import qupath
+from ..data.preview import save_png
+from ..data.slides import glass, reader, thumbnail
+from ..data.slides.slide import WORKING_MPP
+from ..io import atomic
+from ..io.progress import console
 from .model import Detector
+from .tiled_search import Search, find
 
-OVERLAP = 128
-"""Pixels that tiles share, as in `Detector.find`."""
-BUCKET = 256
-"""Side of the squares, pixels, in which boxes that touch are looked for."""
-
-
-class Field(Protocol):
-    """What cells are found in: a slide at x20, or one that is being made."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, pixels."""
-
-    def read(self, x: int, y: int, width: int, height: int) -> Pixels:
-        """Return the (height, width, 3) pixels of a region inside."""
+TILES = "tiles"
+"""Folder of what each tile of a slide showed, a file a slide, from which a killed search continues."""
 
 
-@dataclass(frozen=True)
-class Search:
-    """What is looked for.
-
-    Attributes:
-        detector: finds it.
-        threshold: least score.
-        identity: of field and models; what was found of another identity is not gone on with.
-    """
-
-    detector: Detector
-    threshold: float
-    identity: str
-
-
-def find(field: Field, covered: Coverage | None, search: Search, record: Path, title: str) -> list[Cell]:
-    """Return the cells of `field` in its pixels, best first.
+def detect(
+    name: str,
+    path: Path,
+    detector: Detector,
+    threshold: float,
+    mpp: float | None,
+    tiles: Path,
+    files: tuple[Path, Path],
+) -> Image:
+    """Return the slide at `path` with its cells, in pixels of its level 0.
 
     Args:
-        field: is read by tiles; memory does not depend on its size, but for the cells found.
-        covered: where something lies on the glass; tiles of empty glass are skipped. None: nothing is.
-        search: what is looked for.
-        record: file of what each tile showed, a line a tile; a killed search continues from it.
-        title: of the progress bar.
+        name: of the slide in the results.
+        path: its file.
+        detector: finds the cells, at x20.
+        threshold: least score.
+        mpp: microns per pixel, where the file does not say.
+        tiles: folder of what each tile showed.
+        files: the thumbnail (PNG) and the GeoJSON to write.
+
+    Raises SlideProblem for a slide that cannot be read.
     """
-    width, height = field.size
-    side = search.detector.config.tile
-    corners = list(search.detector.corners(width, height, OVERLAP))
-    looked = [at for at in corners if covered is None or covered.any(*at, min(side, width), min(side, height))]
-    before = _before(record, search)
-    with meter(title, len(looked), sum(at in before for at in looked)) as bar:
-        for x, y in looked:
-            if (x, y) in before:
-                continue
-            pixels = field.read(x, y, min(side, width - x), min(side, height - y))
-            before[x, y] = _row(search.detector.look(pixels, search.threshold), x, y)
-            append_line(record, {"x": x, "y": y, "found": before[x, y]})
-            bar.advance()
-    seen = [_seen(before[x, y], x, y, side) for x, y in looked]
-    names = search.detector.config.categories
-    return [Cell(box, names[label - 1], score) for box, label, score in joined(seen, width, height)]
+    with reader.opened(path, mpp) as slide:
+        view = slide.at()
+        covered = glass.coverage(view)
+        console.print(f"{name}: {covered.empty:.0%} is empty glass and skipped", soft_wrap=True)
+        identity = f"{atomic.sha256(path)} {slide.mpp:g} {detector.digest} {threshold:g}"
+        tiles.mkdir(parents=True, exist_ok=True)
+        search = Search(detector, threshold, identity)
+        found = find(view, covered, search, tiles / f"{name}.jsonl", name[:40])
+        cells = tuple(_placed(cell, view.factor) for cell in found)
+        save_png(thumbnail.with_boxes(slide, cells), files[0])
+        qupath.write(cells, name, files[1])
+        extra = {"mpp": round(slide.mpp, 6), "empty_glass": round(covered.empty, 4)}
+        return Image(name, *slide.size, cells, extra)
 
 
-def joined(seen: Sequence[tiles.Seen], width: int, height: int) -> list[tuple[Box, int, float]]:
-    """Return box (xyxy), label and score of every cell of what was `seen`, best first: those of `tiles.joined`.
-
-    That compares every box with every other. Boxes that share no area do not decide on each other, so it is asked for
-    each group of boxes that touch, in coordinates from near the group's corner.
-    """
-    if not any(len(one.boxes) for one in seen):
-        return []
-    boxes, labels, scores = (torch.cat([getattr(one, name) for one in seen]) for name in ("boxes", "labels", "scores"))
-    number = torch.cat([torch.full((len(one.boxes),), index) for index, one in enumerate(seen)])
-    groups = touching(boxes.numpy())
-    order = np.argsort(groups, kind="stable")
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
-        some = torch.from_numpy(members)
-        if len(some) == 1:
-            kept.append((boxes[some], labels[some], scores[some]))
-            continue
-        corner = (boxes[some, :2].amin(dim=0).floor() - 2).clamp(min=0)  # a tile's edge stays inside, the image's at 0
-        origin = corner.repeat(2)
-        parts = []
-        for index in number[some].unique().tolist():
-            own = some[number[some] == index]
-            tile = tuple(int(value) for value in torch.tensor(seen[index].tile) - origin)
-            parts.append(tiles.Seen(boxes[own] - origin, labels[own], scores[own], tile))  # type: ignore[arg-type]
-        found = tiles.joined(parts, int(width - corner[0]), int(height - corner[1]))
-        kept.append((found[0] + origin, *found[1:]))
-    together = [torch.cat(part) for part in zip(*kept, strict=True)]
-    rows = zip(*(part.tolist() for part in together), strict=True)
-    ordered = sorted((-score, [round(side, 2) for side in box], label) for box, label, score in rows)
-    return [((box[0], box[1], box[2], box[3]), label, -negative) for negative, box, label in ordered]
-
-
-def touching(boxes: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Return the number of the group of each of (n, 4) `boxes`: those that share area, directly or through others.
-
-    Pairs are sought among the boxes that reach into the same square of BUCKET pixels.
-    """
-    first, last = (boxes[:, :2] // BUCKET).astype(np.int64), (boxes[:, 2:] // BUCKET).astype(np.int64)
-    squares: dict[tuple[int, int], list[int]] = {}
-    for index, ((x0, y0), (x1, y1)) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
-        for y in range(y0, y1 + 1):
-            for x in range(x0, x1 + 1):
-                squares.setdefault((y, x), []).append(index)
-    pairs: list[NDArray[np.int64]] = []
-    for members in squares.values():
-        own = np.array(members)
-        low, high = boxes[own, :2], boxes[own, 2:]
-        share = (low[:, None] < high[None]).all(axis=2) & (high[:, None] > low[None]).all(axis=2)
-        pairs.append(own[np.argwhere(np.triu(share, 1))])
-    rows, columns = np.concatenate(pairs).T
-    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(len(boxes), len(boxes)))
-    return np.asarray(connected_components(graph, directed=False)[1])
-
-
-def _row(found: tiles.Seen, x: int, y: int) -> list[list[float]]:
-    """Return what was found in a tile at (x, y) as it is recorded: xyxy of the field, label, score."""
-    boxes = (found.boxes.double() + torch.tensor([x, y, x, y])).tolist()
-    rows = zip(boxes, found.labels.tolist(), found.scores.tolist(), strict=True)
-    return [[*(round(side, 2) for side in box), label, round(score, 6)] for box, label, score in rows]
-
-
-def _seen(rows: list[list[float]], x: int, y: int, side: int) -> tiles.Seen:
-    values = torch.tensor(rows, dtype=torch.float64).reshape(-1, 6)
-    return tiles.Seen(values[:, :4], values[:, 4].long(), values[:, 5], (x, y, x + side, y + side))
-
-
-def _before(record: Path, search: Search) -> dict[tuple[int, int], list[list[float]]]:
-    """Return what is recorded of tiles by corner; a record of another search is begun anew."""
-    lines = plain.lines(record)
-    first = next(lines, None)
-    if not isinstance(first, dict) or first.get("identity") != search.identity:
-        atomic.write_text(record, json.dumps({"identity": search.identity}) + "\n")
-        return {}
-    known: dict[tuple[int, int], list[list[float]]] = {}
-    most = len(search.detector.config.categories)
-    for line in lines:
-        if isinstance(line, dict) and isinstance(line.get("x"), int) and isinstance(line.get("y"), int):
-            rows = line.get("found")
-            if isinstance(rows, list) and all(_whole(row, most) for row in rows):
-                known[line["x"], line["y"]] = rows
-    return known
-
-
-def _whole(row: Any, most: int) -> bool:
-    """Return whether `row` is one that `_row` made for a detector of `most` categories."""
-    return (
-        isinstance(row, list)
-        and len(row) == 6
-        and all(isinstance(value, int | float) for value in row)
-        and is_box(row[:4])
-        and isinstance(row[4], int)
-        and 1 <= row[4] <= most
-        and 0 <= row[5] <= 1
-    )
+def _placed(cell: Cell, factor: float) -> Cell:
+    """Return `cell`, found at x20, in pixels of level 0 of a slide with `factor` of them for one, and its area."""
+    x0, y0, x1, y1 = (round(value * factor, 2) for value in cell.box)
+    area = cell.size[0] * cell.size[1] * WORKING_MPP**2
+    return replace(cell, box=(x0, y0, x1, y1), extra=cell.extra | {"measurements": {"Box area µm^2": round(area, 2)}})

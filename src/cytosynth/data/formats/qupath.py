@@ -1,5 +1,6 @@
 """GeoJSON as QuPath reads it (File, Import objects): one detection object for each cell, with its class and score."""
 
+import json
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ def encode(cells: Sequence[Cell], name: str) -> dict[str, Any]:
 
 
 def write(cells: Sequence[Cell], name: str, path: Path) -> None:
-    """Write the `cells` of the image called `name` to `path`, atomically."""
-    atomic.write_json(path, encode(cells, name))
+    """Write the `cells` of the image called `name` to `path`, atomically, a feature a line: slides have many."""
+    features = (json.dumps(_feature(c, f"{name}/{i}"), ensure_ascii=False) for i, c in enumerate(cells, 1))
+    body = ",\n".join(features)
+    atomic.write_text(path, f'{{"type": "FeatureCollection", "features": [\n{body}\n]}}\n')
 
 
 def _feature(cell: Cell, key: str) -> dict[str, Any]:
@@ -26,8 +29,10 @@ def _feature(cell: Cell, key: str) -> dict[str, Any]:
         "objectType": "detection",
         "classification": {"name": cell.category, "color": list(colour(cell.category))},
     }
-    if cell.score is not None:
-        properties["measurements"] = {"Score": cell.score}
+    measured = {} if cell.score is None else {"Score": cell.score}
+    measured |= cell.extra.get("measurements", {})
+    if measured:
+        properties["measurements"] = measured
     ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
     return {
         "type": "Feature",

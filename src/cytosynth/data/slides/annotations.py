@@ -51,7 +51,7 @@ def _cells_only(cells: list[Cell], mpp: float) -> Annotated:
 
 def _coco(path: Path, slide: Path) -> list[Cell] | None:
     """Return the cells of `slide` in the COCO file at `path`, None where it has no such image."""
-    for image in coco.read(path).pictures:
+    for image in coco.read(path).images:
         if Path(image.file_name).name == slide.name:
             return [cell for cell in image.cells if all(map(math.isfinite, cell.box))]
     return None

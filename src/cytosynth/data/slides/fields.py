@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...annotations import Cell, DataSet, Picture
+from ...annotations import Cell, DataSet, Image
 from ...errors import UsageError, UserError
 from ...io import atomic, lock, plain
 from ...io.progress import console, meter
@@ -18,7 +18,7 @@ from ...io.records import append_line
 from ...io.wording import amount
 from .. import split
 from ..formats import coco
-from ..images import ImageProblem
+from ..image_files import ImageProblem
 from ..preview import save_png
 from ..rename import renamed
 from . import annotations, glass, reader, sharpness
@@ -35,7 +35,7 @@ class FieldSettings(BaseModel):
     """Which fields of a slide are taken."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    side: int = Field(default=1024, ge=64, le=8192, multiple_of=64, description="of a field, pixels at x20")
+    side: int = Field(default=1024, ge=64, le=8192, description="of a field, pixels at x20")
     per_slide: int | None = Field(default=None, ge=1, description="fields of a slide at most; none: all that are fit")
     min_nuclei: int = Field(default=10, ge=0, description="nuclei in a field without annotated cells")
     min_focus: float = Field(
@@ -59,7 +59,7 @@ class Candidate:
 class _Run:
     """What is collected while slides are cut."""
 
-    pictures: list[Picture] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
     categories: dict[str, None] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -90,6 +90,7 @@ def tiles(
     found = reader.gather(source)
     table = _patients(patients, found) if patients else {}
     with lock.run(out, RUN):
+        (out / LOOKED).mkdir(exist_ok=True)
         _pin(out, settings)
         run = _Run()
         for path in found:
@@ -103,7 +104,7 @@ def tiles(
         info: dict[str, Any] = {"description": NOTICE, "mpp": WORKING_MPP}
         if run.problems:
             info["skipped"] = run.problems
-        data = DataSet(out / "images", tuple(run.pictures), tuple(run.categories), info=info)
+        data = DataSet(out / "images", tuple(run.images), tuple(run.categories), info=info)
         data = renamed(data, names or {}) if names else data
         coco.write(data, out)
         atomic.write_json(out / split.FILE, _parts(data))
@@ -120,13 +121,14 @@ def candidates(view: View, settings: FieldSettings, known: Annotated | None, loo
     side = settings.side
     width, height = view.size
     corners = [(x, y) for y in range(0, height - side + 1, side) for x in range(0, width - side + 1, side)]
-    filled = [at for at in corners if covered.any(*at, side, side)]
+    cells = known.cells if known else ()
+    shown = {at: _shown(cells, view, at, side) for at in corners} if cells else {}
+    filled = [at for at in corners if covered.any(*at, side, side) or shown.get(at)]
     console.print(
         f"{view.slide.path.name}: {amount(len(corners), 'field')}, {len(corners) - len(filled)} of empty glass "
         f"({covered.empty:.0%} of the area)", soft_wrap=True,
     )  # fmt: skip
     before = _looked(looked)
-    cells = known.cells if known else ()
     result = []
     with meter(view.slide.path.name[:40], len(filled), sum(at in before for at in filled)) as bar:
         for x, y in filled:
@@ -135,9 +137,13 @@ def candidates(view: View, settings: FieldSettings, known: Annotated | None, loo
                 append_line(looked, {"x": x, "y": y, "focus": found.focus, "nuclei": found.nuclei})
                 before[x, y] = found
                 bar.advance()
-            shown = annotations.cut(cells, x * view.factor, y * view.factor, side, view.factor)
-            result.append(Candidate(x, y, before[x, y], tuple(shown)))
+            result.append(Candidate(x, y, before[x, y], shown.get((x, y), ())))
     return result
+
+
+def _shown(cells: tuple[Cell, ...], view: View, at: tuple[int, int], side: int) -> tuple[Cell, ...]:
+    """Return the `cells` (level 0) that the field at `at` shows, in its pixels."""
+    return tuple(annotations.cut(cells, at[0] * view.factor, at[1] * view.factor, side, view.factor))
 
 
 def chosen(found: Sequence[Candidate], settings: FieldSettings) -> list[Candidate]:
@@ -190,13 +196,13 @@ def _slide(
                 console.print(f"{path.name}: {amount(known.left_out, 'outline')} larger than a cell left out")
         with meter(f"writing {path.name[:32]}", len(taken)) as bar:
             for one in taken:
-                run.pictures.append(_write(view, slide, one, out, settings, table.get(path.stem), known is not None))
+                run.images.append(_write(view, slide, one, out, settings, table.get(path.stem), known is not None))
                 bar.advance()
 
 
 def _write(
     view: View, slide: Slide, one: Candidate, out: Path, settings: FieldSettings, patient: str | None, known: bool
-) -> Picture:
+) -> Image:
     """Write one field, unless it is there, and return it with its cells and its place on the slide."""
     side, stem = settings.side, slide.path.stem
     extra: dict[str, Any] = {
@@ -209,15 +215,15 @@ def _write(
     name = f"{stem}_{extra['slide_x']}_{extra['slide_y']}.png"
     if not (out / "images" / name).exists():
         save_png(view.read(one.x, one.y, side, side), out / "images" / name)
-    return Picture(name, side, side, one.cells, extra)
+    return Image(name, side, side, one.cells, extra)
 
 
 def _parts(data: DataSet) -> dict[str, list[str]]:
     """Return the images of each part: all of a patient, or where none is known of a slide, are in one."""
     parts: dict[str, list[str]] = {name: [] for name in split.FRACTIONS}
-    for picture in data.pictures:
-        whose = str(picture.extra.get("patient", picture.extra["slide"]))
-        parts[split.assigned(whose)].append(picture.file_name)
+    for image in data.images:
+        whose = str(image.extra.get("patient", image.extra["slide"]))
+        parts[split.assigned(whose)].append(image.file_name)
     return parts
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..images import Pixels
+from ..image_files import Pixels
 from .slide import View
 
 STEP = 8

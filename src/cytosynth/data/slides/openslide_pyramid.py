@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..images import Pixels
+from ..image_files import Pixels
 from .slide import Level, SlideProblem, plausible
 
 

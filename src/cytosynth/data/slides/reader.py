@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import EnvironmentProblem, UserError
-from ..images import MAX_PIXELS
+from ..image_files import MAX_PIXELS
 from .slide import Pyramid, Slide, SlideProblem, scale_of
 
 SLIDES: Final = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"})

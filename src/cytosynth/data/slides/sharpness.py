@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..images import Pixels
+from ..image_files import Pixels
 
 NUCLEUS_AREA = (40, 900)
 """Pixels of a nucleus at x20: 3.5 to 16.5 µm across."""

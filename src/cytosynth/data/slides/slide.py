@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import UsageError
-from ..images import ImageProblem, Pixels
+from ..image_files import ImageProblem, Pixels
 
 WORKING_MPP = 0.49
 """Microns per pixel at which models work: a true x20."""

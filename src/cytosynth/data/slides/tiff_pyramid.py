@@ -10,7 +10,7 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from ...errors import EnvironmentProblem
-from ..images import BROKEN, Pixels
+from ..image_files import BROKEN, Pixels
 from .slide import Level, SlideProblem, plausible
 
 BROKEN_TIFF: Final = (*BROKEN, tifffile.TiffFileError)

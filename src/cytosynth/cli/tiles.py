@@ -1,0 +1,56 @@
+"""`cytosynth tiles`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import app, finish, there
+
+
+@app.command()
+def tiles(
+    slides: Annotated[Path, typer.Argument(callback=there, help="A slide, or a folder of slides.")],
+    out: Annotated[Path, typer.Argument(help="Data set folder; the same command again continues it.")],
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="GeoJSON or COCO in pixels of the slides, or the folder of such files. [default: beside them]"
+        ),
+    ] = None,
+    patients: Annotated[
+        Path | None, typer.Option(help="CSV with columns slide and patient: parts are by patient, else by slide.")
+    ] = None,
+    per_slide: Annotated[int | None, typer.Option(min=1, help="Fields of a slide at most. [default: all]")] = None,
+    side: Annotated[int, typer.Option(min=64, max=8192, help="Side of a field, pixels at x20.")] = 1024,
+    min_nuclei: Annotated[int, typer.Option(min=0, help="Nuclei in a field without annotated cells.")] = 10,
+    min_focus: Annotated[float, typer.Option(min=0, help="Sharpness over the slide's median.")] = 0.8,
+    only_annotated: Annotated[
+        bool, typer.Option("--only-annotated", help="Only fields with an annotated cell.")
+    ] = False,
+    mpp: Annotated[
+        float | None, typer.Option(min=0.05, max=5, help="Microns per pixel of slides whose files do not say.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="Give a category another name; may be repeated.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a slide that cannot be read.")] = False,
+) -> None:
+    """From whole slides to a data set: fields at x20, chosen by sharpness and number of nuclei, with their annotations."""
+    from ..data.rename import parsed
+    from ..data.slides import fields
+    from ..io.wording import amount
+
+    for path in (annotations, patients):
+        if path is not None:
+            there(path)
+    settings = fields.FieldSettings(
+        side=side, per_slide=per_slide, min_nuclei=min_nuclei, min_focus=min_focus, only_annotated=only_annotated,
+        mpp=mpp,
+    )  # fmt: skip
+    data = fields.tiles(
+        slides, out, settings, annotated=annotations, patients=patients, names=parsed(rename or []), strict=strict
+    )
+    cells = sum(len(image.cells) for image in data.images)
+    print(f"{out}: {amount(len(data.images), 'field')}, {amount(cells, 'cell')}")
+    finish(data.info, f"{out}/annotations.json")
