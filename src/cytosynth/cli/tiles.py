@@ -14,14 +14,12 @@ def tiles(
     out: Annotated[Path, typer.Argument(help="Data set folder; the same command again continues it.")],
     annotations: Annotated[
         Path | None,
-        typer.Option(
-            help="GeoJSON or COCO in pixels of the slides, or the folder of such files. [default: beside them]"
-        ),
+        typer.Option(help="GeoJSON or COCO in pixels of the slides, or a folder of such. \\[default: beside them]"),
     ] = None,
     patients: Annotated[
         Path | None, typer.Option(help="CSV with columns slide and patient: parts are by patient, else by slide.")
     ] = None,
-    per_slide: Annotated[int | None, typer.Option(min=1, help="Fields of a slide at most. [default: all]")] = None,
+    per_slide: Annotated[int | None, typer.Option(min=1, help="Fields of a slide at most. \\[default: all]")] = None,
     side: Annotated[int, typer.Option(min=64, max=8192, help="Side of a field, pixels at x20.")] = 1024,
     min_nuclei: Annotated[int, typer.Option(min=0, help="Nuclei in a field without annotated cells.")] = 10,
     min_focus: Annotated[float, typer.Option(min=0, help="Sharpness over the slide's median.")] = 0.8,
@@ -36,7 +34,7 @@ def tiles(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at a slide that cannot be read.")] = False,
 ) -> None:
-    """From whole slides to a data set: fields at x20, chosen by sharpness and number of nuclei, with their annotations."""
+    """From whole slides to a data set: sharp fields with cells, at x20, with their annotations."""
     from ..data.rename import parsed
     from ..data.slides import fields
     from ..io.wording import amount

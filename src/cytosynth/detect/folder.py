@@ -38,7 +38,7 @@ class Images:
 
 
 def gather(source: Path, part: str | None = None) -> Images:
-    """Return the images and slides of `source`: one file, a folder of them, or a COCO data set (or a `part` of its split).
+    """Return the images and slides of `source`: a file, a folder, or a COCO data set (or a `part` of its split).
 
     Raises UserError where there is none.
     """
