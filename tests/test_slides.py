@@ -11,6 +11,7 @@ from PIL import Image
 
 from cytosynth.data.slides import annotations, fields, glass, reader, sharpness
 from cytosynth.data.slides.slide import SlideProblem, View
+from cytosynth.detect import folder
 from cytosynth.detect import tiled_search as search
 from cytosynth.detect import tiles
 from cytosynth.errors import UsageError, UserError
@@ -278,3 +279,33 @@ def test_annotations_of_slides_are_read_strictly(tmp_path: Path) -> None:
         (tmp_path / "bad.geojson").write_text(text)
         with pytest.raises(UserError, match=r"bad\.geojson"):
             annotations.find(slide, tmp_path / "bad.geojson", 0.25)
+
+
+def test_detect_writes_slides_in_their_own_pixels(tmp_path: Path) -> None:
+    cells = [(700.0, 500.0, 18.0), (1792.0, 1800.0, 20.0), (40.0, 1990.0, 20.0)]  # the second at a tile's border
+    (tmp_path / "in").mkdir()
+    path = write_slide(tmp_path / "in" / "a.tif", (2600, 2400), cells, mpp=0.245)
+    Image.fromarray(noise()).save(tmp_path / "in" / "b.png")
+    found = folder.gather(tmp_path / "in")
+    data = folder.detect(found, tmp_path / "out", discs())
+    slide = data.images[0]
+    assert (slide.file_name, slide.width, slide.height) == ("a.tif", 2600, 2400)
+    assert slide.extra["mpp"] == pytest.approx(0.245) and slide.extra["empty_glass"] > 0.9
+    assert matched([cell.box for cell in slide.cells], cells, 3.0) == [1, 1, 1]
+    content = json.loads((tmp_path / "out" / "qupath" / "a.tif.geojson").read_text())
+    assert len(content["features"]) == 3
+    properties = content["features"][0]["properties"]
+    assert properties["objectType"] == "detection" and properties["classification"]["name"] == "NILM"
+    assert properties["measurements"]["Box area µm^2"] == pytest.approx((40 * 0.245) ** 2, rel=0.15)
+    thumbnail = np.asarray(Image.open(tmp_path / "out" / "pictures" / "a.tif.png"))
+    assert max(thumbnail.shape) <= 2048
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in ("annotations.json", "qupath/a.tif.geojson")}
+    (tmp_path / "out" / "qupath" / "a.tif.geojson").unlink()
+    again = discs()
+    folder.detect(found, tmp_path / "out", again)
+    assert isinstance(again.network, Discs) and again.network.seen == 0
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in before} == before
+    broken = tmp_path / "in" / "c.svs"
+    broken.write_bytes(path.read_bytes()[:3000])
+    skipped = folder.detect(folder.gather(tmp_path / "in"), tmp_path / "other", discs()).info["skipped"]
+    assert len(skipped) == 1 and skipped[0].startswith("c.svs")

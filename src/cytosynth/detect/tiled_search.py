@@ -104,7 +104,7 @@ def joined(seen: Sequence[tiles.Seen], width: int, height: int) -> list[tuple[Bo
         corner = (boxes[some, :2].amin(dim=0).floor() - 2).clamp(min=0)  # a tile's edge stays inside, the image's at 0
         origin = corner.repeat(2)
         parts = []
-        for index in number[some].unique().tolist():
+        for index in sorted(set(number[some].tolist())):
             own = some[number[some] == index]
             tile = tuple(int(value) for value in torch.tensor(seen[index].tile) - origin)
             parts.append(tiles.Seen(boxes[own] - origin, labels[own], scores[own], tile))  # type: ignore[arg-type]

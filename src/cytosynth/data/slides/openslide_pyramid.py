@@ -23,7 +23,7 @@ class OpenSlidePyramid:
         except (openslide.OpenSlideError, OSError) as error:
             raise SlideProblem(f"{path}: OpenSlide cannot read it ({str(error)[:120]})") from None
         sizes = zip(self._file.level_dimensions, self._file.level_downsamples, strict=True)
-        self.levels = tuple(Level(*size, float(downsample)) for size, downsample in sizes)
+        self.levels = tuple(Level(width, height, float(downsample)) for (width, height), downsample in sizes)
         self.mpp = self._mpp()
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:

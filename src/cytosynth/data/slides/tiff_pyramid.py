@@ -177,7 +177,7 @@ def _ome_mpp(xml: str) -> float | None:
     try:
         root = ElementTree.fromstring(xml)
         pixels = next(element for element in root.iter() if element.tag.endswith("}Pixels"))
-        size = float(pixels.get("PhysicalSizeX"))
+        size = float(str(pixels.get("PhysicalSizeX")))
         return plausible(size * MICRONS[pixels.get("PhysicalSizeXUnit", "µm")])
     except (ElementTree.ParseError, DefusedXmlException, StopIteration, TypeError, ValueError, KeyError, struct.error):
         return None
