@@ -420,7 +420,7 @@ def test_detect_writes_the_boxes_as_coco_and_geojson(finder: Path, tmp_path: Pat
             assert feature["properties"]["objectType"] == "detection"
             assert feature["properties"]["classification"]["name"] == truth.cats[entry["category_id"]]["name"]
             assert feature["properties"]["measurements"]["Score"] == entry["score"]
-        assert PILImage.open(out / f"images/{name}.png").size == (320, 288)
+        assert PILImage.open(out / f"pictures/{name}.png").size == (320, 288)
     assert total > 0
 
 

@@ -126,7 +126,7 @@ def candidates(view: View, settings: FieldSettings, known: Annotated | None, loo
     filled = [at for at in corners if covered.any(*at, side, side) or shown.get(at)]
     console.print(
         f"{view.slide.path.name}: {amount(len(corners), 'field')}, {len(corners) - len(filled)} of empty glass "
-        f"({covered.empty:.0%} of the area)", soft_wrap=True,
+        f"({covered.empty:.1%} of the area)", soft_wrap=True,
     )  # fmt: skip
     before = _looked(looked)
     result = []
