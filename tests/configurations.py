@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
-from conftest import save_judge
+from conftest import save_classifier
 from cytosynth.cell.edit import CellEditor, PlannedEdit
-from cytosynth.cell.quality.classifier import ClassifierJudge
+from cytosynth.cell.quality.classifier import GateClassifier
 from cytosynth.cell.settings import EditSettings
 from cytosynth.detect import model as detectors
 from cytosynth.errors import UserError
@@ -68,7 +68,7 @@ def models(tiny: Path, root: Path) -> dict[str, Callable[[Path], object]]:
     """Write a small model of each kind to `root`; return by name what loads and runs the one in a folder."""
     for name in ("foundation", "normal", "cell", "detector"):
         shutil.copytree(tiny / name, root / name)
-    save_judge(root / "judge")
+    save_classifier(root / "judge")
     torch.manual_seed(0)
     Dinov2Model(Dinov2Config(hidden_size=8, num_attention_heads=1, num_hidden_layers=1)).save_pretrained(
         root / "dinov2"
@@ -104,7 +104,7 @@ def models(tiny: Path, root: Path) -> dict[str, Callable[[Path], object]]:
         "normal": lambda folder: field(base, folder),
         "cell": paint,
         "detector": detect, "retinanet": detect, "dino": detect, "comparison-detector": detect,
-        "judge": lambda folder: ClassifierJudge.load(folder).probabilities([GREY], [edit.box]),
+        "judge": lambda folder: GateClassifier.load(folder).probabilities([GREY], [edit.box]),
         "dinov2": measure,
     }  # fmt: skip
 

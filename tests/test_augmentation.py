@@ -15,12 +15,12 @@ from cytosynth.augmentation import experiment, gains, grid, leaks, training_sets
 from cytosynth.augmentation.published import PUBLISHED
 from cytosynth.augmentation.recipe import (
     CUSTOM,
-    MIXES,
     OURS,
     REAL,
     REAL_TO_SYNTHETIC,
     TABLE2,
     TABLE3,
+    TRAINING_SETS,
     AugmentationRecipe,
 )
 from cytosynth.augmentation.whole import whole
@@ -200,7 +200,7 @@ def test_cells_of_one_size_make_one_group() -> None:
 def small(tiny: Path, **changes: object) -> AugmentationRecipe:
     models = {name: str(tiny / name) for name in ("foundation", "normal", "cell", "detector")}
     base = AugmentationRecipe(
-        title="Table II", preset="bundled", detectors=["faster-rcnn"], mixes=[REAL, REAL_TO_SYNTHETIC, OURS],
+        title="Table II", preset="bundled", detectors=["faster-rcnn"], training_sets=[REAL, REAL_TO_SYNTHETIC, OURS],
         seeds=[0, 1], steps=2, training={"window": 128, "batch_size": 1, "lr_schedule": "constant", "warmup_steps": 0,
                                          "ema_decay": None},
         real=[Source(root="drawn", split="train")], test=Source(root="drawn", split="test"),
@@ -303,7 +303,7 @@ def test_a_set_made_from_a_test_image_is_refused(tiny: Path, fields: Path, tmp_p
     models = {name: str(tiny / name) for name in ("foundation", "cell", "detector")}
     synthesize.edit(root, leak, settings=small(tiny).making, part="test", **models)
     recipe = small(
-        tiny, sets={OURS: "leak"}, mixes=[REAL, OURS], real=[Source(root="other", split="train")],
+        tiny, sets={OURS: "leak"}, training_sets=[REAL, OURS], real=[Source(root="other", split="train")],
         test=Source(root="other", split="test"),
     )  # fmt: skip
     with pytest.raises(UserError, match=f"made from {normal}, a test image"):
@@ -335,7 +335,7 @@ def test_what_a_set_was_made_from_is_known_by_its_content(fields: Path, tmp_path
         ({"real": [Source(root="drawn", split="all")]}, "real: .* is a test image too"),
         ({"real": [Source(root="drawn/annotations.json", split="all")]}, "real: .* is a test image too"),
         ({"normals": Source(root="drawn", split="all")}, "normals: .* is a test image too"),
-        ({"mixes": [REAL, CUSTOM], "adapter": {"data": [{"root": "drawn", "split": "test"}]}},
+        ({"training_sets": [REAL, CUSTOM], "adapter": {"data": [{"root": "drawn", "split": "test"}]}},
          "adapter: .* is a test image too"),
         ({"categories": ["hsil"]}, r"no annotated cell of hsil in part 'train' \(there are: .*LSIL.*NILM"),
     ],
@@ -370,7 +370,7 @@ def test_other_data_under_the_same_name_are_noticed(finished: Path, tiny: Path, 
 
 def test_accumulated_gradients_and_own_epochs_count_in_the_length(tiny: Path) -> None:
     images = {REAL: 30, OURS: 60}
-    recipe = small(tiny, mixes=[REAL, OURS], steps=None, epochs=10)
+    recipe = small(tiny, training_sets=[REAL, OURS], steps=None, epochs=10)
     recipe = recipe.model_copy(update={"training": {"batch_size": 2, "gradient_accumulation": 3}})
     assert experiment._lengths(recipe, "faster-rcnn", OURS, images) == (50, 150)
     third = TABLE3["paper"]
@@ -381,7 +381,7 @@ def test_accumulated_gradients_and_own_epochs_count_in_the_length(tiny: Path) ->
 def test_real_images_alone_make_a_table_without_a_plot(
     finished: Path, tiny: Path, fields: Path, tmp_path: Path
 ) -> None:
-    one = small(tiny, mixes=[REAL], seeds=[0], title="Mine")
+    one = small(tiny, training_sets=[REAL], seeds=[0], title="Mine")
     table, gained, *_ = experiment.table(one, tmp_path, fields)
     assert [row[:3] for row in table.rows] == [("faster-rcnn", REAL, 2)]
     assert gained.rows == ()
@@ -402,13 +402,17 @@ def test_presets_compare_what_the_paper_compares() -> None:
         assert recipe.normals.split == "train"
         assert len(recipe.seeds) >= 3
     paper = TABLE2["paper"]
-    assert paper.mixes == list(MIXES) == [REAL, CUSTOM, REAL_TO_SYNTHETIC, OURS]
-    cells = experiment.plan(paper, {mix: [] for mix in paper.mixes}, dict.fromkeys(MIXES, 5000) | {REAL: 3000})
+    assert paper.training_sets == list(TRAINING_SETS) == [REAL, CUSTOM, REAL_TO_SYNTHETIC, OURS]
+    cells = experiment.plan(
+        paper, {mix: [] for mix in paper.training_sets}, dict.fromkeys(TRAINING_SETS, 5000) | {REAL: 3000}
+    )
     lengths = {(cell.mix): cell.lengths for cell in cells if cell.detector == "retinanet"}
-    assert lengths == dict.fromkeys(paper.mixes, (30_000, 80_000))  # Section IV-C: 20 epochs of batch 2
+    assert lengths == dict.fromkeys(paper.training_sets, (30_000, 80_000))  # Section IV-C: 20 epochs of batch 2
     assert PUBLISHED["Table II"]["dino", OURS] == 17.8
     larger = paper.model_copy(update={"by_detector": {"dino": {"batch_size": 8}}})
-    cells = experiment.plan(larger, {mix: [] for mix in paper.mixes}, dict.fromkeys(MIXES, 5000) | {REAL: 3000})
+    cells = experiment.plan(
+        larger, {mix: [] for mix in paper.training_sets}, dict.fromkeys(TRAINING_SETS, 5000) | {REAL: 3000}
+    )
     assert {cell.lengths for cell in cells if cell.detector == "dino"} == {(7500, 20_000)}, "passes, not steps"
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells), "whole seeds first"
     third = TABLE3["paper"]
@@ -438,7 +442,7 @@ def test_table_3_runs_on_the_comparison_detector_database(tiny: Path, tmp_path: 
 
 def test_a_recipe_that_compares_with_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="what the others are compared with"):
-        override(TABLE2["bundled"], ["mixes=[R + S]"])
+        override(TABLE2["bundled"], ["training_sets=[R + S]"])
     with pytest.raises(UsageError, match="no detector 'yolo'"):
         override(TABLE2["bundled"], ["detectors=[yolo]"])
 
@@ -470,4 +474,4 @@ def test_longer_trainings_of_a_falling_rate_are_trained_apart(tiny: Path) -> Non
     assert grid.settings(cell, recipe, 4).lr_schedule == "cosine"
     assert grid.settings(cell, recipe, 4).max_steps == 4
     assert cell.folder(Path("run")) == Path("run/cells/faster-rcnn/r-s/seed-0")
-    assert len({grid.Cell("d", mix, 0, (), ()).folder(Path()) for mix in MIXES}) == len(MIXES)
+    assert len({grid.Cell("d", mix, 0, (), ()).folder(Path()) for mix in TRAINING_SETS}) == len(TRAINING_SETS)

@@ -112,7 +112,12 @@ def test_chosen_regions_never_overlap(seed: int, most: int, count: int) -> None:
     centres = rng.uniform(20, 1000, (count, 2))
     cells = [Cell((x - 20, y - 20, x + 20, y + 20), "NILM", 0.9) for x, y in centres]
     chosen = choose(
-        cells, (1024, 1024), EditSettings(), np.random.default_rng(seed), most=most, mix={"HSIL": 1, "LSIL": 0}
+        cells,
+        (1024, 1024),
+        EditSettings(),
+        np.random.default_rng(seed),
+        max_cells=most,
+        category_weights={"HSIL": 1, "LSIL": 0},
     )
     assert len(chosen) <= most
     assert len(chosen) >= min(1, count)
@@ -127,7 +132,12 @@ def test_numbers_of_cells_and_categories_follow_what_is_asked() -> None:
     numbers, categories = [], []
     for seed in range(300):
         chosen = choose(
-            cells, (1024, 1024), EditSettings(), np.random.default_rng(seed), most=8, mix={"HSIL": 3, "LSIL": 1}
+            cells,
+            (1024, 1024),
+            EditSettings(),
+            np.random.default_rng(seed),
+            max_cells=8,
+            category_weights={"HSIL": 3, "LSIL": 1},
         )
         numbers.append(len(chosen))
         categories += [edit.category for _, edit in chosen]

@@ -26,7 +26,7 @@ from cytosynth.provenance import RECORDS
 from cytosynth.training import checkpoint
 from test_select import selecting, write_candidates
 
-SETTINGS = ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.1", "cell.box_scale=1.2", "most=3"]
+SETTINGS = ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.1", "cell.box_scale=1.2", "max_cells=3"]
 FLAGS = [flag for setting in SETTINGS for flag in ("--set", setting)]
 
 

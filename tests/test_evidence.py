@@ -16,7 +16,7 @@ from cytosynth.annotations import Box, Cell
 from cytosynth.bethesda import ABNORMAL
 from cytosynth.cell.edit import CellEditor
 from cytosynth.cell.quality import morphology
-from cytosynth.cell.quality.classifier import ClassifierJudge
+from cytosynth.cell.quality.classifier import GateClassifier
 from cytosynth.cell.settings import EditSettings
 from cytosynth.config import override
 from cytosynth.data.sources import Source
@@ -105,7 +105,7 @@ def test_confusion_counts_what_the_judge_says() -> None:
         Darkness(), [plain(level, "a").pixels for level in levels], [MIDDLE] * len(levels), "cells"
     )
     assert given == ("HSIL", "HSIL", "LSIL", "NILM", "NILM", "NILM")
-    rows = agreement.confusion([agreement.Judged("edited", "HSIL", given)], Darkness.classes)
+    rows = agreement.confusion([agreement.Classified("edited", "HSIL", given)], Darkness.classes)
     assert rows == [("edited", "HSIL", 6, 3, 1, 2)]
 
 
@@ -300,7 +300,7 @@ def test_evaluate_cells_from_end_to_end(
     assert {name: (tmp_path / name).read_bytes() for name in tables} == tables
     with pytest.raises(UsageError, match="seed=0, now 1"):
         evaluate_cells(editing.model_copy(update={"seed": 1}), how, models, many, tmp_path)
-    with pytest.raises(UsageError, match="the judge knows NILM, LSIL, HSIL"):
+    with pytest.raises(UsageError, match="the classifier knows NILM, LSIL, HSIL"):
         evaluate_cells(editing, how.model_copy(update={"categories": ["ASC-H"]}), models, many, tmp_path)
 
 
@@ -316,7 +316,7 @@ def test_the_judge_reads_what_train_features_writes(tmp_path: Path) -> None:
     config = cytology_resnet50.CytologyConfig(classes=CATEGORIES, size=32, context=2.0, scale={"drawn": 1.0})
     tmp_path.joinpath("weights").mkdir(exist_ok=True)
     cytology_resnet50.save(classifier, config, tmp_path / "weights")
-    judge = ClassifierJudge.load(tmp_path / "weights")
+    judge = GateClassifier.load(tmp_path / "weights")
     pixels, cells = drawn(3)
     large = Cell((100.0, 90.0, 190.0, 150.0), "NILM")
     small = Cell((100.0, 90.0, 112.0, 104.0), "NILM")
@@ -383,7 +383,7 @@ def test_figure_7_refuses_cells_that_overlap_or_lie_outside(editor: CellEditor, 
 
 def test_figure_8_puts_both_kinds_side_by_side(tiny: Path, fields: Path, tmp_path: Path) -> None:
     settings = override(
-        PipelineSettings(), ["normal.size=256", "normal.steps=1", "cell.steps=1", "threshold=0", "most=2"]
+        PipelineSettings(), ["normal.size=256", "normal.steps=1", "cell.steps=1", "threshold=0", "max_cells=2"]
     )
     given = {name: str(tiny / name) for name in ("foundation", "normal", "cell", "detector")}
     path = figure8(fields / "drawn", tmp_path, count=2, settings=settings, label="Negative", **given)

@@ -11,11 +11,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision import models
 
-from conftest import CATEGORIES, disturb, drawn, save_judge, slide, write_fields
+from conftest import CATEGORIES, disturb, drawn, save_classifier, slide, write_fields
 from cytosynth.annotations import Box, Cell
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.quality import gate as gates
-from cytosynth.cell.quality.classifier import ClassifierJudge, load_gate
+from cytosynth.cell.quality.classifier import GateClassifier, load_gate
 from cytosynth.cell.quality.gate import Gate, Reference, Verdict, retry_seed
 from cytosynth.cell.quality.seam import border_ratio, seam
 from cytosynth.cell.queue import Canvas, EditQueue, Spot
@@ -144,13 +144,20 @@ def test_without_a_judge_a_cell_needs_a_nucleus_and_no_seam() -> None:
     lifted = cell.copy()
     lifted[100:160, 100:160] -= 40
     assert "seam" in gate.verdict(cell, lifted, box, changed, "HSIL").reasons
-    with pytest.raises(UsageError, match=r"gate.reference: needs a judge"):
+    with pytest.raises(UsageError, match=r"gate.reference: needs a classifier"):
         load_gate("nucleus", override(GateSettings(), ["reference=[{root: real}]"]), Path())
 
 
 def test_a_run_with_the_nucleus_gate_says_what_it_rejected(tiny: Path, tmp_path: Path) -> None:
     names = {n: str(tiny / n) for n in ("foundation", "normal", "cell", "detector")}
-    changes = ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.1", "cell.box_scale=1.2", "fewest=2"]
+    changes = [
+        "normal.size=320",
+        "normal.steps=1",
+        "cell.steps=1",
+        "threshold=0.1",
+        "cell.box_scale=1.2",
+        "min_cells=2",
+    ]
     out = tmp_path / "out"
     data = synthesize.synthesize(
         out, count=2, settings=override(PipelineSettings(seed=5), [*changes, "gate.tries=2"]), gate="nucleus", **names
@@ -194,11 +201,11 @@ def test_a_copy_of_a_training_crop_is_told_by_its_distance(
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_judge(tmp_path_factory.mktemp("judges") / "tiny")
+    return save_classifier(tmp_path_factory.mktemp("judges") / "tiny")
 
 
 def test_a_judge_gives_what_its_network_gives_on_the_crop(judge: Path) -> None:
-    loaded = ClassifierJudge.load(judge)
+    loaded = GateClassifier.load(judge)
     image, cells = drawn(2)
     crops = [square(image, cell.box, 1.5, 32) for cell in cells[:2]]
     inputs = (
@@ -244,18 +251,18 @@ def test_the_crop_is_square_about_the_box_never_enlarged_and_mirrored_at_the_edg
 )
 def test_a_judge_that_cannot_be_used_is_one_line(changes: dict[str, object], complaint: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=complaint) as caught:
-        ClassifierJudge.load(save_judge(tmp_path / "judge", **changes))
+        GateClassifier.load(save_classifier(tmp_path / "judge", **changes))
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no cell classifier there"):
-        ClassifierJudge.load(tmp_path)
+        GateClassifier.load(tmp_path)
 
 
 def test_a_judge_for_larger_crops_is_one_line(tmp_path: Path) -> None:
-    folder = save_judge(tmp_path / "judge", architecture="densenet121", size=16)
+    folder = save_classifier(tmp_path / "judge", architecture="densenet121", size=16)
     network = models.densenet121(num_classes=len(CATEGORIES))
     save_file(network.state_dict(), folder / "model.safetensors")
     with pytest.raises(UserError, match="densenet121 takes no crops of 16 pixels"):
-        ClassifierJudge.load(folder)
+        GateClassifier.load(folder)
 
 
 def test_the_reference_is_read_from_training_data(judge: Path, tmp_path: Path) -> None:
@@ -330,7 +337,7 @@ def test_a_gated_run_says_what_it_rejected_and_is_exact(
     tiny: Path, judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "set"
-    gated(out, tiny, judge, "mix={HSIL: 1, LSIL: 1}", "gate.seam=3")
+    gated(out, tiny, judge, "category_weights={HSIL: 1, LSIL: 1}", "gate.seam=3")
     assert check(out) == []
     records = [json.loads(line) for line in (out / "provenance.jsonl").open()]
     kept = [cell for record in records for cell in record["cells"]]
@@ -349,7 +356,7 @@ def test_a_gated_run_says_what_it_rejected_and_is_exact(
     assert all(line in card and line in said for line in gates.table(rows))
     whole = {p.name: p.read_bytes() for p in (out / "images").iterdir()}
     (out / "images/000001.png").unlink()
-    gated(out, tiny, judge, "mix={HSIL: 1, LSIL: 1}", "gate.seam=3")
+    gated(out, tiny, judge, "category_weights={HSIL: 1, LSIL: 1}", "gate.seam=3")
     assert {p.name: p.read_bytes() for p in (out / "images").iterdir()} == whole
     plan = json.loads((out / "plan.json").read_text())
     given = {name: str(tiny / name) for name in ("foundation", "normal", "cell")}
@@ -367,5 +374,5 @@ def test_with_counts_another_cell_stands_in_for_a_rejected_one(tiny: Path, judge
     records = [json.loads(line) for line in (tmp_path / "set/provenance.jsonl").open()]
     assert sum(len(record["cells"]) for record in records) == 3
     assert any(record["rejected"] for record in records)
-    with pytest.raises(UsageError, match="the judge knows"):
-        gated(tmp_path / "x", tiny, save_judge(tmp_path / "few", classes=["NILM", *"abcd"]))
+    with pytest.raises(UsageError, match="the classifier knows"):
+        gated(tmp_path / "x", tiny, save_classifier(tmp_path / "few", classes=["NILM", *"abcd"]))

@@ -483,7 +483,7 @@ def test_a_pickle_is_refused_wherever_weights_are_read(suffix: str, tiny: Path, 
 
     from cytosynth.adapters.load import merge
     from cytosynth.cell.edit import CellEditor
-    from cytosynth.cell.quality.classifier import ClassifierJudge
+    from cytosynth.cell.quality.classifier import GateClassifier
     from cytosynth.detect import backbone
     from cytosynth.detect import model as detectors
     from cytosynth.evaluate.networks import cytology_resnet50, dinov2
@@ -523,7 +523,7 @@ def test_a_pickle_is_refused_wherever_weights_are_read(suffix: str, tiny: Path, 
         "synthesizer": lambda: CellEditor.load(str(tiny / "foundation"), str(folders["cell"])),
         "detector": lambda: detectors.load(folders["detector"]),
         "backbone": lambda: backbone.read(file),
-        "judge": lambda: ClassifierJudge.load(folders["judge"]),
+        "judge": lambda: GateClassifier.load(folders["judge"]),
         "dinov2": lambda: dinov2.load(folders["dino"]),
         "features": lambda: cytology_resnet50.read(folders["judge"]),
         "feature network": lambda: networks.read(file, "0" * 64),

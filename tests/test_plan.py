@@ -90,7 +90,8 @@ def test_a_run_with_regions_smaller_than_boxes_writes_a_plan_that_can_be_followe
     half = EditSettings(box_scale=0.5)
     assert [cell.box[0] for cell, _ in apart(cells, (320, 288), half)] == [60, 180], "the middle one's box overlaps"
     given = models(tiny)
-    synthesize.synthesize(tmp_path / "set", count=2, settings=chosen("cell.box_scale=0.5", "fewest=6", "threshold=0"),
+    synthesize.synthesize(tmp_path / "set", count=2,
+        settings=chosen("cell.box_scale=0.5", "min_cells=6", "threshold=0"),
                         **given)  # fmt: skip
     values = json.loads((tmp_path / "set/plan.json").read_text())
     assert sum(len(image["cells"]) for image in values["images"]) >= 2
@@ -384,7 +385,7 @@ def test_counts_over_a_run_are_exact_resumable_and_bound_to_its_images(tiny: Pat
 def test_counts_that_the_images_have_no_room_for_are_said(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = chosen("counts={HSIL: 30, ASC-H: 3}", "most=40", "threshold=0.3")
+    asked = chosen("counts={HSIL: 30, ASC-H: 3}", "max_cells=40", "threshold=0.3")
     synthesize.synthesize(tmp_path / "out", count=1, settings=asked, **models(tiny))
     cells = coco.read(tmp_path / "out").images[0].cells
     made = Counter(cell.category for cell in cells)

@@ -307,7 +307,7 @@ def test_no_output_says_where_or_by_whom_it_was_made(
          "--cell", str(kept / "cell"), "--set", "cell.steps=1", "--box", "90,90,130,130", "--box", "100,20,140,60",
          "--box", "20,100,60,140"],
         [*edit(kept, base / "data/drawn/images", out / "gated"), "--gate", str(out / "features/weights"),
-         "--set", "mix={LSIL: 1}", "--set", "gate.reference=[{root: %s}]" % (base / "data/drawn")],
+         "--set", "category_weights={LSIL: 1}", "--set", "gate.reference=[{root: %s}]" % (base / "data/drawn")],
         ["train", "foundation", str(out / "foundation"), "--part", "decoder", *small, "--set", "batch_size=1",
          *(flag for key, value in AUTOENCODER.items() for flag in ("--set", f"{key}={value}"))],
     ]  # fmt: skip

@@ -1,11 +1,11 @@
 """Typed settings: `--set key=value` on top of a preset, YAML in and out, and what a run is held to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from .errors import UsageError
 from .io import atomic, plain
@@ -20,6 +20,19 @@ RESUMABLE = frozenset(
 R = TypeVar("R", bound=BaseModel)
 
 
+class Settings(BaseModel):
+    """Settings whose keys were renamed: files with the old keys are still read, `--set` names the new one."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_new_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {cls.RENAMED.get(key, key): value for key, value in values.items()}
+
+
 def override(recipe: R, settings: Sequence[str]) -> R:
     """Return `recipe` with `key=value` settings applied (values are YAML; dots reach nested fields).
 
@@ -30,6 +43,9 @@ def override(recipe: R, settings: Sequence[str]) -> R:
         key, separator, text = setting.partition("=")
         if not separator:
             raise UsageError(f"--set {setting}: expected key=value")
+        new = getattr(type(recipe), "RENAMED", {}).get(key.strip())
+        if new:
+            raise UsageError(f"--set {key}: this setting is now called {new}")
         target: Any = values
         *parents, last = key.strip().split(".")
         for parent in parents:

@@ -330,7 +330,7 @@ def test_a_thousand_images_in_one_process(verb: str, tiny: Path, tmp_path: Path,
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
             seen.append((self.done, resident, len(os.listdir("/proc/self/fd"))))  # noqa: PTH208
 
-    changes = ["normal.size=256", "normal.steps=1", "cell.steps=1", "threshold=0.1", "most=1", "cell.batch=2"]
+    changes = ["normal.size=256", "normal.steps=1", "cell.steps=1", "threshold=0.1", "max_cells=1", "cell.batch=2"]
     settings = override(PipelineSettings(), changes)
     given = {name: str(tiny / name) for name in ("foundation", "cell", "detector")}
     out = tmp_path / "out"

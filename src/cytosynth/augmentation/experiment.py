@@ -1,8 +1,8 @@
 """Tables II and III (Section IV-C): does the synthetic data help a detector, by how much, and how sure is that?
 
-Each mix is trained twice: as many steps as the passes over the real images take, and as many as the same passes over
-the whole mix take. The paper compares the longer training on more images with the shorter one on real images; that is
-reported, and beside it both comparisons at the same number of steps.
+Each training set is trained on twice: for the steps that the passes over the real images take, and for those that the
+same passes over the whole set take. The paper compares the longer training on more images with the shorter one on real
+images; that is reported, and beside it both comparisons at the same number of steps.
 """
 
 import math
@@ -22,7 +22,7 @@ from ..io.report import Report, Value
 from ..provenance import short
 from . import gain_plot, inputs, training_sets
 from .gains import FEWEST, Runs, gain, holding, hundred, verdict
-from .grid import Cell, Result, changes, fill
+from .grid import Result, Trial, changes, fill
 from .published import PUBLISHED
 from .recipe import REAL, AugmentationRecipe
 
@@ -46,93 +46,101 @@ def table(
         inputs.pin(digests(recipe, data_root), run)
         data = training_sets.gather(recipe, run, data_root, devices[0])
         dense = densities(recipe, data, data_root)
-        cells = plan(recipe, data, {mix: int(one["images"]) for mix, one in dense.items()})
-        fill(cells, recipe, run, data_root, devices, workers)
-        cells.sort(key=lambda cell: recipe.detectors.index(cell.detector))
+        trials = plan(recipe, data, {name: int(one["images"]) for name, one in dense.items()})
+        fill(trials, recipe, run, data_root, devices, workers)
+        trials.sort(key=lambda trial: recipe.detectors.index(trial.detector))
         tested = split.part(coco.read(data_root / recipe.test.root), recipe.test.split, data_root / recipe.test.root)
-        runs = read(recipe, cells, run, holding(tested, recipe.categories))
+        runs = read(recipe, trials, run, holding(tested, recipe.categories))
         reports = [
             ("table", scores(recipe, runs)),
-            ("gains", gains(recipe, cells, runs)),
+            ("gains", gains(recipe, trials, runs)),
             ("failures", failing(recipe, runs)),
             ("data", Report(f"{recipe.title}: what the detectors were trained on", {}, *_density(recipe, dense), ())),
         ]
         for name, report in reports:
             report.write(run, name)
-        _plot(recipe, cells, runs, run)
+        _plot(recipe, trials, runs, run)
     return [report for _, report in reports]
 
 
 def digests(recipe: AugmentationRecipe, data_root: Path) -> dict[str, str]:
     """Return digests of the data that `recipe` names, so that others under the same name are not taken for them."""
     named = {f"real set {number}": source.root for number, source in enumerate(recipe.real, 1)}
-    named |= {"test set": recipe.test.root} | {f"set of {mix}": root for mix, root in recipe.sets.items() if root}
+    named |= {"test set": recipe.test.root} | {f"set of {name}": root for name, root in recipe.sets.items() if root}
     return {name: inputs.annotations(data_root / root) for name, root in named.items()}
 
 
 def densities(
     recipe: AugmentationRecipe, data: Mapping[str, Sequence[Source]], data_root: Path
 ) -> dict[str, dict[str, float]]:
-    """Return label densities of the real images and of the synthetic part of each other mix."""
-    own = {mix: found if mix == REAL else found[len(recipe.real) :] for mix, found in data.items()}
-    return {mix: training_sets.density(found, data_root, recipe.categories) for mix, found in own.items()}
+    """Return label densities of the real images and of the synthetic part of each other training set."""
+    own = {name: found if name == REAL else found[len(recipe.real) :] for name, found in data.items()}
+    return {name: training_sets.density(found, data_root, recipe.categories) for name, found in own.items()}
 
 
-def plan(recipe: AugmentationRecipe, data: Mapping[str, Sequence[Source]], images: Mapping[str, int]) -> list[Cell]:
-    """Return the cells of the grid with their lengths; `images` are the real ones, and those that each mix adds.
+def plan(recipe: AugmentationRecipe, data: Mapping[str, Sequence[Source]], images: Mapping[str, int]) -> list[Trial]:
+    """Return the trials of the grid with their lengths; `images` are the real ones, and those that each set adds.
 
     Whole seeds come first, so that what is done can be read; within one, detectors that learn from the same images
     follow each other.
     """
-    cells = []
+    trials = []
     for seed in recipe.seeds:
-        for mix in recipe.mixes:
+        for name in recipe.training_sets:
             for detector in recipe.detectors:
-                if mix == REAL or detector not in recipe.alone:
-                    cells.append(Cell(detector, mix, seed, tuple(data[mix]), _lengths(recipe, detector, mix, images)))
-    return cells
+                if name == REAL or detector not in recipe.alone:
+                    trials.append(
+                        Trial(
+                            detector,
+                            name,
+                            seed,
+                            tuple(data[name]),
+                            _lengths(recipe, detector, name, images),
+                        )
+                    )
+    return trials
 
 
-def _lengths(recipe: AugmentationRecipe, detector: str, mix: str, images: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the shorter and the longer training; real images alone have the longer one of every mix."""
+def _lengths(recipe: AugmentationRecipe, detector: str, name: str, images: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the shorter and the longer training; real images alone have the longer one of every set."""
     preset = DETECTORS[recipe.preset][detector]
     given = preset.model_dump(include={"batch_size", "gradient_accumulation"}) | changes(recipe, detector)
     own = preset.epochs if detector in recipe.alone else None
     batch = given["batch_size"] * given["gradient_accumulation"]
     base = recipe.steps or math.ceil((own or recipe.epochs) * images[REAL] / batch)
-    others = [] if detector in recipe.alone else [name for name in recipe.mixes if name != REAL]
-    added = others if mix == REAL else [mix]
+    others = [] if detector in recipe.alone else [name for name in recipe.training_sets if name != REAL]
+    added = others if name == REAL else [name]
     return tuple(sorted({base, *(round(base * (1 + images[name] / images[REAL])) for name in added)}))
 
 
 Key = tuple[str, str, int]
-"""Detector, mix and steps."""
+"""Detector, training set and steps."""
 
 
-def read(recipe: AugmentationRecipe, cells: Iterable[Cell], run: Path, images: Mapping[str, int]) -> dict[Key, Runs]:
-    """Return the results of `cells` by detector, mix and steps; `images` of the test hold a cell of each category.
+def read(recipe: AugmentationRecipe, trials: Iterable[Trial], run: Path, images: Mapping[str, int]) -> dict[Key, Runs]:
+    """Return the results of `trials` by key; `images`: how many of the test hold a cell of each category.
 
     Raises UserError for one that is damaged.
     """
     found: dict[Key, list[dict[str, object]]] = {}
-    for cell in cells:
-        for steps in cell.lengths:
+    for trial in trials:
+        for steps in trial.lengths:
             # The folder: a training that has gone further does not pass through its shorter lengths again.
-            value = scoring.read(cell.result(run, steps), Result, recipe.categories, recipe.draws, cell.folder(run))
-            found.setdefault((cell.detector, cell.mix, steps), []).append(value)
+            value = scoring.read(trial.result(run, steps), Result, recipe.categories, recipe.draws, trial.folder(run))
+            found.setdefault((trial.detector, trial.training_set, steps), []).append(value)
     return {key: Runs(results, images) for key, results in found.items()}
 
 
 def scores(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
-    """Return the table: AP x 100 of every detector on every mix, the paper's mAP beside it."""
+    """Return the table: AP x 100 of every detector on every training set, the paper's mAP beside it."""
     measures = [*scoring.MEASURES, *recipe.categories]
     columns = ("detector", "training data", "steps", *(f"{name} x 100" for name in measures), "paper: mAP",
                "trained parameters", "seconds a step", "memory, GiB")  # fmt: skip
     rows: list[tuple[Value, ...]] = []
-    for (detector, mix, steps), found in runs.items():
-        published = PUBLISHED.get(recipe.title, {}).get((detector, mix))
+    for (detector, name, steps), found in runs.items():
+        published = PUBLISHED.get(recipe.title, {}).get((detector, name))
         first = found.results[0]
-        rows.append((detector, mix, steps, *(str(hundred(found.estimate(m))) for m in measures),
+        rows.append((detector, name, steps, *(str(hundred(found.estimate(m))) for m in measures),
                      published, first["parameters"], first["seconds_a_step"], first["memory_gib"]))  # fmt: skip
     notes = (
         f"mean over {len(recipe.seeds)} seeds, in brackets the 95 % interval over test images ({recipe.draws} draws) "
@@ -146,15 +154,15 @@ def scores(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
     return Report(recipe.title, _facts(recipe), columns, tuple(rows), notes)
 
 
-def gains(recipe: AugmentationRecipe, cells: Sequence[Cell], runs: Mapping[Key, Runs]) -> Report:
-    """Return the gain of every mix over real images alone, at equal steps and as the paper compares."""
+def gains(recipe: AugmentationRecipe, trials: Sequence[Trial], runs: Mapping[Key, Runs]) -> Report:
+    """Return the gain of every training set over real images alone, at equal steps and as the paper compares."""
     rows: list[tuple[Value, ...]] = []
     sure = 0
-    for detector, mix, label, after, before in comparisons(cells):
+    for detector, name, label, after, before in comparisons(trials):
         for measure in ["mAP", *recipe.categories]:
             found = gain(runs[after], runs[before], measure)
             sure += found.low is not None
-            rows.append((detector, mix, label, after[2], before[2], measure, str(hundred(found)), verdict(found)))
+            rows.append((detector, name, label, after[2], before[2], measure, str(hundred(found)), verdict(found)))
     columns = ("detector", "training data", "compared", "steps", "steps of R", "measure", "gain x 100", "verdict")
     held = next(iter(runs.values())).images if runs else {}
     notes = (
@@ -166,30 +174,32 @@ def gains(recipe: AugmentationRecipe, cells: Sequence[Cell], runs: Mapping[Key, 
     return Report(f"{recipe.title}: gain over real images alone", _facts(recipe), columns, tuple(rows), notes)
 
 
-def comparisons(cells: Sequence[Cell]) -> list[tuple[str, str, str, Key, Key]]:
-    """Return detector, mix, kind of comparison, and the two sides of each."""
-    found = dict.fromkeys((cell.detector, cell.mix, cell.lengths) for cell in cells if cell.mix != REAL)
+def comparisons(trials: Sequence[Trial]) -> list[tuple[str, str, str, Key, Key]]:
+    """Return detector, training set, kind of comparison, and the two sides of each."""
+    found = dict.fromkeys(
+        (trial.detector, trial.training_set, trial.lengths) for trial in trials if trial.training_set != REAL
+    )
     rows = []
-    for detector, mix, lengths in found:
+    for detector, name, lengths in found:
         short_, long = lengths[0], lengths[-1]
         for label, after, before in (
             ("equal steps", short_, short_), ("equal steps, longer", long, long), ("as the paper", long, short_),
         ):  # fmt: skip
-            rows.append((detector, mix, label, (detector, mix, after), (detector, REAL, before)))
+            rows.append((detector, name, label, (detector, name, after), (detector, REAL, before)))
     return rows
 
 
 def failing(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
     """Return what became of the annotated test cells, summed over seeds, and the share missed by size."""
     rows: list[tuple[Value, ...]] = []
-    for (detector, mix, steps), found in runs.items():
+    for (detector, name, steps), found in runs.items():
         tables = [result["failures"]["confusion"] for result in found.results]
         for category in tables[0]:
             summed = {name: sum(one[category][name] for one in tables) for name in tables[0][category]}
-            rows.append((detector, mix, steps, category, *summed.values()))
+            rows.append((detector, name, steps, category, *summed.values()))
         for low, high, count, _ in found.results[0]["failures"]["missed"]:
             shares = [group[3] for r in found.results for group in r["failures"]["missed"] if group[0] == low]
-            rows.append((detector, mix, steps, f"{low:.0f} to {high:.0f} pixels ({count} cells): share missed",
+            rows.append((detector, name, steps, f"{low:.0f} to {high:.0f} pixels ({count} cells): share missed",
                          *[None] * len(recipe.categories), sum(shares) / len(shares)))  # fmt: skip
     columns = ("detector", "training data", "steps", "annotated", *(f"found as {c}" for c in recipe.categories), MISSED)
     notes = ("detections of score 0.3 or more, overlap (IoU) of 0.5 or more; counts summed over seeds",)
@@ -200,16 +210,16 @@ def _density(
     recipe: AugmentationRecipe, dense: Mapping[str, Mapping[str, float]]
 ) -> tuple[tuple[str, ...], tuple[tuple[Value, ...], ...]]:
     columns = ("what is added", "images", "cells", "cells an image", "cells a megapixel", *recipe.categories)
-    return columns, tuple((mix, *found.values()) for mix, found in dense.items())
+    return columns, tuple((name, *found.values()) for name, found in dense.items())
 
 
-def _plot(recipe: AugmentationRecipe, cells: Sequence[Cell], runs: Mapping[Key, Runs], run: Path) -> None:
+def _plot(recipe: AugmentationRecipe, trials: Sequence[Trial], runs: Mapping[Key, Runs], run: Path) -> None:
     measures = ["mAP", *recipe.categories]
     found: dict[str, dict[str, dict[str, Estimate]]] = {}
-    for detector, mix, label, after, before in comparisons(cells):
+    for detector, name, label, after, before in comparisons(trials):
         if label == "equal steps, longer":
             values = {measure: hundred(gain(runs[after], runs[before], measure)) for measure in measures}
-            found.setdefault(detector, {})[mix] = values
+            found.setdefault(detector, {})[name] = values
     if found:
         gain_plot.write(run / "gains.png", f"{recipe.title}, equal steps", measures, found)
 

@@ -20,7 +20,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Runs:
-    """One detector on one mix after one number of steps, every seed.
+    """One detector on one training set after one number of steps, every seed.
 
     Attributes:
         results: of each seed, what `evaluate.detection.scoring` returns: `scores`, and `drawn`, for draws of the

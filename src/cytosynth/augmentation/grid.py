@@ -1,6 +1,6 @@
-"""The grid of Tables II and III: every detector on every mix with every seed; each cell resumes by itself.
+"""The grid of Tables II and III: every detector on every training set with every seed; each trial resumes by itself.
 
-A cell trains one detector and scores it on the test images at each of its lengths. With a constant learning rate the
+A trial trains one detector and scores it on the test images at each of its lengths. With a constant learning rate the
 longer training is the shorter one continued; with any other schedule each length is trained from the start.
 """
 
@@ -30,27 +30,28 @@ from .whole import whole
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One detector, trained on one mix with one seed.
+class Trial:
+    """One detector, trained on one training set with one seed.
 
     Attributes:
         detector: its name.
-        mix: name of what it is trained on.
+        training_set: name of what it is trained on.
         seed: of its training.
         data: that.
         lengths: optimiser steps at which it is scored, ascending.
     """
 
     detector: str
-    mix: str
+    training_set: str
     seed: int
     data: tuple[Source, ...]
     lengths: tuple[int, ...]
 
     def folder(self, run: Path) -> Path:
         """Return where its training and results are."""
-        mix = "".join(letter if letter.isalnum() else "-" for letter in self.mix.lower()).replace("---", "-").strip("-")
-        return run / "cells" / self.detector / mix / f"seed-{self.seed}"
+        plain = "".join(letter if letter.isalnum() else "-" for letter in self.training_set.lower())
+        name = plain.replace("---", "-").strip("-")
+        return run / "cells" / self.detector / name / f"seed-{self.seed}"
 
     def result(self, run: Path, steps: int) -> Path:
         """Return the file of its scores after `steps`."""
@@ -62,7 +63,7 @@ class Cell:
 
 
 class Result(Scored):
-    """The scores of a cell at one of its lengths, and what training it took."""
+    """The scores of a trial at one of its lengths, and what training it took."""
 
     parameters: int
     seconds_a_step: float | None
@@ -70,48 +71,55 @@ class Result(Scored):
 
 
 def fill(
-    cells: Sequence[Cell], recipe: AugmentationRecipe, run: Path, data_root: Path, devices: Sequence[str], workers: int
+    trials: Sequence[Trial],
+    recipe: AugmentationRecipe,
+    run: Path,
+    data_root: Path,
+    devices: Sequence[str],
+    workers: int,
 ) -> None:
-    """Train and score those of `cells` that are not done, `workers` at a time, each on one of `devices` in turn.
+    """Train and score those of `trials` that are not done, `workers` at a time, each on one of `devices` in turn.
 
     Raises KeyboardInterrupt when a training was asked to stop; the same call continues.
     """
-    todo = [cell for cell in cells if not cell.done(run)]
+    todo = [trial for trial in trials if not trial.done(run)]
     one = partial(work, recipe=recipe, run=run, data_root=data_root)
-    with meter("trainings", len(cells), len(cells) - len(todo)) as bar:
-        for cell in pool.each(one, todo, run / "workers", devices, workers):
-            bar.advance(f"{cell.detector}, {cell.mix}, seed {cell.seed}")
+    with meter("trainings", len(trials), len(trials) - len(todo)) as bar:
+        for trial in pool.each(one, todo, run / "workers", devices, workers):
+            bar.advance(f"{trial.detector}, {trial.training_set}, seed {trial.seed}")
 
 
-def work(cell: Cell, device: str, recipe: AugmentationRecipe, run: Path, data_root: Path) -> None:
-    """Train the detector of `cell` to each of its lengths and write its scores on the test images."""
-    samples = _samples(cell.data, data_root)
+def work(trial: Trial, device: str, recipe: AugmentationRecipe, run: Path, data_root: Path) -> None:
+    """Train the detector of `trial` to each of its lengths and write its scores on the test images."""
+    samples = _samples(trial.data, data_root)
     test = _samples((recipe.test,), data_root)
-    for steps in cell.lengths:
-        if cell.result(run, steps).exists():
+    for steps in trial.lengths:
+        if trial.result(run, steps).exists():
             continue
-        chosen = settings(cell, recipe, steps)
-        folder = cell.folder(run) / ("training" if chosen.lr_schedule == "constant" else f"training-{steps}")
+        chosen = settings(trial, recipe, steps)
+        folder = trial.folder(run) / ("training" if chosen.lr_schedule == "constant" else f"training-{steps}")
         build = _builder(chosen, samples, data_root)
-        outcome = whole(train(build, chosen, folder, title=f"{cell.detector}, {cell.mix}, seed {cell.seed}"), steps)
+        outcome = whole(
+            train(build, chosen, folder, title=f"{trial.detector}, {trial.training_set}, seed {trial.seed}"), steps
+        )
         detector = model.load(outcome.weights)
         detector.network.to(available(device))
         found = scored(detector, test, recipe.draws)
-        about = {"detector": cell.detector, "mix": cell.mix, "seed": cell.seed, "steps": steps}
-        atomic.write_json(cell.result(run, steps), about | _cost(folder, outcome.parameters) | found)
+        about = {"detector": trial.detector, "mix": trial.training_set, "seed": trial.seed, "steps": steps}
+        atomic.write_json(trial.result(run, steps), about | _cost(folder, outcome.parameters) | found)
 
 
 @lru_cache(maxsize=2)
 def _samples(data: tuple[Source, ...], data_root: Path) -> tuple[Sample, ...]:
-    """Return the images of `data`, which cells that follow each other share; those of one mix and of the test."""
+    """Return the images of `data`, which consecutive trials share: those of a training set and of the test."""
     return tuple(sources.load(data, data_root))
 
 
-def settings(cell: Cell, recipe: AugmentationRecipe, steps: int) -> DetectorRecipe:
-    """Return the recipe by which the detector of `cell` is trained for `steps`."""
+def settings(trial: Trial, recipe: AugmentationRecipe, steps: int) -> DetectorRecipe:
+    """Return the recipe by which the detector of `trial` is trained for `steps`."""
     return compared(
-        recipe.preset, cell.detector, changes(recipe, cell.detector), categories=recipe.categories, data=cell.data,
-        seed=cell.seed, steps=steps,
+        recipe.preset, trial.detector, changes(recipe, trial.detector), categories=recipe.categories, data=trial.data,
+        seed=trial.seed, steps=steps,
     )  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """Recipes of Tables II and III: detectors trained with and without synthetic images. Imports no torch."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ..bethesda import ABNORMAL
 from ..cell.settings import EditSettings
+from ..config import Settings
 from ..data.sources import Source
 from ..foundation.names import BUNDLED, STABLE_DIFFUSION
 from ..normal.settings import GenerateSettings
@@ -13,7 +14,7 @@ from ..registry import DETECTORS
 from ..synthesis.settings import PipelineSettings
 
 REAL, CUSTOM, REAL_TO_SYNTHETIC, OURS = "R", "R + S (CD)", "R + R2S", "R + S"
-MIXES = {
+TRAINING_SETS = {
     REAL: "real images alone",
     CUSTOM: "and fields by Custom Diffusion, their cells edited",
     REAL_TO_SYNTHETIC: "and real normal images, their cells edited",
@@ -22,15 +23,18 @@ MIXES = {
 """What a detector is trained on, by the names of Tables II and III."""
 
 
-class AugmentationRecipe(BaseModel):
-    """Settings of Tables II and III: which detectors, on which mixes of real and synthetic images, how long."""
+class AugmentationRecipe(Settings):
+    """Settings of Tables II and III: which detectors, on which training sets of real and synthetic images, how long."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    RENAMED: ClassVar = {"mixes": "training_sets"}
     title: str
     preset: Literal["paper", "bundled"] = Field(description="whose recipe of each detector is trained")
     detectors: list[str] = Field(min_length=1)
     alone: list[str] = Field(default=[], description="detectors of the list that are trained on real images alone")
-    mixes: list[str] = Field(min_length=1, description=f"of {', '.join(MIXES)}; real images alone among them")
+    training_sets: list[str] = Field(
+        min_length=1, description=f"of {', '.join(TRAINING_SETS)}; real images alone among them"
+    )
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="of training")
     epochs: int = Field(default=20, ge=1, description="passes over the real images that make the shorter training")
     steps: int | None = Field(default=None, ge=1, description="optimiser steps of the shorter training, for epochs")
@@ -41,7 +45,7 @@ class AugmentationRecipe(BaseModel):
     test: Source = Field(description="real images that no model has seen, on which all is reported")
     sets: dict[str, str | None] = Field(
         default=dict.fromkeys((CUSTOM, REAL_TO_SYNTHETIC, OURS)),
-        description="synthetic data sets that are there already, by mix; none: made in the run folder",
+        description="synthetic data sets that are there already, by training set; none: made in the run folder",
     )
     count: int = Field(default=5000, ge=1, description="images of a synthetic set that is made")
     making: PipelineSettings = Field(default=PipelineSettings(), description="settings of a synthetic set that is made")
@@ -60,14 +64,15 @@ class AugmentationRecipe(BaseModel):
     @model_validator(mode="after")
     def _known(self) -> "AugmentationRecipe":
         for kind, given, known in (
-            ("mix", self.mixes, MIXES), ("detector", [*self.detectors, *self.alone], DETECTORS),
-            ("set", self.sets, MIXES),
+            ("training set", self.training_sets, TRAINING_SETS),
+            ("detector", [*self.detectors, *self.alone], DETECTORS),
+            ("set", self.sets, TRAINING_SETS),
         ):  # fmt: skip
             unknown = [name for name in given if name not in known]
             if unknown:
                 raise ValueError(f"no {kind} {unknown[0]!r}; there are {', '.join(known)}")
-        if REAL not in self.mixes:
-            raise ValueError(f"mixes: {REAL!r} is what the others are compared with")
+        if REAL not in self.training_sets:
+            raise ValueError(f"training_sets: {REAL!r} is what the others are compared with")
         return self
 
 
@@ -78,18 +83,19 @@ _MODELS: dict[str, str | None] = {
 _CRIC = Source(root="cric", scale=0.5, split="train")
 TABLE2 = {
     "paper": AugmentationRecipe(
-        title="Table II", preset="paper", detectors=["faster-rcnn", "retinanet", "dino"], mixes=list(MIXES),
+        title="Table II", preset="paper", detectors=["faster-rcnn", "retinanet", "dino"],
+        training_sets=list(TRAINING_SETS),
         real=[Source(root="abnormal", split="train")], test=Source(root="abnormal", split="test"), models=_MODELS,
     ),
     "bundled": AugmentationRecipe(
         title="Table II", preset="bundled", detectors=["faster-rcnn", "retinanet", "dino", "comparison-detector"],
-        mixes=list(MIXES), steps=500,
+        training_sets=list(TRAINING_SETS), steps=500,
         training={"window": 192, "lr_schedule": "constant", "weights": BUNDLED, "ema_decay": 0.98},
         by_detector={"dino": {"window": 256, "batch_size": 2}},
         real=[_CRIC], test=_CRIC.model_copy(update={"split": "test"}), normals=_CRIC,
         count=40,
         making=PipelineSettings(
-            normal=GenerateSettings(size=512, sampler="dpm++2m", steps=12), fewest=4,
+            normal=GenerateSettings(size=512, sampler="dpm++2m", steps=12), min_cells=4,
             cell=EditSettings(sampler="dpm++2m", steps=12),
         ),
         adapter={"max_steps": 200, "window": 256, "batch_size": 4, "warmup_steps": 30, "validate_every": 0},
@@ -99,14 +105,14 @@ TABLE3 = {
     "paper": TABLE2["paper"].model_copy(
         update={
             "title": "Table III", "detectors": ["comparison-detector", "faster-rcnn", "retinanet", "dino"],
-            "alone": ["comparison-detector"], "mixes": [REAL, OURS],
+            "alone": ["comparison-detector"], "training_sets": [REAL, OURS],
             "real": [Source(root="comparison-database", split="train")],
             "test": Source(root="comparison-database", split="test"),
         }
     ),
     "bundled": TABLE2["bundled"].model_copy(
         update={
-            "title": "Table III", "alone": ["comparison-detector"], "mixes": [REAL, OURS],
+            "title": "Table III", "alone": ["comparison-detector"], "training_sets": [REAL, OURS],
             "detectors": ["comparison-detector", "faster-rcnn", "retinanet", "dino"],
             "real": [Source(root="comparison-database", split="train")],
             "test": Source(root="comparison-database", split="test"),

@@ -25,20 +25,20 @@ FOLDERS = {CUSTOM: "custom-diffusion", REAL_TO_SYNTHETIC: "real-to-synthetic", O
 
 
 def gather(recipe: AugmentationRecipe, run: Path, data_root: Path, device: str = "cpu") -> dict[str, list[Source]]:
-    """Return the training sources of each mix of `recipe`; make the synthetic sets that are not given or there.
+    """Return the sources of each training set of `recipe`; make the synthetic sets that are not given or there.
 
     Raises UserError where a set was made from a test image, or has no cell of the categories.
     """
     sources = {REAL: list(recipe.real)}
-    for mix in recipe.mixes:
-        if mix == REAL:
+    for name in recipe.training_sets:
+        if name == REAL:
             continue
-        given = recipe.sets.get(mix)
-        folders = [data_root / given] if given else _made(mix, recipe, run, data_root, device)
+        given = recipe.sets.get(name)
+        folders = [data_root / given] if given else _made(name, recipe, run, data_root, device)
         for folder in folders:
             _cells_in([Source(root=str(folder.resolve()), split="all")], recipe.categories, data_root)
             leaks.refuse(folder, [recipe.test], data_root)
-        sources[mix] = [*recipe.real, *(Source(root=str(folder.resolve()), split="all") for folder in folders)]
+        sources[name] = [*recipe.real, *(Source(root=str(folder.resolve()), split="all") for folder in folders)]
     return sources
 
 
@@ -48,7 +48,7 @@ def check(recipe: AugmentationRecipe, data_root: Path) -> None:
     Raises UsageError where one to train on is a test image too, UserError where there is no cell of the categories.
     """
     leaks.apart("real", recipe.real, [recipe.test], data_root)
-    made = [mix for mix in recipe.mixes if mix != REAL and not recipe.sets.get(mix)]
+    made = [name for name in recipe.training_sets if name != REAL and not recipe.sets.get(name)]
     if REAL_TO_SYNTHETIC in made:
         leaks.apart("normals", [recipe.normals], [recipe.test], data_root)
     if CUSTOM in made and not recipe.models.get("custom-diffusion"):
@@ -82,15 +82,15 @@ def density(data: Sequence[Source], data_root: Path, categories: Sequence[str]) 
     } | by_name
 
 
-def _made(mix: str, recipe: AugmentationRecipe, run: Path, data_root: Path, device: str) -> list[Path]:
-    """Return the folders of the synthetic images of `mix`, made in `run`/sets or gone on with."""
-    out = run / "sets" / FOLDERS[mix]
+def _made(name: str, recipe: AugmentationRecipe, run: Path, data_root: Path, device: str) -> list[Path]:
+    """Return the folders of the synthetic images of the training set `name`, made or continued in `run`/sets."""
+    out = run / "sets" / FOLDERS[name]
     named = {role: name for role, name in recipe.models.items() if name is not None}
     models: dict[str, Any] = {role: named[role] for role in ("foundation", "cell", "detector")}
-    if mix == REAL_TO_SYNTHETIC:
+    if name == REAL_TO_SYNTHETIC:
         return _edited(recipe, run, data_root, models, device)
-    console.print(f"synthetic images of {mix!r}")
-    normal = named["normal"] if mix == OURS else _custom_diffusion(recipe, run, data_root)
+    console.print(f"synthetic images of {name!r}")
+    normal = named["normal"] if name == OURS else _custom_diffusion(recipe, run, data_root)
     synthesize.synthesize(
         out, count=recipe.count, settings=recipe.making, normal=normal, device=device, data_root=data_root, **models
     )

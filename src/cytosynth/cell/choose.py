@@ -16,28 +16,28 @@ def choose(
     settings: EditSettings,
     rng: np.random.Generator,
     *,
-    fewest: int = 1,
-    most: int = 8,
-    mix: Mapping[str, float],
+    min_cells: int = 1,
+    max_cells: int = 8,
+    category_weights: Mapping[str, float],
     choice: Choice = "random",
     neighbours: Sequence[Cell] = (),
 ) -> list[tuple[Cell, PlannedEdit]]:
-    """Return `fewest` to `most` of `cells`, each with the edit that is planned for it.
+    """Return `min_cells` to `max_cells` of `cells`, each with the edit that is planned for it.
 
     Args:
         cells: candidates, best first.
         size: width and height of the image, pixels.
         settings: gives the size of the edited regions, which never overlap.
         rng: decides everything: number, cells, categories, seeds.
-        fewest: fewer only where there are not enough candidates.
-        most: upper bound on the number, drawn evenly.
-        mix: weight of each category.
+        min_cells: fewer only where there are not enough candidates.
+        max_cells: upper bound on the number, drawn evenly.
+        category_weights: weight of each category.
         choice: which cells first, see `ranked`.
         neighbours: all cells of the image, for `isolation`.
     """
-    names = list(mix)
-    weights = np.array([mix[name] for name in names], dtype=np.float64)
-    wanted = int(rng.integers(fewest, most + 1))
+    names = list(category_weights)
+    weights = np.array([category_weights[name] for name in names], dtype=np.float64)
+    wanted = int(rng.integers(min_cells, max_cells + 1))
     chosen = []
     for cell, region in apart(ranked(cells, choice, rng, neighbours), size, settings, wanted):
         category = names[int(rng.choice(len(names), p=weights / weights.sum()))]
@@ -92,16 +92,16 @@ def isolation(cell: Cell, neighbours: Sequence[Cell]) -> float:
 
 
 def apart(
-    cells: Sequence[Cell], size: tuple[int, int], settings: EditSettings, most: int | None = None
+    cells: Sequence[Cell], size: tuple[int, int], settings: EditSettings, max_cells: int | None = None
 ) -> list[tuple[Cell, Box]]:
-    """Return up to `most` of `cells` in order, with their edited regions.
+    """Return up to `max_cells` of `cells` in order, with their edited regions.
 
     Neither its region nor its box, which is larger than that with a `box_scale` below 1, overlaps an earlier one's, so
     that a plan of them can be followed. Cells too large for a patch are passed over.
     """
     taken: list[tuple[Cell, Box]] = []
     for cell in cells:
-        if len(taken) == most:
+        if len(taken) == max_cells:
             break
         if max(cell.size) > patch.MOST:
             continue

@@ -35,7 +35,7 @@ class EditSettings(BaseModel):
 
 
 class GateSettings(BaseModel):
-    """What an edited cell must be to be kept, where there is a gate (`--gate`); all but nucleus and seam need a judge.
+    """What an edited cell must be to be kept, with `--gate`; all but nucleus and seam need a classifier.
 
     The defaults are judgements, not the paper's, which keeps every cell.
     """
@@ -43,7 +43,7 @@ class GateSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     tries: int = Field(default=3, ge=1, le=100, description="edits of a cell, each of another seed, until one is kept")
     top: int = Field(
-        default=2, ge=0, description="the category is among the judge's so many likeliest (0: does not count)"
+        default=2, ge=0, description="the category is among the classifier's so many likeliest (0: does not count)"
     )
     probability: float = Field(default=0.5, gt=0, le=1, description="or has at least this probability")
     less_normal: bool = Field(
@@ -55,7 +55,7 @@ class GateSettings(BaseModel):
         description="a copy is nearer to a crop of `reference` than this percentile of its crops are to each other",
     )  # fmt: skip
     nucleus: bool = Field(
-        default=False, description="a nucleus lies at the middle of the box; without a judge always asked for"
+        default=False, description="a nucleus lies at the middle of the box; without a classifier always asked for"
     )
     reference: list[Source] = Field(
         default=[], description="the synthesizer's training data, below --data-root; none: no search for copies"

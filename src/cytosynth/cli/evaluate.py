@@ -92,7 +92,7 @@ def cells(
     scale: Scale = 1.0,
     foundation: Annotated[str, typer.Option(help="Foundation of the synthesizer.")] = "bundled",
     cell: Annotated[str, typer.Option(help="Folder of the synthesizer, or 'bundled'.")] = "bundled",
-    judge: Annotated[
+    classifier: Annotated[
         Path | None, typer.Option(help="Folder of a cell classifier (RUN/weights of `train features`) apart from it.")
     ] = None,
     extractor: Annotated[list[str] | None, typer.Option("--features", help="Feature network; may be repeated.")] = None,
@@ -128,7 +128,7 @@ def cells(
 
     models = load(
         {"foundation": foundation, "cell": cell, "normal": normal, "detector": detector},
-        judge, extractor or ["efficientnet-lite0"], weights or [], drawn=fields > 0, device=device,
+        classifier, extractor or ["efficientnet-lite0"], weights or [], drawn=fields > 0, device=device,
     )  # fmt: skip
     for report in evaluate_cells(editing, how, models, real.parent, out):
         report.show()

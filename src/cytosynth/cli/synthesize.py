@@ -17,7 +17,8 @@ Foundation = Annotated[str, typer.Option(help="Stable Diffusion 1.x: 'bundled', 
 Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of the whole run. \\[default: 0]")]
 Plan = Annotated[Path | None, typer.Option(help="plan.json: which cell of which image becomes what, by hand.")]
 Counts = Annotated[
-    str | None, typer.Option(metavar="HSIL=40,...", help="Cells of each category in the whole run, instead of 'mix'.")
+    str | None,
+    typer.Option(metavar="HSIL=40,...", help="Cells of each category in the whole run, instead of category_weights."),
 ]
 GateFolder = Annotated[
     str,
@@ -31,7 +32,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Sampler = Annotated[str | None, typer.Option(help=f"One of {', '.join(SAMPLERS)}. \\[default: ddim]")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: cell.steps=50, most=3 ..."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: cell.steps=50, max_cells=3 ..."),
 ]
 
 

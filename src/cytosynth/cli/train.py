@@ -154,7 +154,7 @@ def features(
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
-    """Train the cell classifier (ResNet-50) behind FID@Cytopathology, also a judge for `--gate`."""
+    """Train the cell classifier (ResNet-50) behind FID@Cytopathology, also a classifier for `--gate`."""
     chosen = _recipe(FEATURES[preset], settings, max_steps)
     from ..evaluate.train import train_features
 

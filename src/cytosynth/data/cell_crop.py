@@ -1,6 +1,6 @@
 """The square in which a cell classifier sees a cell, and the `config.json` beside its weights that says how large.
 
-`train features` writes the folder, the gate's judge and the feature network read it.
+`train features` writes the folder, the gate's classifier and the feature network read it.
 """
 
 import numpy as np

@@ -1,6 +1,7 @@
 """`train normal`: tune a foundation to fields full of NILM cells (Section III-B, IV-A)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,12 @@ FACTS = {
 """Settings that go into `adapter.json`; all of them are in the run's `recipe.yaml`."""
 
 
+Distance = Callable[[Sequence[Pixels]], float]
+"""Returns how far drawn windows are from held-out real ones."""
+HeldOut = Callable[[NormalRecipe, Sequence[Sample], Path], Distance]
+"""Makes a Distance of held-out images; a folder keeps their features."""
+
+
 class NormalTask(Task):
     """Trains an adapter on windows that hold nothing abnormal."""
 
@@ -45,11 +52,11 @@ class NormalTask(Task):
         model: Foundation,
         samples: Sequence[Sample],
         cache: Path,
-        distance: Callable[[Sequence[Pixels]], float] | None = None,
+        held_out: Callable[[], Distance] | None = None,
     ) -> None:
         """Attach the adapter to `model` and encode the normal images of `samples` (kept under `cache`).
 
-        Scores are the `distance` of drawn windows to held-out real ones.
+        Scores are the distance, which `held_out` makes, of drawn windows to held-out real ones.
         """
         super().__init__()
         self.adapter, self.prompt = attach(model, recipe)
@@ -63,7 +70,7 @@ class NormalTask(Task):
         if not self.samples:
             raise UserError(f"no normal image of at least {recipe.window} pixels a side in the data of the recipe")
         self.latents = cached(model, self.samples, cache / "latents", self.turns)
-        self.distance = distance
+        self.distance = held_out() if held_out else None
         with torch.no_grad():
             self.register_buffer("text", model.encode_text([self.prompt, ""]), persistent=False)
 
@@ -131,10 +138,6 @@ def freeze_as(model: Foundation, dtype: torch.dtype) -> None:
                 tensor.data = tensor.data.to(dtype)
 
 
-HeldOut = Callable[[NormalRecipe, Sequence[Sample], Path], Callable[[Sequence[Pixels]], float]]
-"""Makes, of held-out images and with a cache folder, what returns the distance of drawn windows to theirs."""
-
-
 def train_normal(
     recipe: NormalRecipe,
     run: Path,
@@ -153,9 +156,9 @@ def train_normal(
     def make() -> NormalTask:
         samples = sources.load(recipe.data, data_root)
         model = load(recipe.foundation, channels=(4,))
-        distance = None
+        scored = None
         if recipe.validate_every and held_out:
-            distance = held_out(recipe, sources.held_out(recipe.data, data_root), kept)
-        return NormalTask(recipe, model, samples, kept, distance)
+            scored = partial(held_out, recipe, sources.held_out(recipe.data, data_root), kept)
+        return NormalTask(recipe, model, samples, kept, scored)
 
     return train(make, recipe, run, title=f"normal ({recipe.adapter})", max_minutes=max_minutes)

@@ -1,4 +1,4 @@
-"""The pipeline of Figure 2: generate, detect, choose, edit, judge, write.
+"""The pipeline of Figure 2: generate, detect, choose, edit, check, write.
 
 Every image depends on (seed, its index or name, models, settings) alone, and on its plan or what it is dealt where
 there is one. Each is written as soon as its cells are edited, with a record of how; a run that was killed continues
@@ -96,7 +96,8 @@ class Pipeline:
             )  # fmt: skip
         else:
             first, spare = choose.choose(
-                candidates, size, settings.cell, rng, fewest=settings.fewest, most=settings.most, mix=settings.mix,
+                candidates, size, settings.cell, rng, min_cells=settings.min_cells,
+                max_cells=settings.max_cells, category_weights=settings.category_weights,
                 choice=settings.choice, neighbours=found,
             ), []  # fmt: skip
         return Canvas(job.file_name, field, [Spot(*pair) for pair in first], [Spot(*p) for p in spare], len(candidates))
@@ -104,7 +105,7 @@ class Pipeline:
     def room(self, job: Job, settings: PipelineSettings) -> int:
         """Return how many cells of the image of `job` can be edited, at most as many as the settings allow."""
         canvas = self.prepare(replace(job, categories=()), settings)
-        return min(len(canvas.spare), settings.most)
+        return min(len(canvas.spare), settings.max_cells)
 
     def _find(self, field: Pixels, settings: PipelineSettings) -> tuple[list[Cell], list[Cell]]:
         """Return all cells in `field`, and those of them that are NILM."""
@@ -141,7 +142,7 @@ class Pipeline:
             record["candidates"] = canvas.candidates
         if job.categories is not None:
             record["dealt"] = list(job.categories)
-            record["room"] = min(len(canvas.spots) + len(canvas.spare), settings.most)
+            record["room"] = min(len(canvas.spots) + len(canvas.spare), settings.max_cells)
         return record | job.extra
 
 
@@ -169,7 +170,9 @@ def run(
         raise ImageProblem(refused[0])
     if pipeline.gate:
         planned = {cell.category for job in jobs for cell in job.planned or ()}
-        pipeline.gate.check(planned or settings.counts or [name for name, weight in settings.mix.items() if weight])
+        pipeline.gate.check(
+            planned or settings.counts or [name for name, weight in settings.category_weights.items() if weight]
+        )
     with lock.run(out, SETTINGS):
         names = [job.file_name for job in jobs] if settings.counts else []
         pin(out, Pinned.of(settings, pipeline.models(), plan, names, [list(licences), derived_from]))

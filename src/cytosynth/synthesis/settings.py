@@ -1,29 +1,36 @@
 """Settings of the pipeline and of its two stages. Imports no torch, so that a mistake is answered at once."""
 
 import math
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from ..bethesda import ABNORMAL
 from ..cell.settings import Choice, EditSettings, GateSettings
+from ..config import Settings
 from ..errors import UsageError
 from ..foundation.names import DISTILLED, Precision
 from ..normal.settings import GenerateSettings
 
 
-class PipelineSettings(BaseModel):
+class PipelineSettings(Settings):
     """What a run is asked for, but its number of images; the defaults are the paper's (Section IV)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    RENAMED: ClassVar = {"fewest": "min_cells", "most": "max_cells", "mix": "category_weights"}
     seed: int = Field(default=0, ge=0, lt=2**63)
     normal: GenerateSettings = GenerateSettings()
     cell: EditSettings = EditSettings()
     threshold: float = Field(default=0.5, ge=0, le=1, description="least score of a detected NILM cell")
-    fewest: int = Field(default=1, ge=0, description="least number of cells to edit in an image")
-    most: int = Field(default=8, ge=1, description="greatest number of cells to edit in an image")
+    min_cells: int = Field(default=1, ge=0, description="minimum number of cells to edit in an image")
+    max_cells: int = Field(default=8, ge=1, description="maximum number of cells to edit in an image")
     choice: Choice = Field(default="random", description="which cells first: random, best score, largest, loneliest")
-    mix: dict[str, float] = Field(default=dict.fromkeys(ABNORMAL, 1.0), description="weight of each category")
-    counts: dict[str, int] = Field(default={}, description="cells of each category in the whole run, instead of mix")
+    category_weights: dict[str, float] = Field(
+        default=dict.fromkeys(ABNORMAL, 1.0), description="relative frequency of each category"
+    )
+    counts: dict[str, int] = Field(
+        default={}, description="cells of each category in the whole run, instead of category_weights"
+    )
     gate: GateSettings = GateSettings()
     scale: float = Field(default=1.0, gt=0, le=8, description="factor on the user's images before editing")
     precision: Precision = Field(
@@ -34,24 +41,25 @@ class PipelineSettings(BaseModel):
 
 def check(settings: PipelineSettings, images: int | None = None) -> None:
     """Raise UsageError for settings that contradict each other, or that `images` images cannot meet."""
-    if settings.fewest > settings.most:
-        raise UsageError(f"at least {settings.fewest} cells but at most {settings.most}")
-    if not settings.mix or min(settings.mix.values()) < 0 or not 0 < sum(settings.mix.values()) < math.inf:
+    if settings.min_cells > settings.max_cells:
+        raise UsageError(f"min_cells ({settings.min_cells}) must not exceed max_cells ({settings.max_cells})")
+    weights = settings.category_weights
+    if not weights or min(weights.values()) < 0 or not 0 < sum(weights.values()) < math.inf:
         raise UsageError(
-            f"mix {settings.mix}: weights must not be negative, one must be above 0, and their sum be a number"
+            f"category_weights {weights}: weights must not be negative, one must be above 0, and their sum be a number"
         )
     for stage, chosen in (("normal", settings.normal), ("cell", settings.cell)):
         if chosen.sampler in DISTILLED and chosen.steps > 50:
             raise UsageError(f"{stage}.steps={chosen.steps}: {chosen.sampler} takes at most 50")
-    for name, asked in (("mix", settings.mix), ("counts", settings.counts)):
+    for name, asked in (("category_weights", weights), ("counts", settings.counts)):
         unknown = sorted(set(asked) - set(ABNORMAL))
         if unknown:
             raise UsageError(f"{name}: no category {unknown[0]!r}; there are {', '.join(ABNORMAL)}")
     if settings.counts and min(settings.counts.values()) < 1:
         raise UsageError(f"counts {settings.counts}: whole numbers above 0 are needed")
     total = sum(settings.counts.values())
-    if images is not None and total > images * settings.most:
+    if images is not None and total > images * settings.max_cells:
         raise UsageError(
-            f"counts: {total} cells are asked for, {images} images of at most {settings.most} hold "
-            f"{images * settings.most}; ask for more images, or raise most"
+            f"counts: {total} cells are asked for, {images} images of at most {settings.max_cells} hold "
+            f"{images * settings.max_cells}; ask for more images, or raise max_cells"
         )

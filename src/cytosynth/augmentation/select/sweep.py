@@ -33,18 +33,18 @@ class Training:
     """One detector.
 
     Attributes:
-        mix: name of what it is trained on.
+        training_set: name of what it is trained on.
         seed: of its training.
         added: the synthetic images beside the real ones.
     """
 
-    mix: str
+    training_set: str
     seed: int
     added: tuple[Candidate, ...] = ()
 
     def folder(self, run: Path) -> Path:
         """Return where its training is."""
-        return run / FOLDER / self.mix / f"seed-{self.seed}"
+        return run / FOLDER / self.training_set / f"seed-{self.seed}"
 
     def result(self, run: Path) -> Path:
         """Return the file of its scores."""
@@ -71,9 +71,9 @@ class Sweep:
     devices: Sequence[str] = field(default=("cpu",))
     workers: int = 1
 
-    def runs(self, mix: str, added: Callable[[int], Sequence[Candidate]] = lambda _seed: ()) -> Runs:
+    def runs(self, training_set: str, added: Callable[[int], Sequence[Candidate]] = lambda _seed: ()) -> Runs:
         """Return the results, every seed, of the real images and what is `added` to them for a seed."""
-        trainings = [Training(mix, seed, tuple(added(seed))) for seed in self.recipe.seeds]
+        trainings = [Training(training_set, seed, tuple(added(seed))) for seed in self.recipe.seeds]
         self.fill(trainings)
         files = [training.result(self.run) for training in trainings]
         return Runs([read(f, Scored, self.recipe.categories, self.recipe.draws, f) for f in files], self.images)
@@ -90,7 +90,7 @@ class Sweep:
         if not todo:
             return
         one = partial(_work, recipe=self.recipe, run=self.run, data_root=self.data_root, steps=self.steps)
-        with meter(f"trainings ({todo[0].mix})", len(trainings), len(trainings) - len(todo)) as bar:
+        with meter(f"trainings ({todo[0].training_set})", len(trainings), len(trainings) - len(todo)) as bar:
             for training in pool.each(one, todo, self.run / "workers", self.devices, self.workers):
                 bar.advance(f"seed {training.seed}")
 
@@ -124,14 +124,19 @@ def _work(training: Training, device: str, recipe: SelectRecipe, run: Path, data
     outcome = whole(
         train(
             lambda: DetectorTask(chosen, samples, [], data_root), chosen, training.folder(run) / "training",
-            title=f"{recipe.architecture}, {training.mix}, seed {training.seed}",
+            title=f"{recipe.architecture}, {training.training_set}, seed {training.seed}",
         ),
         steps,
     )  # fmt: skip
     detector = model.load(outcome.weights)
     detector.network.to(available(device))
     found = scored(detector, _real((recipe.validation,), data_root), recipe.draws)
-    about = {"mix": training.mix, "seed": training.seed, "steps": steps, "added": [one.key for one in training.added]}
+    about = {
+        "mix": training.training_set,
+        "seed": training.seed,
+        "steps": steps,
+        "added": [one.key for one in training.added],
+    }
     atomic.write_json(training.result(run), about | found)
 
 

@@ -1,4 +1,4 @@
-"""A judge from its folder, as `train features` writes it: a classification network of torchvision and its config."""
+"""The gate's cell classifier, from the folder that `train features` writes: a network of torchvision and its config."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ from .gate import NUCLEUS, Gate, Reference
 WEIGHTS = "model.safetensors"
 
 
-class ClassifierJudge:
+class GateClassifier:
     """A cell classifier that gives probabilities and the features that its last linear layer reads."""
 
     def __init__(self, network: nn.Module, config: ClassifierConfig) -> None:
@@ -38,8 +38,8 @@ class ClassifierJudge:
         linear[-1].register_forward_pre_hook(self._keep)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> "ClassifierJudge":
-        """Read the judge in `folder`; raise UserError naming what is missing or does not fit."""
+    def load(cls, folder: Path, device: str = "cpu") -> "GateClassifier":
+        """Read the classifier in `folder`; raise UserError naming what is missing or does not fit."""
         file = folder / "config.json"
         try:
             values = plain.from_json(plain.text(file))
@@ -57,21 +57,21 @@ class ClassifierJudge:
             network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in read.items()})
         except RuntimeError as error:
             raise UserError(f"{folder / WEIGHTS}: {str(error).splitlines()[0][:200]}") from None
-        judge = cls(network.to(available(device)), config)
+        classifier = cls(network.to(available(device)), config)
         side = config.size
         try:
-            judge.probabilities([np.zeros((side, side, 3), np.uint8)], [(0.0, 0.0, float(side), float(side))])
+            classifier.probabilities([np.zeros((side, side, 3), np.uint8)], [(0.0, 0.0, float(side), float(side))])
         except (RuntimeError, ValueError, AssertionError) as error:
             said = " ".join(str(error).split())[:120]
             raise UserError(f"{file}: {config.architecture} takes no crops of {side} pixels ({said})") from None
-        return judge
+        return classifier
 
     @torch.no_grad()
     def probabilities(self, windows: Sequence[Pixels], boxes: Sequence[Box]) -> NDArray[np.float64]:
         """Return (n, classes) probabilities of the cells in `boxes` (xyxy) of n `windows` (height, width, 3)."""
         output = self.network(self._input(windows, boxes)).double().softmax(dim=1)
         if not output.isfinite().all():
-            raise UserError(f"gate: the judge's network ({self.config.architecture}) gives NaN")
+            raise UserError(f"gate: the classifier's network ({self.config.architecture}) gives NaN")
         return np.asarray(output.cpu().numpy())
 
     @torch.no_grad()
@@ -93,12 +93,12 @@ class ClassifierJudge:
 
 
 def load_gate(name: str, settings: GateSettings, data_root: Path, device: str = "cpu") -> Gate:
-    """Return the gate 'nucleus', or that whose judge is in the folder `name`; the reference is below `data_root`."""
+    """Return the gate 'nucleus', or the one with the classifier in folder `name`; references are below `data_root`."""
     if name == NUCLEUS:
         if settings.reference:
-            raise UsageError("gate.reference: needs a judge, whose features tell copies; 'nucleus' has none")
+            raise UsageError("gate.reference: needs a classifier, whose features tell copies; 'nucleus' has none")
         return Gate(None, settings, digest="built-in")
-    judge = ClassifierJudge.load(Path(name), device)
+    classifier = GateClassifier.load(Path(name), device)
     reference = None
     if settings.reference:
         windows, boxes = [], []
@@ -111,5 +111,5 @@ def load_gate(name: str, settings: GateSettings, data_root: Path, device: str = 
                     boxes.append(patch.inner(cell.box, at))
         if len(windows) < 2:
             raise UserError(f"{data_root}: gate.reference has {len(windows)} cells; at least 2 are needed")
-        reference = Reference.of(judge, windows, boxes, settings.copy_percentile)
-    return Gate(judge, settings, reference, judge.digest)
+        reference = Reference.of(classifier, windows, boxes, settings.copy_percentile)
+    return Gate(classifier, settings, reference, classifier.digest)

@@ -1,8 +1,7 @@
 """The quality gate: which edited cells are kept, and why the others are not. The paper keeps them all.
 
-A judge is a classifier of cells that the synthesizer never trained against; without one a cell must have a nucleus, and
-no seam. Each edited cell is looked at alone, in the otherwise unedited image, so that the verdict on it does not depend
-on any other.
+The classifier is one that the synthesizer never trained against; without it a cell must have a nucleus and no seam.
+Each edited cell is looked at alone, in the otherwise unedited image: the verdict depends on no other cell.
 """
 
 from collections import Counter
@@ -25,13 +24,13 @@ from .seam import seam
 
 Matrix = NDArray[np.float64]
 NUCLEUS = "nucleus"
-"""The gate that needs no judge."""
+"""The gate that needs no classifier."""
 FAINTEST = 0.12
 """Optical density of a nucleus, above the slide's. Of those that `morphology.measure` finds in the patches of CRIC's
 `val` part (119 NILM cells, at most eight an image, and all others) 2 % have less than 0.18."""
 
 
-class Judge(Protocol):
+class CellClassifier(Protocol):
     """A classifier of cells."""
 
     @property
@@ -102,22 +101,24 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Gate:
-    """Judges edited cells by seam and nucleus, and with a judge by class, normality and likeness to training crops."""
+    """Checks edited cells by seam and nucleus; with a classifier also by class, normality, likeness to crops."""
 
-    judge: Judge | None
+    classifier: CellClassifier | None
     settings: GateSettings
     reference: Reference | None = None
     digest: str = ""
 
     def check(self, categories: Iterable[str]) -> None:
-        """Raise UsageError when the judge cannot tell one of `categories`, or NILM where that is needed."""
-        if self.judge is None:
+        """Raise UsageError when the classifier cannot tell one of `categories`, or NILM where that is needed."""
+        if self.classifier is None:
             return
         needed = [*categories, *([NILM] if self.settings.less_normal else [])]
-        missing = [name for name in needed if name not in self.judge.classes]
+        missing = [name for name in needed if name not in self.classifier.classes]
         if missing:
             advice = "; or set gate.less_normal=false" if missing == [NILM] else ""
-            raise UsageError(f"gate: the judge knows {', '.join(self.judge.classes)}, not {missing[0]}{advice}")
+            raise UsageError(
+                f"gate: the classifier knows {', '.join(self.classifier.classes)}, not {missing[0]}{advice}"
+            )
 
     def verdict(self, original: Pixels, edited: Pixels, box: Box, changed: Box, category: str) -> Verdict:
         """Return the verdict on one edited cell.
@@ -134,12 +135,12 @@ class Gate:
         wanted = self.settings
         reasons: list[str] = []
         scores = {"seam": seam(edited, original, changed)}
-        if self.judge:
-            reasons, judged = self._judged(self.judge, patch.window(original, at), window, inner, category)
-            scores = judged | scores
+        if self.classifier:
+            reasons, classified = self._classified(self.classifier, patch.window(original, at), window, inner, category)
+            scores = classified | scores
         if wanted.seam is not None and scores["seam"] > wanted.seam:
             reasons.append("seam")
-        if wanted.nucleus or self.judge is None:
+        if wanted.nucleus or self.classifier is None:
             found = morphology.measure(window, inner)
             scores["nucleus_diameter"] = found.diameter if found else 0.0
             scores["nucleus_density"] = found.density if found else 0.0
@@ -151,15 +152,15 @@ class Gate:
                 reasons.append("copy")
         return Verdict(tuple(reasons), {key: round(value, 6) for key, value in scores.items()})
 
-    def _judged(
-        self, judge: Judge, original: Pixels, edited: Pixels, box: Box, category: str
+    def _classified(
+        self, classifier: CellClassifier, original: Pixels, edited: Pixels, box: Box, category: str
     ) -> tuple[list[str], dict[str, float]]:
-        """Return why the `judge` rejects the cell in `box` of the window `edited`, and its probabilities.
+        """Return why the `classifier` rejects the cell in `box` of the window `edited`, and its probabilities.
 
         One cell at a time: a batch would round otherwise, and the verdict depend on what is beside it.
         """
         before, after = (
-            dict(zip(judge.classes, map(float, judge.probabilities([window], [box])[0]), strict=True))
+            dict(zip(classifier.classes, map(float, classifier.probabilities([window], [box])[0]), strict=True))
             for window in (original, edited)
         )
         wanted = self.settings

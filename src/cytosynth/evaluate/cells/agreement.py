@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ...annotations import Box
-from ...cell.quality.gate import Judge
+from ...cell.quality.gate import CellClassifier
 from ...data.image_files import Pixels
 from ...io.progress import meter
 
 BATCH = 32
 
 
-class Judged(NamedTuple):
-    """A set of cells of one kind before the judge.
+class Classified(NamedTuple):
+    """A set of cells of one kind before the classifier.
 
     Attributes:
         kind: "real" or "edited".
@@ -26,22 +26,22 @@ class Judged(NamedTuple):
     answers: tuple[str, ...]
 
 
-def answers(judge: Judge, windows: Sequence[Pixels], boxes: Sequence[Box], title: str) -> tuple[str, ...]:
+def answers(classifier: CellClassifier, windows: Sequence[Pixels], boxes: Sequence[Box], title: str) -> tuple[str, ...]:
     """Return the likeliest class of the cell in each of `boxes` (xyxy) of as many `windows`."""
     found: list[str] = []
     with meter(f"judging {title}", len(windows)) as bar:
         for start in range(0, len(windows), BATCH):
             chosen = slice(start, start + BATCH)
-            likely = judge.probabilities(windows[chosen], boxes[chosen]).argmax(axis=1)
-            found += [judge.classes[int(index)] for index in likely]
+            likely = classifier.probabilities(windows[chosen], boxes[chosen]).argmax(axis=1)
+            found += [classifier.classes[int(index)] for index in likely]
             bar.advance(amount=len(likely))
     return tuple(found)
 
 
-def confusion(judged: Sequence[Judged], classes: Sequence[str]) -> list[tuple[str | int, ...]]:
+def confusion(classified: Sequence[Classified], classes: Sequence[str]) -> list[tuple[str | int, ...]]:
     """Return a row for each set: kind, category, number, and how many were taken for each of `classes`."""
     rows: list[tuple[str | int, ...]] = []
-    for kind, category, given in judged:
+    for kind, category, given in classified:
         counts: Mapping[str, int] = Counter(given)
         rows.append((kind, category, len(given), *(counts[name] for name in classes)))
     return rows

@@ -150,9 +150,9 @@ def morphology_lines(found: Sides, shapes: dict[str, list[Morphology | None]], h
 
 
 def agreement_line(found: Sides, given: dict[str, tuple[str, ...]], how: Measuring) -> Line:
-    """Return the share that the judge takes for the category: of edited, of the same unedited, and of real cells.
+    """Return the share that the classifier takes for the category: of edited, of the same unedited, and of real cells.
 
-    `given` holds the judge's answers on the cells of each attribute of `found`, in its order.
+    `given` holds the classifier's answers on the cells of each attribute of `found`, in its order.
     """
     marks = {side: np.array([answer == found.category for answer in answers], float) for side, answers in given.items()}
     own, own_images = (marks["edited"], marks["unedited"]), [cell.image for cell in found.edited]

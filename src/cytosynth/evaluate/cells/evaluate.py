@@ -15,7 +15,7 @@ import numpy as np
 from ...bethesda import NILM
 from ...cell.edit import CellEditor
 from ...cell.quality import morphology
-from ...cell.quality.gate import Judge
+from ...cell.quality.gate import CellClassifier
 from ...cell.quality.morphology import Morphology
 from ...cell.quality.seam import border_ratio
 from ...cell.settings import EditSettings
@@ -31,7 +31,7 @@ from .. import sheet
 from ..networks.extractor import Extractor
 from ..statistics import Estimate
 from . import agreement, comparison, histograms, patches
-from .agreement import Judged
+from .agreement import Classified
 from .comparison import PROPERTIES, Line, Sides
 from .patches import CellPatch
 from .recipe import Editing, Measuring
@@ -62,14 +62,14 @@ class Models:
     Attributes:
         editor: the Abnormal Cell Synthesizer.
         extractors: feature networks.
-        judge: a classifier that had no part in the edits; None: no agreement is measured.
+        classifier: a classifier that had no part in the edits; None: no agreement is measured.
         generator: draws the fields whose cells are edited; None: cells of the real images are.
         detector: finds NILM cells in those fields.
     """
 
     editor: CellEditor
     extractors: Sequence[Extractor]
-    judge: Judge | None = None
+    classifier: CellClassifier | None = None
     generator: NormalImageGenerator | None = None
     detector: Detector | None = None
 
@@ -83,12 +83,12 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
     """Edit, compare, and write `cells`, `confusion` and `all` (.json, .md, .csv), `morphology.png` and `cells.png`.
 
     What was edited is kept in `out/edited` and not edited again. Returns the tables `cells` and `confusion` (only with
-    a judge). Raises UsageError when `out` was begun with other settings or models, UserError where there is no NILM
+    a classifier). Raises UsageError when `out` has other settings or models, UserError where there is no NILM
     cell to edit or no real cell of a category.
     """
-    if models.judge and set(how.categories) - set(models.judge.classes):
+    if models.classifier and set(how.categories) - set(models.classifier.classes):
         raise UsageError(
-            f"the judge knows {', '.join(models.judge.classes)}; {', '.join(how.categories)} are asked for"
+            f"the classifier knows {', '.join(models.classifier.classes)}; {', '.join(how.categories)} are asked for"
         )
     cell = models.editor.settled(editing.cell, real=models.generator is None)
     editing = editing.model_copy(
@@ -111,12 +111,12 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
         compared = [*asked, *before, *(c for cells in after.values() for c in cells)]
         shapes = _look_up(_measured, compared)
         ratios = _look_up(lambda cells: _border_ratios(cells, cell), compared)
-        answers = _judged(models.judge, real, before, after)
+        answers = _classified(models.classifier, real, before, after)
         lines = []
         for sides in found:
             for extractor in models.extractors:
                 lines += comparison.feature_distances(sides, extractor, out / "features", how)
-            if models.judge:
+            if models.classifier:
                 lines.append(comparison.agreement_line(sides, _of(sides, answers), how))
             lines += comparison.morphology_lines(sides, _of(sides, shapes), how)
             lines.append(comparison.seam_line(sides, _of(sides, ratios), how))
@@ -125,8 +125,8 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
         reports = [_table(lines, facts)]
         reports[0].write(out, "cells")
         _everything(lines, facts).write(out, "all")
-        if models.judge:
-            reports.append(_confusion(models.judge, how, real, after, answers, facts))
+        if models.classifier:
+            reports.append(_confusion(models.classifier, how, real, after, answers, facts))
             reports[1].write(out, "confusion")
         _histograms(found, shapes, out / "morphology.png")
         _sheet(found, how.window, out / "cells.png")
@@ -169,17 +169,18 @@ def _border_ratios(cells: Sequence[CellPatch], settings: EditSettings) -> list[f
     return found
 
 
-def _judged(
-    judge: Judge | None,
+def _classified(
+    classifier: CellClassifier | None,
     real: Sequence[CellPatch],
     before: Sequence[CellPatch],
     after: dict[str, list[CellPatch]],
 ) -> dict[int, str]:
-    if judge is None:
+    if classifier is None:
         return {}
     everything = [*real, *before, *(cell for cells in after.values() for cell in cells)]
     return _look_up(
-        lambda cells: agreement.answers(judge, [c.pixels for c in cells], [c.box for c in cells], "cells"), everything
+        lambda cells: agreement.answers(classifier, [c.pixels for c in cells], [c.box for c in cells], "cells"),
+        everything,
     )
 
 
@@ -205,7 +206,7 @@ def _facts(
         "real_cells": {name: sum(cell.category == name for cell in real) for name in (NILM, *how.categories)},
         "window": how.window, "resamplings": how.draws, "cell": editing.cell.model_dump(),
         "models": editing.models, "extractors": {extractor.name: extractor.digest for extractor in models.extractors},
-        "judge": getattr(models.judge, "digest", "none"),
+        "classifier": getattr(models.classifier, "digest", "none"),
     }  # fmt: skip
 
 
@@ -232,7 +233,7 @@ def _everything(lines: Sequence[Line], facts: dict[str, Any]) -> Report:
 
 
 def _confusion(
-    judge: Judge,
+    classifier: CellClassifier,
     how: Measuring,
     real: Sequence[CellPatch],
     after: dict[str, list[CellPatch]],
@@ -241,9 +242,9 @@ def _confusion(
 ) -> Report:
     sets = [("real", name, [cell for cell in real if cell.category == name]) for name in (NILM, *how.categories)]
     sets += [("edited", name, cells) for name, cells in after.items()]
-    judged = [Judged(kind, name, tuple(answers[id(cell)] for cell in cells)) for kind, name, cells in sets]
-    columns = ("cells", "are, or were made into", "n", *(f"taken for {name}" for name in judge.classes))
-    rows = tuple(agreement.confusion(judged, judge.classes))
+    classified = [Classified(kind, name, tuple(answers[id(cell)] for cell in cells)) for kind, name, cells in sets]
+    columns = ("cells", "are, or were made into", "n", *(f"taken for {name}" for name in classifier.classes))
+    rows = tuple(agreement.confusion(classified, classifier.classes))
     return Report("What an independent classifier takes the cells for", facts, columns, rows, NOTES[-1:])
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...cell.edit import CellEditor
-from ...cell.quality.classifier import ClassifierJudge
+from ...cell.quality.classifier import GateClassifier
 from ...detect import model as detectors
 from ...devices import available
 from ...errors import UsageError
@@ -17,7 +17,7 @@ from .evaluate import Models
 
 def load(
     names: Mapping[str, str],
-    judge: Path | None,
+    classifier: Path | None,
     extractors: Sequence[str],
     weights: Sequence[str],
     *,
@@ -28,7 +28,7 @@ def load(
 
     Args:
         names: what the user called `foundation`, `cell`, `normal` and `detector`: a folder, 'bundled' or 'none'.
-        judge: folder of a cell classifier; None: none.
+        classifier: folder of a cell classifier; None: none.
         extractors: feature networks by name.
         weights: NAME=PATH of feature networks that have none of their own.
         drawn: whether fields are generated; else neither generator nor detector is loaded.
@@ -52,4 +52,6 @@ def load(
         detector = detectors.load(bundled("detector") if name == BUNDLED else Path(name))
         detector.network.to(available(device))
     editor = CellEditor.load(names["foundation"], names["cell"], device)
-    return Models(editor, networks, ClassifierJudge.load(judge, device) if judge else None, generator, detector)
+    return Models(
+        editor, networks, GateClassifier.load(classifier, device) if classifier else None, generator, detector
+    )
