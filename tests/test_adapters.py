@@ -25,7 +25,7 @@ from cytosynth.foundation import samplers, sampling, sd15
 from cytosynth.foundation.model import Foundation
 from cytosynth.normal import memory
 from cytosynth.normal.generate import NormalImageGenerator
-from cytosynth.normal.recipe import PRESETS, NormalRecipe
+from cytosynth.normal.recipe import NormalRecipe, preset
 from cytosynth.normal.train import train_normal
 
 KINDS = ("lora", "textual-inversion", "svdiff", "custom-diffusion")
@@ -375,7 +375,7 @@ def test_memory_is_counted_and_less_with_each_setting(tiny: Path) -> None:
 
 def test_precision_of_what_is_frozen(tiny: Path) -> None:
     with pytest.raises(UsageError, match="frozen_dtype=bf16 needs mixed_precision=bf16"):
-        override(PRESETS["bundled"]["lora"], ["frozen_dtype=bf16"])
+        override(preset("bundled", "lora"), ["frozen_dtype=bf16"])
 
 
 def test_bad_adapters_are_refused_in_one_line(tiny: Path, tmp_path: Path) -> None:

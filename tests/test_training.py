@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from conftest import AUTOENCODER, DENOISER, TEXT, same_on_gpu
-from cytosynth import config, devices
+from cytosynth import config, devices, registry
 from cytosynth.cell.recipe import CellRecipe
 from cytosynth.cell.train import train_cell
 from cytosynth.cli import app
@@ -33,7 +33,7 @@ from cytosynth.evaluate.recipe import FeatureRecipe
 from cytosynth.evaluate.train import train_features
 from cytosynth.foundation.scratch.recipe import AutoencoderRecipe, DenoiserRecipe, TextRecipe
 from cytosynth.foundation.scratch.train import train_autoencoder, train_denoiser, train_text
-from cytosynth.normal.recipe import PRESETS, NormalRecipe
+from cytosynth.normal.recipe import NormalRecipe, preset
 from cytosynth.normal.train import train_normal
 from cytosynth.training import checkpoint, loop
 from cytosynth.training.loop import Outcome, lr_factor
@@ -238,8 +238,8 @@ def test_the_papers_recipes() -> None:
     from cytosynth.cell import recipe as cell
     from cytosynth.normal import recipe as normal
 
-    n, c = normal.PRESETS["paper"]["lora"], cell.PAPER
-    for r in normal.PRESETS["paper"].values():
+    n, c = normal.preset("paper", "lora"), cell.PAPER
+    for r in (normal.preset("paper", name) for name in registry.ADAPTERS):
         settings = (r.max_steps, r.batch_size, r.learning_rate, r.optimizer, r.window)
         assert settings == (5000, 1, 1e-4, "adam", 1024)
     assert n.rank == 8
@@ -289,7 +289,7 @@ def test_two_processes_train_together(
     assert json.loads((tmp_path / "run/stats.jsonl").read_text().splitlines()[1])["step"] == 2
     seeded = loop._seed
     monkeypatch.setattr(loop, "_seed", lambda seed, rank, step, micro: seeded(seed, micro, step, rank))
-    alone = config.override(PRESETS["paper"]["lora"], [*settings, "gradient_accumulation=2"])
+    alone = config.override(preset("paper", "lora"), [*settings, "gradient_accumulation=2"])
     monkeypatch.setenv(devices.ACCELERATE, "cpu")
     PartialState._reset_state()
     threads = torch.get_num_threads()

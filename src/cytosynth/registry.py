@@ -1,8 +1,79 @@
-"""The names of everything that can be chosen. Imports no torch, so that help and `info` are quick."""
+"""The names of everything that can be chosen, and where each is. Imports no torch, so that help and `info` are quick.
 
-from typing import Final
+Adding one thing is one file and one entry here; from outside the package, `registry.ADAPTERS.add(...)` does the same.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Final
 
 from .bethesda import CATEGORIES
+from .errors import UsageError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that can be chosen.
+
+    Attributes:
+        about: what it is, in a line.
+        where: `package.module:name` of what implements it; empty where the name alone is enough.
+        settings: what its presets set differently, by preset.
+    """
+
+    about: str
+    where: str = ""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Registry(Mapping[str, str]):
+    """What can be chosen of one kind: a mapping from each name to its line, in the order of registration."""
+
+    def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
+        """Begin with `entries`; `kind` is what messages call one of them."""
+        self.kind, self._entries = kind, dict(entries)
+
+    def __getitem__(self, name: str) -> str:
+        return self._entries[name].about
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, name: str, where: str, about: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Register `name`, implemented at `where` (`package.module:name`); raise ValueError where it is taken."""
+        if name in self._entries:
+            raise ValueError(f"{self.kind} {name!r} is registered already, at {self._entries[name].where}")
+        self._entries[name] = Entry(about, where, settings or {})
+
+    def remove(self, name: str) -> None:
+        """Take `name` out again."""
+        del self._entries[name]
+
+    def check(self, name: str) -> str:
+        """Return `name`; raise UsageError, which lists the names, where there is no such."""
+        if name not in self._entries:
+            raise UsageError(f"{self.kind} {name!r}: there are {', '.join(self)}")
+        return name
+
+    def known(self, name: str) -> str:
+        """Return `name`; raise ValueError where there is no such: for settings (pydantic's AfterValidator)."""
+        if name not in self._entries:
+            raise ValueError(f"there are {', '.join(self)}")
+        return name
+
+    def load(self, name: str) -> Any:
+        """Import and return what implements `name`; raise UsageError where there is no such."""
+        module, _, attribute = self._entries[self.check(name)].where.partition(":")
+        return getattr(import_module(module), attribute)
+
+    def settings(self, name: str, preset: str) -> dict[str, Any]:
+        """Return what `name` sets differently in `preset`."""
+        return dict(self._entries[name].settings.get(preset, {}))
+
 
 PRESETS: Final = {
     "paper": "the paper's settings, on Stable Diffusion 1.5; needs a GPU",
@@ -12,35 +83,100 @@ PARTS: Final = {
     "foundation": "a small Stable Diffusion, trained from nothing",
     "normal": "stage 1: the Normal Image Generator (LoRA)",
     "cell": "stage 2: the Abnormal Cell Synthesizer (gated self-attention, nine channels)",
-    "detector": "a cell detector; as the recipe is, the NILM detector of the pipeline",
+    "detector": "a cell detector; default recipe: the pipeline's NILM detector",
     "features": "a cell classifier (ResNet-50), the network of FID@Cytopathology and of the quality gate",
 }
-ADAPTERS: Final = {
-    "lora": "Low-Rank Adaptation of every cross-attention (equation 2)",
-    "textual-inversion": "the embedding of a new word, nothing else",
-    "svdiff": "spectral shifts of the singular values of all weight matrices of the U-Net",
-    "custom-diffusion": "keys and values of every cross-attention, and a new word",
-}
-EXTRACTORS: Final = {
-    "inception-v3": "ImageNet, the network of FID; torch-fidelity's weights, fetched or given by --weights",
-    "cytology-resnet50": "cell classes, the network of FID@Cytopathology; weights of `train features`",
-    "dinov2": "self-supervised on natural images; a local folder given by --weights",
-    "efficientnet-lite0": "ImageNet, from the Python registry; works offline",
-}
-DETECTORS: Final = {
-    "faster-rcnn": "Faster R-CNN with a feature pyramid, on ResNet-50 or a small ResNet",
-    "retinanet": "RetinaNet: one stage, focal loss, on ResNet-50 or a small ResNet",
-    "dino": "DINO-DETR: a transformer with denoising queries, on ResNet-50 or a small ResNet",
-    "comparison-detector": "Comparison Detector: Faster R-CNN that compares cells with a prototype of each class",
-}
-SAMPLERS: Final = {
-    "ddim": "DDIM, eta 0 (the paper's)",
-    "dpm++2m": "DPM-Solver++, second order, multistep",
-    "unipc": "UniPC",
-    "euler": "Euler",
-    "lcm": "for latent consistency models: few steps, guidance near 1",
-    "tcd": "for models of trajectory consistency distillation: few steps, guidance near 1",
-}
+
+_WORD = "<normal-field>"
+_PROMPT = "A normal cervical cytopathological image"
+_OF_WORD, _WORD_FIRST = (
+    {"prompt": f"{_PROMPT} of {_WORD}"},
+    {"prompt": _PROMPT.replace("A normal", f"A {_WORD} normal")},
+)
+ADAPTERS: Final = Registry(
+    "adapter",
+    {  # learning rates of the bundled presets: the best of three each by the score on `val`
+        "lora": Entry(
+            "Low-Rank Adaptation of every cross-attention (equation 2)", "cytosynth.adapters.lora:Lora",
+            {"bundled": {"learning_rate": 5e-3}},
+        ),
+        "textual-inversion": Entry(
+            "the embedding of a new word, nothing else", "cytosynth.adapters.textual_inversion:TextualInversion",
+            {"paper": _OF_WORD, "bundled": _OF_WORD | {"learning_rate": 5e-3}},
+        ),
+        "svdiff": Entry(
+            "spectral shifts of the singular values of all weight matrices of the U-Net",
+            "cytosynth.adapters.svdiff:SVDiff", {"bundled": {"learning_rate": 1e-3}},
+        ),
+        "custom-diffusion": Entry(
+            "keys and values of every cross-attention, and a new word",
+            "cytosynth.adapters.custom_diffusion:CustomDiffusion",
+            {"paper": _WORD_FIRST, "bundled": _WORD_FIRST | {"learning_rate": 5e-3}},
+        ),
+    },
+)  # fmt: skip
+_NETWORKS = "cytosynth.evaluate.networks"
+EXTRACTORS: Final = Registry(
+    "feature network",
+    {
+        "inception-v3": Entry(
+            "ImageNet, the network of FID; torch-fidelity's weights, fetched or given by --weights",
+            f"{_NETWORKS}.inception_v3:load",
+        ),
+        "cytology-resnet50": Entry(
+            "cell classes, the network of FID@Cytopathology; weights of `train features`",
+            f"{_NETWORKS}.cytology_resnet50:load",
+        ),
+        "dinov2": Entry(
+            "self-supervised on natural images; a local folder given by --weights", f"{_NETWORKS}.dinov2:load"
+        ),
+        "efficientnet-lite0": Entry(
+            "ImageNet, from the Python registry; works offline", f"{_NETWORKS}.efficientnet_lite0:load"
+        ),
+    },
+)
+DETECTORS: Final = Registry(
+    "architecture",
+    {
+        "faster-rcnn": Entry(
+            "Faster R-CNN with a feature pyramid, on ResNet-50 or a small ResNet", "cytosynth.detect.faster_rcnn:build",
+            {"paper": {"learning_rate": 2e-4}},
+        ),
+        "retinanet": Entry(
+            "RetinaNet: one stage, focal loss, on ResNet-50 or a small ResNet", "cytosynth.detect.retinanet:build",
+            {"paper": {"learning_rate": 1e-3}},
+        ),
+        # Gradients are cut at 0.1, as the authors of DINO do; a cosine stands for their drop to a tenth near the end.
+        "dino": Entry(
+            "DINO-DETR: a transformer with denoising queries, on ResNet-50 or a small ResNet",
+            "cytosynth.detect.dino:build",
+            {
+                "paper": {"optimizer": "adamw", "learning_rate": 1e-4, "max_grad_norm": 0.1, "lr_schedule": "cosine"},
+                "bundled": {"learning_rate": 4e-4, "weight_decay": 1e-4, "max_grad_norm": 1.0},
+            },
+        ),
+        # "The original settings in [52]", from its authors' code: SGD at 1e-3, batch 2, 60 epochs, gradients cut at 5.
+        # A cosine stands for its two drops to a tenth at epochs 35 and 50.
+        "comparison-detector": Entry(
+            "Comparison Detector: Faster R-CNN that compares cells with a prototype of each class",
+            "cytosynth.detect.comparison_detector:build",
+            {"paper": {"learning_rate": 1e-3, "epochs": 60, "max_grad_norm": 5.0, "lr_schedule": "cosine"}},
+        ),
+    },
+)  # fmt: skip
+SAMPLERS: Final = Registry(
+    "sampler",
+    {
+        "ddim": Entry("DDIM, eta 0 (the paper's)", "diffusers:DDIMScheduler"),
+        "dpm++2m": Entry("DPM-Solver++, second order, multistep", "diffusers:DPMSolverMultistepScheduler"),
+        "unipc": Entry("UniPC", "diffusers:UniPCMultistepScheduler"),
+        "euler": Entry("Euler", "diffusers:EulerDiscreteScheduler"),
+        "lcm": Entry("for latent consistency models: few steps, guidance near 1", "diffusers:LCMScheduler"),
+        "tcd": Entry(
+            "for models of trajectory consistency distillation: few steps, guidance near 1", "diffusers:TCDScheduler"
+        ),
+    },
+)
 FORMATS_IN: Final = {
     "coco": "a folder with annotations.json and images/, or a COCO file",
     "yolo": "a folder with images/, labels/ and data.yaml",

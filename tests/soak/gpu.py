@@ -37,7 +37,7 @@ from cytosynth.foundation.model import Foundation
 from cytosynth.foundation.parts import save_part
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.memory import LESS
-from cytosynth.normal.recipe import PRESETS as NORMAL
+from cytosynth.normal.recipe import preset
 from cytosynth.normal.settings import GenerateSettings
 from cytosynth.normal.train import train_normal
 
@@ -131,7 +131,7 @@ def parts(root: Path, device: str, side: int) -> Iterator[tuple[str, Callable[[]
 
         return measure
 
-    lora = NORMAL["paper"]["lora"]
+    lora = preset("paper", "lora")
     for name, less in LESS:
         changes = [f"{key}={value}" for key, value in less.items()]
         yield f"lora {name}", training(train_normal, lora, f"lora {name}", sd, normal, f"window={side}", *changes)

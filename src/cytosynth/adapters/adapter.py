@@ -70,15 +70,27 @@ class Adapter(ABC):
         name: what it is chosen by.
         file: its weights, as their ecosystem calls them.
         encodes: whether it changes the text embeddings, so that they must be computed anew at every step.
+        settings: of its recipe, those that `adapter.json` repeats.
     """
 
     name: ClassVar[str]
     file: ClassVar[str]
     encodes: ClassVar[bool] = False
+    settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Foundation) -> None:
         """Attach it to `model`, whose own weights stay frozen; drawing gives what it gave before."""
         self.model = model.freeze()
+
+    @classmethod
+    def attach(cls, model: Foundation, recipe: Tuning) -> "Adapter":
+        """Return it, attached to `model` as `recipe` says; raise UsageError for a recipe that does not fit it."""
+        return cls(model)
+
+    @classmethod
+    def recognises(cls, keys: Sequence[str]) -> bool:
+        """Return whether a file of tensors with these `keys` is one of its kind."""
+        return False
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Custom Diffusion (Kumari et al. 2023, arXiv 2212.04488): W_k and W_v of every cross-attention, and a new word."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from ..errors import UserError
 from ..foundation.model import Foundation
 from . import tokens
-from .adapter import Adapter, fits
+from .adapter import Adapter, Tuning, fits
 from .adapter import tensors as read
 from .textual_inversion import word_in
 
@@ -24,6 +25,7 @@ class CustomDiffusion(Adapter):
     name = "custom-diffusion"
     file = "pytorch_custom_diffusion_weights.safetensors"
     encodes = True
+    settings = ("token", "initializer")
 
     def __init__(self, model: Foundation, word: str, initializer: str) -> None:
         """Attach diffusers' processors, which begin as the weights they stand for, and teach `model` the `word`."""
@@ -36,6 +38,17 @@ class CustomDiffusion(Adapter):
                 processors[name] = _processor(model.unet, name)
         self.processors = {name: processor for name, processor in processors.items() if "attn2" in name}
         model.unet.set_attn_processor(processors)  # empties the dictionary it is given
+
+    @classmethod
+    def attach(cls, model: Foundation, recipe: Tuning) -> "CustomDiffusion":
+        """Return the recipe's word with its keys and values, attached to `model`."""
+        tokens.in_prompt(recipe)
+        return cls(model, recipe.token, recipe.initializer)
+
+    @classmethod
+    def recognises(cls, keys: Sequence[str]) -> bool:
+        """Return whether one of the `keys` is of diffusers' Custom Diffusion."""
+        return any("custom_diffusion" in key for key in keys)
 
     def save(self, folder: Path) -> None:
         """Write diffusers' two files: the processors' weights, and the word."""

@@ -3,19 +3,15 @@
 from pathlib import Path
 
 from ..bethesda import NORMAL_PROMPT
-from ..errors import UsageError, UserError
+from ..errors import UserError
 from ..foundation.model import Foundation
 from ..io.progress import console
 from ..io.tensors import refuse_pickles
+from ..registry import ADAPTERS
 from . import adapter, tokens
 from .adapter import Adapter, Tuning
-from .custom_diffusion import CustomDiffusion
 from .lora import Lora
 from .lora_file import PEFT_WEIGHTS
-from .svdiff import SVDiff
-from .textual_inversion import TextualInversion
-
-KINDS: dict[str, type[Adapter]] = {kind.name: kind for kind in (Lora, TextualInversion, SVDiff, CustomDiffusion)}
 
 
 def attach(model: Foundation, recipe: Tuning) -> tuple[Adapter, str]:
@@ -23,18 +19,7 @@ def attach(model: Foundation, recipe: Tuning) -> tuple[Adapter, str]:
 
     Raises UsageError when the prompt does not hold the word that is learnt.
     """
-    made: Adapter
-    if recipe.adapter == "lora":
-        made = Lora(model, recipe.rank)
-    elif recipe.adapter == "svdiff":
-        made = SVDiff(model)
-    else:
-        if recipe.token not in recipe.prompt.split():
-            raise UsageError(f"prompt {recipe.prompt!r}: does not hold the learnt word {recipe.token!r} (token)")
-        if recipe.adapter == "textual-inversion":
-            made = TextualInversion(model, recipe.token, recipe.initializer, recipe.vectors)
-        else:
-            made = CustomDiffusion(model, recipe.token, recipe.initializer)
+    made: Adapter = ADAPTERS.load(recipe.adapter).attach(model, recipe)
     return made, recipe.prompt.replace(recipe.token, tokens.spelled(recipe.token, recipe.vectors))
 
 
@@ -64,23 +49,19 @@ def identified(path: Path) -> tuple[type[Adapter], Path]:
     """Return which adapter is at `path`, and the file of its weights."""
     if path.is_dir():
         card = adapter.read_card(path)
-        if card and card.adapter not in KINDS:
-            raise UserError(f"{path / adapter.CARD}: adapter {card.adapter!r}; there are {', '.join(KINDS)}")
-        for kind in KINDS.values():
-            if card.adapter == kind.name if card else (path / kind.file).is_file():
+        if card and card.adapter not in ADAPTERS:
+            raise UserError(f"{path / adapter.CARD}: adapter {card.adapter!r}; there are {', '.join(ADAPTERS)}")
+        for name in ADAPTERS:
+            kind: type[Adapter] = ADAPTERS.load(name)
+            if card.adapter == name if card else (path / kind.file).is_file():
                 return kind, path / kind.file
         if (path / PEFT_WEIGHTS).is_file():
             return Lora, path / PEFT_WEIGHTS
         refuse_pickles(path)
-        names = ", ".join(kind.file for kind in KINDS.values())
+        names = ", ".join(ADAPTERS.load(name).file for name in ADAPTERS)
         raise UserError(f"{path}: no adapter there; {adapter.CARD} or one of {names} is expected")
     keys = list(adapter.tensors(path))
-    if any("lora" in key.lower() for key in keys):
-        return Lora, path
-    if keys and all(key.endswith(".delta") for key in keys):
-        return SVDiff, path
-    if any("custom_diffusion" in key for key in keys):
-        return CustomDiffusion, path
-    if len(keys) == 1:
-        return TextualInversion, path
-    raise UserError(f"{path}: weights of no known adapter; there are {', '.join(KINDS)}")
+    found = [kind for kind in map(ADAPTERS.load, ADAPTERS) if kind.recognises(keys)]
+    if found:
+        return found[0], path
+    raise UserError(f"{path}: weights of no known adapter; there are {', '.join(ADAPTERS)}")

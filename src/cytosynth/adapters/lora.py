@@ -1,5 +1,6 @@
 """Low-Rank Adaptation of every cross-attention's W_q, W_k, W_v and W_out (equation 2, Figure 4)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..foundation.model import Foundation
 from . import lora_file
-from .adapter import Adapter, fits
+from .adapter import Adapter, Tuning, fits
 
 TARGETS = ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"]
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -23,11 +24,22 @@ class Lora(Adapter):
 
     name = "lora"
     file = WEIGHTS
+    settings = ("rank",)
 
     def __init__(self, model: Foundation, rank: int = 8) -> None:
         """Attach B·A of `rank` to `model`."""
         super().__init__(model)
         add(model.unet, rank)
+
+    @classmethod
+    def attach(cls, model: Foundation, recipe: Tuning) -> "Lora":
+        """Return a LoRA of the recipe's rank, attached to `model`."""
+        return cls(model, recipe.rank)
+
+    @classmethod
+    def recognises(cls, keys: Sequence[str]) -> bool:
+        """Return whether one of the `keys` speaks of LoRA, by whatever tool they were written."""
+        return any("lora" in key.lower() for key in keys)
 
     def save(self, folder: Path) -> None:
         """Write the adapter as diffusers' `load_lora_weights` reads it."""

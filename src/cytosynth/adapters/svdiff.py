@@ -1,6 +1,6 @@
 """SVDiff (Han et al. 2023, arXiv 2303.11305): spectral shifts of the singular values of all weight matrices."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -39,6 +39,11 @@ class SVDiff(Adapter):
 
     name = "svdiff"
     file = "spectral_shifts.safetensors"
+
+    @classmethod
+    def recognises(cls, keys: Sequence[str]) -> bool:
+        """Return whether all `keys` are shifts."""
+        return bool(keys) and all(key.endswith(".delta") for key in keys)
 
     def __init__(self, model: Foundation) -> None:
         """Decompose the weights of `model`'s U-Net."""

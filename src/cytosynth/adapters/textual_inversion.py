@@ -1,5 +1,6 @@
 """Textual Inversion (Gal et al. 2022, arXiv 2208.01618): the embedding of a new word, and nothing else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -7,7 +8,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..foundation.model import Foundation
 from . import tokens
-from .adapter import Adapter
+from .adapter import Adapter, Tuning
 from .adapter import tensors as read
 
 
@@ -17,12 +18,24 @@ class TextualInversion(Adapter):
     name = "textual-inversion"
     file = "learned_embeds.safetensors"
     encodes = True
+    settings = ("token", "initializer", "vectors")
 
     def __init__(self, model: Foundation, word: str, initializer: str, vectors: int = 1) -> None:
         """Teach `model` a `word` that begins as the word `initializer`."""
         super().__init__(model)
         self.word = word
         self.words = tokens.add(model, word, tokens.start(model, initializer, vectors))
+
+    @classmethod
+    def attach(cls, model: Foundation, recipe: Tuning) -> "TextualInversion":
+        """Return a word of the recipe's vectors, taught to `model`."""
+        tokens.in_prompt(recipe)
+        return cls(model, recipe.token, recipe.initializer, recipe.vectors)
+
+    @classmethod
+    def recognises(cls, keys: Sequence[str]) -> bool:
+        """Return whether there is a single tensor: the word's."""
+        return len(keys) == 1 and not keys[0].endswith((".delta", ".weight"))
 
     def save(self, folder: Path) -> None:
         """Write the word as diffusers' `load_textual_inversion` reads it."""

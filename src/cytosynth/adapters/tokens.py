@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UsageError, UserError
 from ..foundation.model import Foundation
+from .adapter import Tuning
 
 
 class NewWords(nn.Module):
@@ -83,3 +84,9 @@ def merge(model: Foundation, word: str, vectors: Tensor) -> None:
         whole.weight[: words.first] = table.weight[: words.first]
         whole.weight[words.first :] = rows
     model.text_encoder.set_input_embeddings(whole.requires_grad_(False))
+
+
+def in_prompt(recipe: Tuning) -> None:
+    """Raise UsageError when the prompt of `recipe` does not hold the word that is learnt."""
+    if recipe.token not in recipe.prompt.split():
+        raise UsageError(f"prompt {recipe.prompt!r}: does not hold the learnt word {recipe.token!r} (token)")

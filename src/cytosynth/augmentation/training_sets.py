@@ -13,8 +13,7 @@ from ..errors import UserError
 from ..evaluate.held_out import HeldOut
 from ..io import wording
 from ..io.progress import console
-from ..normal.recipe import PRESETS as NORMAL
-from ..normal.recipe import NormalRecipe
+from ..normal.recipe import NormalRecipe, preset
 from ..normal.train import train_normal
 from ..synthesis import synthesize
 from . import leaks
@@ -128,7 +127,7 @@ def _custom_diffusion(recipe: AugmentationRecipe, run: Path, data_root: Path) ->
 
 def _adapter(recipe: AugmentationRecipe) -> NormalRecipe:
     """Return the recipe of the Custom Diffusion that is trained where none is given."""
-    base: NormalRecipe = NORMAL[recipe.preset]["custom-diffusion"]
+    base = preset(recipe.preset, "custom-diffusion")
     return NormalRecipe.model_validate(base.model_dump() | recipe.adapter | {"foundation": recipe.models["foundation"]})
 
 

@@ -13,7 +13,7 @@ from ..detect.recipe import PRESETS as DETECTOR
 from ..errors import UsageError
 from ..evaluate.recipe import PRESETS as FEATURES
 from ..foundation.scratch import recipe as recipes
-from ..normal.recipe import PRESETS as NORMAL
+from ..normal import recipe as normal_recipes
 from ..registry import ADAPTERS, DETECTORS
 from . import app, there
 
@@ -97,7 +97,7 @@ def normal(
     """Train stage 1, the Normal Image Generator: an adapter on a foundation (Section III-B)."""
     if adapter not in ADAPTERS:
         raise UsageError(f"--adapter {adapter}: there are {', '.join(ADAPTERS)}")
-    chosen = _recipe(NORMAL[preset][adapter], settings, max_steps)
+    chosen = _recipe(normal_recipes.preset(preset, adapter), settings, max_steps)
     if dry_run:
         from ..normal.memory import report
 

@@ -29,8 +29,7 @@ from ..io import atomic, lock, plain
 from ..io.progress import clock, console, meter
 from ..io.report import Report, write_csv
 from ..normal.generate import NormalImageGenerator
-from ..normal.recipe import PRESETS as NORMAL
-from ..normal.recipe import NormalRecipe
+from ..normal.recipe import NormalRecipe, preset
 from ..normal.settings import GenerateSettings
 from ..normal.train import train_normal
 from ..provenance import png
@@ -141,7 +140,7 @@ def _train(
     """Train `adapter`; return its best weights, how many parameters were trained, and the step of the weights."""
     if adapter == UNTUNED:
         return None, 0, 0
-    given: NormalRecipe = NORMAL[recipe.preset][adapter]
+    given = preset(recipe.preset, adapter)
     base = NormalRecipe.model_validate(given.model_dump() | recipe.training)
     chosen = base.model_copy(update={"foundation": recipe.foundation, "seed": seed, "max_steps": recipe.steps})
     outcome = whole(train_normal(chosen, folder / "training", data_root, cache=cache, held_out=HeldOut))

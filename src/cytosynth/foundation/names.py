@@ -1,8 +1,11 @@
 """Names of foundations, samplers and precisions, and the data that bundled weights may be trained on. No torch."""
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator
 
 from ..data.sources import Source
+from ..registry import SAMPLERS
 
 BUNDLED: Final = "bundled"
 """The name that stands for a model in the package."""
@@ -15,7 +18,7 @@ CC_BY = [Source(root="cric", scale=0.5), Source(root="lbc_x40", scale=0.5)]
 """The sets that bundled weights may be trained on, at the x20-like working scale (nucleus about 10 px)."""
 
 
-SamplerName = Literal["ddim", "dpm++2m", "unipc", "euler", "lcm", "tcd"]
+SamplerName = Annotated[str, AfterValidator(SAMPLERS.known)]
 
 
 DISTILLED = ("lcm", "tcd")

@@ -3,33 +3,19 @@
 from typing import Any
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    LCMScheduler,
-    TCDScheduler,
-    UniPCMultistepScheduler,
-)
+from diffusers import DDPMScheduler, LCMScheduler, TCDScheduler
 from torch import Tensor
 
-CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ddim": (DDIMScheduler, {}),
-    "dpm++2m": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
-    "unipc": (UniPCMultistepScheduler, {}),
-    "euler": (EulerDiscreteScheduler, {}),
-    "lcm": (LCMScheduler, {}),
-    "tcd": (TCDScheduler, {}),
-}
+from ..registry import SAMPLERS
+
+OPTIONS: dict[str, dict[str, Any]] = {"dpm++2m": {"algorithm_type": "dpmsolver++", "solver_order": 2}}
 STOCHASTIC = (LCMScheduler, TCDScheduler)
 """They add new noise at every step; they are made for models distilled for them."""
 
 
 def build(name: str, schedule: DDPMScheduler) -> Any:
     """Return the sampler `name` on the betas of `schedule`; `ddim` with eta 0 is the paper's (Section IV-A)."""
-    kind, options = CLASSES[name]
-    return kind.from_config(schedule.config, **options)
+    return SAMPLERS.load(name).from_config(schedule.config, **OPTIONS.get(name, {}))
 
 
 def kept(steps: int, strength: float) -> int:

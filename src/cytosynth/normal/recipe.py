@@ -1,15 +1,15 @@
 """Recipes of the Normal Image Generator (Section IV-A), one for each way of tuning."""
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ..bethesda import NORMAL_PROMPT
 from ..data.sources import Source
 from ..foundation.names import BUNDLED, CC_BY, STABLE_DIFFUSION
+from ..registry import ADAPTERS
 from ..training.recipe import Recipe
 
-AdapterName = Literal["lora", "textual-inversion", "svdiff", "custom-diffusion"]
 WORD = "<normal-field>"
 
 
@@ -18,7 +18,7 @@ class NormalRecipe(Recipe):
 
     kind: Literal["normal"] = "normal"
     foundation: str = STABLE_DIFFUSION
-    adapter: AdapterName = "lora"
+    adapter: Annotated[str, AfterValidator(ADAPTERS.known)] = "lora"
     rank: int = Field(default=8, ge=1, description="of LoRA")
     token: str = Field(default=WORD, min_length=1, description="the word that is learnt, where the adapter learns one")
     initializer: str = Field(default="cell", description="the word as which it begins; one token")
@@ -45,33 +45,20 @@ class NormalRecipe(Recipe):
         return self
 
 
-_WORDS: dict[AdapterName, dict[str, Any]] = {
-    "lora": {},
-    "textual-inversion": {"prompt": f"{NORMAL_PROMPT} of {WORD}"},
-    "svdiff": {},
-    "custom-diffusion": {"prompt": NORMAL_PROMPT.replace("A normal", f"A {WORD} normal")},
-}
-_RATES: dict[AdapterName, float] = {"lora": 5e-3, "textual-inversion": 5e-3, "svdiff": 1e-3, "custom-diffusion": 5e-3}
-"""For the bundled foundation, the best of three each by the score on `val`; the paper names 1e-4 for all it trains."""
+PRESETS = {
+    "paper": NormalRecipe(
+        max_steps=5000, batch_size=1, learning_rate=1e-4, optimizer="adam", weight_decay=0.0, validate_every=500
+    ),
+    "bundled": NormalRecipe(
+        foundation=BUNDLED, data=CC_BY, window=384, turns=True, batch_size=6, optimizer="adam", weight_decay=0.0,
+        max_steps=2000, warmup_steps=50, ema_decay=0.999, min_snr_gamma=5.0, checkpoint_every=200, preview_every=200,
+        validate_every=200,
+    ),
+}  # fmt: skip
+"""What the adapters share; what each sets differently is in `registry.ADAPTERS`."""
 
 
-def _paper(adapter: AdapterName) -> NormalRecipe:
-    return NormalRecipe(
-        adapter=adapter, max_steps=5000, batch_size=1, learning_rate=1e-4, optimizer="adam", weight_decay=0.0,
-        validate_every=500, **_WORDS[adapter],
-    )  # fmt: skip
-
-
-def _bundled(adapter: AdapterName) -> NormalRecipe:
-    return NormalRecipe(
-        adapter=adapter, foundation=BUNDLED, data=CC_BY, window=384, turns=True, batch_size=6,
-        learning_rate=_RATES[adapter], optimizer="adam", weight_decay=0.0, max_steps=2000, warmup_steps=50,
-        ema_decay=0.999, min_snr_gamma=5.0, checkpoint_every=200, preview_every=200, validate_every=200,
-        **_WORDS[adapter],
-    )  # fmt: skip
-
-
-PRESETS: dict[str, dict[str, NormalRecipe]] = {
-    "paper": {name: _paper(name) for name in _WORDS},
-    "bundled": {name: _bundled(name) for name in _WORDS},
-}
+def preset(name: str, adapter: str = "lora") -> NormalRecipe:
+    """Return the recipe of `adapter` in the preset `name`; raise UsageError for an adapter that is not registered."""
+    changes = {"adapter": ADAPTERS.check(adapter), **ADAPTERS.settings(adapter, name)}
+    return PRESETS[name].model_copy(update=changes)

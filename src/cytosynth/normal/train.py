@@ -26,13 +26,7 @@ from .places import ATTEMPTS, normal, usable
 from .recipe import NormalRecipe
 
 SHARED = ("window", "turns", "batch_size", "gradient_accumulation", "learning_rate", "optimizer", "seed")
-FACTS = {
-    "lora": ("rank", *SHARED),
-    "textual-inversion": ("token", "initializer", "vectors", *SHARED),
-    "svdiff": SHARED,
-    "custom-diffusion": ("token", "initializer", *SHARED),
-}
-"""Settings that go into `adapter.json`; all of them are in the run's `recipe.yaml`."""
+"""Settings that go into `adapter.json` beside the adapter's own; all of them are in the run's `recipe.yaml`."""
 
 
 Distance = Callable[[Sequence[Pixels]], float]
@@ -116,7 +110,7 @@ class NormalTask(Task):
     def export(self, folder: Path) -> None:
         """Write the adapter in the layout of its ecosystem."""
         trained = sum(parameter.numel() for _, parameter in self.trained())
-        facts = self.recipe.model_dump(mode="json", include=set(FACTS[self.recipe.adapter]))
+        facts = self.recipe.model_dump(mode="json", include={*self.adapter.settings, *SHARED})
         save_adapter(self.adapter, self.prompt, folder, {"parameters": trained, **facts})
 
     def _text(self) -> Tensor:

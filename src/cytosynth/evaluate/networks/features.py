@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from safetensors.numpy import save
 
 from ...data.image_files import Pixels
 from ...devices import available
-from ...errors import UsageError, UserError
+from ...errors import UserError
 from ...io import atomic
 from ...io.progress import meter
 from ...io.tensors import weights_digest
@@ -32,10 +31,8 @@ def load(name: str, weights: Path | None = None, device: str = "cpu") -> Extract
     Raises UsageError for another name, EnvironmentProblem where it has no weights at hand, UserError for weights that
     do not fit.
     """
-    if name not in EXTRACTORS:
-        raise UsageError(f"extractor {name!r}: there are {', '.join(EXTRACTORS)}")
+    reader: Callable[[Path | None], Network] = EXTRACTORS.load(name)
     place = available(device)
-    reader: Callable[[Path | None], Network] = import_module(f".{name.replace('-', '_')}", __package__).load
     found = reader(weights)
     module = found.module.requires_grad_(False).eval()
     digest = hashlib.sha256(f"{weights_digest(module)} {found.preprocessing}".encode()).hexdigest()[:16]
