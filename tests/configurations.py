@@ -18,7 +18,7 @@ from conftest import save_classifier
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.quality.classifier import GateClassifier
 from cytosynth.cell.settings import EditSettings
-from cytosynth.detect import model as detectors
+from cytosynth.detection import model as detectors
 from cytosynth.errors import UserError
 from cytosynth.evaluate.networks import dinov2
 from cytosynth.normal.generate import NormalImageGenerator

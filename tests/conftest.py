@@ -23,7 +23,7 @@ from cytosynth.annotations import Cell, DataSet, Image
 from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.cell import synthesizer
 from cytosynth.data.formats import coco
-from cytosynth.detect import model as detectors
+from cytosynth.detection import model as detectors
 from cytosynth.foundation.load import load, save
 from cytosynth.foundation.parts import save_part
 from cytosynth.foundation.scratch import autoencoder, denoiser, text

@@ -112,7 +112,7 @@ def _serve() -> None:
     import cytosynth.adapters.load
     import cytosynth.cell.train
     import cytosynth.cli
-    import cytosynth.detect.train
+    import cytosynth.detection.train
     import cytosynth.normal.train
 
     for verb in pkgutil.iter_modules(cytosynth.cli.__path__):

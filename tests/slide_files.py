@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from cytosynth.detect.model import Detector, DetectorConfig
+from cytosynth.detection.model import Detector, DetectorConfig
 
 GLASS = (238, 240, 243)
 NUCLEUS = (60, 45, 95)

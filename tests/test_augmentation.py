@@ -28,7 +28,7 @@ from cytosynth.config import override
 from cytosynth.data import convert, split
 from cytosynth.data.formats import coco
 from cytosynth.data.sources import Source
-from cytosynth.detect import model, transfer
+from cytosynth.detection import model, transfer
 from cytosynth.errors import UsageError, UserError
 from cytosynth.evaluate.detection.average_precision import Matches, evaluate
 from cytosynth.evaluate.detection.failures import MISSED, NOTHING, failures

@@ -15,7 +15,7 @@ from cytosynth.cell.settings import EditSettings
 from cytosynth.config import override
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco
-from cytosynth.detect import model as detectors
+from cytosynth.detection import model as detectors
 from cytosynth.foundation.load import load
 from cytosynth.io.bundled import bundled
 from cytosynth.normal.generate import NormalImageGenerator

@@ -10,9 +10,9 @@ from pycocotools.cocoeval import COCOeval
 from conftest import drawn
 from cytosynth.annotations import Cell
 from cytosynth.data.sources import Sample
-from cytosynth.detect import model, tiles
-from cytosynth.detect.recipe import DetectorRecipe
-from cytosynth.detect.train import DetectorTask
+from cytosynth.detection import model, tiles
+from cytosynth.detection.recipe import DetectorRecipe
+from cytosynth.detection.train import DetectorTask
 from cytosynth.errors import UserError
 from cytosynth.evaluate.detection.average_precision import evaluate
 

@@ -29,10 +29,10 @@ from cytosynth.config import override
 from cytosynth.data import image_files, sources
 from cytosynth.data.formats import coco
 from cytosynth.data.sources import Sample, Source
-from cytosynth.detect import backbone, folder, model, references
-from cytosynth.detect.comparison_detector import ComparisonDetector, _distances
-from cytosynth.detect.recipe import PRESETS, DetectorRecipe
-from cytosynth.detect.train import DetectorTask, steps, train_detector
+from cytosynth.detection import backbone, folder, model, references
+from cytosynth.detection.comparison_detector import ComparisonDetector, _distances
+from cytosynth.detection.recipe import PRESETS, DetectorRecipe
+from cytosynth.detection.train import DetectorTask, steps, train_detector
 from cytosynth.errors import EnvironmentProblem, Incomplete, UsageError, UserError
 from cytosynth.evaluate.detection.average_precision import Scores, evaluate
 from cytosynth.evaluate.detection.failures import failures
@@ -565,8 +565,8 @@ def test_a_trained_detector_is_measured_where_it_was_trained_and_once(
         measured.append(next(detector.network.parameters()).device.type)
         return {"map": 0.0, "map_50": 0.0, "map_75": 0.0}
 
-    monkeypatch.setattr("cytosynth.detect.train.train", lambda *_, **__: Outcome(1, True, finder))
-    monkeypatch.setattr("cytosynth.detect.train.PartialState", lambda: SimpleNamespace(device=torch.device("meta")))
+    monkeypatch.setattr("cytosynth.detection.train.train", lambda *_, **__: Outcome(1, True, finder))
+    monkeypatch.setattr("cytosynth.detection.train.PartialState", lambda: SimpleNamespace(device=torch.device("meta")))
     recipe = DetectorRecipe(data=[Source(root="drawn")], categories=list(CATEGORIES))
     train_detector(recipe, tmp_path, fields, measure=measure)
     assert measured == ["meta"]
@@ -588,7 +588,7 @@ def test_data_without_a_cell_to_find_are_refused_and_without_a_validation_part_t
     assert not (tmp_path / "run").exists()
     assert sources.held_out(recipe.data, tmp_path) == []
     done = Outcome(1, True, tmp_path)
-    monkeypatch.setattr("cytosynth.detect.train.train", lambda *_, **__: done)
+    monkeypatch.setattr("cytosynth.detection.train.train", lambda *_, **__: done)
     assert train_detector(recipe.model_copy(update={"categories": ["LSIL"]}), tmp_path / "run", tmp_path) == done
 
 

@@ -17,13 +17,13 @@ from transformers.models.deformable_detr.modeling_deformable_detr import Deforma
 
 from cytosynth.annotations import Cell
 from cytosynth.data.sources import Sample
-from cytosynth.detect import model
-from cytosynth.detect.backbone import stages
-from cytosynth.detect.dino import Dino, boxes, build, denoising, encoder, keys, losses, queries
-from cytosynth.detect.dino.denoising import Truth
-from cytosynth.detect.dino.sizes import SIZES, Sizes
-from cytosynth.detect.recipe import PRESETS, DetectorRecipe
-from cytosynth.detect.train import DetectorTask
+from cytosynth.detection import model
+from cytosynth.detection.backbone import stages
+from cytosynth.detection.dino import Dino, boxes, build, denoising, encoder, keys, losses, queries
+from cytosynth.detection.dino.denoising import Truth
+from cytosynth.detection.dino.sizes import SIZES, Sizes
+from cytosynth.detection.recipe import PRESETS, DetectorRecipe
+from cytosynth.detection.train import DetectorTask
 from cytosynth.errors import UserError
 from cytosynth.training.optimizer import build as build_optimizer
 

@@ -20,7 +20,7 @@ from cytosynth.cell.quality.classifier import GateClassifier
 from cytosynth.cell.settings import EditSettings
 from cytosynth.config import override
 from cytosynth.data.sources import Source
-from cytosynth.detect import model as detectors
+from cytosynth.detection import model as detectors
 from cytosynth.errors import UsageError, UserError
 from cytosynth.evaluate import crops, distance
 from cytosynth.evaluate.cells import agreement, comparison, patches

@@ -484,8 +484,8 @@ def test_a_pickle_is_refused_wherever_weights_are_read(suffix: str, tiny: Path, 
     from cytosynth.adapters.load import merge
     from cytosynth.cell.edit import CellEditor
     from cytosynth.cell.quality.classifier import GateClassifier
-    from cytosynth.detect import backbone
-    from cytosynth.detect import model as detectors
+    from cytosynth.detection import backbone
+    from cytosynth.detection import model as detectors
     from cytosynth.evaluate.networks import cytology_resnet50, dinov2
     from cytosynth.evaluate.networks import weights as networks
     from cytosynth.foundation.load import load

@@ -10,7 +10,7 @@ from PIL import Image
 from cytosynth.data import check, sources
 from cytosynth.data.formats import coco
 from cytosynth.data.sources import Source
-from cytosynth.detect import model
+from cytosynth.detection import model
 from cytosynth.errors import UsageError, UserError
 from cytosynth.evaluate.detection.scoring import measure
 from cytosynth.experiments import ellipses

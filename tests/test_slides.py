@@ -11,8 +11,8 @@ from PIL import Image
 
 from cytosynth.data.slides import annotations, fields, glass, reader, sharpness
 from cytosynth.data.slides.slide import SlideProblem, View
-from cytosynth.detect import folder, tiles
-from cytosynth.detect import tiled_search as search
+from cytosynth.detection import folder, tiles
+from cytosynth.detection import tiled_search as search
 from cytosynth.errors import UsageError, UserError
 from slide_files import GLASS, Discs, discs, matched, write_pixels, write_slide
 

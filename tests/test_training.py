@@ -23,8 +23,8 @@ from cytosynth.cell.train import train_cell
 from cytosynth.cli import app
 from cytosynth.cli import train as _verbs  # noqa: F401
 from cytosynth.data.sources import Source
-from cytosynth.detect.recipe import DetectorRecipe
-from cytosynth.detect.train import train_detector
+from cytosynth.detection.recipe import DetectorRecipe
+from cytosynth.detection.train import train_detector
 from cytosynth.errors import UsageError, UserError
 from cytosynth.evaluate import reconstruction
 from cytosynth.evaluate.detection.scoring import validation

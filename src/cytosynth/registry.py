@@ -139,17 +139,18 @@ DETECTORS: Final = Registry(
     "architecture",
     {
         "faster-rcnn": Entry(
-            "Faster R-CNN with a feature pyramid, on ResNet-50 or a small ResNet", "cytosynth.detect.faster_rcnn:build",
+            "Faster R-CNN with a feature pyramid, on ResNet-50 or a small ResNet",
+            "cytosynth.detection.faster_rcnn:build",
             {"paper": {"learning_rate": 2e-4}},
         ),
         "retinanet": Entry(
-            "RetinaNet: one stage, focal loss, on ResNet-50 or a small ResNet", "cytosynth.detect.retinanet:build",
+            "RetinaNet: one stage, focal loss, on ResNet-50 or a small ResNet", "cytosynth.detection.retinanet:build",
             {"paper": {"learning_rate": 1e-3}},
         ),
         # Gradients are cut at 0.1, as the authors of DINO do; a cosine stands for their drop to a tenth near the end.
         "dino": Entry(
             "DINO-DETR: a transformer with denoising queries, on ResNet-50 or a small ResNet",
-            "cytosynth.detect.dino:build",
+            "cytosynth.detection.dino:build",
             {
                 "paper": {"optimizer": "adamw", "learning_rate": 1e-4, "max_grad_norm": 0.1, "lr_schedule": "cosine"},
                 "bundled": {"learning_rate": 4e-4, "weight_decay": 1e-4, "max_grad_norm": 1.0},
@@ -159,7 +160,7 @@ DETECTORS: Final = Registry(
         # A cosine stands for its two drops to a tenth at epochs 35 and 50.
         "comparison-detector": Entry(
             "Comparison Detector: Faster R-CNN that compares cells with a prototype of each class",
-            "cytosynth.detect.comparison_detector:build",
+            "cytosynth.detection.comparison_detector:build",
             {"paper": {"learning_rate": 1e-3, "epochs": 60, "max_grad_norm": 5.0, "lr_schedule": "cosine"}},
         ),
     },

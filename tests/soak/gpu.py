@@ -29,8 +29,8 @@ from cytosynth.cell.synthesizer import build
 from cytosynth.cell.train import train_cell
 from cytosynth.config import override
 from cytosynth.data.formats import coco
-from cytosynth.detect.recipe import PRESETS as DETECTOR
-from cytosynth.detect.train import train_detector
+from cytosynth.detection.recipe import PRESETS as DETECTOR
+from cytosynth.detection.train import train_detector
 from cytosynth.foundation import sd15, tokens
 from cytosynth.foundation.load import load, save
 from cytosynth.foundation.model import Foundation

@@ -19,8 +19,8 @@ import nasty
 from conftest import AUTOENCODER, DENOISER, TEXT, drawn, write_fields
 from cytosynth import registry
 from cytosynth.config import override
-from cytosynth.detect import folder as found_in
-from cytosynth.detect import model
+from cytosynth.detection import folder as found_in
+from cytosynth.detection import model
 from cytosynth.io import progress
 from cytosynth.synthesis import synthesize
 from cytosynth.synthesis.settings import PipelineSettings

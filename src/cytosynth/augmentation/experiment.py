@@ -13,7 +13,7 @@ from ..config import pin
 from ..data import split
 from ..data.formats import coco
 from ..data.sources import Source
-from ..detect.recipe import PRESETS as DETECTORS
+from ..detection.recipe import PRESETS as DETECTORS
 from ..evaluate.detection import scoring
 from ..evaluate.detection.failures import MISSED
 from ..evaluate.statistics import Estimate

@@ -16,9 +16,9 @@ import torch
 
 from ..data import sources
 from ..data.sources import Sample, Source
-from ..detect import model
-from ..detect.recipe import DetectorRecipe, compared
-from ..detect.train import DetectorTask
+from ..detection import model
+from ..detection.recipe import DetectorRecipe, compared
+from ..detection.train import DetectorTask
 from ..devices import available
 from ..evaluate.detection.scoring import Scored, scored
 from ..io import atomic, records

@@ -28,7 +28,7 @@ def detect(
 
     Detectors report nothing below a score of 0.05.
     """
-    from ..detect import folder, model
+    from ..detection import folder, model
     from ..devices import available
     from ..foundation.names import BUNDLED
     from ..io.bundled import bundled

@@ -58,7 +58,7 @@ def detection(
 
     from ..data import sources
     from ..data.sources import Source
-    from ..detect import model
+    from ..detection import model
     from ..devices import available
     from ..errors import UserError
     from ..evaluate.detection.scoring import measure

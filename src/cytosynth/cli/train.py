@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from ..cell.recipe import PRESETS as CELL
 from ..config import override
-from ..detect.recipe import PRESETS as DETECTOR
+from ..detection.recipe import PRESETS as DETECTOR
 from ..errors import UsageError
 from ..evaluate.recipe import PRESETS as FEATURES
 from ..foundation.scratch import recipe as recipes
@@ -139,7 +139,7 @@ def detector(
     if architecture not in DETECTORS:
         raise UsageError(f"--architecture {architecture}: there are {', '.join(DETECTORS)}")
     chosen = _recipe(DETECTOR[preset][architecture], settings, max_steps)
-    from ..detect.train import train_detector
+    from ..detection.train import train_detector
     from ..evaluate.detection.scoring import validation
 
     _ended(train_detector(chosen, run, data_root, max_minutes, validation))

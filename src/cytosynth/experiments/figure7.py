@@ -15,8 +15,8 @@ from ..cell.settings import EditSettings
 from ..data import image_files
 from ..data.image_files import Pixels
 from ..data.preview import with_boxes
-from ..detect import model as detectors
-from ..detect.model import Detector
+from ..detection import model as detectors
+from ..detection.model import Detector
 from ..devices import available
 from ..errors import UserError
 from ..evaluate import sheet

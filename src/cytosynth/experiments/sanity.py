@@ -13,9 +13,9 @@ from ..data import sources
 from ..data.image_files import Pixels
 from ..data.preview import grid, save_png, with_boxes
 from ..data.sources import Sample, Source
-from ..detect import model
-from ..detect.recipe import PRESETS, DetectorRecipe
-from ..detect.train import train_detector
+from ..detection import model
+from ..detection.recipe import PRESETS, DetectorRecipe
+from ..detection.train import train_detector
 from ..errors import UserError
 from ..evaluate.detection.scoring import measure, validation
 from ..evaluate.statistics import mean

@@ -21,7 +21,7 @@ from ..cell.quality.gate import Gate
 from ..cell.quality.seam import seam
 from ..cell.queue import Canvas, EditQueue, Spot
 from ..data.image_files import ImageProblem, Pixels
-from ..detect.model import Detector
+from ..detection.model import Detector
 from ..errors import UserError
 from ..io import atomic, lock
 from ..io.plain import one_line

@@ -11,7 +11,7 @@ from ..cell.quality.classifier import load_gate
 from ..cell.quality.gate import NUCLEUS
 from ..data import image_files, split
 from ..data.formats import coco
-from ..detect import model as detectors
+from ..detection import model as detectors
 from ..devices import available
 from ..errors import UsageError, UserError
 from ..foundation.names import BUNDLED

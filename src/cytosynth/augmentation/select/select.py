@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...config import pin
-from ...detect import model
+from ...detection import model
 from ...devices import available
 from ...errors import UsageError, UserError
 from ...io import lock, plain, wording

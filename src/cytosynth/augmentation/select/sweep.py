@@ -10,9 +10,9 @@ import numpy as np
 from ...data import sources, split
 from ...data.formats import coco
 from ...data.sources import Sample, Source
-from ...detect import model
-from ...detect.recipe import DetectorRecipe, compared
-from ...detect.train import DetectorTask
+from ...detection import model
+from ...detection.recipe import DetectorRecipe, compared
+from ...detection.train import DetectorTask
 from ...devices import available
 from ...evaluate.detection.scoring import Scored, read, scored
 from ...io import atomic

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 
 from ...annotations import Cell
 from ...data import image_files
-from ...detect.model import Detector
+from ...detection.model import Detector
 from ...evaluate.detection.scoring import LEAST
 from ...io import plain
 from ...io.progress import meter

@@ -21,7 +21,7 @@ from ...cell.quality.seam import border_ratio
 from ...cell.settings import EditSettings
 from ...config import pin
 from ...data.image_files import Pixels
-from ...detect.model import Detector
+from ...detection.model import Detector
 from ...errors import UsageError, UserError
 from ...io import lock
 from ...io.progress import meter

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ...cell.edit import CellEditor
 from ...cell.quality.classifier import GateClassifier
-from ...detect import model as detectors
+from ...detection import model as detectors
 from ...devices import available
 from ...errors import UsageError
 from ...foundation.names import BUNDLED

@@ -16,7 +16,7 @@ from ...data import image_files, sources, split
 from ...data.formats import coco
 from ...data.image_files import Pixels
 from ...data.sources import Source
-from ...detect.model import Detector
+from ...detection.model import Detector
 from ...errors import UserError
 from ...io import atomic
 from ...io.progress import meter

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...data.sources import Sample
-from ...detect import model
+from ...detection import model
 from ...errors import UserError
 from ...io import plain
 from ...io.progress import meter
