@@ -22,7 +22,8 @@ def test_the_wheel_holds_models_and_works_elsewhere(tmp_path: Path) -> None:
         archive.extractall(site)
     program = (
         "import cytosynth, sys; assert cytosynth.__file__.startswith(sys.argv[1]); "
-        "from cytosynth.foundation.load import bundled, load; from cytosynth.detection import model; "
+        "from cytosynth.foundation.load import load; from cytosynth.detection import model; "
+        "from cytosynth.io.bundled import bundled; "
         "print(len(load('bundled').digest), model.load(bundled('detector')).config.categories)"
     )
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""Where the trainings of this process run."""
+"""Which device computes: `auto`, cpu, cuda, cuda:1, mps ..."""
 
 import os
 
@@ -6,17 +6,37 @@ import torch
 from accelerate import PartialState
 
 from .errors import UsageError
+from .io.progress import console
 
 ACCELERATE = "ACCELERATE_TORCH_DEVICE"
 """Where `accelerate` looks for the device it shall use."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
+AUTO = "auto"
+"""A CUDA GPU where there is one, else Apple's, else the CPU."""
+
+
+def resolved(device: str) -> str:
+    """Return `device`, and for `auto` the best one that is here, said in a line once."""
+    if device != AUTO:
+        return device
+    chosen = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if chosen not in _said:
+        _said.add(chosen)
+        about = torch.cuda.get_device_name() if chosen == "cuda" else f"{torch.get_num_threads()} threads"
+        console.print(f"device: {chosen} ({about})")
+    return chosen
+
+
+_said: set[str] = set()
+
+
 def check(device: str) -> None:
     """Raise UsageError when `device` is a GPU of CUDA that is not here; none is begun to be used for that."""
     number = _number(device)
     if number is not None and number >= torch.cuda.device_count():
-        raise UsageError(f"--device {device}: not available here; cpu is")
+        raise UsageError(_missing(device))
 
 
 def use(device: str) -> None:
@@ -26,6 +46,7 @@ def use(device: str) -> None:
     """
     if "LOCAL_RANK" in os.environ:
         return
+    device = resolved(device)
     os.environ[ACCELERATE] = device
     PartialState._reset_state()  # it would keep that of an earlier training
     number = _number(device)
@@ -38,6 +59,7 @@ def only(device: str) -> str:
 
     Its number counts those that are visible, which `CUDA_VISIBLE_DEVICES` names by number or, parts of one, by UUID.
     """
+    device = resolved(device)
     number = _number(device)
     if number is None:
         return device
@@ -63,9 +85,16 @@ def _number(device: str) -> int | None:
 
 def available(device: str) -> torch.device:
     """Return the torch device named `device`; raise UsageError when there is no such, or none here."""
+    device = resolved(device)
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).cpu()
     except (RuntimeError, AssertionError, ImportError):  # meta, which holds nothing, is NotImplementedError
-        raise UsageError(f"--device {device}: not available here; cpu is") from None
+        raise UsageError(_missing(device)) from None
     return chosen
+
+
+def _missing(device: str) -> str:
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        return f"--device {device}: CUDA is not available; use --device cpu"
+    return f"--device {device}: not available here; use --device cpu"

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from ..foundation.load import load, part
 from ..foundation.model import DTYPES, Foundation
 from ..foundation.names import BUNDLED, Precision
 from ..io import plain
-from ..io.bundled import bundled
+from ..io.bundled import model_folder
 from ..io.tensors import weights_digest
 from . import grain, patch, synthesizer
 from .settings import EditSettings
@@ -61,7 +60,7 @@ class CellEditor:
 
         The networks have `precision`; latents and samplers are float32 whatever it is.
         """
-        path = bundled("cell") if unet == BUNDLED else Path(unet)
+        path = model_folder(unet, "cell")
         if not (path / "config.json").exists():
             raise UserError(f"{path}: no Abnormal Cell Synthesizer there (config.json of a diffusers U-Net)")
         model = load(foundation, channels=())

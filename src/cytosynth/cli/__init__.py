@@ -1,19 +1,25 @@
-"""The command line: one thin file per verb."""
+"""The command line: one thin file a command."""
 
 import errno
 import io
+import os
 import signal
 import sys
 import threading
 import traceback
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from .. import __version__
 from ..errors import Incomplete, UserError, out_of_memory
+from ..io import wording
 from ..io.plain import one_line
+
+if TYPE_CHECKING:
+    from ..annotations import DataSet
 
 app = typer.Typer(
     name="cytosynth",
@@ -21,15 +27,27 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 debugging = False
+for _switch in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+    os.environ[_switch] = "1"  # what is looked up at a hub is looked up without telling who looks
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 STOPPED = 130
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"cytosynth {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error.")) -> None:
-    """Take the options that stand before the verb."""
+def options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Take the options that stand before the command."""
     global debugging
     debugging = debug
 
@@ -91,6 +109,11 @@ def there(path: Path) -> Path:
     return path
 
 
+def there_if(path: Path | None) -> Path | None:
+    """Return `path`, where one is given; raise UserError where nothing is."""
+    return path and there(path)
+
+
 def _stopped() -> None:
     print("cytosynth: stopped; the same command continues", file=sys.stderr)
 
@@ -102,9 +125,11 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def finish(info: dict[str, Any], where: str) -> None:
-    """Raise Incomplete when images were skipped, as the `info` of the data set says that was made; see `where`."""
-    skipped = info.get("skipped")
+def finish(data: "DataSet", out: Path, where: str) -> None:
+    """Say what was written to `out`; raise Incomplete when images were skipped, which the file `where` names."""
+    cells = sum(len(image.cells) for image in data.images)
+    print(f"{out}: {wording.amount(len(data.images), 'image')}, {wording.amount(cells, 'cell')}; {where} says more")
+    skipped = data.info.get("skipped")
     if skipped:
         some = "image was" if len(skipped) == 1 else "images were"
-        raise Incomplete(f"finished, but {len(skipped)} {some} skipped ({skipped[0]}); {where} names all")
+        raise Incomplete(f"finished, but {len(skipped)} {some} skipped ({skipped[0]}); {out / where} names all")

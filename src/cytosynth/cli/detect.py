@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from . import app, finish, there
+from .options import Device, Scale, Strict
 
 
 @app.command()
@@ -17,12 +18,12 @@ def detect(
     ] = "bundled",
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a cell.")] = 0.5,
     split: Annotated[str | None, typer.Option(help="Part of a COCO data set's split; none: all.")] = None,
-    scale: Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20.")] = 1.0,
+    scale: Scale = 1.0,
     mpp: Annotated[
         float | None, typer.Option(min=0.05, max=5, help="Microns per pixel of slides whose files do not say.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
+    strict: Strict = False,
+    device: Device = "auto",
 ) -> None:
     """Find cells on images and whole slides: COCO annotations and results, GeoJSON for QuPath, images with boxes.
 
@@ -30,12 +31,10 @@ def detect(
     """
     from ..detection import folder, model
     from ..devices import available
-    from ..foundation.names import BUNDLED
-    from ..io.bundled import bundled
+    from ..io.bundled import model_folder
 
     found = folder.gather(images, split)
-    finder = model.load(bundled("detector") if detector == BUNDLED else Path(detector))
+    finder = model.load(model_folder(detector, "detector"))
     finder.network.to(available(device))
     data = folder.detect(found, out, finder, threshold=threshold, scale=scale, mpp=mpp, strict=strict)
-    print(f"{out}/annotations.json")
-    finish(data.info, f"{out}/annotations.json")
+    finish(data, out, "annotations.json")

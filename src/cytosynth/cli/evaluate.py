@@ -8,13 +8,13 @@ import typer
 
 from ..io import wording
 from . import app, there
+from .options import Device, Scale
 
 evaluate_app = typer.Typer(help="Measure a model on held-out data.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate")
 
 Data = Annotated[Path, typer.Argument(callback=there, help="COCO data set.")]
 Split = Annotated[str, typer.Option(help="Part of its split.json: train, val, test; or all.")]
-Scale = Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20.")]
 
 
 @evaluate_app.command()
@@ -47,7 +47,7 @@ def detection(
     ] = 300,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
+    device: Device = "auto",
 ) -> None:
     """COCO average precision of a detector: mAP, mAP.5, mAP.75, and AP of each category (Section IV-C).
 
@@ -62,12 +62,11 @@ def detection(
     from ..devices import available
     from ..errors import UserError
     from ..evaluate.detection.scoring import measure
-    from ..foundation.names import BUNDLED
     from ..io.atomic import write_json
-    from ..io.bundled import bundled
+    from ..io.bundled import model_folder
 
     samples = sources.load([Source(root=data.name, scale=scale, split=split)], data.parent)
-    found = model.load(bundled("detector") if detector == BUNDLED else Path(detector))
+    found = model.load(model_folder(detector, "detector"))
     found.network.to(available(device))
     there = {cell.category for sample in samples for cell in sample.cells}
     if there.isdisjoint(found.config.categories):
@@ -107,7 +106,7 @@ def cells(
     window: Annotated[int, typer.Option(min=32, max=256, help="Side of the compared patches, pixels.")] = 256,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     draws: Annotated[int, typer.Option(min=10, help="Resamplings of images behind the intervals.")] = 200,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
+    device: Device = "auto",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="cell.steps=50, cell.paste=patch ...")
     ] = None,

@@ -1,7 +1,7 @@
 """`cytosynth experiment table1|table2|table3|sanity|figure3|figure6`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -10,18 +10,11 @@ from ..config import override
 from ..data.sources import Source
 from ..experiments import recipe as recipes
 from ..io import lock
-from . import app, there
+from . import app
+from .options import DataRoot, Device, Devices, Preset, Run, Scale, Settings, Workers
 
 experiment_app = typer.Typer(help="Make the paper's tables and figures from your models.", no_args_is_help=True)
 app.add_typer(experiment_app, name="experiment")
-
-Run = Annotated[Path, typer.Argument(help="Run folder; the same command again continues it.")]
-Preset = Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe to start from.")]
-DataRoot = Annotated[Path, typer.Option(callback=there, help="Folder that holds the data sets of the recipe.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
-Devices = Annotated[str, typer.Option(help="cpu, or cuda:0,cuda:1 ...: trainings go to them in turn.")]
-Workers = Annotated[int | None, typer.Option(min=1, max=64, help="Trainings at a time; none: one on each device.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")]
 
 
 @experiment_app.command()
@@ -29,7 +22,7 @@ def table1(
     run: Run,
     preset: Preset = "bundled",
     data_root: DataRoot = Path(),
-    device: Device = "cpu",
+    device: Device = "auto",
     settings: Settings = None,
 ) -> None:
     """Table I: train every adapter equally long, draw fields, and measure their distance to held-out real images."""
@@ -48,7 +41,7 @@ def table2(
     run: Run,
     preset: Preset = "bundled",
     data_root: DataRoot = Path(),
-    device: Devices = "cpu",
+    device: Devices = "auto",
     workers: Workers = None,
     settings: Settings = None,
 ) -> None:
@@ -64,7 +57,7 @@ def table3(
     run: Run,
     preset: Preset = "bundled",
     data_root: DataRoot = Path(),
-    device: Devices = "cpu",
+    device: Devices = "auto",
     workers: Workers = None,
     settings: Settings = None,
 ) -> None:
@@ -107,7 +100,7 @@ def figure3(
     run: Run,
     data: Annotated[str, typer.Option(help="COCO data set below --data-root.")] = "cric",
     split: Annotated[str, typer.Option(help="Part of it that the autoencoder never saw.")] = "test",
-    scale: Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20.")] = 0.5,
+    scale: Scale = 0.5,
     foundation: Annotated[str, typer.Option(help="Foundation whose autoencoder is shown.")] = "bundled",
     window: Annotated[int, typer.Option(min=64, help="Side of the windows, a multiple of 8.")] = 256,
     data_root: DataRoot = Path(),

@@ -1,6 +1,5 @@
 """`cytosynth evaluate fidelity|memorisation|membership`."""
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,9 +8,11 @@ import typer
 
 from ..errors import UsageError
 from ..io import lock
+from ..io.bundled import cache_folder
 from ..registry import EXTRACTORS
 from . import there
 from .evaluate import evaluate_app
+from .options import Device, Foundation, Normal
 
 if TYPE_CHECKING:
     from ..evaluate.networks.extractor import Extractor
@@ -29,7 +30,6 @@ Count = Annotated[int | None, typer.Option(min=10, help="Most images on each sid
 Seed = Annotated[int, typer.Option(min=0, help="Of halves, choices and resampling.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder of cached features. \\[default: the user's cache folder]")]
 Output = Annotated[Path | None, typer.Option(help="Folder for the table (JSON, Markdown, CSV) and images.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Scale = Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the real images to x20.")]
 Part = Annotated[str | None, typer.Option(help="Part of a COCO data set's split; none: all.")]
 
@@ -47,7 +47,7 @@ def fidelity(
     seed: Seed = 0,
     cache: Cache = None,
     output: Output = None,
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> None:
     """Fréchet and kernel distances, precision, recall, density, coverage, each with its real-vs-real floor."""
     from ..evaluate import fidelity, image_set
@@ -56,7 +56,7 @@ def fidelity(
     with _alone(output):
         found = fidelity.compare(
             image_set.gather(generated, None, 1.0, window), image_set.gather(real, split, scale, window), extractors,
-            cache or default_cache(), count=count, seed=seed, sheets=output,
+            cache or cache_folder(), count=count, seed=seed, sheets=output,
         )  # fmt: skip
         _finish(found, output, "fidelity")
 
@@ -78,7 +78,7 @@ def memorisation(
     seed: Seed = 0,
     cache: Cache = None,
     output: Output = None,
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> None:
     """The nearest training image of each generated one, the rate of copies against new real images, worst pairs."""
     from ..evaluate import image_set, memorisation
@@ -87,7 +87,7 @@ def memorisation(
         found = memorisation.measure(
             image_set.gather(generated, None, 1.0, window), image_set.gather(training, split, scale, window),
             image_set.gather(held_out, held_out_split, scale, window), _extractors([features], weights, device)[0],
-            cache or default_cache(), count=count, seed=seed, out=output,
+            cache or cache_folder(), count=count, seed=seed, out=output,
         )  # fmt: skip
         _finish(found, output, "memorisation")
 
@@ -98,8 +98,8 @@ def membership(
     others: Annotated[
         Path, typer.Argument(callback=there, help="Real images it was not trained on; may be the same data set.")
     ],
-    foundation: Annotated[str, typer.Option(help="Stable Diffusion 1.x: 'bundled', folder, file, hub id.")] = "bundled",
-    normal: Annotated[str, typer.Option(help="Adapter of stage 1: folder, file, 'bundled' or 'none'.")] = "bundled",
+    foundation: Foundation = "bundled",
+    normal: Normal = "bundled",
     split: Annotated[str | None, typer.Option(help="Part of MEMBERS that was trained on; none: all.")] = None,
     others_split: Annotated[str | None, typer.Option(help="Part of OTHERS; none: all.")] = None,
     scale: Scale = 1.0,
@@ -107,7 +107,7 @@ def membership(
     count: Count = None,
     seed: Seed = 0,
     output: Output = None,
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> None:
     """Loss-threshold attack: can training images be told from others? AUC, and TPR at 1 % FPR."""
     import numpy as np
@@ -128,11 +128,6 @@ def membership(
             digest=generator.digest,
         )  # fmt: skip
         _finish(found, output, "membership")
-
-
-def default_cache() -> Path:
-    """Return the folder of cached features: below XDG_CACHE_HOME, or `.cache` of the user's home."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cytosynth" / "features"
 
 
 def _extractors(names: list[str] | None, weights: list[str] | None, device: str) -> "list[Extractor]":

@@ -12,17 +12,10 @@ from ..io import lock
 from ..synthesis.settings import PipelineSettings, check
 from . import there
 from .experiment import experiment_app
+from .options import Device, Foundation, Label, Model, Normal, Scale, Settings
 
 Out = Annotated[Path, typer.Argument(help="Folder of the figure.")]
-Foundation = Annotated[str, typer.Option(help="Stable Diffusion 1.x: 'bundled', folder, .safetensors, hub id.")]
-Normal = Annotated[str, typer.Option(help="LoRA of stage 1: folder, file, 'bundled' or 'none'.")]
-Model = Annotated[str, typer.Option(help="Folder of the model, or 'bundled'.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1)]
-Scale = Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: cell.steps=50 ...")
-]
 
 
 @experiment_app.command()
@@ -38,7 +31,7 @@ def figure7(
     normal: Normal = "bundled",
     cell: Model = "bundled",
     detector: Model = "bundled",
-    device: Device = "cpu",
+    device: Device = "auto",
     settings: Settings = None,
 ) -> None:
     """Figure 7: three chosen cells of one image made into each category, and combinations of those edits."""
@@ -59,14 +52,14 @@ def figure8(
     source: Annotated[Path, typer.Argument(callback=there, help="Real normal images: a COCO data set or a folder.")],
     out: Out,
     count: Annotated[int, typer.Option(min=1, max=16, help="Images of each kind.")] = 3,
-    label: Annotated[str | None, typer.Option(help="Of a COCO set, take images of this image-level label.")] = None,
+    label: Label = None,
     seed: Seed = 0,
     scale: Scale = 1.0,
     foundation: Foundation = "bundled",
     normal: Normal = "bundled",
     cell: Model = "bundled",
     detector: Model = "bundled",
-    device: Device = "cpu",
+    device: Device = "auto",
     settings: Settings = None,
 ) -> None:
     """Figure 8: pure synthetic and real-to-synthetic images, with the boxes of their synthetic cells."""

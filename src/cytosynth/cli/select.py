@@ -1,36 +1,33 @@
 """`cytosynth select`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from ..augmentation.select.recipe import PRESETS
 from ..config import override
-from . import app, there
+from . import app
+from .options import DataRoot, Devices, Preset, Run, Settings, Workers
 
 
 @app.command()
 def select(
-    run: Annotated[Path, typer.Argument(help="Run folder; the same command again continues it.")],
+    run: Run,
     synthetic: Annotated[
         list[str] | None, typer.Option(help="Synthetic data set below --data-root; may be repeated.")
     ] = None,
     detector: Annotated[
         str | None, typer.Option(help="Folder of your current detector; none: trained first on the real images.")
     ] = None,
-    preset: Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe to start from.")] = "bundled",
-    data_root: Annotated[
-        Path, typer.Option(callback=there, help="Folder that holds the data sets of the recipe.")
-    ] = Path(),
+    preset: Preset = "bundled",
+    data_root: DataRoot = Path(),
     anyway: Annotated[
         float | None, typer.Option(min=0.001, metavar="RATIO", help="Write so many by rank; do not ask if they help.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda:0,cuda:1 ...: trainings go to them in turn.")] = "cpu",
-    workers: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Trainings at a time; none: one on each device.")
-    ] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")] = None,
+    device: Devices = "auto",
+    workers: Workers = None,
+    settings: Settings = None,
 ) -> None:
     """How much and which synthetic data to add: ranks the images, finds the ratio that helps, writes those images.
 

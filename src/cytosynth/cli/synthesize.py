@@ -10,11 +10,8 @@ from ..errors import UsageError
 from ..registry import SAMPLERS
 from ..synthesis.settings import PipelineSettings, check
 from . import app, finish, there
+from .options import DataRoot, Device, Foundation, Label, Model, Normal, Out, Sampler, Seed, Settings, Strict
 
-Out = Annotated[Path, typer.Argument(help="Data set folder; the same command again continues it.")]
-Model = Annotated[str, typer.Option(help="Folder of the model, or 'bundled'.")]
-Foundation = Annotated[str, typer.Option(help="Stable Diffusion 1.x: 'bundled', folder, .safetensors, hub id.")]
-Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of the whole run. \\[default: 0]")]
 Plan = Annotated[Path | None, typer.Option(help="plan.json: which cell of which image becomes what, by hand.")]
 Counts = Annotated[
     str | None,
@@ -27,13 +24,6 @@ GateFolder = Annotated[
 Tries = Annotated[
     int | None, typer.Option(min=1, max=100, help="Edits of a cell until the gate keeps one. \\[default: 3]")
 ]
-DataRoot = Annotated[Path, typer.Option(callback=there, help="Folder that holds the data sets of gate.reference.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
-Sampler = Annotated[str | None, typer.Option(help=f"One of {', '.join(SAMPLERS)}. \\[default: ddim]")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: cell.steps=50, max_cells=3 ..."),
-]
 
 
 @app.command()
@@ -45,14 +35,14 @@ def synthesize(
     plan: Plan = None,
     counts: Counts = None,
     foundation: Foundation = "bundled",
-    normal: Annotated[str, typer.Option(help="LoRA of stage 1: folder, file, 'bundled' or 'none'.")] = "bundled",
+    normal: Normal = "bundled",
     cell: Model = "bundled",
     detector: Model = "bundled",
     gate: GateFolder = "none",
     tries: Tries = None,
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     settings: Settings = None,
 ) -> None:
     """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
@@ -64,7 +54,7 @@ def synthesize(
         out, count=0 if plan else count or 10, start=start or 0, plan=plan, settings=chosen, foundation=foundation,
         normal=normal, cell=cell, detector=detector, gate=gate, data_root=data_root, device=device,
     )  # fmt: skip
-    finish(data.info, f"{out}/README.md")
+    finish(data, out, "README.md")
 
 
 @app.command()
@@ -81,14 +71,14 @@ def edit(
     tries: Tries = None,
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     scale: Annotated[
         float | None, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20. \\[default: 1]")
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Of a COCO set, take images of this image-level label.")] = None,
+    label: Label = None,
     split: Annotated[str, typer.Option(help="Of a COCO set, take the images of this part of its split.")] = "all",
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = False,
+    strict: Strict = False,
     settings: Settings = None,
 ) -> None:
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
@@ -101,7 +91,7 @@ def edit(
         images, out, plan=plan, settings=chosen, foundation=foundation, cell=cell, detector=detector, gate=gate,
         data_root=data_root, device=device, label=label, part=split, limit=limit, strict=strict,
     )  # fmt: skip
-    finish(data.info, f"{out}/README.md")
+    finish(data, out, "README.md")
 
 
 def _excluded(plan: Path | None, options: dict[str, object]) -> None:

@@ -37,7 +37,6 @@ def tiles(
     """From whole slides to a data set: sharp fields with cells, at x20, with their annotations."""
     from ..data.rename import parsed
     from ..data.slides import fields
-    from ..io.wording import amount
 
     for path in (annotations, patients):
         if path is not None:
@@ -49,6 +48,4 @@ def tiles(
     data = fields.tiles(
         slides, out, settings, annotated=annotations, patients=patients, names=parsed(rename or []), strict=strict
     )
-    cells = sum(len(image.cells) for image in data.images)
-    print(f"{out}: {amount(len(data.images), 'field')}, {amount(cells, 'cell')}")
-    finish(data.info, f"{out}/annotations.json")
+    finish(data, out, "annotations.json")

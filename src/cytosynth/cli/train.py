@@ -1,5 +1,6 @@
 """`cytosynth train foundation|normal|cell|detector`."""
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -15,7 +16,8 @@ from ..evaluate.recipe import PRESETS as FEATURES
 from ..foundation.scratch import recipe as recipes
 from ..normal import recipe as normal_recipes
 from ..registry import ADAPTERS, DETECTORS
-from . import app, there
+from . import app, there_if
+from .options import DataRoot, Device, Preset, Run, Settings
 
 if TYPE_CHECKING:
     from ..training.loop import Outcome
@@ -23,12 +25,12 @@ if TYPE_CHECKING:
 train_app = typer.Typer(help="Train a model of the pipeline, or continue its training.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 
-Run = Annotated[Path, typer.Argument(help="Run folder; the same command again continues it.")]
-DataRoot = Annotated[Path, typer.Option(callback=there, help="Folder that holds the data sets which the recipe names.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")]
 Minutes = Annotated[float | None, typer.Option(min=0, help="Stop, saved, after so many minutes.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Train up to so many steps in all.")]
-Preset = Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe to start from.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(callback=there_if, help="Data set to train on, its part 'train': for --set 'data=[{root: ...}]'."),
+]
 Part = Annotated[
     Literal["all", "autoencoder", "decoder", "text", "denoiser"], typer.Option(help="Which part to train.")
 ]
@@ -40,7 +42,9 @@ def foundation(
     run: Run,
     data_root: DataRoot = Path(),
     part: Part = "all",
+    data: Data = None,
     settings: Settings = None,
+    device: Device = "auto",
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
@@ -53,10 +57,11 @@ def foundation(
     from ..evaluate import reconstruction
     from ..foundation.scratch import train as room
 
+    _on(device)
     if part == "all" and (settings or max_steps):
         raise UsageError("--set and --max-steps: say with --part which one they are for")
     if part in ("all", "autoencoder"):
-        recipe = _recipe(recipes.AUTOENCODER, settings, max_steps)
+        recipe = _recipe(recipes.AUTOENCODER, data, settings, max_steps)
         if not _ended(
             room.train_autoencoder(
                 recipe, run / "autoencoder", data_root, max_minutes, measure=reconstruction.validation
@@ -65,20 +70,20 @@ def foundation(
             return
     encoded = run / "autoencoder" / "weights"
     if part == "decoder":
-        recipe = _recipe(recipes.DECODER, settings, max_steps)
+        recipe = _recipe(recipes.DECODER, data, settings, max_steps)
         _ended(
             room.train_autoencoder(
                 recipe, run / "decoder", data_root, max_minutes, start=encoded, measure=reconstruction.validation
             )
         )
     if part in ("all", "text"):
-        words = _recipe(recipes.TEXT, settings, max_steps)
+        words = _recipe(recipes.TEXT, data, settings, max_steps)
         if not _ended(room.train_text(words, run / "text", data_root, max_minutes)):
             return
     if part in ("all", "denoiser"):
         refined = run / "decoder" / "weights"
         vae = refined if refined.is_dir() else encoded
-        denoiser = _recipe(recipes.DENOISER, settings, max_steps)
+        denoiser = _recipe(recipes.DENOISER, data, settings, max_steps)
         text = run / "text" / "weights"
         _ended(room.train_denoiser(denoiser, vae, text, run / "denoiser", data_root, max_minutes))
 
@@ -87,9 +92,11 @@ def foundation(
 def normal(
     run: Run,
     data_root: DataRoot = Path(),
-    preset: Preset = "paper",
+    preset: Preset = "bundled",
     adapter: Annotated[str, typer.Option(help=f"Way of tuning: {', '.join(ADAPTERS)}.")] = "lora",
+    data: Data = None,
     settings: Settings = None,
+    device: Device = "auto",
     max_minutes: Minutes = None,
     max_steps: Steps = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is trained and the memory it takes.")] = False,
@@ -97,7 +104,7 @@ def normal(
     """Train stage 1, the Normal Image Generator: an adapter on a foundation (Section III-B)."""
     if adapter not in ADAPTERS:
         raise UsageError(f"--adapter {adapter}: there are {', '.join(ADAPTERS)}")
-    chosen = _recipe(normal_recipes.preset(preset, adapter), settings, max_steps)
+    chosen = _recipe(normal_recipes.preset(preset, adapter), data, settings, max_steps)
     if dry_run:
         from ..normal.memory import report
 
@@ -106,6 +113,7 @@ def normal(
     from ..evaluate.held_out import HeldOut
     from ..normal.train import train_normal
 
+    _on(device)
     _ended(train_normal(chosen, run, data_root, max_minutes, held_out=HeldOut))
 
 
@@ -113,15 +121,18 @@ def normal(
 def cell(
     run: Run,
     data_root: DataRoot = Path(),
-    preset: Preset = "paper",
+    preset: Preset = "bundled",
+    data: Data = None,
     settings: Settings = None,
+    device: Device = "auto",
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
     """Train stage 2, the Abnormal Cell Synthesizer, on a foundation (Section III-C)."""
-    chosen = _recipe(CELL[preset], settings, max_steps)
+    chosen = _recipe(CELL[preset], data, settings, max_steps)
     from ..cell.train import train_cell
 
+    _on(device)
     _ended(train_cell(chosen, run, data_root, max_minutes))
 
 
@@ -129,19 +140,22 @@ def cell(
 def detector(
     run: Run,
     data_root: DataRoot = Path(),
-    preset: Preset = "paper",
+    preset: Preset = "bundled",
     architecture: Annotated[str, typer.Option(help=f"Network: {', '.join(DETECTORS)}.")] = "faster-rcnn",
+    data: Data = None,
     settings: Settings = None,
+    device: Device = "auto",
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
     """Train a cell detector: with the recipes as they are, the pipeline's NILM detector."""
     if architecture not in DETECTORS:
         raise UsageError(f"--architecture {architecture}: there are {', '.join(DETECTORS)}")
-    chosen = _recipe(DETECTOR[preset][architecture], settings, max_steps)
+    chosen = _recipe(DETECTOR[preset][architecture], data, settings, max_steps)
     from ..detection.train import train_detector
     from ..evaluate.detection.scoring import validation
 
+    _on(device)
     _ended(train_detector(chosen, run, data_root, max_minutes, validation))
 
 
@@ -149,15 +163,18 @@ def detector(
 def features(
     run: Run,
     data_root: DataRoot = Path(),
-    preset: Preset = "paper",
+    preset: Preset = "bundled",
+    data: Data = None,
     settings: Settings = None,
+    device: Device = "auto",
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
     """Train the cell classifier (ResNet-50) behind FID@Cytopathology, also a classifier for `--gate`."""
-    chosen = _recipe(FEATURES[preset], settings, max_steps)
+    chosen = _recipe(FEATURES[preset], data, settings, max_steps)
     from ..evaluate.train import train_features
 
+    _on(device)
     _ended(train_features(chosen, run, data_root, max_minutes))
 
 
@@ -167,8 +184,21 @@ def _ended(outcome: "Outcome") -> bool:
         raise KeyboardInterrupt
     if not outcome.finished:
         print(f"stopped at step {outcome.step}; the same command continues", file=sys.stderr)
+    else:
+        print(f"{outcome.weights.parent}: trained to step {outcome.step}; weights in {outcome.selected.name}/")
     return outcome.finished
 
 
-def _recipe(preset: R, settings: list[str] | None, max_steps: int | None) -> R:
-    return override(preset, [*(settings or []), *([f"max_steps={max_steps}"] if max_steps else [])])
+def _recipe(preset: R, data: Path | None, settings: list[str] | None, max_steps: int | None) -> R:
+    """Return the `preset` with --data, --set and --max-steps applied."""
+    given = [f"data=[{{root: {json.dumps(str(data.resolve()))}}}]"] if data else []
+    given += [f"max_steps={max_steps}"] if max_steps else []
+    return override(preset, [*given, *(settings or [])])
+
+
+def _on(device: str) -> None:
+    """Let the training run on `device`."""
+    from .. import devices
+
+    devices.check(devices.resolved(device))
+    devices.use(device)

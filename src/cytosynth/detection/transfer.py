@@ -6,7 +6,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..foundation.names import BUNDLED
-from ..io.bundled import bundled
+from ..io.bundled import model_folder
 from . import model
 
 
@@ -48,4 +48,4 @@ def start(network: nn.Module, weights: str) -> str:
 
 
 def _folder(weights: str) -> Path:
-    return bundled("detector") if weights == BUNDLED else Path(weights)
+    return model_folder(weights, "detector")

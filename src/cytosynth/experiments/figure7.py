@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..evaluate import sheet
 from ..foundation.names import BUNDLED
 from ..io import atomic
-from ..io.bundled import bundled
+from ..io.bundled import model_folder
 from ..normal.generate import NormalImageGenerator
 from ..synthesis.settings import PipelineSettings
 
@@ -134,7 +134,7 @@ def from_models(
         )
     patch.check_size(pixels.shape[1], pixels.shape[0])
     if not boxes:
-        finder = detectors.load(bundled("detector") if detector == BUNDLED else Path(detector))
+        finder = detectors.load(model_folder(detector, "detector"))
         finder.network.to(available(device))
         boxes = find(pixels, finder, edit, settings.threshold, settings.seed)
     return figure7(pixels, boxes, editor, edit, settings.seed, out)

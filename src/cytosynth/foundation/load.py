@@ -15,7 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..errors import EnvironmentProblem, UserError, of_the_machine
 from ..io import atomic
-from ..io.bundled import bundled
+from ..io.bundled import model_folder
 from ..io.plain import last
 from ..io.tensors import refuse_pickle, refuse_pickles, weights_digest
 from . import tokens, trial
@@ -56,7 +56,7 @@ def load(source: str, dtype: torch.dtype = torch.float32, channels: Sequence[int
     EnvironmentProblem where a hub cannot be reached.
     """
     _quiet()
-    path = bundled("foundation") if source == BUNDLED else Path(source)
+    path = model_folder(source, "foundation")
     refuse_pickle(path)
     if path.is_file():
         if path.suffix != ".safetensors":

@@ -5,11 +5,8 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator
 
 from ..data.sources import Source
+from ..io.bundled import BUNDLED as BUNDLED
 from ..registry import SAMPLERS
-
-BUNDLED: Final = "bundled"
-"""The name that stands for a model in the package."""
-
 
 STABLE_DIFFUSION: Final = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 

@@ -1,7 +1,5 @@
 """Global Image Generation: 1024x1024 fields full of NILM cells (Section III-B, IV-A)."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -13,7 +11,7 @@ from ..foundation import samplers, sampling
 from ..foundation.load import load
 from ..foundation.model import DTYPES
 from ..foundation.names import BUNDLED, Precision
-from ..io.bundled import bundled
+from ..io.bundled import model_folder
 from ..io.tensors import weights_digest
 from .settings import GenerateSettings
 
@@ -35,7 +33,7 @@ class NormalImageGenerator:
         self.model = load(foundation, channels=(4,))
         self.prompt = NORMAL_PROMPT
         if adapter:
-            self.prompt = merge(self.model, bundled("normal") if adapter == BUNDLED else Path(adapter))
+            self.prompt = merge(self.model, model_folder(adapter, "normal"))
         self.model.freeze().to(available(device))
         self.digest = weights_digest(*self.model.parts.values(), beside=[self.model.conventions, self.prompt])
         self.model.to(DTYPES[precision])

@@ -117,10 +117,15 @@ def read(path: Path) -> Plan:
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else str(error)[:120]
         raise PlanProblem(f"{path}: no readable JSON ({said})") from None
+    check(plan, path)
+    return plan
+
+
+def check(plan: Plan, path: Path) -> None:
+    """Raise PlanProblem, naming `path`, where `plan` contradicts itself: names, categories, boxes that overlap."""
     names: set[str] = set()
     for number, image in enumerate(plan.images):
         _check(image, f"{path}: {_where(number, image.file_name)}", names)
-    return plan
 
 
 def fit(plan: Plan, path: Path, sizes: Mapping[str, tuple[int, int]], box_scale: float) -> None:

@@ -16,7 +16,7 @@ from ..devices import available
 from ..errors import UsageError, UserError
 from ..foundation.names import BUNDLED
 from ..io import wording
-from ..io.bundled import bundled
+from ..io.bundled import model_folder
 from ..io.progress import console
 from ..normal.generate import NormalImageGenerator
 from ..provenance import short
@@ -167,8 +167,7 @@ def _pipeline(
     gate = None if given["gate"] == NONE else load_gate(given["gate"], settings.gate, data_root, device)
     detector = None
     if finds:
-        name = given["detector"]
-        detector = detectors.load(bundled("detector") if name == BUNDLED else Path(name))
+        detector = detectors.load(model_folder(given["detector"], "detector"))
         detector.network.to(available(device))
     editor = CellEditor.load(given["foundation"], given["cell"], device, settings.precision)
     names = {role: name if name in (BUNDLED, NUCLEUS) else short(name) for role, name in given.items()}

@@ -6,6 +6,7 @@ was killed and continued sees the same data and the same noise as one that was n
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -284,6 +285,9 @@ def _averaged(ema: EMAModel | None, parameters: list[torch.nn.Parameter]) -> Ite
 @contextmanager
 def _stoppable() -> Iterator[Stop]:
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield stop
+        return
 
     def request(_signal: int, _frame: Any) -> None:
         stop.requested = True

@@ -8,8 +8,7 @@ from ...cell.quality.classifier import GateClassifier
 from ...detection import model as detectors
 from ...devices import available
 from ...errors import UsageError
-from ...foundation.names import BUNDLED
-from ...io.bundled import bundled
+from ...io.bundled import model_folder
 from ...normal.generate import NormalImageGenerator
 from ..networks import features
 from .evaluate import Models
@@ -49,7 +48,7 @@ def load(
     if drawn:
         name, normal = names["detector"], names["normal"]
         generator = NormalImageGenerator(names["foundation"], None if normal == "none" else normal, device)
-        detector = detectors.load(bundled("detector") if name == BUNDLED else Path(name))
+        detector = detectors.load(model_folder(name, "detector"))
         detector.network.to(available(device))
     editor = CellEditor.load(names["foundation"], names["cell"], device)
     return Models(

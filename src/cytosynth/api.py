@@ -1,0 +1,371 @@
+"""What `import cytosynth` offers: the commands as functions, and edits in memory.
+
+Images are paths, (height, width, 3) uint8 RGB arrays, or PIL images. Boxes are xyxy in pixels. Models are 'bundled', a
+folder, a training run, or (foundations) a `.safetensors` file or hub id. Everything synthetic is marked as such in what
+is written; arrays that are returned carry no mark, so keep the `DataSet` beside them. Not for diagnosis.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image as PILImage
+
+from . import devices
+from .annotations import Box, Cell, DataSet
+from .cell import patch
+from .cell.edit import CellEditor, PlannedEdit
+from .config import override, validated
+from .data import check as checking
+from .data import convert as converting
+from .data import image_files
+from .data.image_files import Pixels
+from .detection import model as detectors
+from .detection.model import Detector
+from .devices import available
+from .errors import UsageError, UserError
+from .foundation.names import BUNDLED
+from .io.bundled import cache_folder, model_folder
+from .io.report import Report
+from .normal.generate import NormalImageGenerator
+from .synthesis import plan as plans
+from .synthesis import synthesize as runs
+from .synthesis.settings import PipelineSettings
+from .synthesis.settings import check as check_settings
+
+if TYPE_CHECKING:
+    from .training.loop import Outcome
+
+ImageLike: TypeAlias = Any  # str | Path | Pixels | PIL.Image.Image, whose types are not checked
+"""A path, a (height, width, 3) uint8 RGB array, or a PIL image."""
+Settings = PipelineSettings | Mapping[str, Any] | None
+"""Settings of the pipeline: an object, or keys as of `--set` (`{"cell.steps": 50}`); None: the defaults."""
+Part = Literal["normal", "cell", "detector", "features"]
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An edited image in memory.
+
+    Attributes:
+        image: (height, width, 3) uint8 RGB.
+        cells: the cells placed in it; their boxes are those that were given.
+    """
+
+    image: Pixels
+    cells: tuple[Cell, ...]
+
+
+@dataclass
+class Pipeline:
+    """The models, loaded once for many calls; it may be used from any thread, by one at a time.
+
+    Attributes:
+        generator: draws normal fields (stage 1).
+        editor: edits cells (stage 2).
+        detector: finds cells.
+        settings: of both stages.
+    """
+
+    generator: NormalImageGenerator
+    editor: CellEditor
+    detector: Detector
+    settings: PipelineSettings
+
+    def field(self, seed: int = 0, index: int = 0) -> Pixels:
+        """Return the normal field `index` of `seed`: (size, size, 3) uint8 RGB."""
+        return self.generator.field(seed, index, self.settings.normal)
+
+    def detect(self, image: ImageLike, threshold: float | None = None) -> list[Cell]:
+        """Return the cells found in `image`, best first, of a score of at least `threshold`."""
+        return self.detector.find(as_pixels(image), self.settings.threshold if threshold is None else threshold)
+
+    def edit(
+        self, image: ImageLike, boxes: Sequence[Box], category: str | Sequence[str], seed: int | Sequence[int] = 0
+    ) -> Edited:
+        """Return `image` with the cell in each of `boxes` turned into `category`.
+
+        Args:
+            image: at least 256 pixels a side, at x20 (a normal intermediate nucleus is about 15 pixels wide).
+            boxes: xyxy in pixels, one a cell.
+            category: for all boxes, or one a box.
+            seed: of the first box, the next has the next; or one a box.
+
+        Raises UsageError for numbers that do not match, UserError for a box outside the image or regions that overlap.
+        """
+        return _edited(self.editor, as_pixels(image), boxes, category, seed, self.settings)
+
+
+def load_pipeline(
+    *,
+    foundation: str | Path = BUNDLED,
+    normal: str | Path | None = BUNDLED,
+    cell: str | Path = BUNDLED,
+    detector: str | Path = BUNDLED,
+    settings: Settings = None,
+    device: str = "auto",
+) -> Pipeline:
+    """Load the models once, for many fields and edits in memory; `normal` None is the foundation as it is."""
+    chosen = as_settings(settings)
+    tuned = None if normal is None else str(normal)
+    generator = NormalImageGenerator(str(foundation), tuned, device, chosen.precision)
+    editor = CellEditor.load(str(foundation), str(cell), device, chosen.precision)
+    return Pipeline(generator, editor, _detector(detector, device), chosen)
+
+
+def synthesize(
+    out: str | Path,
+    count: int | None = None,
+    *,
+    start: int = 0,
+    plan: str | Path | None = None,
+    settings: Settings = None,
+    foundation: str | Path = BUNDLED,
+    normal: str | Path = BUNDLED,
+    cell: str | Path = BUNDLED,
+    detector: str | Path = BUNDLED,
+    gate: str | Path = runs.NONE,
+    data_root: str | Path = ".",
+    device: str = "auto",
+) -> DataSet:
+    """Write `count` annotated images (10, if nothing is said) to the folder `out`, or continue there; return them.
+
+    With a `plan`, its images with its settings, on which `settings` are put. Same as the command `synthesize`.
+    """
+    _counted(count, plan)
+    return runs.synthesize(
+        Path(out), count=0 if plan else count or 10, start=start, plan=Path(plan) if plan else None,
+        settings=as_settings(settings, plan), foundation=str(foundation), normal=str(normal), cell=str(cell),
+        detector=str(detector), gate=str(gate), data_root=Path(data_root), device=device,
+    )  # fmt: skip
+
+
+def edit(
+    image: ImageLike,
+    boxes: Sequence[Box],
+    category: str | Sequence[str],
+    *,
+    seed: int | Sequence[int] = 0,
+    foundation: str | Path = BUNDLED,
+    cell: str | Path = BUNDLED,
+    settings: Settings = None,
+    device: str = "auto",
+) -> Edited:
+    """Return `image` with the cell in each of `boxes` (xyxy, pixels) turned into `category`, in memory.
+
+    For many images, `load_pipeline` loads the models once; for folders, the command `edit` writes a data set.
+    """
+    chosen = as_settings(settings)
+    pixels = as_pixels(image)
+    editor = CellEditor.load(str(foundation), str(cell), device, chosen.precision)
+    return _edited(editor, pixels, boxes, category, seed, chosen)
+
+
+def detect(
+    image: ImageLike, *, detector: str | Path = BUNDLED, threshold: float = 0.5, device: str = "auto"
+) -> list[Cell]:
+    """Return the cells found in `image` (at x20), best first, each with its box, category and score."""
+    pixels = as_pixels(image)
+    return _detector(detector, device).find(pixels, threshold)
+
+
+def train(
+    part: Part,
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    preset: Literal["paper", "bundled"] = "bundled",
+    settings: Mapping[str, Any] | None = None,
+    data_root: str | Path = ".",
+    device: str = "auto",
+    max_minutes: float | None = None,
+) -> "Outcome":
+    """Train `part` in the folder `run`, or continue there: the command `train`.
+
+    Args:
+        part: 'normal' (stage 1), 'cell' (stage 2), 'detector' or 'features' (the cell classifier).
+        run: run folder.
+        data: data set to train on, its part 'train'; None: what the preset names below `data_root`.
+        preset: recipe to begin from; for a 'normal' or 'detector' of another kind set `adapter` or `architecture`.
+        settings: keys as of `--set`.
+        data_root: folder that holds the data sets of the recipe.
+        device: auto, cpu, cuda, cuda:1, mps ...
+        max_minutes: save and stop after so many minutes; the same call continues.
+    """
+    given = dict(settings or {})
+    if data is not None:
+        given = {"data": [{"root": str(Path(data).resolve())}]} | given
+    devices.check(devices.resolved(device))
+    devices.use(device)
+    return _TRAINERS[part](preset, given, Path(run), Path(data_root), max_minutes)
+
+
+def evaluate_fidelity(
+    generated: str | Path, real: str | Path, *, features: str = "efficientnet-lite0", scale: float = 1.0,
+    count: int | None = None, window: int | None = None, split: str | None = None, seed: int = 0, device: str = "auto",
+) -> Report:  # fmt: skip
+    """Return FID, KID, precision, recall, density and coverage of `generated` against `real` images, with floors.
+
+    Args:
+        generated: folder of images, or COCO data set.
+        real: the same.
+        features: a feature network of `registry.EXTRACTORS`.
+        scale: factor that brings the real images to x20.
+        count: images a side, at most.
+        window: side of windows that all images are cut into, pixels; None: whole images.
+        split: part of the real data set.
+        seed: of halves, subsets and bootstrap resamples.
+        device: where the network runs.
+    """
+    from .evaluate import fidelity, image_set
+    from .evaluate.networks import features as networks
+
+    network = networks.load(features, None, device)
+    made = image_set.gather(Path(generated), None, 1.0, window)
+    reference = image_set.gather(Path(real), split, scale, window)
+    return fidelity.compare(made, reference, [network], cache_folder(), count=count, seed=seed)
+
+
+def evaluate_detection(
+    detector: str | Path, data: str | Path, *, split: str = "test", scale: float = 1.0, device: str = "auto"
+) -> dict[str, float]:
+    """Return mAP, mAP.5, mAP.75, recall and the AP of each category (0..1) of `detector` on a COCO data set."""
+    from .data import sources
+    from .evaluate.detection.scoring import validation
+
+    root = Path(data).resolve()
+    samples = sources.load([sources.Source(root=root.name, scale=scale, split=split)], root.parent)
+    return validation(_detector(detector, device), samples)
+
+
+def check(data: str | Path, kind: str | None = None) -> list[str]:
+    """Return everything that is wrong with the data set, a line each; empty where nothing is."""
+    return list(checking.check(Path(data), kind, lambda _line: None))
+
+
+def read_dataset(data: str | Path, kind: str | None = None) -> DataSet:
+    """Return the data set in whatever format it is: images, cells, categories; no pixels are read."""
+    return converting.read(Path(data), kind)
+
+
+def convert(
+    data: str | Path, out: str | Path, to: str, kind: str | None = None, names: Mapping[str, str] | None = None
+) -> DataSet:
+    """Write the data set in another format to the new folder `out`; `names` gives categories other names."""
+    return converting.convert(Path(data), Path(out), kind, to, names)
+
+
+def as_pixels(image: ImageLike) -> Pixels:
+    """Return `image` as (height, width, 3) uint8 RGB; raise UserError for what is no such image."""
+    if isinstance(image, str | Path):
+        return image_files.read(Path(image))
+    pixels = np.asarray(image.convert("RGB") if isinstance(image, PILImage.Image) else image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise UserError(f"image: {pixels.dtype} {pixels.shape}; uint8 (height, width, 3) RGB is expected")
+    return pixels
+
+
+def as_settings(settings: Settings, plan: str | Path | None = None) -> PipelineSettings:
+    """Return `settings` on the defaults, or on those of `plan`; raise UsageError for what is not one."""
+    base = plans.read(Path(plan)).base() if plan else PipelineSettings()
+    if settings is None:
+        return base
+    if isinstance(settings, PipelineSettings):
+        return settings
+    chosen = override(base, _assignments(settings))
+    check_settings(chosen)
+    return chosen
+
+
+def _assignments(settings: Mapping[str, Any]) -> list[str]:
+    """Return `settings` as `--set` spells them."""
+    import yaml
+
+    return [f"{key}={yaml.safe_dump(value, default_flow_style=True).strip()}" for key, value in settings.items()]
+
+
+def _counted(count: int | None, plan: str | Path | None) -> None:
+    if plan and count is not None:
+        raise UsageError(f"count {count}: the plan says which images; give one or the other")
+    if count is not None and count < 1:
+        raise UsageError(f"count {count}: at least 1 is needed")
+
+
+def _detector(detector: str | Path, device: str) -> Detector:
+    found = detectors.load(model_folder(str(detector), "detector"))
+    found.network.to(available(device))
+    return found
+
+
+def _edited(
+    editor: CellEditor, pixels: Pixels, boxes: Sequence[Box], category: str | Sequence[str],
+    seed: int | Sequence[int], settings: PipelineSettings,
+) -> Edited:  # fmt: skip
+    height, width = pixels.shape[:2]
+    names = [category] * len(boxes) if isinstance(category, str) else list(category)
+    seeds = [seed + number for number in range(len(boxes))] if isinstance(seed, int) else list(seed)
+    if not len(boxes) == len(names) == len(seeds):
+        raise UsageError(f"{len(boxes)} boxes, {len(names)} categories, {len(seeds)} seeds: one each a box is needed")
+    cells = [
+        {"bbox_xyxy": [float(value) for value in box], "category": name, "seed": number}
+        for box, name, number in zip(boxes, names, seeds, strict=True)
+    ]
+    image = {"file_name": "image.png", "generated": {"seed": 0, "index": 0}, "cells": cells}
+    given = validated(plans.Plan, {"version": 1, "images": [image]}, "edit")
+    chosen = editor.settled(settings.cell, real=True)
+    scale = chosen.box_scale or 1.0
+    plans.check(given, Path("edit"))
+    plans.fit(given, Path("edit"), {"image.png": (width, height)}, scale)
+    edits = [
+        PlannedEdit(patch.enlarge(cell.box, scale, width, height), cell.category, cell.seed)
+        for cell in given.images[0].cells
+    ]
+    made = editor.edit(pixels, edits, chosen)
+    return Edited(
+        made, tuple(Cell(cell.box, cell.category, extra={"synthetic": True}) for cell in given.images[0].cells)
+    )
+
+
+def _train_normal(
+    preset: str, given: Mapping[str, Any], run: Path, data_root: Path, minutes: float | None
+) -> "Outcome":
+    from .evaluate.held_out import HeldOut
+    from .normal import recipe
+    from .normal.train import train_normal
+
+    base = recipe.preset(preset, str(given.get("adapter", "lora")))
+    return train_normal(override(base, _assignments(given)), run, data_root, minutes, held_out=HeldOut)
+
+
+def _train_cell(preset: str, given: Mapping[str, Any], run: Path, data_root: Path, minutes: float | None) -> "Outcome":
+    from .cell.recipe import PRESETS
+    from .cell.train import train_cell
+
+    return train_cell(override(PRESETS[preset], _assignments(given)), run, data_root, minutes)
+
+
+def _train_detector(
+    preset: str, given: Mapping[str, Any], run: Path, data_root: Path, minutes: float | None
+) -> "Outcome":
+    from .detection.recipe import PRESETS
+    from .detection.train import train_detector
+    from .evaluate.detection.scoring import validation
+
+    base = PRESETS[preset][str(given.get("architecture", "faster-rcnn"))]
+    return train_detector(override(base, _assignments(given)), run, data_root, minutes, validation)
+
+
+def _train_features(
+    preset: str, given: Mapping[str, Any], run: Path, data_root: Path, minutes: float | None
+) -> "Outcome":
+    from .evaluate.recipe import PRESETS
+    from .evaluate.train import train_features
+
+    return train_features(override(PRESETS[preset], _assignments(given)), run, data_root, minutes)
+
+
+_TRAINERS = {
+    "normal": _train_normal, "cell": _train_cell, "detector": _train_detector, "features": _train_features,
+}  # fmt: skip
