@@ -17,6 +17,7 @@ from . import devices
 from .annotations import Box, Cell, DataSet
 from .cell import patch
 from .cell.edit import CellEditor, PlannedEdit
+from .cell.editing import categories
 from .config import override, validated
 from .data import check as checking
 from .data import convert as converting
@@ -108,7 +109,7 @@ def load_pipeline(
     device: str = "auto",
 ) -> Pipeline:
     """Load the models once, for many fields and edits in memory; `normal` None is the foundation as it is."""
-    chosen = as_settings(settings)
+    chosen = as_settings(settings, cell=cell)
     tuned = None if normal is None else str(normal)
     generator = NormalImageGenerator(str(foundation), tuned, device, chosen.precision)
     editor = CellEditor.load(str(foundation), str(cell), device, chosen.precision)
@@ -137,7 +138,7 @@ def synthesize(
     _counted(count, plan)
     return runs.synthesize(
         Path(out), count=0 if plan else count or 10, start=start, plan=Path(plan) if plan else None,
-        settings=as_settings(settings, plan), foundation=str(foundation), normal=str(normal), cell=str(cell),
+        settings=as_settings(settings, plan, cell), foundation=str(foundation), normal=str(normal), cell=str(cell),
         detector=str(detector), gate=str(gate), data_root=Path(data_root), device=device,
     )  # fmt: skip
 
@@ -157,7 +158,7 @@ def edit(
 
     For many images, `load_pipeline` loads the models once; for folders, the command `edit` writes a data set.
     """
-    chosen = as_settings(settings)
+    chosen = as_settings(settings, cell=cell)
     pixels = as_pixels(image)
     editor = CellEditor.load(str(foundation), str(cell), device, chosen.precision)
     return _edited(editor, pixels, boxes, category, seed, chosen)
@@ -267,15 +268,16 @@ def as_pixels(image: ImageLike) -> Pixels:
     return pixels
 
 
-def as_settings(settings: Settings, plan: str | Path | None = None) -> PipelineSettings:
-    """Return `settings` on the defaults, or on those of `plan`; raise UsageError for what is not one."""
-    base = plans.read(Path(plan)).base() if plan else PipelineSettings()
+def as_settings(settings: Settings, plan: str | Path | None = None, cell: str | Path = BUNDLED) -> PipelineSettings:
+    """Return `settings` on the defaults, or on those of `plan`, for the synthesizer `cell`; raise UsageError."""
+    known = categories(str(cell))
+    base = plans.read(Path(plan), known).base() if plan else PipelineSettings()
     if settings is None:
         return base
     if isinstance(settings, PipelineSettings):
         return settings
     chosen = override(base, _assignments(settings))
-    check_settings(chosen)
+    check_settings(chosen, categories=known)
     return chosen
 
 
@@ -316,7 +318,7 @@ def _edited(
     given = validated(plans.Plan, {"version": 1, "images": [image]}, "edit")
     chosen = editor.settled(settings.cell, real=True)
     scale = chosen.box_scale or 1.0
-    plans.check(given, Path("edit"))
+    plans.check(given, Path("edit"), editor.categories)
     plans.fit(given, Path("edit"), {"image.png": (width, height)}, scale)
     edits = [
         PlannedEdit(patch.enlarge(cell.box, scale, width, height), cell.category, cell.seed)

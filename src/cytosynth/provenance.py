@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from . import __version__
-from .bethesda import ABNORMAL
 from .data import image_files
 from .data.image_files import Pixels
 from .io import atomic, plain
@@ -58,9 +57,13 @@ def png(pixels: Pixels, record: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def read_records(out: Path) -> dict[str, dict[str, Any]]:
-    """Return the records that this program wrote of the images of `out`, by name, for a run to go on from."""
-    return {name: record for name, record in said(out).items() if _whole(record) and (out / "images" / name).exists()}
+def read_records(out: Path, categories: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the records that a run with `categories` wrote of the images of `out`, by name, to go on from."""
+    return {
+        name: record
+        for name, record in said(out).items()
+        if _whole(record, categories) and (out / "images" / name).exists()
+    }
 
 
 def said(out: Path) -> dict[str, dict[str, Any]]:
@@ -77,7 +80,7 @@ def said(out: Path) -> dict[str, dict[str, Any]]:
     return records
 
 
-def _whole(record: Mapping[str, Any]) -> bool:
+def _whole(record: Mapping[str, Any], categories: Sequence[str]) -> bool:
     """Return whether `record` is one that this program wrote, as far as what is read of it goes."""
     cells, rejected = record.get("cells"), record.get("rejected", [])
     return (
@@ -89,15 +92,15 @@ def _whole(record: Mapping[str, Any]) -> bool:
         and _finite(record.get("picture", {}))
         and isinstance(cells, list)
         and isinstance(rejected, list)
-        and all(_whole_cell(cell, "rejected" in record) for cell in (*cells, *rejected))
+        and all(_whole_cell(cell, categories, "rejected" in record) for cell in (*cells, *rejected))
     )
 
 
-def _whole_cell(cell: Any, judged: bool) -> bool:
-    """Return whether `cell` is one of a record of this program, with the attempts at it where it was `judged`."""
-    if not isinstance(cell, dict) or cell.get("category") not in ABNORMAL or not isinstance(cell.get("seed"), int):
+def _whole_cell(cell: Any, categories: Sequence[str], gated: bool) -> bool:
+    """Return whether `cell` is one of a record of this program, with the attempts at it where it was `gated`."""
+    if not isinstance(cell, dict) or cell.get("category") not in categories or not isinstance(cell.get("seed"), int):
         return False
-    attempts = cell.get("attempts", [] if not judged else None)
+    attempts = cell.get("attempts", [] if not gated else None)
     return (
         is_box(cell.get("bbox_xyxy"))
         and isinstance(attempts, list)

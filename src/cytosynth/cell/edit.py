@@ -16,14 +16,11 @@ from ..foundation import samplers, sampling, trial
 from ..foundation.load import load, part
 from ..foundation.model import DTYPES, Foundation
 from ..foundation.names import BUNDLED, Precision
-from ..io import plain
 from ..io.bundled import model_folder
 from ..io.tensors import weights_digest
-from . import grain, patch, synthesizer
+from . import editing, grain, patch, synthesizer
+from .editing import Editing
 from .settings import EditSettings
-
-EDITING = "editing.json"
-"""Beside a synthesizer's weights: how much larger than boxes the regions were on which it was trained."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,8 @@ class PlannedEdit:
 class CellEditor:
     """The Abnormal Cell Synthesizer with its foundation, ready to edit."""
 
-    def __init__(self, model: Foundation, box_scale: float = 1.0) -> None:
-        """Use `model`, whose U-Net is a synthesizer trained on regions `box_scale` times as wide as boxes."""
+    def __init__(self, model: Foundation, trained: Editing = editing.PAPER) -> None:
+        """Use `model`, whose U-Net is a synthesizer `trained` on such regions and categories."""
         if model.unet.config.in_channels != 9 or model.unet.config.attention_type != "gated":
             raise UserError(f"{model.name}: its U-Net has no nine input channels with gated attention")
         text_channels = model.text_encoder.config.hidden_size
@@ -49,7 +46,7 @@ class CellEditor:
                 f"{model.name} gives {text_channels}: it was trained on another foundation"
             )
         self.model = model
-        self.box_scale = box_scale
+        self.box_scale, self.categories = trained.box_scale, trained.categories
         self.digest = ""
 
     @classmethod
@@ -65,10 +62,7 @@ class CellEditor:
             raise UserError(f"{path}: no Abnormal Cell Synthesizer there (config.json of a diffusers U-Net)")
         model = load(foundation, channels=())
         model.unet = part(UNet2DConditionModel, path)
-        scale = plain.load(path / EDITING).get("box_scale", 1.0) if (path / EDITING).exists() else 1.0
-        if not isinstance(scale, int | float) or not 0.5 <= scale <= 8:
-            raise UserError(f"{path / EDITING}: box_scale {str(scale)[:40]}; a number from 0.5 to 8 is expected")
-        editor = cls(model.freeze().to(available(device)), float(scale))
+        editor = cls(model.freeze().to(available(device)), editing.read(path))
         trial.denoise(model, str(path), synthesizer.grounding([(8, 8, 40, 40)], trial.SIDE, model.pool_text([""])))
         editor.digest = weights_digest(*model.parts.values(), beside=model.conventions)
         model.to(DTYPES[precision])

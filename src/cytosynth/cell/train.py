@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..annotations import Box, Cell
-from ..bethesda import abnormal_prompt
+from ..bethesda import NILM, abnormal_prompt
 from ..data import augment, sources
 from ..data.image_files import Pixels
 from ..data.preview import grid, save_png
@@ -23,8 +23,8 @@ from ..foundation.parts import save_part
 from ..io import atomic
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
-from . import patch, synthesizer
-from .edit import EDITING, CellEditor, PlannedEdit
+from . import editing, patch, synthesizer
+from .edit import CellEditor, PlannedEdit
 from .recipe import CellRecipe
 from .settings import EditSettings
 
@@ -153,7 +153,9 @@ class CellTask(Task):
     def export(self, folder: Path) -> None:
         """Write the U-Net in diffusers' layout with GLIGEN's key names, half precision."""
         save_part(self.unet, folder, torch.float16)
-        atomic.write_json(folder / EDITING, {"box_scale": round(sum(self.recipe.box_scale) / 2, 4)})
+        abnormal = [name for name in self.recipe.categories if name != NILM]
+        scale = round(sum(self.recipe.box_scale) / 2, 4)
+        atomic.write_json(folder / editing.FILE, {"box_scale": scale, "categories": abnormal})
 
 
 def _evenly(crops: Sequence[Crop], names: Sequence[str], count: int) -> list[Crop]:

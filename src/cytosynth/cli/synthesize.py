@@ -47,7 +47,7 @@ def synthesize(
 ) -> None:
     """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
     _excluded(plan, {"--count": count, "--start": start, "--seed": seed, "--counts": counts})
-    chosen = _settings(plan, {"seed": seed, **_sampler(sampler, "normal", "cell")}, counts, tries, settings)
+    chosen = _settings(plan, {"seed": seed, **_sampler(sampler, "normal", "cell")}, counts, tries, settings, cell)
     from ..synthesis import synthesize as pipeline
 
     data = pipeline.synthesize(
@@ -84,7 +84,7 @@ def edit(
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
     part = None if split == "all" else split
     _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
-    chosen = _settings(plan, {"seed": seed, "scale": scale, **_sampler(sampler, "cell")}, counts, tries, settings)
+    chosen = _settings(plan, {"seed": seed, "scale": scale, **_sampler(sampler, "cell")}, counts, tries, settings, cell)
     from ..synthesis import synthesize as pipeline
 
     data = pipeline.edit(
@@ -109,18 +109,25 @@ def _sampler(name: str | None, *stages: str) -> dict[str, object]:
 
 
 def _settings(
-    plan: Path | None, given: dict[str, object], counts: str | None, tries: int | None, changes: list[str] | None
+    plan: Path | None,
+    given: dict[str, object],
+    counts: str | None,
+    tries: int | None,
+    changes: list[str] | None,
+    cell: str,
 ) -> PipelineSettings:
     """Return the settings of a run: those of the plan or the defaults, then the options, then `--set`."""
+    from ..cell.editing import categories
     from ..synthesis import plan as plans
 
-    base = plans.read(plan).base() if plan else PipelineSettings()
+    known = categories(cell)
+    base = plans.read(plan, known).base() if plan else PipelineSettings()
     options = [f"{key}={value}" for key, value in given.items() if value is not None]
     options += [f"gate.tries={tries}"] if tries is not None else []
     if counts is not None:
         base = base.model_copy(update={"counts": _counts(counts)})
     settings = override(base, [*options, *(changes or [])])
-    check(settings)
+    check(settings, categories=known)
     return settings
 
 

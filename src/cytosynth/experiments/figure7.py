@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..annotations import Box, Cell
-from ..bethesda import ABNORMAL, NILM
+from ..bethesda import NILM
 from ..cell import choose, patch
 from ..cell.edit import CellEditor, PlannedEdit
 from ..cell.settings import EditSettings
@@ -28,7 +28,6 @@ from ..synthesis.settings import PipelineSettings
 
 DEFAULT = PipelineSettings()
 CELLS = 3
-COMBINATIONS = len(ABNORMAL)
 SHOWN = 256
 """Side of a tile, pixels; whole images are reduced to it."""
 
@@ -64,8 +63,9 @@ def figure7(
     Raises UserError where a box is not in the image or too large, or where edited regions overlap.
     """
     settings = editor.settled(settings, real=False)
-    edits = planned(boxes, (normal.shape[1], normal.shape[0]), settings, seed)
-    requests = [(number, category) for number in range(len(boxes)) for category in ABNORMAL]
+    names = editor.categories
+    edits = planned(boxes, (normal.shape[1], normal.shape[0]), settings, seed, names)
+    requests = [(number, category) for number in range(len(boxes)) for category in names]
     decoded = editor.paint([(normal, edits[number][category]) for number, category in requests], settings)
     painted = dict(zip(requests, decoded, strict=True))
 
@@ -75,11 +75,11 @@ def figure7(
 
     single = {request: composed([request]) for request in requests}
     rng = np.random.default_rng([seed, 7])
-    again = len(boxes) > len(ABNORMAL)
-    drawn = [tuple(map(str, rng.choice(ABNORMAL, len(boxes), replace=again))) for _ in range(COMBINATIONS)]
-    combinations = tuple((names, composed(list(enumerate(names)))) for names in drawn)
+    again = len(boxes) > len(names)
+    drawn = [tuple(map(str, rng.choice(names, len(boxes), replace=again))) for _ in names]
+    combinations = tuple((chosen, composed(list(enumerate(chosen)))) for chosen in drawn)
     made = Figure7(normal, tuple(boxes), edits, single, combinations)
-    sheet.write(out / "figure7.png", tiles(made), columns=1 + len(ABNORMAL), side=SHOWN)
+    sheet.write(out / "figure7.png", tiles(made), columns=1 + len(names), side=SHOWN)
     atomic.write_json(
         out / "figure7.json",
         {
@@ -88,11 +88,11 @@ def figure7(
             "precision": str(editor.model.unet.dtype).removeprefix("torch."),
             "models": {"cell": editor.digest, "foundation": editor.model.digest},
             "cells": [
-                {"bbox_xyxy": list(box), "edited_xyxy": list(edits[number][ABNORMAL[0]].box),
+                {"bbox_xyxy": list(box), "edited_xyxy": list(edits[number][names[0]].box),
                  "seeds": {category: edit.seed for category, edit in edits[number].items()}}
                 for number, box in enumerate(boxes)
             ],
-            "combinations": [list(names) for names, _ in combinations],
+            "combinations": [list(chosen) for chosen, _ in combinations],
         },
     )  # fmt: skip
     return made
@@ -141,9 +141,9 @@ def from_models(
 
 
 def planned(
-    boxes: Sequence[Box], size: tuple[int, int], settings: EditSettings, seed: int
+    boxes: Sequence[Box], size: tuple[int, int], settings: EditSettings, seed: int, categories: Sequence[str]
 ) -> tuple[dict[str, PlannedEdit], ...]:
-    """Return the edit of each of `boxes` into each category; see `figure7` for what is refused."""
+    """Return the edit of each of `boxes` into each of `categories`; see `figure7` for what is refused."""
     width, height = size
     regions: list[Box] = []
     for box in boxes:
@@ -157,7 +157,7 @@ def planned(
             raise UserError(f"{said}: its edited region overlaps another one; choose cells that lie apart")
         regions.append(region)
     return tuple(
-        {category: PlannedEdit(region, category, _seed(seed, number, category)) for category in ABNORMAL}
+        {category: PlannedEdit(region, category, _seed(seed, number, category)) for category in categories}
         for number, region in enumerate(regions)
     )
 
@@ -187,7 +187,7 @@ def tiles(made: Figure7) -> list[tuple[Pixels, str]]:
     for number, box in enumerate(made.boxes):
         at = patch.corner(box, width, height)
         shown.append((patch.window(made.normal, at), f"cell {number + 1} before"))
-        shown += [(patch.window(made.single[number, name], at), f"{name} (synthetic)") for name in ABNORMAL]
+        shown += [(patch.window(made.single[number, name], at), f"{name} (synthetic)") for name in made.edits[number]]
     shown.append((with_boxes(made.normal, [Cell(box, NILM) for box in made.boxes]), "the chosen cells"))
     for names, pixels in made.combinations:
         cells = [Cell(box, name) for box, name in zip(made.boxes, names, strict=True)]

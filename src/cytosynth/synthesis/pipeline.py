@@ -33,7 +33,7 @@ from . import quotas
 from .jobs import Job
 from .publish import About, publish
 from .resume import SETTINGS, Pinned, pin, same_original
-from .settings import PipelineSettings, check
+from .settings import PipelineSettings, check, of_model
 
 
 @dataclass
@@ -69,6 +69,7 @@ class Pipeline:
     def settle(self, settings: PipelineSettings) -> PipelineSettings:
         """Return `settings` with what the synthesizer and the kind of images decide, where it is not set."""
         cell = self.editor.settled(settings.cell, real=self.generator is None)
+        settings = of_model(settings, self.editor.categories)
         return settings.model_copy(update={"cell": cell})
 
     def prepare(self, job: Job, settings: PipelineSettings) -> Canvas:
@@ -165,7 +166,7 @@ def run(
     Raises UsageError when `out` was begun with other settings, models, licences, or (by its digest) another `plan`.
     """
     settings = pipeline.settle(settings)
-    check(settings, len(jobs))
+    check(settings, len(jobs), pipeline.editor.categories)
     if strict and refused:
         raise ImageProblem(refused[0])
     if pipeline.gate:
@@ -176,14 +177,22 @@ def run(
     with lock.run(out, SETTINGS):
         names = [job.file_name for job in jobs] if settings.counts else []
         pin(out, Pinned.of(settings, pipeline.models(), plan, names, [list(licences), derived_from]))
-        done = read_records(out)
+        done = read_records(out, pipeline.editor.categories)
         missing: dict[str, int] = {}
         if settings.counts:
             jobs, missing = _deal(pipeline, jobs, settings, out, done, strict)
         problems = [one_line(line) for line in refused]
         problems += _make(pipeline, jobs, settings, out, done, strict)
         records = [record for _, record in sorted(done.items())]
-        about = About(pipeline.origin, pipeline.models(), licences, derived_from or {}, problems, missing)
+        about = About(
+            pipeline.origin,
+            pipeline.models(),
+            pipeline.editor.categories,
+            licences,
+            derived_from or {},
+            problems,
+            missing,
+        )
         data = publish(out, records, settings, about)
         quotas.forget(out)
         return data

@@ -99,8 +99,8 @@ class Plan(_Strict):
         return PipelineSettings(normal=said.normal, cell=said.cell, scale=said.scale, precision=said.precision)
 
 
-def read(path: Path) -> Plan:
-    """Return the plan in `path`.
+def read(path: Path, categories: Sequence[str] = ABNORMAL) -> Plan:
+    """Return the plan in `path`, for a synthesizer of `categories`.
 
     Raises PlanProblem for a file that is missing, larger than 512 MiB, no JSON, too deep, with a name given twice, NaN
     or a number that is too large; for a field that does not exist or is not of its kind; for an unknown category; for a
@@ -117,15 +117,15 @@ def read(path: Path) -> Plan:
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else str(error)[:120]
         raise PlanProblem(f"{path}: no readable JSON ({said})") from None
-    check(plan, path)
+    check(plan, path, categories)
     return plan
 
 
-def check(plan: Plan, path: Path) -> None:
+def check(plan: Plan, path: Path, categories: Sequence[str] = ABNORMAL) -> None:
     """Raise PlanProblem, naming `path`, where `plan` contradicts itself: names, categories, boxes that overlap."""
     names: set[str] = set()
     for number, image in enumerate(plan.images):
-        _check(image, f"{path}: {_where(number, image.file_name)}", names)
+        _check(image, f"{path}: {_where(number, image.file_name)}", names, categories)
 
 
 def fit(plan: Plan, path: Path, sizes: Mapping[str, tuple[int, int]], box_scale: float) -> None:
@@ -178,7 +178,7 @@ def write(
     atomic.write_json(out / FILE, content)
 
 
-def _check(image: PlannedImage, where: str, names: set[str]) -> None:
+def _check(image: PlannedImage, where: str, names: set[str], categories: Sequence[str]) -> None:
     name = image.file_name
     problem = image_files.unsafe(name) or ("in a folder" if "/" in name else None)
     if not name.endswith(".png"):
@@ -193,8 +193,8 @@ def _check(image: PlannedImage, where: str, names: set[str]) -> None:
     for index, cell in enumerate(image.cells):
         x0, y0, x1, y1 = cell.box
         reason = ""
-        if cell.category not in ABNORMAL:
-            reason = f"category {cell.category[:40]!r}; there are {', '.join(ABNORMAL)}"
+        if cell.category not in categories:
+            reason = f"category {cell.category[:40]!r}; there are {', '.join(categories)}"
         elif not all(map(math.isfinite, cell.box)):
             reason = f"bbox_xyxy {_said(cell.box)} is not finite"
         elif x1 <= x0 or y1 <= y0:

@@ -35,6 +35,7 @@ class About:
     Attributes:
         origin: 'synthetic', or 'real-to-synthetic' where the user's images were edited.
         models: name and weights' hash of each model by role, with a space between.
+        categories: that the synthesizer can make.
         licences: COCO's licence entries of the images that were edited.
         derived_from: COCO's info entry of those.
         problems: lines on what was skipped.
@@ -43,6 +44,7 @@ class About:
 
     origin: str
     models: Mapping[str, str]
+    categories: Sequence[str] = ABNORMAL
     licences: Sequence[dict[str, Any]] = ()
     derived_from: Mapping[str, Any] = field(default_factory=dict)
     problems: Sequence[str] = ()
@@ -60,7 +62,7 @@ def publish(out: Path, records: Sequence[dict[str, Any]], settings: PipelineSett
         info["skipped"] = list(about.problems)
     if about.derived_from:
         info["derived_from"] = dict(about.derived_from)
-    data = DataSet(out / "images", tuple(map(_image, records)), tuple(ABNORMAL), tuple(about.licences), info)
+    data = DataSet(out / "images", tuple(map(_image, records)), tuple(about.categories), tuple(about.licences), info)
     write_records(out, records)
     coco.write(data, out)
     if records:

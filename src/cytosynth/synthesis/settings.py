@@ -1,6 +1,7 @@
 """Settings of the pipeline and of its two stages. Imports no torch, so that a mistake is answered at once."""
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import ConfigDict, Field
@@ -39,8 +40,23 @@ class PipelineSettings(Settings):
     )
 
 
-def check(settings: PipelineSettings, images: int | None = None) -> None:
-    """Raise UsageError for settings that contradict each other, or that `images` images cannot meet."""
+EVENLY = PipelineSettings().category_weights
+"""The paper's four categories, each as often."""
+
+
+def of_model(settings: PipelineSettings, categories: Sequence[str]) -> PipelineSettings:
+    """Return `settings` for a synthesizer of `categories`: all of them evenly, where it knows none but others."""
+    if settings.category_weights != EVENLY or set(EVENLY) <= set(categories):
+        return settings
+    return settings.model_copy(update={"category_weights": dict.fromkeys(categories, 1.0)})
+
+
+def check(settings: PipelineSettings, images: int | None = None, categories: Sequence[str] = ABNORMAL) -> None:
+    """Raise UsageError for settings that contradict each other, or that `images` images cannot meet.
+
+    `categories` are those of the synthesizer.
+    """
+    settings = of_model(settings, categories)
     if settings.min_cells > settings.max_cells:
         raise UsageError(f"min_cells ({settings.min_cells}) must not exceed max_cells ({settings.max_cells})")
     weights = settings.category_weights
@@ -52,9 +68,9 @@ def check(settings: PipelineSettings, images: int | None = None) -> None:
         if chosen.sampler in DISTILLED and chosen.steps > 50:
             raise UsageError(f"{stage}.steps={chosen.steps}: {chosen.sampler} takes at most 50")
     for name, asked in (("category_weights", weights), ("counts", settings.counts)):
-        unknown = sorted(set(asked) - set(ABNORMAL))
+        unknown = sorted(set(asked) - set(categories))
         if unknown:
-            raise UsageError(f"{name}: no category {unknown[0]!r}; there are {', '.join(ABNORMAL)}")
+            raise UsageError(f"{name}: no category {unknown[0]!r}; there are {', '.join(categories)}")
     if settings.counts and min(settings.counts.values()) < 1:
         raise UsageError(f"counts {settings.counts}: whole numbers above 0 are needed")
     total = sum(settings.counts.values())

@@ -1,5 +1,6 @@
 """What `synthesize` and `edit` do: load the models by name and run the pipeline on their jobs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from ..annotations import DataSet
 from ..bethesda import NILM
 from ..cell.edit import CellEditor
+from ..cell.editing import categories
 from ..cell.quality.classifier import load_gate
 from ..cell.quality.gate import NUCLEUS
 from ..data import image_files, split
@@ -46,8 +48,9 @@ def synthesize(
     device: str = "cpu",
 ) -> DataSet:
     """Make the images `start` to `start + count - 1`, or those of `plan`, into `out`; see the verb `synthesize`."""
-    _check(settings, plan, count or None)
-    given = plans.read(plan) if plan else None
+    known = categories(cell)
+    _check(settings, plan, count or None, known)
+    given = plans.read(plan, known) if plan else None
     generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device, settings.precision)
     names = {"cell": cell, "foundation": foundation, "normal": normal, "gate": gate, "detector": detector}
     pipeline = _pipeline(names, settings, data_root, device, generator, finds=plan is None)
@@ -77,8 +80,9 @@ def edit(
     """Edit cells of the images of `source` into abnormal ones, into `out`; see the verb `edit`."""
     own = _own(source, label, part)
     images = own.images[:limit]
-    _check(settings, plan, len(images))
-    given = plans.read(plan) if plan else None
+    known = categories(cell)
+    _check(settings, plan, len(images), known)
+    given = plans.read(plan, known) if plan else None
     names = {"cell": cell, "foundation": foundation, "gate": gate, "detector": detector}
     pipeline = _pipeline(names, settings, data_root, device, None, finds=plan is None)
     about: dict[str, Any] = {"licences": own.licences, "derived_from": own.info, "strict": strict,
@@ -89,9 +93,9 @@ def edit(
     return run(pipeline, list(own_images(images, settings)), settings, out, **about)
 
 
-def _check(settings: PipelineSettings, plan: Path | None, images: int | None) -> None:
+def _check(settings: PipelineSettings, plan: Path | None, images: int | None, known: Sequence[str]) -> None:
     """Raise UsageError for settings that cannot be, or that a plan leaves no room for."""
-    check(settings, None if plan else images)
+    check(settings, None if plan else images, known)
     if plan and settings.counts:
         raise UsageError("counts: the plan says what each cell becomes; give one or the other")
 

@@ -1,0 +1,40 @@
+"""What is said beside a synthesizer's weights: its categories, and its regions over boxes. Imports no torch."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..bethesda import ABNORMAL
+from ..config import validated
+from ..io import plain
+from ..io.bundled import model_folder
+
+FILE = "editing.json"
+
+
+class Editing(BaseModel):
+    """`editing.json` beside a synthesizer's weights.
+
+    Attributes:
+        box_scale: how much larger than boxes the regions were on which it was trained.
+        categories: the abnormal ones that it was trained on; the paper's four where nothing is said.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    box_scale: float = Field(default=1.0, ge=0.5, le=8)
+    categories: tuple[str, ...] = Field(default=ABNORMAL, min_length=1)
+
+
+PAPER = Editing()
+"""What the paper says: regions as large as boxes, its four categories."""
+
+
+def read(folder: Path) -> Editing:
+    """Return what is said in `folder`, the defaults where nothing is; raise UsageError for what is no such file."""
+    file = folder / FILE
+    return validated(Editing, plain.load(file), str(file)) if file.exists() else Editing()
+
+
+def categories(cell: str) -> tuple[str, ...]:
+    """Return the abnormal categories of the synthesizer `cell`: 'bundled', a folder or a run."""
+    return read(model_folder(cell, "cell")).categories
