@@ -72,6 +72,7 @@ def main() -> None:
             figures,
             info,
             select,
+            slide,
             synthesize,
             tiles,
             train,

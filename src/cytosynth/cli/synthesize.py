@@ -10,7 +10,7 @@ from ..errors import UsageError
 from ..registry import SAMPLERS
 from ..synthesis.settings import PipelineSettings, check
 from . import app, finish, there
-from .options import DataRoot, Device, Foundation, Label, Model, Normal, Out, Sampler, Seed, Settings, Strict
+from .options import DataRoot, Device, Foundation, Label, Model, Mpp, Normal, Out, Sampler, Seed, Settings, Strict
 
 Plan = Annotated[Path | None, typer.Option(help="plan.json: which cell of which image becomes what, by hand.")]
 Counts = Annotated[
@@ -47,7 +47,7 @@ def synthesize(
 ) -> None:
     """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
     _excluded(plan, {"--count": count, "--start": start, "--seed": seed, "--counts": counts})
-    chosen = _settings(plan, {"seed": seed, **_sampler(sampler, "normal", "cell")}, counts, tries, settings, cell)
+    chosen = pipeline_settings(plan, {"seed": seed, **sampler_of(sampler, "normal", "cell")}, counts, tries, settings, cell)
     from ..synthesis import synthesize as pipeline
 
     data = pipeline.synthesize(
@@ -59,7 +59,9 @@ def synthesize(
 
 @app.command()
 def edit(
-    images: Annotated[Path, typer.Argument(callback=there, help="Folder of normal images, or a COCO data set.")],
+    images: Annotated[
+        Path, typer.Argument(callback=there, help="A folder of normal images, a COCO data set, or a slide.")
+    ],
     out: Out,
     seed: Seed = None,
     plan: Plan = None,
@@ -75,6 +77,7 @@ def edit(
     scale: Annotated[
         float | None, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20. \\[default: 1]")
     ] = None,
+    mpp: Mpp = None,
     label: Label = None,
     split: Annotated[str, typer.Option(help="Of a COCO set, take the images of this part of its split.")] = "all",
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many.")] = None,
@@ -84,7 +87,18 @@ def edit(
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
     part = None if split == "all" else split
     _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
-    chosen = _settings(plan, {"seed": seed, "scale": scale, **_sampler(sampler, "cell")}, counts, tries, settings, cell)
+    given = {"seed": seed, "scale": scale, **sampler_of(sampler, "cell")}
+    chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
+    from ..data.slides import reader
+
+    if reader.is_slide(images):
+        from ..slides import commands
+
+        commands.edit_slide(
+            images, out, chosen, mpp=mpp, plan=plan, foundation=foundation, cell=cell, detector=detector, gate=gate,
+            data_root=data_root, device=device,
+        )  # fmt: skip
+        return
     from ..synthesis import synthesize as pipeline
 
     data = pipeline.edit(
@@ -101,14 +115,14 @@ def _excluded(plan: Path | None, options: dict[str, object]) -> None:
             raise UsageError(f"{name} {value}: the plan says which images, cells and seeds; give one or the other")
 
 
-def _sampler(name: str | None, *stages: str) -> dict[str, object]:
+def sampler_of(name: str | None, *stages: str) -> dict[str, object]:
     """Return the setting of each of `stages`; raise UsageError where there is no sampler `name`."""
     if name is not None and name not in SAMPLERS:
         raise UsageError(f"--sampler {name}: no such sampler; there are {', '.join(SAMPLERS)}")
     return {f"{stage}.sampler": name for stage in stages}
 
 
-def _settings(
+def pipeline_settings(
     plan: Path | None,
     given: dict[str, object],
     counts: str | None,

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from . import samplers
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""Latents (n, C, h, w) and timestep to the prediction of the same shape."""
 
 
 @torch.no_grad()
@@ -53,28 +56,12 @@ def sample(
 
     Raises UserError where they are not finite.
     """
-    channels = unet.config.time_cond_proj_dim  # a distilled network is told the guidance scale instead
-    told = (
-        None if channels is None else guidance_embedding(guidance_scale, channels).to(prompt).expand(len(latents), -1)
-    )
-    guided = guidance_scale != 1.0 and told is None
-    embeddings = torch.cat([negative, prompt]) if guided else prompt
+    denoiser = guided(unet, prompt, negative, guidance_scale, guidance_rescale, extra_channels, grounding)
     timesteps = samplers.walked(scheduler, steps, strength if clean is not None else 1.0, latents.device)
     latents = _started(scheduler, latents, clean, timesteps)
-    kwargs, draws = _grounding(grounding, guided), _draws(scheduler, seeds)
+    draws = _draws(scheduler, seeds)
     for timestep in timesteps:
-        model_input = scheduler.scale_model_input(latents, timestep)
-        if extra_channels is not None:
-            model_input = torch.cat([model_input, extra_channels], dim=1)
-        if guided:
-            model_input = torch.cat([model_input, model_input])
-        output = unet(
-            model_input.to(unet.dtype), timestep, embeddings, timestep_cond=told, cross_attention_kwargs=_copy(kwargs)
-        ).sample.to(latents)
-        if guided:
-            free, conditional = output.chunk(2)
-            output = free + guidance_scale * (conditional - free)
-            output = rescale(output, conditional, guidance_rescale)
+        output = denoiser(scheduler.scale_model_input(latents, timestep), timestep)
         latents = scheduler.step(output, timestep, latents, **draws).prev_sample
     if not latents.isfinite().all():
         raise UserError(
@@ -82,6 +69,40 @@ def sample(
             "adapter's are damaged, or precision=fp16 is too narrow for them, where bf16 is not"
         )
     return latents
+
+
+def guided(
+    unet: UNet2DConditionModel,
+    prompt: Tensor,
+    negative: Tensor,
+    guidance_scale: float,
+    guidance_rescale: float = 0.0,
+    extra_channels: Tensor | None = None,
+    grounding: dict[str, Tensor] | None = None,
+) -> Denoiser:
+    """Return what predicts noise (or velocity) for latents (n, C, h, w) at a timestep, with classifier-free guidance.
+
+    The arguments are those of `sample`.
+    """
+    channels = unet.config.time_cond_proj_dim  # a distilled network is told the guidance scale instead
+    told = None if channels is None else guidance_embedding(guidance_scale, channels).to(prompt).expand(len(prompt), -1)
+    twice = guidance_scale != 1.0 and told is None
+    embeddings = torch.cat([negative, prompt]) if twice else prompt
+    kwargs = _grounding(grounding, twice)
+
+    def denoiser(latents: Tensor, timestep: Tensor) -> Tensor:
+        model_input = latents if extra_channels is None else torch.cat([latents, extra_channels], dim=1)
+        if twice:
+            model_input = torch.cat([model_input, model_input])
+        output = unet(
+            model_input.to(unet.dtype), timestep, embeddings, timestep_cond=told, cross_attention_kwargs=_copy(kwargs)
+        ).sample.to(latents)
+        if not twice:
+            return torch.as_tensor(output)
+        free, conditional = output.chunk(2)
+        return rescale(free + guidance_scale * (conditional - free), conditional, guidance_rescale)
+
+    return denoiser
 
 
 def guidance_embedding(scale: float, channels: int) -> Tensor:

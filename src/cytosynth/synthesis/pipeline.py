@@ -130,7 +130,7 @@ class Pipeline:
             "width": width,
             "height": height,
             "choice": "plan" if job.planned is not None else settings.choice,
-            "cells": [_spot(spot, self.gate) for spot in canvas.kept],
+            "cells": [said_of(spot, self.gate) for spot in canvas.kept],
             "models": self.models(),
             "software": f"CytoSynth {__version__}",
         }
@@ -138,7 +138,7 @@ class Pipeline:
             changed = patch.covered(spot.edit.box, width, height, settings.cell)
             said["seam"] = round(seam(finished, canvas.normal, changed), 4)
         if self.gate:
-            record["rejected"] = [_spot(spot, self.gate) for spot in canvas.rejected]
+            record["rejected"] = [said_of(spot, self.gate) for spot in canvas.rejected]
         if canvas.candidates is not None:
             record["candidates"] = canvas.candidates
         if job.categories is not None:
@@ -274,7 +274,7 @@ def _deal(
     return [replace(job, categories=names) for job, names in zip(kept, dealt, strict=True)], missing
 
 
-def _spot(spot: Spot, gate: Gate | None) -> dict[str, Any]:
+def said_of(spot: Spot, gate: Gate | None) -> dict[str, Any]:
     """Return what the record says of a cell: where it is, what it was to become, and every attempt at it."""
     said: dict[str, Any] = {
         "bbox_xyxy": list(spot.cell.box),

@@ -53,7 +53,7 @@ def synthesize(
     given = plans.read(plan, known) if plan else None
     generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device, settings.precision)
     names = {"cell": cell, "foundation": foundation, "normal": normal, "gate": gate, "detector": detector}
-    pipeline = _pipeline(names, settings, data_root, device, generator, finds=plan is None)
+    pipeline = load_pipeline(names, settings, data_root, device, generator, finds=plan is None)
     if given and plan:
         jobs, sizes = planned_fields(given, plan, generator, settings)
         return _follow(pipeline, given, plan, jobs, sizes, settings, out)
@@ -84,7 +84,7 @@ def edit(
     _check(settings, plan, len(images), known)
     given = plans.read(plan, known) if plan else None
     names = {"cell": cell, "foundation": foundation, "gate": gate, "detector": detector}
-    pipeline = _pipeline(names, settings, data_root, device, None, finds=plan is None)
+    pipeline = load_pipeline(names, settings, data_root, device, None, finds=plan is None)
     about: dict[str, Any] = {"licences": own.licences, "derived_from": own.info, "strict": strict,
                              "refused": own.refused}  # fmt: skip
     if given and plan:
@@ -159,7 +159,7 @@ def _own(source: Path, label: str | None, part: str) -> _Own:
     return _Own([(name, path, {}) for name, path in chosen], refused)
 
 
-def _pipeline(
+def load_pipeline(
     given: dict[str, str],
     settings: PipelineSettings,
     data_root: Path,

@@ -1,0 +1,70 @@
+"""`cytosynth slide`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import app
+from .synthesize import (
+    Counts,
+    DataRoot,
+    Device,
+    Foundation,
+    GateFolder,
+    Model,
+    Out,
+    Sampler,
+    Seed,
+    Settings,
+    Tries,
+    pipeline_settings,
+    sampler_of,
+)
+
+
+@app.command()
+def slide(
+    out: Out,
+    width: Annotated[int, typer.Option(min=256, help="Pixels at x20, 0.49 µm each.")] = 32768,
+    height: Annotated[int, typer.Option(min=256, help="Pixels at x20.")] = 32768,
+    seed: Seed = None,
+    plan: Annotated[Path | None, typer.Option(help="plan.json of one image: which cell becomes what, by hand.")] = None,
+    counts: Counts = None,
+    density_map: Annotated[
+        str, typer.Option(help="Where cells lie: full, disc, or a grey image (white: most cells).")
+    ] = "full",
+    windows: Annotated[
+        str, typer.Option(help="shifted (SpotDiffusion), or overlapping (MultiDiffusion, four times the work).")
+    ] = "shifted",
+    jpeg: Annotated[
+        int | None, typer.Option(min=50, max=100, help="Store JPEG of this quality; none: lossless.")
+    ] = None,
+    ome: Annotated[bool, typer.Option("--ome", help="Write an OME-TIFF as well.")] = False,
+    foundation: Foundation = "bundled",
+    normal: Annotated[str, typer.Option(help="LoRA of stage 1: folder, file, 'bundled' or 'none'.")] = "bundled",
+    cell: Model = "bundled",
+    detector: Model = "bundled",
+    gate: GateFolder = "none",
+    tries: Tries = None,
+    data_root: DataRoot = Path(),
+    sampler: Sampler = None,
+    device: Device = "cpu",
+    settings: Settings = None,
+) -> None:
+    """Make a whole slide: one coherent field of normal cells, --counts of them edited into abnormal ones."""
+    from ..config import validated
+    from ..slides.settings import SlideSettings
+
+    chosen = pipeline_settings(plan, {"seed": seed, **sampler_of(sampler, "normal", "cell")}, counts, tries, settings)
+    values = {"width": width, "height": height, "windows": windows, "density_map": density_map, "ome": ome}
+    values |= {"compression": "lossless" if jpeg is None else "jpeg", "quality": jpeg or 90, "pipeline": chosen}
+    wanted = validated(SlideSettings, values, "slide")
+    wanted.check()
+    from ..slides import commands
+
+    commands.slide(
+        out, wanted, plan=plan, foundation=foundation, normal=normal, cell=cell, detector=detector, gate=gate,
+        data_root=data_root, device=device,
+    )  # fmt: skip
+    print(f"{out}/slide.tif")

@@ -1,0 +1,112 @@
+"""What `slide`, and `edit` on a slide, do: load the models by name and make the slide."""
+
+from pathlib import Path
+
+from ..annotations import DataSet
+from ..data.slides import reader
+from ..data.slides.slide import View
+from ..errors import UsageError
+from ..foundation.names import BUNDLED
+from ..io import atomic
+from ..io.progress import meter
+from ..normal.generate import NormalImageGenerator
+from ..provenance import short
+from ..synthesis import plan as plans
+from ..synthesis.settings import PipelineSettings, check
+from ..synthesis.synthesize import NONE, load_pipeline
+from .make import ROWS, Source, generated, make
+from .mapped import MappedArray
+from .settings import SlideSettings
+from .stage2 import check_counts
+from .work import Work
+
+BAND = 512
+"""Rows of a user's slide that are brought to x20 at a time."""
+
+
+def slide(
+    out: Path,
+    settings: SlideSettings,
+    *,
+    plan: Path | None = None,
+    foundation: str = BUNDLED,
+    normal: str = BUNDLED,
+    cell: str = BUNDLED,
+    detector: str = BUNDLED,
+    gate: str = NONE,
+    data_root: Path = Path(),
+    device: str = "cpu",
+) -> DataSet:
+    """Draw a slide into `out`, and edit cells of it where counts or a `plan` ask for it; see the command `slide`."""
+    settings.check()
+    check(settings.pipeline)
+    check_counts(settings, plan)
+    if plan:
+        settings = _as_planned(settings, plan)
+    both = settings.pipeline
+    generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device, both.precision)
+    names = {"cell": cell, "foundation": foundation, "normal": normal, "gate": gate, "detector": detector}
+    if not (plan or both.counts):
+        models = {"normal": f"{short(normal) if normal != BUNDLED else normal} {generator.digest}"}
+        return make(out, generated(generator, settings), settings, None, models)
+    pipeline = load_pipeline(names, both, data_root, device, generator, finds=plan is None)
+    settings = settings.model_copy(update={"pipeline": pipeline.settle(both)})
+    return make(out, generated(generator, settings), settings, pipeline, pipeline.models(), plan)
+
+
+def edit_slide(
+    path: Path,
+    out: Path,
+    settings: PipelineSettings,
+    *,
+    mpp: float | None = None,
+    plan: Path | None = None,
+    foundation: str = BUNDLED,
+    cell: str = BUNDLED,
+    detector: str = BUNDLED,
+    gate: str = NONE,
+    data_root: Path = Path(),
+    device: str = "cpu",
+) -> DataSet:
+    """Edit cells of the user's slide at `path`, brought to x20, into the slide `out`; see the command `edit`.
+
+    Raises UsageError where neither counts nor a `plan` say which.
+    """
+    check(settings)
+    if not (plan or settings.counts):
+        raise UsageError(f"{path}: a slide needs --counts (HSIL=40,...), or --plan")
+    with reader.opened(path, mpp) as opened:
+        view = opened.at()
+        width, height = view.size
+        names = {"cell": cell, "foundation": foundation, "gate": gate, "detector": detector}
+        pipeline = load_pipeline(names, settings, data_root, device, None, finds=plan is None)
+        slide_settings = SlideSettings(width=width, height=height, pipeline=pipeline.settle(settings))
+        check_counts(slide_settings, plan)
+        original = (path.name, atomic.sha256(path))
+        source = Source(width, height, lambda work, pixels: _copy(view, work, pixels), "real-to-synthetic", original)
+        return make(out, source, slide_settings, pipeline, pipeline.models(), plan)
+
+
+def _as_planned(settings: SlideSettings, path: Path) -> SlideSettings:
+    """Return `settings` with the seed of the slide for which the plan at `path` was made."""
+    field = plans.read(path).images[0].generated
+    if field is None:
+        raise plans.PlanProblem(f"{path}: of the user's own slide; this plan is for `edit`")
+    return settings.model_copy(update={"pipeline": settings.pipeline.model_copy(update={"seed": field.seed})})
+
+
+def _copy(view: View, work: Work, pixels: MappedArray) -> None:
+    """Bring the pixels of `view` to the disk, a band of rows at a time."""
+    width, height = view.size
+    bands = -(-height // BAND)
+    done = work.done(ROWS)
+    with meter("reading", bands, done) as bar:
+        for number in range(done, bands):
+            top = number * BAND
+            rows = min(BAND, height - top)
+            for left in range(0, width, BAND):
+                columns = min(BAND, width - left)
+                pixels.array[top : top + rows, left : left + columns] = view.read(left, top, columns, rows)
+            pixels.release()
+            work.finished(ROWS, number + 1)
+            bar.advance()

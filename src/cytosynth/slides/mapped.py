@@ -1,0 +1,45 @@
+"""Arrays in files, mapped into memory a part at a time."""
+
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class MappedArray:
+    """An array in a file. Its pages are given back by `release`, so that memory stays bounded whatever its size."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        """Open the array at `path`, made of zeros where it is not there or of another size."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            if os.fstat(descriptor).st_size != size:
+                os.ftruncate(descriptor, 0)
+                os.ftruncate(descriptor, size)
+            self._map = mmap.mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+        self.array: NDArray[Any] = np.frombuffer(self._map, dtype=dtype).reshape(shape)
+
+    def release(self) -> None:
+        """Write what changed to the file and give its memory back; the array stays usable."""
+        self._map.flush()
+        self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def wrapped(start: int, length: int, size: int) -> list[tuple[slice, slice]]:
+    """Return which parts of an axis of `size` a run of `length` from `start` covers that goes on at its beginning.
+
+    Each part is a slice of the axis, and the slice of the run that lies there.
+    """
+    parts, done = [], 0
+    while done < length:
+        at = (start + done) % size
+        step = min(length - done, size - at)
+        parts.append((slice(at, at + step), slice(done, done + step)))
+        done += step
+    return parts

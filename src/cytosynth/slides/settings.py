@@ -1,0 +1,53 @@
+"""Settings of a slide. Imports no torch, so that a mistake is answered at once."""
+
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..errors import UsageError
+from ..synthesis.settings import PipelineSettings
+
+WindowsName = Literal["shifted", "overlapping"]
+WINDOWS: Final = {
+    "shifted": "SpotDiffusion: windows side by side, moved at every step (arXiv 2407.15507)",
+    "overlapping": "MultiDiffusion: windows that share half, averaged; four times the work (arXiv 2302.08113)",
+}
+ONE_STEP: Final = ("ddim", "euler", "lcm", "tcd")
+"""Samplers that need nothing but the latents of the step before: what a window was does not follow it."""
+FULL, DISC = "full", "disc"
+
+
+class SlideSettings(BaseModel):
+    """What a slide is to be, besides the settings of both stages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    width: int = Field(ge=256, le=2**20, description="pixels")
+    height: int = Field(ge=256, le=2**20, description="pixels")
+    windows: WindowsName = "shifted"
+    density_map: str = Field(
+        default=FULL, description="where cells lie: full, disc (a liquid-based preparation), or a grey image"
+    )
+    compression: Literal["lossless", "jpeg"] = "lossless"
+    quality: int = Field(default=90, ge=50, le=100, description="of JPEG")
+    ome: bool = Field(default=False, description="write an OME-TIFF as well")
+    pipeline: PipelineSettings = PipelineSettings()
+
+    def check(self) -> None:
+        """Raise UsageError for settings that do not fit a slide."""
+        both = self.pipeline
+        if both.normal.sampler not in ONE_STEP:
+            raise UsageError(
+                f"--sampler {both.normal.sampler}: remembers earlier steps of its window, and windows move; "
+                f"for slides there are {', '.join(ONE_STEP)}"
+            )
+        if both.choice == "isolation":
+            raise UsageError("choice=isolation compares every two cells, a slide has too many: random, score or size")
+        if both.cell.paste != "box":
+            raise UsageError("cell.paste=patch: on slides edited regions are put back alone; use cell.paste=box")
+        if self.density_map not in (FULL, DISC) and not Path(self.density_map).is_file():
+            raise UsageError(f"--density-map {self.density_map}: neither full, disc nor an image file")
+        if min(self.width, self.height) < both.normal.size:
+            raise UsageError(
+                f"{self.width}x{self.height}: smaller than a field of {both.normal.size}; use `cytosynth synthesize`"
+            )

@@ -1,0 +1,117 @@
+"""Which cells of a slide are edited: found on it and dealt by count, or as a plan says."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..annotations import Cell
+from ..bethesda import NILM
+from ..cell import patch
+from ..cell.edit import PlannedEdit
+from ..data.image_files import Pixels
+from ..detect.tiled_search import Search, find
+from ..errors import UsageError
+from ..io.progress import console
+from ..provenance import RECORDS
+from ..synthesis import plan as plans
+from ..synthesis.pipeline import Pipeline
+from .edits import SlideEditing, Wanted, dealt
+from .mapped import MappedArray
+from .settings import SlideSettings
+from .work import Work
+
+FOUND = "found.jsonl"
+SLIDE = "slide.png"
+"""What a plan calls the one image that it has."""
+
+
+class _Pixels:
+    """Pixels on disk as something that is searched."""
+
+    def __init__(self, pixels: MappedArray) -> None:
+        self.pixels = pixels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        height, width = self.pixels.array.shape[:2]
+        return width, height
+
+    def read(self, x: int, y: int, width: int, height: int) -> Pixels:
+        """Return the (height, width, 3) pixels of a region."""
+        region = self.pixels.array[y : y + height, x : x + width].copy()
+        self.pixels.release()
+        return region
+
+
+def edited(
+    out: Path,
+    work: Work,
+    pixels: MappedArray,
+    settings: SlideSettings,
+    pipeline: Pipeline,
+    plan: plans.Plan | None,
+    path: Path | None,
+) -> list[dict[str, Any]]:
+    """Edit cells of the slide `pixels` in place; return what became of each, kept or rejected, by number."""
+    both = settings.pipeline
+    height, width = pixels.array.shape[:2]
+    if plan and path:
+        wanted, spare = _planned(plan, path, (width, height), both.cell.box_scale or 1.0), []
+    else:
+        wanted, spare = _found(work, pixels, settings, pipeline)
+    folder = work.folder / "edits"
+    folder.mkdir(exist_ok=True)
+    editing = SlideEditing(pipeline.editor, pipeline.gate, both.cell, pixels.array, out / RECORDS, folder)
+    records = editing.run(wanted, spare)
+    editing.put_in(records)
+    pixels.release()
+    _say(records, both.counts)
+    return records
+
+
+def _found(
+    work: Work, pixels: MappedArray, settings: SlideSettings, pipeline: Pipeline
+) -> tuple[list[Wanted], list[Wanted]]:
+    """Find the normal cells of the slide; return those to edit and those that may stand in."""
+    both = settings.pipeline
+    if pipeline.detector is None:
+        raise ValueError("a slide without a plan needs a detector")
+    field = _Pixels(pixels)
+    search = Search(pipeline.detector, both.threshold, pipeline.detector.digest)
+    cells = [cell for cell in find(field, None, search, work.folder / FOUND, "finding cells") if cell.category == NILM]
+    return dealt(
+        [_inside(cell, *field.size) for cell in cells], field.size, both.cell, both.counts, both.choice, both.seed
+    )
+
+
+def _planned(plan: plans.Plan, path: Path, size: tuple[int, int], scale: float) -> list[Wanted]:
+    """Return the cells of a `plan` for a slide, read from `path`; raise PlanProblem for one that does not fit."""
+    if len(plan.images) != 1:
+        raise plans.PlanProblem(f"{path}: {len(plan.images)} images; a plan for a slide has one, {SLIDE}")
+    plans.fit(plan, path, {plan.images[0].file_name: size}, scale)
+    return [
+        Wanted(
+            number, Cell(cell.box, NILM), PlannedEdit(patch.enlarge(cell.box, scale, *size), cell.category, cell.seed)
+        )
+        for number, cell in enumerate(plan.images[0].cells)
+    ]
+
+
+def check_counts(settings: SlideSettings, plan: Path | None) -> None:
+    """Raise UsageError where a plan and counts are both given."""
+    if plan and settings.pipeline.counts:
+        raise UsageError("--counts: the plan says what each cell becomes; give one or the other")
+
+
+def _inside(cell: Cell, width: int, height: int) -> Cell:
+    x0, y0, x1, y1 = cell.box
+    return Cell((max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))), cell.category, cell.score)
+
+
+def _say(records: list[dict[str, Any]], counts: Mapping[str, int]) -> None:
+    """Say which counts were not met."""
+    for name, asked in counts.items():
+        made = sum(record["kept"] and record["category"] == name for record in records)
+        if made < asked:
+            console.print(f"counts: {made} of {asked} {name} made; the others found no cell to edit, or none was kept")
