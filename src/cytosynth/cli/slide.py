@@ -37,9 +37,7 @@ def slide(
     windows: Annotated[
         str, typer.Option(help="shifted (SpotDiffusion), or overlapping (MultiDiffusion, four times the work).")
     ] = "shifted",
-    jpeg: Annotated[
-        int | None, typer.Option(min=50, max=100, help="Store JPEG of this quality; none: lossless.")
-    ] = None,
+    jpeg: Annotated[int | None, typer.Option(min=50, max=100, help="Store JPEG of this quality.")] = None,
     ome: Annotated[bool, typer.Option("--ome", help="Write an OME-TIFF as well.")] = False,
     foundation: Foundation = "bundled",
     normal: Annotated[str, typer.Option(help="LoRA of stage 1: folder, file, 'bundled' or 'none'.")] = "bundled",
