@@ -150,7 +150,6 @@ class SlideEditing:
     def _record(self, one: Wanted, canvas: Canvas) -> dict[str, Any]:
         """Return what became of a cell, in pixels of the slide; write its region where it is kept."""
         spot, box = canvas.spots[0], canvas.spots[0].edit.box
-        x, y, *_ = self._around(one.edit.box)
         record = said_of(spot, self.gate) | {
             "number": one.number, "kept": spot.painted is not None,
             "bbox_xyxy": list(one.cell.box), "edited_xyxy": list(one.edit.box),
@@ -175,9 +174,8 @@ class SlideEditing:
 
     def _before(self) -> dict[int, dict[str, Any]]:
         """Return what is recorded of cells by number; of a kept one its region must be there."""
-        known = {}
+        known: dict[int, dict[str, Any]] = {}
         for line in plain.lines(self.records):
             if isinstance(line, dict) and isinstance(line.get("number"), int) and isinstance(line.get("kept"), bool):
-                if not line["kept"] or self._file(line["number"]).exists():
-                    known[line["number"]] = line
-        return known
+                known[line["number"]] = line
+        return {number: line for number, line in known.items() if not line["kept"] or self._file(number).exists()}

@@ -106,7 +106,10 @@ def read_map(name: str) -> str | Values:
 
 
 def stained(pixels: NDArray[np.float32], glass: NDArray[np.int16], factor: Values) -> NDArray[np.float32]:
-    """Return (height, width, 3) `pixels`, 0..255, with optical densities against `glass` (3,) times `factor` (height, width)."""
+    """Return (height, width, 3) `pixels`, 0..255, with optical densities against `glass` (3,) times `factor`.
+
+    That is of (height, width).
+    """
     ratio = np.clip(pixels / glass.astype(np.float32), 1 / 255, 1)
     return np.asarray(np.where(pixels < glass, glass * ratio ** factor[..., None].astype(np.float32), pixels))
 

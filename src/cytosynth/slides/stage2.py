@@ -56,8 +56,10 @@ def edited(
     """Edit cells of the slide `pixels` in place; return what became of each, kept or rejected, by number."""
     both = settings.pipeline
     height, width = pixels.array.shape[:2]
+    wanted: list[Wanted]
+    spare: list[Wanted] = []
     if plan and path:
-        wanted, spare = _planned(plan, path, (width, height), both.cell.box_scale or 1.0), []
+        wanted = _planned(plan, path, (width, height), both.cell.box_scale or 1.0)
     else:
         wanted, spare = _found(work, pixels, settings, pipeline)
     folder = work.folder / "edits"
