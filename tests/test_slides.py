@@ -120,6 +120,7 @@ def planted(size: int) -> list[tuple[float, float, float]]:
     return taken
 
 
+@pytest.mark.slow
 def test_every_cell_counts_once_at_slide_size(tmp_path: Path) -> None:
     size = 12_000
     cells = planted(size)

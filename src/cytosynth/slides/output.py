@@ -1,5 +1,6 @@
 """What a finished slide is on disk: pyramid, annotations, provenance, preview and card."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,8 @@ def publish(output: Output, work: Work, pixels: MappedArray, records: Sequence[d
     for number, (width, height) in enumerate(shapes[1:], 1):
         levels.append(MappedArray(work.folder / f"level{number}.u8", (height, width, 3), np.uint8))
         reduce(levels[-2], levels[-1])
-    stored = FileSettings(settings.compression, settings.quality, WORKING_MPP, NOTICES[output.origin])
+    identity = json.dumps([settings.model_dump(mode="json"), dict(output.models), output.original], sort_keys=True)
+    stored = FileSettings(settings.compression, settings.quality, WORKING_MPP, NOTICES[output.origin], identity)
     files = [(TIFF, False), *([(OME_TIFF, True)] if settings.ome else [])]
     with meter("writing", tiles_of(shapes) * len(files)) as bar:
         for name, ome in files:

@@ -25,7 +25,7 @@ RIM = 0.2
 """Softness of the rim of a gap, in deviations of the random field."""
 DRIFT = (1600.0, 6400.0)
 """Pixels over which density drifts."""
-EVEN, SPREAD = 0.82, 0.16
+EVEN, SPREAD = 0.88, 0.14
 """Mean and deviation of the density of an even preparation."""
 RADIUS, EDGE = 0.47, 0.025
 """Of a disc: its radius and the width of its rim, over the shorter side of the slide."""

@@ -1,5 +1,6 @@
 """Writing the pixels of a slide as the pyramids that viewers open, and what the files say of themselves."""
 
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,16 @@ XMP_TAG, BYTES = 700, 1
 
 @dataclass(frozen=True)
 class FileSettings:
-    """How a pyramid is stored: compression, quality of JPEG, microns per pixel, and the line that says what it is."""
+    """How a pyramid is stored: compression, quality of JPEG, microns per pixel, and the line that says what it is.
+
+    `identity` tells slides apart; of it an OME-TIFF gets its UUID, so that the same slide is the same bytes.
+    """
 
     compression: Literal["lossless", "jpeg"]
     quality: int
     mpp: float
     notice: str
+    identity: str = ""
 
     @property
     def codec(self) -> dict[str, Any]:
@@ -93,8 +98,8 @@ def _tiles(level: MappedArray, bar: Meter) -> Iterator[NDArray[np.uint8]]:
         for x in range(0, width, TILE):
             part = level.array[y : y + TILE, x : x + TILE]
             tile = np.pad(part, ((0, TILE - part.shape[0]), (0, TILE - part.shape[1]), (0, 0)), mode="edge")
-            yield np.ascontiguousarray(tile)
             bar.advance()
+            yield np.ascontiguousarray(tile)
         level.release()
 
 
@@ -106,6 +111,7 @@ def tiles_of(shapes: Sequence[tuple[int, int]]) -> int:
 def _ome(settings: FileSettings) -> dict[str, Any]:
     return {
         "axes": "YXS", "Description": settings.notice,
+        "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"cytosynth:{settings.identity}")),
         "PhysicalSizeX": settings.mpp, "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": settings.mpp, "PhysicalSizeYUnit": "µm",
     }  # fmt: skip
