@@ -9,7 +9,7 @@ from ..bethesda import NILM
 from ..cell import patch
 from ..cell.edit import PlannedEdit
 from ..data.image_files import Pixels
-from ..detect.tiled_search import Search, find
+from ..detection.tiled_search import Search, find
 from ..errors import UsageError
 from ..io.progress import console
 from ..provenance import RECORDS
