@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cytosynth.data import check, convert, sources
 from cytosynth.data.slides import annotations, fields, glass, reader, sharpness
 from cytosynth.data.slides.slide import SlideProblem, View
 from cytosynth.detection import folder, tiles
@@ -309,3 +310,27 @@ def test_detect_writes_slides_in_their_own_pixels(tmp_path: Path) -> None:
     broken.write_bytes(path.read_bytes()[:3000])
     skipped = folder.detect(folder.gather(tmp_path / "in"), tmp_path / "other", discs()).info["skipped"]
     assert len(skipped) == 1 and skipped[0].startswith("c.svs")
+
+
+def test_slides_are_checked_converted_and_trained_on(tmp_path: Path) -> None:
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    cells = [(700.0, 500.0, 18.0), (3000.0, 3500.0, 20.0)]
+    write_slide(slides / "s1.tif", (4200, 4200), cells, mpp=0.245)
+    geojson(slides / "s1.geojson", [("HSIL", square(700, 500, 24))])
+    said: list[str] = []
+    assert check.check(slides, None, said.append) == []
+    assert said == ["slides, 1 image, 1 cell"]
+    convert.convert(slides, tmp_path / "yolo", None, "yolo")
+    names = sorted(path.name for path in (tmp_path / "yolo" / "images").iterdir())
+    assert names == ["s1_0_0.png", "s1_2048_2048.png"]
+    assert (tmp_path / "yolo" / "labels" / "s1_0_0.txt").read_text().startswith("0 0.3")
+    samples = sources.load([sources.Source(root="slides", split="all")], tmp_path)
+    assert [(sample.name, sample.size) for sample in samples] == [("s1_0_0", (1024, 1024))]
+    assert samples[0].cells[0].category == "HSIL"
+    assert samples[0].cells[0].box == pytest.approx((338, 238, 362, 262), abs=0.5)
+    assert np.array_equal(samples[0].pixels, np.asarray(Image.open(tmp_path / "yolo" / "images" / "s1_0_0.png")))
+    geojson(slides / "s1.geojson", [("HSIL", square(5000, 500, 24))])
+    assert "outside the image of 4200x4200" in check.check(slides)[0]
+    (slides / "broken.svs").write_bytes(b"no slide")
+    assert any("broken.svs" in line for line in check.check(slides))

@@ -185,6 +185,7 @@ FORMATS_IN: Final = {
     "cric": "the CRIC Cervix release: JSON or CSV of nucleus points beside the images",
     "comparison-detector": "the Comparison Detector database: COCO or VOC, 11 classes, brought to 1024x1024",
     "folders": "one folder of cell images for each class",
+    "slides": "a slide or a folder of slides, annotations beside them as QuPath's GeoJSON or as COCO",
 }
 FORMATS_OUT: Final = {"coco": "ids from 1", "yolo": "classes from 0", "voc": "one XML file an image"}
 VOCABULARY: Final = CATEGORIES

@@ -10,7 +10,10 @@ from ..errors import FormatProblem
 from ..io import wording
 from ..io.progress import meter
 from . import convert, image_files
+from .slides import glass, reader
 
+BLOCK = 1024
+"""Pixels of a slide, each way, that are read at a time."""
 TOLERANCE = 0.5
 """Pixels by which a box may pass the border: rounding of the tools that wrote it."""
 
@@ -39,7 +42,7 @@ def check(root: Path, kind: str | None = None, note: Callable[[str], None] = lam
             if image.file_name in names:
                 problems.append(f"{image.file_name}: listed twice")
             names.add(image.file_name)
-            problems += _image(data, image, contents, prepared)
+            problems += _slide(data, image) if kind == "slides" else _image(data, image, contents, prepared)
             problems += _cells(image)
             bar.advance()
     return problems
@@ -60,6 +63,26 @@ def _image(data: DataSet, image: Image, contents: dict[str, str], prepared: bool
     if digest in contents and contents[digest] != image.file_name:
         yield f"{path}: a duplicate of {contents[digest]}"
     contents.setdefault(digest, image.file_name)
+
+
+def _slide(data: DataSet, image: Image) -> Iterator[str]:
+    """Read all of a slide at x20 that is not empty glass."""
+    try:
+        with reader.opened(data.folder / image.file_name) as slide:
+            view = slide.at()
+            covered = glass.coverage(view)
+            if covered.empty == 1:
+                yield f"{image.file_name}: nothing but empty glass"
+            width, height = view.size
+            corners = [(x, y) for y in range(0, height, BLOCK) for x in range(0, width, BLOCK)]
+            with meter(image.file_name[:40], len(corners)) as bar:
+                for x, y in corners:
+                    size = (min(BLOCK, width - x), min(BLOCK, height - y))
+                    if covered.any(x, y, *size):
+                        view.read(x, y, *size)
+                    bar.advance()
+    except image_files.ImageProblem as problem:
+        yield str(problem)
 
 
 def _cells(image: Image) -> Iterator[str]:

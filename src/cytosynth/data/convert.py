@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..annotations import DataSet
@@ -13,10 +14,11 @@ from ..io import atomic, lock, plain, wording
 from ..io.progress import meter
 from ..registry import FORMATS_IN, FORMATS_OUT
 from . import image_files
-from .formats import coco, comparison_database, cric, folders, voc, yolo
+from .formats import coco, comparison_database, cric, folders, slides, voc, yolo
 from .formats.coco import Report, refuse
 from .preview import save_png
 from .rename import renamed
+from .slides import fields, reader
 
 READERS: dict[str, Callable[..., DataSet]] = {
     "coco": coco.read,
@@ -25,6 +27,7 @@ READERS: dict[str, Callable[..., DataSet]] = {
     "cric": cric.read,
     "comparison-detector": comparison_database.read,
     "folders": folders.read,
+    "slides": slides.read,
 }
 OURS = ("split.json", "dataset.json")
 """Beside the annotations of any format."""
@@ -37,6 +40,8 @@ WRITERS: dict[str, tuple[Callable[[DataSet, Path], None], str]] = {
 
 def guess(root: Path) -> str:
     """Return the format of the data set at `root` by its files; raise UserError when none fits."""
+    if reader.holds_slides(root):
+        return "slides"
     if root.is_file() and root.suffix == ".json":
         return "coco"
     if (root / coco.FILE).exists():
@@ -68,7 +73,8 @@ def convert(
 ) -> DataSet:
     """Write the data set at `source` to the new folder `out` in the format `target`, images with it.
 
-    Categories get the new `names` that are given for them. Complete or absent: nothing is left at `out` when it fails.
+    Categories get the new `names` that are given for them. Slides are cut into fields at x20, all that are not empty
+    glass. Complete or absent: nothing is left at `out` when it fails.
     Raises UserError for what cannot be read.
     """
     if target not in WRITERS:
@@ -79,12 +85,25 @@ def convert(
         kind = kind or guess(source)
         if kind == "folders" and out.resolve().is_relative_to(source.resolve()):
             raise UsageError(f"{out}: would be a class of {source}; give a folder beside it")
+        if kind == "slides":
+            return _cut(source, out, target, names or {})
         data = renamed(read(source, kind, **options), names or {})
         if not data.images:
             raise UserError(f"{source}: no image in it")
         _refuse_broken(data)
         _refuse_collisions(data, target, kind)
         return _write(data, source, out, kind, target)
+
+
+def _cut(source: Path, out: Path, target: str, names: Mapping[str, str]) -> DataSet:
+    """Cut the slides of `source` into fields, and write these."""
+    every = fields.FieldSettings(min_nuclei=0, min_focus=0)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.resolve().parent) as folder:
+        cut = Path(folder) / "fields"
+        data = fields.tiles(source, cut, every, names=names, strict=True)
+        if not data.images:
+            raise UserError(f"{source}: no field with anything on it")
+        return _write(data, cut, out, "coco", target)
 
 
 def _write(data: DataSet, source: Path, out: Path, kind: str, target: str) -> DataSet:

@@ -3,27 +3,41 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..annotations import Cell
 from ..errors import UserError
 from ..io.progress import meter
 from . import image_files, split
-from .formats import coco
+from .formats import coco, slides
 from .image_files import Pixels
+from .slides import reader, training_fields
 
 KEPT = 4 * 2**30
 """Bytes of pixels that `load` keeps in memory, 1,365 images of 1024 x 1024; the others are read at each use."""
 
 
 class Source(BaseModel):
-    """One data set of a recipe: a folder with `annotations.json` (COCO) and `images/`."""
+    """One data set of a recipe: a folder with `annotations.json` (COCO) and `images/`, or with slides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     root: str = Field(description="folder, relative to --data-root")
     scale: float = Field(default=1.0, gt=0, le=8, description="factor that brings it to the working scale")
     split: str = Field(default="train", description="part of split.json to use, or 'all'")
+
+
+class Readable(Protocol):
+    """What is read from its file at each use."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its (width, height), pixels."""
+
+    def read(self) -> Pixels:
+        """Return its (height, width, 3) pixels."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +69,18 @@ class Room:
         """Begin with all of it."""
         self.left = KEPT
 
-    def image(self, path: Path, scale: float = 1.0) -> "Pixels | Stored":
+    def image(self, path: Path, scale: float = 1.0) -> "Pixels | Readable":
         """Return the pixels of the image at `path`, resized by `scale`, or where they are read from if no room is left.
 
         It is read in any case: one that cannot be is named before anything begins.
         """
         pixels = image_files.read(path, scale)
+        return self.kept(Stored(path, scale, (pixels.shape[1], pixels.shape[0])), pixels)
+
+    def kept(self, stored: "Readable", pixels: Pixels) -> "Pixels | Readable":
+        """Return `pixels`, or where they are `stored` if no room is left."""
         self.left -= pixels.nbytes
-        return pixels if self.left >= 0 else Stored(path, scale, (pixels.shape[1], pixels.shape[0]))
+        return pixels if self.left >= 0 else stored
 
 
 @dataclass(frozen=True)
@@ -79,19 +97,19 @@ class Sample:
 
     name: str
     source: str
-    image: Pixels | Stored
+    image: Pixels | Readable
     cells: tuple[Cell, ...]
     label: str | None = None
 
     @property
     def pixels(self) -> Pixels:
         """Its (height, width, 3) RGB pixels at the working scale."""
-        return self.image.read() if isinstance(self.image, Stored) else self.image
+        return self.image if isinstance(self.image, np.ndarray) else self.image.read()
 
     @property
     def size(self) -> tuple[int, int]:
         """Its (width, height), pixels at the working scale; nothing is read for it."""
-        return self.image.size if isinstance(self.image, Stored) else (self.image.shape[1], self.image.shape[0])
+        return (self.image.shape[1], self.image.shape[0]) if isinstance(self.image, np.ndarray) else self.image.size
 
 
 def held_out(sources: Sequence[Source], data_root: Path) -> list[Sample]:
@@ -116,7 +134,7 @@ def load(
     chosen = []
     for source in sources:
         root = data_root / source.root
-        data = coco.read(root)
+        data = slides.read(root) if reader.holds_slides(root) else coco.read(root)
         images = split.part(data, source.split, root)
         if required and not images:
             raise UserError(f"{root}: no image in part '{source.split}'")
@@ -125,6 +143,13 @@ def load(
     room = Room()
     with meter(title, len(chosen)) as bar:
         for source, data, image in chosen:
+            if reader.is_slide(data.folder / image.file_name):
+                samples += [
+                    Sample(name, Path(source.root).name, room.kept(field, field.read()), cells)
+                    for name, field, cells in training_fields.of_slide(data.folder / image.file_name)
+                ]
+                bar.advance()
+                continue
             pixels = room.image(image_files.inside(data.folder, image.file_name), source.scale)
             cells = tuple(cell.scaled(source.scale) for cell in image.cells)
             label = image.extra.get("image_level_label")

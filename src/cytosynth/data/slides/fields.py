@@ -111,10 +111,10 @@ def tiles(
         return data
 
 
-def candidates(view: View, settings: FieldSettings, known: Annotated | None, looked: Path) -> list[Candidate]:
+def candidates(view: View, settings: FieldSettings, known: Annotated | None, looked: Path | None) -> list[Candidate]:
     """Return the fields of `view` that are not empty glass, each with what it is worth.
 
-    What was found out is kept in the file `looked`, a line a field.
+    What was found out is kept in the file `looked`, where there is one, a line a field.
     """
     covered = glass.coverage(view)
     colour = glass.glass_colour(view.slide.thumbnail().whole().astype(np.int16))
@@ -128,13 +128,14 @@ def candidates(view: View, settings: FieldSettings, known: Annotated | None, loo
         f"{view.slide.path.name}: {amount(len(corners), 'field')}, {len(corners) - len(filled)} of empty glass "
         f"({covered.empty:.1%} of the area)", soft_wrap=True,
     )  # fmt: skip
-    before = _looked(looked)
+    before = _looked(looked) if looked else {}
     result = []
     with meter(view.slide.path.name[:40], len(filled), sum(at in before for at in filled)) as bar:
         for x, y in filled:
             if (x, y) not in before:
                 found = sharpness.worth(view.read(x, y, side, side), colour)
-                append_line(looked, {"x": x, "y": y, "focus": found.focus, "nuclei": found.nuclei})
+                if looked:
+                    append_line(looked, {"x": x, "y": y, "focus": found.focus, "nuclei": found.nuclei})
                 before[x, y] = found
                 bar.advance()
             result.append(Candidate(x, y, before[x, y], shown.get((x, y), ())))

@@ -59,6 +59,14 @@ def gather(source: Path) -> list[Path]:
     return found
 
 
+def holds_slides(root: Path) -> bool:
+    """Return whether `root` is a slide, or a folder with one directly in it."""
+    if not root.is_dir():
+        return root.is_file() and is_slide(root)
+    known = SLIDES | TIFF
+    return any(is_slide(path) for path in sorted(root.iterdir()) if path.suffix.lower() in known and path.is_file())
+
+
 def _pyramid(path: Path) -> Pyramid:
     """Return what reads `path`: tifffile for OME-TIFF and what OpenSlide does not know, else OpenSlide."""
     if not path.is_file():

@@ -1,0 +1,27 @@
+"""Whole slides as a data set: a folder of them, or one, with their annotations beside them in pixels of level 0."""
+
+from pathlib import Path
+
+from ...annotations import DataSet, Image
+from ...errors import UsageError
+from ..slides import annotations, reader
+from ..slides.slide import SlideProblem
+from .coco import Report, refuse
+
+
+def read(root: Path, report: Report = refuse) -> DataSet:
+    """Return the slides of the folder `root`, or the one at `root`, each as an image with its cells.
+
+    A slide that cannot be read goes to `report`.
+    """
+    images: list[Image] = []
+    for path in reader.gather(root):
+        try:
+            with reader.opened(path) as slide:
+                found = annotations.find(path, None, slide.mpp)
+                extra = {"slide": path.stem, "mpp": round(slide.mpp, 6)}
+                images.append(Image(path.name, *slide.size, found.cells if found else (), extra))
+        except (SlideProblem, UsageError) as problem:
+            report(str(problem))
+    categories = dict.fromkeys(cell.category for image in images for cell in image.cells)
+    return DataSet(root if root.is_dir() else root.parent, tuple(images), tuple(categories))
