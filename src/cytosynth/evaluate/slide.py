@@ -58,7 +58,7 @@ def _pieces(pixels: Pixels, columns: Sequence[int]) -> NDArray[np.float64]:
     for x in columns:
         if not FAR < x < width - FAR:
             continue
-        strip = pixels[:, x - FAR - 1 : x + FAR].astype(np.float64)
+        strip = pixels[:, x - FAR - 1 : x + FAR + 1].astype(np.float64)
         steps = np.abs(np.diff(strip, axis=1)).mean(axis=2)  # step FAR is across the border
         beside = np.concatenate([steps[:, : FAR - NEAR + 1], steps[:, FAR + NEAR :]], axis=1).mean(axis=1)
         across = steps[:, FAR]
