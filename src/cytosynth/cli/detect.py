@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from . import app, finish, there
-from .options import Device, Scale, Strict
+from .options import Device, Mpp, Scale, Strict
 
 
 @app.command()
@@ -19,9 +19,7 @@ def detect(
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a cell.")] = 0.5,
     split: Annotated[str | None, typer.Option(help="Part of a COCO data set's split; none: all.")] = None,
     scale: Scale = 1.0,
-    mpp: Annotated[
-        float | None, typer.Option(min=0.05, max=5, help="Microns per pixel of slides whose files do not say.")
-    ] = None,
+    mpp: Mpp = None,
     strict: Strict = False,
     device: Device = "auto",
 ) -> None:

@@ -24,6 +24,4 @@ Foundation = Annotated[str, typer.Option(help="Stable Diffusion 1.x: 'bundled', 
 Normal = Annotated[str, typer.Option(help="Adapter of stage 1: folder, file, 'bundled' or 'none'.")]
 Label = Annotated[str | None, typer.Option(help="Of a COCO set, take images of this image-level label.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")]
-Mpp = Annotated[
-    float | None, typer.Option(min=0.05, max=5, help="Microns per pixel of slides whose files do not say.")
-]
+Mpp = Annotated[float | None, typer.Option(min=0.05, max=5, help="Microns per pixel of slides whose files do not say.")]

@@ -5,22 +5,9 @@ from typing import Annotated
 
 import typer
 
-from . import app
-from .synthesize import (
-    Counts,
-    DataRoot,
-    Device,
-    Foundation,
-    GateFolder,
-    Model,
-    Out,
-    Sampler,
-    Seed,
-    Settings,
-    Tries,
-    pipeline_settings,
-    sampler_of,
-)
+from . import app, finish
+from .options import DataRoot, Device, Foundation, Model, Normal, Out, Sampler, Seed, Settings
+from .synthesize import Counts, GateFolder, Tries, pipeline_settings, sampler_of
 
 
 @app.command()
@@ -40,29 +27,30 @@ def slide(
     jpeg: Annotated[int | None, typer.Option(min=50, max=100, help="Store JPEG of this quality.")] = None,
     ome: Annotated[bool, typer.Option("--ome", help="Write an OME-TIFF as well.")] = False,
     foundation: Foundation = "bundled",
-    normal: Annotated[str, typer.Option(help="LoRA of stage 1: folder, file, 'bundled' or 'none'.")] = "bundled",
+    normal: Normal = "bundled",
     cell: Model = "bundled",
     detector: Model = "bundled",
     gate: GateFolder = "none",
     tries: Tries = None,
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     settings: Settings = None,
 ) -> None:
     """Make a whole slide: one coherent field of normal cells, --counts of them edited into abnormal ones."""
     from ..config import validated
     from ..slides.settings import SlideSettings
 
-    chosen = pipeline_settings(plan, {"seed": seed, **sampler_of(sampler, "normal", "cell")}, counts, tries, settings)
+    given = {"seed": seed, **sampler_of(sampler, "normal", "cell")}
+    chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
     values = {"width": width, "height": height, "windows": windows, "density_map": density_map, "ome": ome}
     values |= {"compression": "lossless" if jpeg is None else "jpeg", "quality": jpeg or 90, "pipeline": chosen}
     wanted = validated(SlideSettings, values, "slide")
     wanted.check()
     from ..slides import commands
 
-    commands.slide(
+    data = commands.slide(
         out, wanted, plan=plan, foundation=foundation, normal=normal, cell=cell, detector=detector, gate=gate,
         data_root=data_root, device=device,
     )  # fmt: skip
-    print(f"{out}/slide.tif")
+    finish(data, out, "README.md")

@@ -47,7 +47,9 @@ def synthesize(
 ) -> None:
     """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
     _excluded(plan, {"--count": count, "--start": start, "--seed": seed, "--counts": counts})
-    chosen = pipeline_settings(plan, {"seed": seed, **sampler_of(sampler, "normal", "cell")}, counts, tries, settings, cell)
+    chosen = pipeline_settings(
+        plan, {"seed": seed, **sampler_of(sampler, "normal", "cell")}, counts, tries, settings, cell
+    )
     from ..synthesis import synthesize as pipeline
 
     data = pipeline.synthesize(
@@ -87,17 +89,18 @@ def edit(
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
     part = None if split == "all" else split
     _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
-    given = {"seed": seed, "scale": scale, **sampler_of(sampler, "cell")}
+    given: dict[str, object] = {"seed": seed, "scale": scale, **sampler_of(sampler, "cell")}
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
     from ..data.slides import reader
 
     if reader.is_slide(images):
         from ..slides import commands
 
-        commands.edit_slide(
+        data = commands.edit_slide(
             images, out, chosen, mpp=mpp, plan=plan, foundation=foundation, cell=cell, detector=detector, gate=gate,
             data_root=data_root, device=device,
         )  # fmt: skip
+        finish(data, out, "README.md")
         return
     from ..synthesis import synthesize as pipeline
 

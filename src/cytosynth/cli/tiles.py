@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from . import app, finish, there
+from .options import Mpp, Out, Strict
 
 
 @app.command()
 def tiles(
     slides: Annotated[Path, typer.Argument(callback=there, help="A slide, or a folder of slides.")],
-    out: Annotated[Path, typer.Argument(help="Data set folder; the same command again continues it.")],
+    out: Out,
     annotations: Annotated[
         Path | None,
         typer.Option(help="GeoJSON or COCO in pixels of the slides, or a folder of such. \\[default: beside them]"),
@@ -26,13 +27,11 @@ def tiles(
     only_annotated: Annotated[
         bool, typer.Option("--only-annotated", help="Only fields with an annotated cell.")
     ] = False,
-    mpp: Annotated[
-        float | None, typer.Option(min=0.05, max=5, help="Microns per pixel of slides whose files do not say.")
-    ] = None,
+    mpp: Mpp = None,
     rename: Annotated[
         list[str] | None, typer.Option(metavar="OLD=NEW", help="Give a category another name; may be repeated.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at a slide that cannot be read.")] = False,
+    strict: Strict = False,
 ) -> None:
     """From whole slides to a data set: sharp fields with cells, at x20, with their annotations."""
     from ..data.rename import parsed

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..annotations import DataSet
+from ..cell.editing import categories
 from ..data.slides import reader
 from ..data.slides.slide import View
 from ..errors import UsageError
@@ -38,11 +39,13 @@ def slide(
     device: str = "cpu",
 ) -> DataSet:
     """Draw a slide into `out`, and edit cells of it where counts or a `plan` ask for it; see the command `slide`."""
+    known = categories(cell)
     settings.check()
-    check(settings.pipeline)
+    check(settings.pipeline, categories=known)
     check_counts(settings, plan)
-    if plan:
-        settings = _as_planned(settings, plan)
+    given = (plans.read(plan, known), plan) if plan else None
+    if given:
+        settings = _as_planned(settings, *given)
     both = settings.pipeline
     generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device, both.precision)
     names = {"cell": cell, "foundation": foundation, "normal": normal, "gate": gate, "detector": detector}
@@ -51,7 +54,7 @@ def slide(
         return make(out, generated(generator, settings), settings, None, models)
     pipeline = load_pipeline(names, both, data_root, device, generator, finds=plan is None)
     settings = settings.model_copy(update={"pipeline": pipeline.settle(both)})
-    return make(out, generated(generator, settings), settings, pipeline, pipeline.models(), plan)
+    return make(out, generated(generator, settings), settings, pipeline, pipeline.models(), given)
 
 
 def edit_slide(
@@ -72,7 +75,9 @@ def edit_slide(
 
     Raises UsageError where neither counts nor a `plan` say which.
     """
-    check(settings)
+    known = categories(cell)
+    check(settings, categories=known)
+    given = (plans.read(plan, known), plan) if plan else None
     if not (plan or settings.counts):
         raise UsageError(f"{path}: a slide needs --counts (HSIL=40,...), or --plan")
     with reader.opened(path, mpp) as opened:
@@ -84,12 +89,12 @@ def edit_slide(
         check_counts(slide_settings, plan)
         original = (path.name, atomic.sha256(path))
         source = Source(width, height, lambda work, pixels: _copy(view, work, pixels), "real-to-synthetic", original)
-        return make(out, source, slide_settings, pipeline, pipeline.models(), plan)
+        return make(out, source, slide_settings, pipeline, pipeline.models(), given)
 
 
-def _as_planned(settings: SlideSettings, path: Path) -> SlideSettings:
-    """Return `settings` with the seed of the slide for which the plan at `path` was made."""
-    field = plans.read(path).images[0].generated
+def _as_planned(settings: SlideSettings, plan: plans.Plan, path: Path) -> SlideSettings:
+    """Return `settings` with the seed of the slide for which the `plan` at `path` was made."""
+    field = plan.images[0].generated
     if field is None:
         raise plans.PlanProblem(f"{path}: of the user's own slide; this plan is for `edit`")
     return settings.model_copy(update={"pipeline": settings.pipeline.model_copy(update={"seed": field.seed})})

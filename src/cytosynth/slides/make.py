@@ -70,7 +70,7 @@ def make(
     settings: SlideSettings,
     pipeline: Pipeline | None,
     models: dict[str, str],
-    plan: Path | None = None,
+    plan: tuple[plans.Plan, Path] | None = None,
 ) -> DataSet:
     """Make the slide `out` from `source`, or go on with what is missing; return it with its cells.
 
@@ -80,26 +80,26 @@ def make(
         settings: of the slide.
         pipeline: the models of stage 2; None where no cell is edited.
         models: name and weights' hash of each model by role.
-        plan: which cells become what, by hand.
+        plan: which cells become what, by hand, and the file that says so.
 
     Raises UsageError when `out` was begun with other settings or models.
     """
-    given = plans.read(plan) if plan else None
     custom = settings.density_map not in (FULL, DISC)
     pinned = Pinned(
-        settings=settings, models=models, plan=given.digest if given else "", original=source.original[1],
+        settings=settings, models=models, plan=plan[0].digest if plan else "", original=source.original[1],
         density_map=atomic.sha256(Path(settings.density_map)) if custom else "",
     )  # fmt: skip
     with lock.run(out, SETTINGS):
         pin(pinned, out / SETTINGS)
-        output = Output(out, settings, source.width, source.height, source.origin, models, source.original)
+        made = pipeline.editor.categories if pipeline else ()
+        output = Output(out, settings, source.width, source.height, source.origin, models, source.original, made)
         if (out / CARD).exists():
             console.print(f"{out}: finished already", soft_wrap=True)
             return output.read()
         work = Work.of(out)
         pixels = MappedArray(work.folder / "pixels.u8", (source.height, source.width, 3), np.uint8)
         source.fill(work, pixels)
-        records = [] if pipeline is None else edited(out, work, pixels, settings, pipeline, given, plan)
+        records = [] if pipeline is None else edited(out, work, pixels, settings, pipeline, plan)
         data = publish(output, work, pixels, records)
         work.remove()
         return data

@@ -10,7 +10,6 @@ import numpy as np
 
 from .. import __version__
 from ..annotations import Cell, DataSet, Image
-from ..bethesda import ABNORMAL
 from ..data.formats import coco, qupath
 from ..data.slides import thumbnail
 from ..data.slides.slide import WORKING_MPP
@@ -40,6 +39,7 @@ class Output:
         origin: 'synthetic' or 'real-to-synthetic'.
         models: name and weights' hash of each model by role.
         original: name and SHA-256 of the user's slide, "" where there is none.
+        categories: that cells can become.
     """
 
     out: Path
@@ -49,6 +49,7 @@ class Output:
     origin: str
     models: Mapping[str, str]
     original: tuple[str, str] = ("", "")
+    categories: tuple[str, ...] = ()
 
     def read(self) -> DataSet:
         """Return the finished slide."""
@@ -69,7 +70,7 @@ class Output:
             "description": "Synthetic cervical cytology (not for diagnosis)", "software": f"CytoSynth {__version__}",
             "synthetic": True,
         }  # fmt: skip
-        return DataSet(self.out, (image,), tuple(ABNORMAL), info=info)
+        return DataSet(self.out, (image,), self.categories, info=info)
 
 
 def publish(output: Output, work: Work, pixels: MappedArray, records: Sequence[dict[str, Any]]) -> DataSet:

@@ -50,16 +50,15 @@ def edited(
     pixels: MappedArray,
     settings: SlideSettings,
     pipeline: Pipeline,
-    plan: plans.Plan | None,
-    path: Path | None,
+    plan: tuple[plans.Plan, Path] | None,
 ) -> list[dict[str, Any]]:
     """Edit cells of the slide `pixels` in place; return what became of each, kept or rejected, by number."""
     both = settings.pipeline
     height, width = pixels.array.shape[:2]
     wanted: list[Wanted]
     spare: list[Wanted] = []
-    if plan and path:
-        wanted = _planned(plan, path, (width, height), both.cell.box_scale or 1.0)
+    if plan:
+        wanted = _planned(*plan, (width, height), both.cell.box_scale or 1.0)
     else:
         wanted, spare = _found(work, pixels, settings, pipeline)
     folder = work.folder / "edits"
