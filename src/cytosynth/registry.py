@@ -178,12 +178,38 @@ SAMPLERS: Final = Registry(
         ),
     },
 )
+VARIATIONS: Final = Registry(
+    "variation",
+    {  # in the order of light: specimen, optics, sensor, file
+        "stain": Entry("the amount of each of two stains, in optical density", "cytosynth.variation.stain:VARIATION"),
+        "stain-hue": Entry(
+            "the colours of the dyes, turned in optical density (degrees)", "cytosynth.variation.stain_hue:VARIATION"
+        ),
+        "thickness": Entry("unevenness of the specimen's thickness", "cytosynth.variation.thickness:VARIATION"),
+        "blood": Entry("red cells over a share of the area", "cytosynth.variation.blood:VARIATION"),
+        "mucus": Entry("strands of mucus of an optical density", "cytosynth.variation.mucus:VARIATION"),
+        "air-bubbles": Entry("air bubbles over a share of the area", "cytosynth.variation.air_bubbles:VARIATION"),
+        "defocus": Entry(
+            "distance from focus (micrometres), with spherical aberration", "cytosynth.variation.defocus:VARIATION"
+        ),
+        "motion": Entry("way of the stage during exposure (micrometres)", "cytosynth.variation.motion:VARIATION"),
+        "vignetting": Entry("light lost at the corner", "cytosynth.variation.vignetting:VARIATION"),
+        "white-balance": Entry("colour temperature of the lamp (mired)", "cytosynth.variation.white_balance:VARIATION"),
+        "sensor-noise": Entry(
+            "electrons of a white pixel, from which noise follows", "cytosynth.variation.sensor_noise:VARIATION"
+        ),
+        "stitching": Entry("offset of two strips of the scan (micrometres)", "cytosynth.variation.stitching:VARIATION"),
+        "scale": Entry("micrometres a pixel", "cytosynth.variation.scale:VARIATION"),
+        "jpeg": Entry("quality of JPEG", "cytosynth.variation.jpeg:VARIATION"),
+    },
+)
 FORMATS_IN: Final = {
     "coco": "a folder with annotations.json and images/, or a COCO file",
     "yolo": "a folder with images/, labels/ and data.yaml",
     "voc": "a folder with Annotations/ and JPEGImages/",
     "cric": "the CRIC Cervix release: JSON or CSV of nucleus points beside the images",
     "comparison-detector": "the Comparison Detector database: COCO or VOC, 11 classes, brought to 1024x1024",
+    "riva": "the RIVA benchmark: CSV files of box centre, width and height, eight classes",
     "folders": "one folder of cell images for each class",
     "slides": "a slide or a folder of slides, annotations beside them as QuPath's GeoJSON or as COCO",
 }

@@ -103,11 +103,14 @@ def plan(recipe: AugmentationRecipe, data: Mapping[str, Sequence[Source]], image
 
 def _lengths(recipe: AugmentationRecipe, detector: str, name: str, images: Mapping[str, int]) -> tuple[int, ...]:
     """Return the shorter and the longer training; real images alone have the longer one of every set."""
-    preset = DETECTORS[recipe.preset][detector]
-    given = preset.model_dump(include={"batch_size", "gradient_accumulation"}) | changes(recipe, detector)
-    own = preset.epochs if detector in recipe.alone else None
-    batch = given["batch_size"] * given["gradient_accumulation"]
-    base = recipe.steps or math.ceil((own or recipe.epochs) * images[REAL] / batch)
+    if detector in recipe.commands:
+        base = recipe.steps or recipe.epochs * images[REAL]
+    else:
+        preset = DETECTORS[recipe.preset][detector]
+        given = preset.model_dump(include={"batch_size", "gradient_accumulation"}) | changes(recipe, detector)
+        own = preset.epochs if detector in recipe.alone else None
+        batch = given["batch_size"] * given["gradient_accumulation"]
+        base = recipe.steps or math.ceil((own or recipe.epochs) * images[REAL] / batch)
     others = [] if detector in recipe.alone else [name for name in recipe.training_sets if name != REAL]
     added = others if name == REAL else [name]
     return tuple(sorted({base, *(round(base * (1 + images[name] / images[REAL])) for name in added)}))

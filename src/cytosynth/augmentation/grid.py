@@ -16,7 +16,7 @@ import torch
 
 from ..data import sources
 from ..data.sources import Sample, Source
-from ..detection import model
+from ..detection import external, model
 from ..detection.recipe import DetectorRecipe, compared
 from ..detection.train import DetectorTask
 from ..devices import available
@@ -96,6 +96,13 @@ def work(trial: Trial, device: str, recipe: AugmentationRecipe, run: Path, data_
     for steps in trial.lengths:
         if trial.result(run, steps).exists():
             continue
+        about = {"detector": trial.detector, "mix": trial.training_set, "seed": trial.seed, "steps": steps}
+        if trial.detector in recipe.commands:
+            command = external.words(recipe.commands[trial.detector], external.TRAINS)
+            own = external.TrainedCommand(command, samples, tuple(recipe.categories), trial.seed, steps)
+            cost = {"parameters": 0, "seconds_a_step": None, "memory_gib": 0.0}  # the command's own affair
+            atomic.write_json(trial.result(run, steps), about | cost | scored(own, test, recipe.draws))
+            continue
         chosen = settings(trial, recipe, steps)
         folder = trial.folder(run) / ("training" if chosen.lr_schedule == "constant" else f"training-{steps}")
         build = _builder(chosen, samples, data_root)
@@ -104,8 +111,7 @@ def work(trial: Trial, device: str, recipe: AugmentationRecipe, run: Path, data_
         )
         detector = model.load(outcome.weights)
         detector.network.to(available(device))
-        found = scored(detector, test, recipe.draws)
-        about = {"detector": trial.detector, "mix": trial.training_set, "seed": trial.seed, "steps": steps}
+        found = scored(external.OwnDetector(detector), test, recipe.draws)
         atomic.write_json(trial.result(run, steps), about | _cost(folder, outcome.parameters) | found)
 
 

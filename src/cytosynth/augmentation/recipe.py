@@ -60,12 +60,17 @@ class AugmentationRecipe(Settings):
     )  # fmt: skip
     adapter: dict[str, Any] = Field(default={}, description="settings of `train normal` for that Custom Diffusion")
     draws: int = Field(default=200, ge=10, description="resamplings of test images and seeds behind the intervals")
+    commands: dict[str, str] = Field(
+        default={},
+        description="detectors of other programs by name: a command with {train}, {images} and {results}, and if it "
+        "wants {annotations}, {seed} and {steps} (docs/robustness.md)",
+    )
 
     @model_validator(mode="after")
     def _known(self) -> "AugmentationRecipe":
         for kind, given, known in (
             ("training set", self.training_sets, TRAINING_SETS),
-            ("detector", [*self.detectors, *self.alone], DETECTORS),
+            ("detector", [*self.detectors, *self.alone], [*DETECTORS, *self.commands]),
             ("set", self.sets, TRAINING_SETS),
         ):  # fmt: skip
             unknown = [name for name in given if name not in known]

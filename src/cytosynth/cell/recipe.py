@@ -25,6 +25,7 @@ class CellRecipe(Recipe):
     balance: float = Field(default=0.0, ge=0, le=1, description="0: cells as frequent as they are; 1: classes even")
     most_cells: int | None = Field(default=None, ge=1, description="greatest number of cells of a category to use")
     variants: int = Field(default=1, ge=1, le=64, description="encoded crops a cell, each with its own turn and jitter")
+    augment_copies: int = Field(default=1, ge=1, le=64, description="varied copies of an image, with `augment`")
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     box_dropout: float = Field(default=0.1, ge=0, le=1)
     joint_dropout: float = Field(

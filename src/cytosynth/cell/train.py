@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..annotations import Box, Cell
 from ..bethesda import NILM, abnormal_prompt
-from ..data import augment, sources
+from ..data import augment, sources, varied
 from ..data.image_files import Pixels
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
@@ -210,7 +210,10 @@ def train_cell(recipe: CellRecipe, run: Path, data_root: Path, max_minutes: floa
     """Train the Abnormal Cell Synthesizer in the run folder `run`, or continue it."""
 
     def make() -> CellTask:
-        crops = crops_of(sources.load(recipe.data, data_root), recipe, recipe.variants)
+        samples = varied.with_copies(
+            sources.load(recipe.data, data_root), recipe.augment, recipe.augment_copies, recipe.seed
+        )
+        crops = crops_of(samples, recipe, recipe.variants)
         if not crops:
             raise UserError(f"no cell of {', '.join(recipe.categories)} in images of at least {patch.SIZE} pixels")
         unseen = crops_of(sources.held_out(recipe.data, data_root), recipe, 1)

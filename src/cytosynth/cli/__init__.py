@@ -71,6 +71,7 @@ def main() -> None:
             fidelity,
             figures,
             info,
+            robustness,
             select,
             slide,
             synthesize,

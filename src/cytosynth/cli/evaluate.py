@@ -15,6 +15,12 @@ app.add_typer(evaluate_app, name="evaluate")
 
 Data = Annotated[Path, typer.Argument(callback=there, help="COCO data set.")]
 Split = Annotated[str, typer.Option(help="Part of its split.json: train, val, test; or all.")]
+Detector = Annotated[
+    str,
+    typer.Option(
+        help="Folder of the detector, 'bundled', 'results:FILE' (COCO), or 'command:PROGRAM {images} {results}'."
+    ),
+]
 
 
 @evaluate_app.command()
@@ -38,7 +44,7 @@ def reconstruction(
 @evaluate_app.command()
 def detection(
     data: Data,
-    detector: Annotated[str, typer.Option(help="Folder of the detector, or 'bundled'.")] = "bundled",
+    detector: Detector = "bundled",
     split: Split = "test",
     scale: Scale = 1.0,
     draws: Annotated[int, typer.Option(min=0, help="Resamplings of images behind the 95 % intervals; 0: none.")] = 200,
@@ -57,25 +63,27 @@ def detection(
     from dataclasses import asdict
 
     from ..data import sources
+    from ..data.formats import coco
     from ..data.sources import Source
-    from ..detection import model
-    from ..devices import available
+    from ..detection import external
     from ..errors import UserError
-    from ..evaluate.detection.scoring import measure
+    from ..evaluate.detection.average_precision import evaluate
+    from ..evaluate.detection.scoring import LEAST
     from ..io.atomic import write_json
-    from ..io.bundled import model_folder
 
     samples = sources.load([Source(root=data.name, scale=scale, split=split)], data.parent)
-    found = model.load(model_folder(detector, "detector"))
-    found.network.to(available(device))
     there = {cell.category for sample in samples for cell in sample.cells}
-    if there.isdisjoint(found.config.categories):
+    truth = data / coco.FILE if data.is_dir() else data
+    finder = external.load(detector, coco.read(data).categories, device, truth, scale)
+    if there.isdisjoint(finder.categories):
         raise UserError(
-            f"{data}: no cell that the detector knows ({', '.join(found.config.categories)}); annotated are "
+            f"{data}: no cell that the detector knows ({', '.join(finder.categories)}); annotated are "
             f"{wording.listed(there)}"
         )
-    said = {"pictures": len(samples), "detector": found.digest, "split": split, "scale": scale, "most": most}
-    scores = said | {key: _short(value) for key, value in asdict(measure(found, samples, draws, most)).items()}
+    found = finder.find_all(((sample.name, sample.pixels) for sample in samples), len(samples), LEAST, "clean")
+    values = asdict(evaluate([sample.cells for sample in samples], found, finder.categories, most, draws))
+    said = {"pictures": len(samples), "detector": finder.digest, "split": split, "scale": scale, "most": most}
+    scores = said | {key: _short(value) for key, value in values.items()}
     if output:
         write_json(output, scores)
     print(json.dumps(scores) if as_json else _table(scores))

@@ -38,6 +38,7 @@ def collect() -> dict[str, Any]:
         "extractors": dict(registry.EXTRACTORS),
         "detectors": dict(registry.DETECTORS),
         "samplers": dict(registry.SAMPLERS),
+        "variations": dict(registry.VARIATIONS),
         "formats_in": registry.FORMATS_IN,
         "formats_out": registry.FORMATS_OUT,
         "categories": list(registry.VOCABULARY),

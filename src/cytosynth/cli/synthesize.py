@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from ..config import override
+from ..config import override, read
 from ..errors import UsageError
 from ..registry import SAMPLERS
 from ..synthesis.settings import PipelineSettings, check
+from ..variation.centre import Centre
 from . import app, finish, there
 from .options import DataRoot, Device, Foundation, Label, Model, Mpp, Normal, Out, Sampler, Seed, Settings, Strict
 
@@ -23,6 +24,18 @@ GateFolder = Annotated[
 ]
 Tries = Annotated[
     int | None, typer.Option(min=1, max=100, help="Edits of a cell until the gate keeps one. \\[default: 3]")
+]
+Vary = Annotated[
+    Path | None,
+    typer.Option(metavar="SPEC.yaml", help="Draw each image's stain, optics and artefacts from this distribution."),
+]
+StyleFrom = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER|SLIDE", help="Stain, focus and noise of these 5 to 50 unlabelled fields of a centre."),
+]
+StyleMpp = Annotated[
+    float | None,
+    typer.Option(min=0.06, max=5, help="Micrometres a pixel of those fields: images take their scale too."),
 ]
 
 
@@ -43,6 +56,9 @@ def synthesize(
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
     device: Device = "auto",
+    vary: Vary = None,
+    style_from: StyleFrom = None,
+    style_mpp: StyleMpp = None,
     settings: Settings = None,
 ) -> None:
     """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
@@ -50,6 +66,7 @@ def synthesize(
     chosen = pipeline_settings(
         plan, {"seed": seed, **sampler_of(sampler, "normal", "cell")}, counts, tries, settings, cell
     )
+    chosen = _shown(chosen, vary, style_from, style_mpp)
     from ..synthesis import synthesize as pipeline
 
     data = pipeline.synthesize(
@@ -84,6 +101,9 @@ def edit(
     split: Annotated[str, typer.Option(help="Of a COCO set, take the images of this part of its split.")] = "all",
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many.")] = None,
     strict: Strict = False,
+    vary: Vary = None,
+    style_from: StyleFrom = None,
+    style_mpp: StyleMpp = None,
     settings: Settings = None,
 ) -> None:
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
@@ -91,9 +111,12 @@ def edit(
     _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
     given: dict[str, object] = {"seed": seed, "scale": scale, **sampler_of(sampler, "cell")}
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
+    chosen = _shown(chosen, vary, style_from, style_mpp)
     from ..data.slides import reader
 
     if reader.is_slide(images):
+        if chosen.vary or chosen.style:
+            raise UsageError(f"{images}: a slide; --vary and --style-from are for images")
         from ..slides import commands
 
         data = commands.edit_slide(
@@ -146,6 +169,22 @@ def pipeline_settings(
     settings = override(base, [*options, *(changes or [])])
     check(settings, categories=known)
     return settings
+
+
+def _shown(
+    settings: PipelineSettings, vary: Path | None, style_from: Path | None, style_mpp: float | None
+) -> PipelineSettings:
+    """Return `settings` with the centre that the images are to look as if they were of."""
+    if style_mpp is not None and style_from is None:
+        raise UsageError(f"--style-mpp {style_mpp:g}: is of the fields of --style-from, which is missing")
+    update: dict[str, object] = {}
+    if vary is not None:
+        update["vary"] = read(Centre, vary)
+    if style_from is not None:
+        from ..synthesis.centre import style_of
+
+        update["style"] = style_of(there(style_from), style_mpp)
+    return settings.model_copy(update=update)
 
 
 def _counts(text: str) -> dict[str, int]:

@@ -14,7 +14,7 @@ from ..io import atomic, lock, plain, wording
 from ..io.progress import meter
 from ..registry import FORMATS_IN, FORMATS_OUT
 from . import image_files
-from .formats import coco, comparison_database, cric, folders, slides, voc, yolo
+from .formats import coco, comparison_database, cric, folders, riva, slides, voc, yolo
 from .formats.coco import Report, refuse
 from .preview import save_png
 from .rename import renamed
@@ -26,6 +26,7 @@ READERS: dict[str, Callable[..., DataSet]] = {
     "voc": voc.read,
     "cric": cric.read,
     "comparison-detector": comparison_database.read,
+    "riva": riva.read,
     "folders": folders.read,
     "slides": slides.read,
 }
@@ -52,6 +53,8 @@ def guess(root: Path) -> str:
         return "voc"
     if (root / "classifications.json").exists() or (root / "classifications.csv").exists():
         return "cric"
+    if root.is_dir() and riva.tables(root):
+        return "riva"
     inside = sorted(root.iterdir()) if root.is_dir() else []
     other = [path.name for path in inside if path.suffix.lower() in (".json", ".xml", ".csv") and path.name not in OURS]
     if "images" not in {path.name.lower() for path in inside} and not other and any(path.is_dir() for path in inside):
@@ -137,6 +140,8 @@ def _write(data: DataSet, source: Path, out: Path, kind: str, target: str) -> Da
                     if isinstance(files, list)
                 }
             atomic.write_json(part / "split.json", _writable(parts, split))
+        elif kind == "riva" and riva.parts(data):
+            atomic.write_json(part / "split.json", riva.parts(data))
     return data
 
 

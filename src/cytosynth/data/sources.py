@@ -30,7 +30,7 @@ class Source(BaseModel):
 
 
 class Readable(Protocol):
-    """What is read from its file at each use."""
+    """What is read or made at each use."""
 
     @property
     def size(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from accelerate import PartialState
 
 from .. import devices
 from ..annotations import Cell
-from ..data import augment, sources
+from ..data import augment, sources, varied
 from ..data.image_files import Pixels
 from ..data.preview import grid, save_png, with_boxes
 from ..data.sources import Sample
@@ -143,6 +143,7 @@ def _window(sample: Sample, recipe: DetectorRecipe, rng: np.random.Generator) ->
         turn = int(rng.integers(8))
         pixels = augment.d4(pixels, turn)
         cells = [Cell(augment.d4_box(cell.box, turn, width, height), cell.category) for cell in cells]
+    pixels, cells = varied.at_this_step(pixels, cells, recipe.augment, rng)
     return augment.soften(augment.restain(pixels, recipe.jitter, rng), recipe.blur, rng), cells
 
 

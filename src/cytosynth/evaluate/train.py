@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from .. import devices
-from ..data import augment
+from ..data import augment, varied
 from ..data.image_files import Pixels
 from ..errors import UserError
 from ..io import plain
@@ -34,6 +34,7 @@ class FeatureTask(Task):
     def __init__(self, recipe: FeatureRecipe, found: Sequence[Crop], held_out: Sequence[Crop]) -> None:
         """Build the network; `held_out` crops are only shown."""
         super().__init__()
+        varied.keep_size(recipe.augment, "the feature network")
         self.recipe, self.held_out = recipe, held_out
         self.by_class = [[c.pixels for c in found if c.category == category] for category in recipe.categories]
         self.config = CytologyConfig(
@@ -86,6 +87,7 @@ def augmented(pixels: Pixels, recipe: FeatureRecipe, rng: np.random.Generator) -
     pixels = augment.crop(pixels, x, y, recipe.size)
     if recipe.turns:
         pixels = augment.d4(pixels, int(rng.integers(8)))
+    pixels, _ = varied.at_this_step(pixels, (), recipe.augment, rng)
     return augment.soften(augment.restain(pixels, recipe.jitter, rng), recipe.blur, rng)
 
 

@@ -24,6 +24,7 @@ class NormalRecipe(Recipe):
     initializer: str = Field(default="cell", description="the word as which it begins; one token")
     vectors: int = Field(default=1, ge=1, le=64, description="embeddings of the learnt word (textual-inversion)")
     data: list[Source] = [Source(root="normal", split="train")]
+    augment_copies: int = Field(default=1, ge=1, le=64, description="varied copies of an image, with `augment`")
     window: int = Field(default=1024, multiple_of=64, description="side of the training windows, pixels")
     turns: bool = Field(default=False, description="train on all eight flips and turns")
     prompt: str = NORMAL_PROMPT

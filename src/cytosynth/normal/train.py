@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..adapters.adapter import save as save_adapter
 from ..adapters.load import attach
-from ..data import sources
+from ..data import sources, varied
 from ..data.image_files import Pixels
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
@@ -148,7 +148,8 @@ def train_normal(
     kept = cache or run / "cache"
 
     def make() -> NormalTask:
-        samples = sources.load(recipe.data, data_root)
+        loaded = sources.load(recipe.data, data_root)
+        samples = varied.with_copies(loaded, recipe.augment, recipe.augment_copies, recipe.seed)
         model = load(recipe.foundation, channels=(4,))
         scored = None
         if recipe.validate_every and held_out:

@@ -30,6 +30,7 @@ from ..io.records import append_line
 from ..normal.generate import NormalImageGenerator
 from ..provenance import RECORDS, as_read, png, read_records
 from . import quotas
+from .centre import brought
 from .jobs import Job
 from .publish import About, publish
 from .resume import SETTINGS, Pinned, pin, same_original
@@ -243,7 +244,8 @@ def _write(
     bar: Meter,
 ) -> None:
     pixels = canvas.compose(settings.cell)
-    record = as_read(pipeline.record(job, canvas, pixels, settings))
+    pixels, made = brought(pixels, pipeline.record(job, canvas, pixels, settings), settings)
+    record = as_read(made)
     atomic.write_bytes(out / "images" / job.file_name, png(pixels, record))
     append_line(out / RECORDS, record)
     done[job.file_name] = record

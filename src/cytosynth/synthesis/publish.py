@@ -22,6 +22,7 @@ from ..io.plain import portable
 from ..io.progress import console
 from ..provenance import png, write_records
 from . import card, plan
+from .centre import boxes_shown
 from .settings import PipelineSettings
 
 SHOWN = 12
@@ -71,9 +72,8 @@ def publish(out: Path, records: Sequence[dict[str, Any]], settings: PipelineSett
     models = {role: " | ".join(name.rsplit(" ", 1)) for role, name in about.models.items()}
     uses_bundled = "bundled" in {name.rsplit(" ", 1)[0] for name in about.models.values()}
     sections = [*_counts(records, settings, about.missing), *_acceptance(records, "gate" in about.models)]
-    said = card.text(
-        data, models, portable(settings.model_dump(mode="json")), about.problems, uses_bundled, about.origin, sections
-    )
+    told = portable(settings.model_dump(mode="json", exclude={"style": {"fields"}}))
+    said = card.text(data, models, told, about.problems, uses_bundled, about.origin, sections)
     atomic.write_text(out / "README.md", said)
     return data
 
@@ -96,9 +96,13 @@ def contact_sheet(shown: Sequence[Pixels], side: int = 640) -> Pixels:
 
 
 def _image(record: dict[str, Any]) -> Image:
-    cells = tuple(Cell(tuple(c["bbox_xyxy"]), c["category"], extra={"synthetic": True}) for c in record["cells"])
+    width, height, boxes = boxes_shown(record)
+    cells = tuple(
+        Cell((x0, y0, x1, y1), cell["category"], extra={"synthetic": True})
+        for cell, (x0, y0, x1, y1) in zip(record["cells"], boxes, strict=True)
+    )
     extra = {"synthetic": True, **record.get("picture", {})}
-    return Image(record["file_name"], record["width"], record["height"], cells, extra)
+    return Image(record["file_name"], width, height, cells, extra)
 
 
 def _counts(records: Sequence[dict[str, Any]], settings: PipelineSettings, missing: Mapping[str, int]) -> list[str]:

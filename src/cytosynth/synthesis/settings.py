@@ -12,6 +12,8 @@ from ..config import Settings
 from ..errors import UsageError
 from ..foundation.names import DISTILLED, Precision
 from ..normal.settings import GenerateSettings
+from ..variation.centre import Centre
+from ..variation.style import Style
 
 
 class PipelineSettings(Settings):
@@ -38,6 +40,8 @@ class PipelineSettings(Settings):
         default="fp32",
         description="of the diffusion networks; bf16 or fp16 takes half the memory, and less time on a GPU",
     )
+    style: Style | None = Field(default=None, description="of a centre's fields (--style-from), which images take")
+    vary: Centre | None = Field(default=None, description="variations that each image gets (--vary)")
 
 
 EVENLY = PipelineSettings().category_weights

@@ -93,6 +93,13 @@ def edit(
     return run(pipeline, list(own_images(images, settings)), settings, out, **about)
 
 
+def load(models: dict[str, str], settings: PipelineSettings, device: str = "cpu") -> Pipeline:
+    """Load `models` (foundation, normal, cell, detector) for a run on generated fields, without a gate."""
+    normal = None if models["normal"] == NONE else models["normal"]
+    generator = NormalImageGenerator(models["foundation"], normal, device, settings.precision)
+    return load_pipeline({**models, "gate": NONE}, settings, Path(), device, generator, finds=True)
+
+
 def _check(settings: PipelineSettings, plan: Path | None, images: int | None, known: Sequence[str]) -> None:
     """Raise UsageError for settings that cannot be, or that a plan leaves no room for."""
     check(settings, None if plan else images, known)

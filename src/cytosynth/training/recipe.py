@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from ..variation.centre import Centre
+
 MixedPrecision = Annotated[
     Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)
 ]
@@ -36,3 +38,6 @@ class Recipe(BaseModel):
     )
     tensorboard: bool = Field(default=False, description="losses and scores for TensorBoard too, in RUN/tensorboard")
     patience: int | None = Field(default=None, ge=1, description="stop after so many scores in a row without a better")
+    augment: Centre | None = Field(
+        default=None, description="variations of stain, optics and artefacts that training images get"
+    )

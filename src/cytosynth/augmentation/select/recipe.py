@@ -30,6 +30,11 @@ class SelectRecipe(BaseModel):
     detector: str | None = Field(
         default=None, description="folder of the current detector; none: trained first, on the real images alone"
     )
+    command: str | None = Field(
+        default=None,
+        description="trains and predicts with another program instead: a command with {train}, {images} and {results}, "
+        "and if it wants {annotations}, {seed} and {steps} (docs/robustness.md)",
+    )
     uncertainty_weight: float = Field(
         default=0.5, ge=0, le=1, description="of the rank by uncertainty; the rest is that of the rank by distance"
     )

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...config import pin
-from ...detection import model
-from ...devices import available
+from ...detection import external
 from ...errors import UsageError, UserError
 from ...io import lock, plain, wording
 from ...io.progress import console
@@ -129,27 +128,26 @@ def _known(
                 soft_wrap=True,
             )
     if recipe.detector:
-        _detector(Path(recipe.detector), recipe)
+        _knows(external.load(recipe.detector, recipe.categories), recipe)
     chosen = sweep.settings(recipe, 1, 0)
     batch = chosen.batch_size * chosen.gradient_accumulation
     steps = recipe.steps or math.ceil(recipe.epochs * real / batch)
     return _Known(sweep.Sweep(recipe, run, data_root, steps, devices, workers), sets, pool, real)
 
 
-def _detector(folder: Path, recipe: SelectRecipe) -> model.Detector:
-    """Return the detector in `folder`; raise UserError where it cannot be unsure of the categories."""
-    found = model.load(folder)
-    lacking = [name for name in recipe.categories if name not in found.config.categories]
+def _knows(finder: external.Finder, recipe: SelectRecipe) -> external.Finder:
+    """Return the detector `finder`; raise UserError where it cannot be unsure of the categories."""
+    lacking = [name for name in recipe.categories if name not in finder.categories]
     if lacking:
-        raise UserError(f"{folder}: this detector knows no {', '.join(lacking)}; set categories, or train another")
-    return found
+        where = recipe.detector or "the trained detector"
+        raise UserError(f"{where}: this detector knows no {', '.join(lacking)}; set categories, or train another")
+    return finder
 
 
 def _ranked(known: _Known, device: str) -> tuple[list[Ranked], dict[str, Any]]:
     """Return the candidates, best first, and what is said of them as a whole; write both files of the ranking."""
     recipe, run, data_root = known.sweep.recipe, known.sweep.run, known.sweep.data_root
-    detector = _detector(known.sweep.current(), recipe)
-    detector.network.to(available(device))
+    detector = _knows(known.sweep.current(device), recipe)
     unsure = uncertainty.measure(known.pool, detector, recipe.categories, run / "uncertainty.jsonl")
     far, floor = realism.measure(recipe, known.sets, known.pool, run, data_root, device)
     found = ranking.rank(known.pool, unsure, far, recipe.uncertainty_weight)

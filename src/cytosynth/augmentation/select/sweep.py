@@ -10,7 +10,7 @@ import numpy as np
 from ...data import sources, split
 from ...data.formats import coco
 from ...data.sources import Sample, Source
-from ...detection import model
+from ...detection import external, model
 from ...detection.recipe import DetectorRecipe, compared
 from ...detection.train import DetectorTask
 from ...devices import available
@@ -94,13 +94,17 @@ class Sweep:
             for training in pool.each(one, todo, self.run / "workers", self.devices, self.workers):
                 bar.advance(f"seed {training.seed}")
 
-    def current(self) -> Path:
-        """Return the folder of the current detector: the one given, or that of the real images alone and first seed."""
+    def current(self, device: str) -> external.Finder:
+        """Return the current detector: the one given, or that of the real images alone and first seed."""
         if self.recipe.detector:
-            return Path(self.recipe.detector)
+            return external.load(self.recipe.detector, self.recipe.categories, device)
+        if self.recipe.command:
+            return _commanded(
+                self.recipe, _real(tuple(self.recipe.real), self.data_root), self.recipe.seeds[0], self.steps
+            )
         training = Training(REAL, self.recipe.seeds[0])
         self.fill([training])
-        return training.folder(self.run) / "training" / "weights"
+        return external.load(str(training.folder(self.run) / "training" / "weights"), self.recipe.categories, device)
 
 
 def at_random(candidates: Sequence[Candidate], count: int, seed: int) -> list[Candidate]:
@@ -120,6 +124,32 @@ def settings(recipe: SelectRecipe, steps: int, seed: int) -> DetectorRecipe:
 def _work(training: Training, device: str, recipe: SelectRecipe, run: Path, data_root: Path, steps: int) -> None:
     """Train the detector of `training` and write its scores on the validation images."""
     samples = [*_real(tuple(recipe.real), data_root), *_read(training.added)]
+    finder: external.Finder
+    if recipe.command:
+        finder = _commanded(recipe, samples, training.seed, steps)
+    else:
+        finder = _trained(training, samples, device, recipe, run, data_root, steps)
+    found = scored(finder, _real((recipe.validation,), data_root), recipe.draws)
+    about = {
+        "mix": training.training_set,
+        "seed": training.seed,
+        "steps": steps,
+        "added": [one.key for one in training.added],
+    }
+    atomic.write_json(training.result(run), about | found)
+
+
+def _commanded(recipe: SelectRecipe, samples: Sequence[Sample], seed: int, steps: int) -> external.TrainedCommand:
+    """Return the detector that the command of `recipe` trains on `samples`."""
+    words = external.words(recipe.command or "", external.TRAINS)
+    return external.TrainedCommand(words, samples, tuple(recipe.categories), seed, steps)
+
+
+def _trained(
+    training: Training, samples: Sequence[Sample], device: str, recipe: SelectRecipe, run: Path, data_root: Path,
+    steps: int,
+) -> external.OwnDetector:  # fmt: skip
+    """Return the detector of `training`, trained to its end or read."""
     chosen = settings(recipe, steps, training.seed)
     outcome = whole(
         train(
@@ -130,14 +160,7 @@ def _work(training: Training, device: str, recipe: SelectRecipe, run: Path, data
     )  # fmt: skip
     detector = model.load(outcome.weights)
     detector.network.to(available(device))
-    found = scored(detector, _real((recipe.validation,), data_root), recipe.draws)
-    about = {
-        "mix": training.training_set,
-        "seed": training.seed,
-        "steps": steps,
-        "added": [one.key for one in training.added],
-    }
-    atomic.write_json(training.result(run), about | found)
+    return external.OwnDetector(detector)
 
 
 @lru_cache(maxsize=2)

@@ -10,13 +10,14 @@ from torchvision.ops import box_iou
 
 from ...annotations import Cell
 from ...data import image_files
-from ...detection.model import Detector
+from ...detection.external import Finder, OwnDetector
 from ...evaluate.detection.scoring import LEAST
 from ...io import plain
-from ...io.progress import meter
 from ...io.records import append_line
 from .candidates import Candidate
 
+TOGETHER = 16
+"""Images of which a kill may lose the uncertainty."""
 IOU = 0.5
 """Overlap from which a detection speaks of an annotated cell."""
 
@@ -44,18 +45,22 @@ def of_cells(annotated: Sequence[Cell], found: Sequence[Cell], categories: Seque
 
 
 def measure(
-    candidates: Sequence[Candidate], detector: Detector, categories: Sequence[str], path: Path
+    candidates: Sequence[Candidate], finder: Finder, categories: Sequence[str], path: Path
 ) -> NDArray[np.float64]:
-    """Return the mean uncertainty of `detector` on the cells of each candidate; `path` keeps them, a line each."""
+    """Return the mean uncertainty of `finder` on the cells of each candidate; `path` keeps them, a line each.
+
+    Another program's detector gets all images at once, as it starts, or is trained, anew at every call.
+    """
     known = _read(path)
-    with meter("uncertainty", len(candidates), sum(one.key in known for one in candidates)) as bar:
-        for one in candidates:
-            if one.key in known:
-                continue
-            found = detector.find(image_files.read(one.path), threshold=LEAST)
-            known[one.key] = round(float(np.mean(of_cells(one.image.cells, found, categories))), 6)
+    missing = [one for one in candidates if one.key not in known]
+    together = TOGETHER if isinstance(finder, OwnDetector) else max(len(missing), 1)
+    for start in range(0, len(missing), together):
+        part = missing[start : start + together]
+        images = ((one.key, image_files.read(one.path)) for one in part)
+        found = finder.find_all(images, len(part), LEAST, "clean")
+        for one, cells in zip(part, found, strict=True):
+            known[one.key] = round(float(np.mean(of_cells(one.image.cells, cells, categories))), 6)
             append_line(path, {"image": one.key, "uncertainty": known[one.key]})
-            bar.advance()
     return np.array([known[one.key] for one in candidates])
 
 

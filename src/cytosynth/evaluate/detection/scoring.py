@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...data.sources import Sample
 from ...detection import model
+from ...detection.external import Finder
 from ...errors import UserError
 from ...io import plain
 from ...io.progress import meter
@@ -23,17 +24,13 @@ LEAST = 0.05
 """Score below which a detector is not asked for cells."""
 
 
-def scored(detector: model.Detector, test: Sequence[Sample], draws: int) -> dict[str, Any]:
-    """Return scores of `detector` on `test`, those of `draws` draws of its images, and where it fails.
+def scored(finder: Finder, test: Sequence[Sample], draws: int) -> dict[str, Any]:
+    """Return scores of `finder` on `test`, those of `draws` draws of its images, and where it fails.
 
     The draws are the same for every detector, so that differences can be taken draw by draw.
     """
-    truth, found = [sample.cells for sample in test], []
-    with meter("detecting", len(test)) as bar:
-        for sample in test:
-            found.append(detector.find(sample.pixels, threshold=LEAST))
-            bar.advance()
-    categories = detector.config.categories
+    truth, categories = [sample.cells for sample in test], finder.categories
+    found = finder.find_all(((sample.name, sample.pixels) for sample in test), len(test), LEAST, "clean")
     matches = Matches(truth, found, categories, MOST)
     rng = np.random.default_rng(0)
     drawn = [_named(matches.scores(rng.integers(len(test), size=len(test)))) for _ in range(draws)]

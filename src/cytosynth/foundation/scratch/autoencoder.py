@@ -18,7 +18,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from ...data import augment
+from ...data import augment, varied
 from ...data.preview import grid, save_png
 from ...data.sources import Sample
 from ...errors import UserError
@@ -93,6 +93,7 @@ class AutoencoderTask(Task):
     ) -> None:
         """Build the network, or go on with `vae`; `held_out` images are only shown."""
         super().__init__()
+        varied.keep_size(recipe.augment, "the autoencoder")
         self.recipe, self.samples, self.held_out = recipe, samples, held_out
         self.vae = vae or build(recipe)
         if recipe.decoder_only:
@@ -112,7 +113,8 @@ class AutoencoderTask(Task):
         for index in rng.choice(len(self.samples), count, p=self.weights):
             pixels = self.samples[index].pixels
             x, y = (int(rng.integers(extent - side + 1)) for extent in (pixels.shape[1], pixels.shape[0]))
-            crops.append(augment.d4(augment.crop(pixels, x, y, side), int(rng.integers(8))).copy())
+            turned = augment.d4(augment.crop(pixels, x, y, side), int(rng.integers(8)))
+            crops.append(varied.at_this_step(turned, (), self.recipe.augment, rng)[0].copy())
         changed = rng.random() < self.recipe.equivariance
         return {
             "pixels": to_tensor(np.stack(crops)),

@@ -44,6 +44,7 @@ class DenoiserRecipe(Recipe):
     text: str = Field(default="", description="hash of the frozen text encoder; filled in by itself")
     start: str | None = Field(default=None, description="foundation whose denoiser to begin with; none: from nothing")
     data: list[Source]
+    augment_copies: int = Field(default=1, ge=1, le=64, description="varied copies of an image, with `augment`")
     cell_share: float = Field(
         default=0.5, ge=0, le=1, description="share of crops around an abnormal cell, categories equally often"
     )

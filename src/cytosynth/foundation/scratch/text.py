@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ...bethesda import ABNORMAL, NILM, NORMAL_PROMPT, abnormal_prompt
-from ...data import augment
+from ...data import augment, varied
 from ...data.sources import Sample
 from ...errors import UserError
 from ...training.task import Batch, Losses, Task
@@ -58,6 +58,7 @@ class TextTask(Task):
     def __init__(self, recipe: TextRecipe, samples: Sequence[Sample]) -> None:
         """Gather the cells of `samples`."""
         super().__init__()
+        varied.keep_size(recipe.augment, "the text encoder")
         self.recipe, self.samples = recipe, samples
         self.tokenizer, self.text_encoder = build(recipe.text_channels, recipe.text_layers)
         self.cells = _by_category(samples, recipe.crop)
@@ -110,7 +111,8 @@ class TextTask(Task):
             for value, most in zip(middle, (width, height), strict=True)
         )
         turned = augment.d4(augment.crop(sample.pixels, x, y, side), int(rng.integers(8)))
-        return augment.restain(np.ascontiguousarray(turned), self.recipe.restain, rng)
+        shown, _ = varied.at_this_step(turned, (), self.recipe.augment, rng)
+        return augment.restain(np.ascontiguousarray(shown), self.recipe.restain, rng)
 
 
 def contrastive(logits: Tensor, owner: Tensor, category: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ... import devices
 from ...bethesda import CATEGORIES, abnormal_prompt
-from ...data import sources
+from ...data import sources, varied
 from ...data.sources import Sample
 from ...errors import UserError
 from ...io import atomic
@@ -112,6 +112,8 @@ def train_denoiser(
                 model.unet.load_state_dict(load(recipe.start).unet.state_dict())
             except RuntimeError:
                 raise UserError(f"{recipe.start}: its denoiser has another architecture than the recipe") from None
-        return DenoiserTask(recipe, model, sources.load(recipe.data, data_root), run / "latents")
+        loaded = sources.load(recipe.data, data_root)
+        samples = varied.with_copies(loaded, recipe.augment, recipe.augment_copies, recipe.seed)
+        return DenoiserTask(recipe, model, samples, run / "latents")
 
     return train(make, recipe, run, title="denoiser", max_minutes=max_minutes)

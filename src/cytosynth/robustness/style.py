@@ -1,0 +1,170 @@
+"""Does a style bring generated images nearer to a centre's? Distance and a linear probe, before and after.
+
+Fields that give the style and fields that are compared with are different images, and of different slides where the
+slides are known.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.image_files import Pixels
+from ..errors import UserError
+from ..evaluate.distance import drawn, members
+from ..evaluate.networks.extractor import Extractor
+from ..evaluate.statistics import Estimate
+from ..io.progress import meter
+from ..io.report import Report, Value
+from ..variation.style import Style, restyled
+
+Features = NDArray[np.float64]
+NONE = np.zeros((0, 4))
+FOLDS = 5
+RIDGE = 10.0
+"""Of the probe, over its number of images."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images with the group of each: slide, or image; windows of one group are not independent."""
+
+    images: Sequence[Pixels]
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Features of windows (n, dimension) and the group of each."""
+
+    features: Features
+    groups: Sequence[str]
+
+
+def measure(
+    generated: Group, style: Group, reference: Group, extractor: Extractor, side: int, draws: int, seed: int
+) -> Report:
+    """Return how far `generated` images lie from `reference` before and after they take the style of `style`.
+
+    Distances are the unbiased kernel distance (KID) between features of windows of `side` pixels. The share of the gap
+    closed is (before - after) / (before - floor), where the floor is the distance of the style's own fields. Raises
+    UserError where style and reference share a group, which would measure copying.
+    """
+    both = set(style.groups) & set(reference.groups)
+    if both:
+        raise UserError(f"{min(both)[:80]}: gives the style and is compared with; the two must be different images")
+    taken = Style.of(list(style.images)[:: max(1, len(style.images) // 50)][:50])
+    after = []
+    with meter("restyling", len(generated.images)) as bar:
+        for number, (pixels, name) in enumerate(zip(generated.images, generated.groups, strict=True)):
+            after.append(restyled(pixels, NONE, taken, 0.49, seed, f"{name}#{number}")[0].pixels)
+            bar.advance()
+    sets = [
+        windows(Group(images, groups), extractor, side)
+        for images, groups in (
+            (generated.images, generated.groups), (after, generated.groups), (style.images, style.groups),
+            (reference.images, reference.groups),
+        )
+    ]  # fmt: skip
+    return _report(sets, extractor, side, draws, seed)
+
+
+def windows(images: Group, extractor: Extractor, side: int) -> Windows:
+    """Return features of all windows of `side` pixels side by side; raise UserError where images are smaller."""
+    cut, groups = [], []
+    for pixels, group in zip(images.images, images.groups, strict=True):
+        height, width = pixels.shape[:2]
+        for y in range(0, height - side + 1, side):
+            for x in range(0, width - side + 1, side):
+                cut.append(pixels[y : y + side, x : x + side])
+                groups.append(group)
+    if not cut:
+        raise UserError(f"no image of at least {side} pixels a side; set a smaller window")
+    found = []
+    with meter("features", len(cut)) as bar:
+        for start in range(0, len(cut), 16):
+            part = np.stack(cut[start : start + 16])
+            found.append(extractor(part))
+            bar.advance(amount=len(part))
+    return Windows(np.concatenate(found).astype(np.float64), groups)
+
+
+def kernel_distance(a: Features, b: Features) -> float:
+    """Return the unbiased squared maximum mean discrepancy with the cubic kernel of KID (Bińkowski et al. 2018)."""
+    n, m, d = len(a), len(b), a.shape[1]
+    own_a, own_b, across = ((x @ y.T / d + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+    within = (own_a.sum() - np.trace(own_a)) / (n * (n - 1)) + (own_b.sum() - np.trace(own_b)) / (m * (m - 1))
+    return float(within - 2 * across.mean())
+
+
+def probe(a: Windows, b: Windows, seed: int) -> float:
+    """Return the area under the curve of a linear probe (ridge) that tells `a` from `b`, on groups that it never saw.
+
+    Five folds by group. 0.5: it cannot tell; 1: always.
+    """
+    features = np.concatenate([a.features, b.features])
+    features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
+    truth = np.concatenate([np.zeros(len(a.features)), np.ones(len(b.features))])
+    groups = [*(f"a {name}" for name in a.groups), *(f"b {name}" for name in b.groups)]
+    folds, rng = np.zeros(len(truth), dtype=int), np.random.default_rng(seed)
+    parts = members(groups)
+    for place, number in enumerate(rng.permutation(len(parts))):
+        folds[parts[number]] = place % FOLDS
+    areas = []
+    for fold in range(FOLDS):
+        learnt, unseen = folds != fold, folds == fold
+        if len(set(truth[unseen])) < 2 or len(set(truth[learnt])) < 2:
+            continue
+        kernel = features[learnt] @ features[learnt].T
+        weights = np.linalg.solve(
+            kernel + RIDGE * learnt.sum() * np.eye(len(kernel)), truth[learnt] - truth[learnt].mean()
+        )
+        scores = features[unseen] @ (features[learnt].T @ weights)
+        first, second = scores[truth[unseen] == 1], scores[truth[unseen] == 0]
+        areas.append(float((first[:, None] > second).mean() + 0.5 * (first[:, None] == second).mean()))
+    return float(np.mean(areas)) if areas else float("nan")
+
+
+def _report(sets: Sequence[Windows], extractor: Extractor, side: int, draws: int, seed: int) -> Report:
+    before, after, own, reference = sets
+
+    def values(rng: np.random.Generator | None) -> list[float]:
+        chosen = [one.features if rng is None else one.features[drawn(one.groups, rng)] for one in sets]
+        far, near, floor = (kernel_distance(one, chosen[3]) for one in chosen[:3])
+        return [far, near, floor, (far - near) / (far - max(floor, 0.0))]
+
+    rng = np.random.default_rng(seed)
+    rows = np.array([values(rng) for _ in range(draws)])
+    low, high = np.percentile(rows, (2.5, 97.5), axis=0)
+    shift = np.array(values(None)) - rows.mean(axis=0)
+    shift[3] = 0.0  # a ratio: repeated images raise both of its sides
+    found = [
+        Estimate(float(v), float(a), float(b)) for v, a, b in zip(values(None), low + shift, high + shift, strict=True)
+    ]
+    table: list[tuple[Value, ...]] = [
+        (f"{extractor.kernel}, before", str(found[0])), (f"{extractor.kernel}, after", str(found[1])),
+        (f"{extractor.kernel}, floor: the style's fields", str(found[2])), ("share of the gap closed", str(found[3])),
+        ("linear probe, before", probe(before, reference, seed)),
+        ("linear probe, after", probe(after, reference, seed)),
+        ("linear probe, floor", probe(own, reference, seed)),
+    ]  # fmt: skip
+    facts = {
+        "windows of generated images": len(before.features), "windows of the style": len(own.features),
+        "windows of reference images": len(reference.features), "images": len(members(before.groups)),
+        "groups of the style": len(members(own.groups)), "groups of the reference": len(members(reference.groups)),
+        "window": side, "draws": draws, "seed": seed,
+    }  # fmt: skip
+    notes = (
+        "95 % intervals from resamples of whole groups (images or slides), moved to the value itself but for the share",
+        "probe: area under the curve of a ridge classifier on groups that it never saw; 0.5: generated and real images "
+        "cannot be told apart",
+        "the style changes stain, focus, noise and scale; what cells there are, and how many, it cannot change",
+    )
+    return Report("Style of a centre", facts, ("measure", "value"), tuple(table), notes)
+
+
+def grouped(files: Sequence[tuple[str, Path]], separator: str | None) -> list[str]:
+    """Return the group of each of `files`: its name, or what stands before `separator` in it, as slides are named."""
+    return [name.split(separator)[0] if separator else name for name, _ in files]

@@ -1,0 +1,90 @@
+"""A finished image as another centre would show it: in the style of a user's fields, and varied."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data import image_files
+from ..data.image_files import Pixels
+from ..data.slides import glass, reader
+from ..errors import UsageError, UserError
+from ..io.progress import meter
+from ..variation import style as styles
+from ..variation.centre import vary
+from ..variation.style import Style, restyled
+from .settings import PipelineSettings
+
+MPP = 0.49
+"""Micrometres a pixel of generated fields, and of edited images at their working scale: a true x20."""
+SIDE = 512
+"""Of the fields that are read from a slide, pixels."""
+FIELDS = 20
+"""That are read from a slide."""
+
+
+def style_of(source: Path, mpp: float | None = None) -> Style:
+    """Return the style of `source`: a folder of 5 to 50 images, or a slide.
+
+    Of more images in a folder those at even distances in the order of their names are taken. `mpp` is the micrometres a
+    pixel of a folder's images; None leaves the scale of images as it is. A slide says its own and is read at x20.
+    Raises UserError for fewer images, or what is no folder or slide.
+    """
+    if not source.is_dir() and reader.is_slide(source):
+        if mpp is not None:
+            raise UsageError(f"{source}: a slide says its own scale; leave --style-mpp out")
+        return Style.of(_fields(source))
+    if not source.is_dir():
+        raise UserError(f"{source}: a folder of {styles.FEWEST} to {styles.MOST} fields, or a slide, is expected")
+    folder = source / "images" if (source / "images").is_dir() else source
+    files = [path for _, path in image_files.beside(folder)]
+    if len(files) < styles.FEWEST:
+        raise UserError(f"{folder}: {len(files)} images; a style needs {styles.FEWEST} to {styles.MOST}")
+    chosen = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, styles.MOST).round().astype(int))]
+    fields = []
+    with meter("reading the style's fields", len(chosen)) as bar:
+        for path in chosen:
+            fields.append(image_files.read(path))
+            bar.advance()
+    return Style.of(fields, mpp)
+
+
+def _fields(slide: Path) -> list[Pixels]:
+    """Return fields of the slide at x20: those with the most cells, from all over it."""
+    with reader.opened(slide) as opened:
+        view = opened.at(MPP)
+        covered = glass.coverage(view)
+        width, height = view.size
+        corners = [(x, y) for y in range(0, height - SIDE + 1, SIDE) for x in range(0, width - SIDE + 1, SIDE)]
+        full = sorted(corners, key=lambda corner: (-covered.share(corner[0], corner[1], SIDE, SIDE), corner))
+        full = [(x, y) for x, y in full if covered.any(x, y, SIDE, SIDE)][: 4 * FIELDS]
+        return [view.read(x, y, SIDE, SIDE) for x, y in sorted(full)[:: max(1, len(full) // FIELDS)][:FIELDS]]
+
+
+def brought(pixels: Pixels, record: dict[str, Any], settings: PipelineSettings) -> tuple[Pixels, dict[str, Any]]:
+    """Return the finished image of `record` as the centre of `settings` shows it, and the record of that.
+
+    The record keeps sizes and boxes of the edit, by which it can be made again; `shown` has those of the image, in the
+    same order, and what was done: `style_field` (number of the field whose statistics it took) and `variations`.
+    """
+    if settings.style is None and settings.vary is None:
+        return pixels, record
+    boxes = np.array([cell["bbox_xyxy"] for cell in record["cells"]], dtype=np.float64).reshape(-1, 4)
+    shown: dict[str, Any] = {}
+    if settings.style is not None:
+        mpp = settings.vary.mpp if settings.vary else MPP
+        view, shown["style_field"] = restyled(pixels, boxes, settings.style, mpp, record["seed"], record["file_name"])
+        pixels, boxes = view.pixels, view.boxes
+    if settings.vary is not None:
+        view, shown["variations"] = vary(pixels, boxes, settings.vary, record["seed"], record["file_name"])
+        pixels, boxes = view.pixels, view.boxes
+    shown |= {"width": pixels.shape[1], "height": pixels.shape[0], "boxes": boxes.round(3).tolist()}
+    return pixels, record | {"shown": shown}
+
+
+def boxes_shown(record: dict[str, Any]) -> tuple[int, int, list[list[float]]]:
+    """Return width, height and boxes (xyxy) of the image of `record` as it is on disk."""
+    shown = record.get("shown")
+    if shown is None:
+        return record["width"], record["height"], [cell["bbox_xyxy"] for cell in record["cells"]]
+    return shown["width"], shown["height"], shown["boxes"]
