@@ -406,7 +406,7 @@ def test_presets_compare_what_the_paper_compares() -> None:
     cells = experiment.plan(
         paper, {mix: [] for mix in paper.training_sets}, dict.fromkeys(TRAINING_SETS, 5000) | {REAL: 3000}
     )
-    lengths = {(cell.mix): cell.lengths for cell in cells if cell.detector == "retinanet"}
+    lengths = {(cell.training_set): cell.lengths for cell in cells if cell.detector == "retinanet"}
     assert lengths == dict.fromkeys(paper.training_sets, (30_000, 80_000))  # Section IV-C: 20 epochs of batch 2
     assert PUBLISHED["Table II"]["dino", OURS] == 17.8
     larger = paper.model_copy(update={"by_detector": {"dino": {"batch_size": 8}}})
@@ -417,7 +417,7 @@ def test_presets_compare_what_the_paper_compares() -> None:
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells), "whole seeds first"
     third = TABLE3["paper"]
     cells = experiment.plan(third, {REAL: [], OURS: []}, {REAL: 4651, OURS: 5000})
-    assert {cell.mix for cell in cells if cell.detector == "comparison-detector"} == {REAL}
+    assert {cell.training_set for cell in cells if cell.detector == "comparison-detector"} == {REAL}
 
 
 def test_table_3_runs_on_the_comparison_detector_database(tiny: Path, tmp_path: Path, finished: Path) -> None:
@@ -469,9 +469,9 @@ def test_a_detector_begins_from_another_of_other_categories(tmp_path: Path) -> N
 
 
 def test_longer_trainings_of_a_falling_rate_are_trained_apart(tiny: Path) -> None:
-    cell = grid.Cell("faster-rcnn", OURS, 0, (Source(root="drawn"),), (2, 4))
+    cell = grid.Trial("faster-rcnn", OURS, 0, (Source(root="drawn"),), (2, 4))
     recipe = small(tiny, by_detector={"faster-rcnn": {"lr_schedule": "cosine"}})
     assert grid.settings(cell, recipe, 4).lr_schedule == "cosine"
     assert grid.settings(cell, recipe, 4).max_steps == 4
     assert cell.folder(Path("run")) == Path("run/cells/faster-rcnn/r-s/seed-0")
-    assert len({grid.Cell("d", mix, 0, (), ()).folder(Path()) for mix in TRAINING_SETS}) == len(TRAINING_SETS)
+    assert len({grid.Trial("d", mix, 0, (), ()).folder(Path()) for mix in TRAINING_SETS}) == len(TRAINING_SETS)

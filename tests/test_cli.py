@@ -25,7 +25,16 @@ def test_info_as_json_without_loading_torch() -> None:
     assert run.stderr.strip() == "False"
     facts = json.loads(run.stdout)
     assert facts["categories"] == ["NILM", "ASC-US", "ASC-H", "LSIL", "HSIL"]
-    assert set(facts["formats_in"]) == {"coco", "yolo", "voc", "cric", "comparison-detector", "folders"}
+    assert set(facts["formats_in"]) == {
+        "coco",
+        "yolo",
+        "voc",
+        "cric",
+        "comparison-detector",
+        "riva",
+        "folders",
+        "slides",
+    }
 
 
 def test_the_registry_names_what_there_is() -> None:
