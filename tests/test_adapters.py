@@ -68,7 +68,7 @@ def draw(model: Foundation, prompt: str) -> np.ndarray:
     start = sampling.noise((1, 4, 16, 16), 1)
     with torch.no_grad():
         latents = sampling.sample(
-            model.unet, samplers.build("ddim", model.scheduler), start, text[:1], text[1:], steps=4
+            sampling.guided(model.unet, text[:1], text[1:]), samplers.build("ddim", model.scheduler), start, steps=4
         )
         return model.decode_latents(latents)[0].astype(int)
 

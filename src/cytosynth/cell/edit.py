@@ -123,21 +123,15 @@ class CellEditor:
         ground = synthesizer.grounding(
             [edit.box for edit in edits], size, model.pool_text([edit.category for edit in edits])
         )
-        latents = sampling.sample(
-            model.unet,
-            samplers.build(settings.sampler, model.scheduler),
-            noises,
-            text,
-            model.encode_text([""] * len(edits)),
-            steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
-            guidance_rescale=settings.guidance_rescale,
-            clean=clean,
-            strength=settings.strength,
-            seeds=[(edit.seed,) for edit in edits],
-            extra_channels=synthesizer.extra_channels(clean, masks),
+        denoise = sampling.guided(
+            model.unet, text, model.encode_text([""] * len(edits)), guidance_scale=settings.guidance_scale,
+            guidance_rescale=settings.guidance_rescale, extra_channels=synthesizer.extra_channels(clean, masks),
             grounding=ground,
-        )
+        )  # fmt: skip
+        latents = sampling.sample(
+            denoise, samplers.build(settings.sampler, model.scheduler), noises, steps=settings.steps, clean=clean,
+            strength=settings.strength, seeds=[(edit.seed,) for edit in edits],
+        )  # fmt: skip
         decoded = np.concatenate([model.decode_latents(latent[None]) for latent in latents[:count]])
         if settings.paste == "box" and settings.grain:
             for index, edit in enumerate(edits[:count]):

@@ -14,95 +14,91 @@ from ..errors import UserError
 from . import samplers
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""Latents (n, C, h, w) and timestep to the prediction of the same shape."""
-
-
-@torch.no_grad()
-def sample(
-    unet: UNet2DConditionModel,
-    scheduler: Any,
-    latents: Tensor,
-    prompt: Tensor,
-    negative: Tensor,
-    *,
-    steps: int = 25,
-    guidance_scale: float = 5.0,
-    guidance_rescale: float = 0.0,
-    clean: Tensor | None = None,
-    strength: float = 1.0,
-    seeds: Sequence[Sequence[int]] | None = None,
-    extra_channels: Tensor | None = None,
-    grounding: dict[str, Tensor] | None = None,
-) -> Tensor:
-    """Return clean latents, denoised from `latents` with classifier-free guidance.
-
-    Args:
-        unet: the denoiser. One that takes the guidance scale as a condition (`time_cond_proj_dim`, as that of latent
-            consistency models does) is told it, and run once a step.
-        scheduler: any diffusers scheduler (`samplers.build`).
-        latents: (n, 4, h, w) noise of unit variance.
-        prompt: (n, length, channels) text embeddings.
-        negative: the same of the empty prompt.
-        steps: sampler steps.
-        guidance_scale: 1 is no guidance.
-        guidance_rescale: share of Lin et al.'s rescaling (arXiv 2305.08891, section 3.4); 0 is the paper's.
-        clean: (n, 4, h, w) z_0 of which z_T is made by the forward process; None: z_T is noise.
-        strength: with `clean`, the share of the steps that is walked (SDEdit, arXiv 2108.01073); 1: all.
-        seeds: of each image, for samplers that add noise at every step: it depends on nothing else in the batch.
-            ValueError where such a sampler is given none.
-        extra_channels: (n, 5, h, w) mask and masked latents of the nine-channel U-Net.
-        grounding: GLIGEN's `boxes` (n, k, 4), `positive_embeddings` (n, k, channels), `masks` (n, k);
-            the unguided half gets the same boxes with masks 0.
-
-    Raises UserError where they are not finite.
-    """
-    denoiser = guided(unet, prompt, negative, guidance_scale, guidance_rescale, extra_channels, grounding)
-    timesteps = samplers.walked(scheduler, steps, strength if clean is not None else 1.0, latents.device)
-    latents = _started(scheduler, latents, clean, timesteps)
-    draws = _draws(scheduler, seeds)
-    for timestep in timesteps:
-        output = denoiser(scheduler.scale_model_input(latents, timestep), timestep)
-        latents = scheduler.step(output, timestep, latents, **draws).prev_sample
-    if not latents.isfinite().all():
-        raise UserError(
-            f"the denoiser ({str(unet.dtype).removeprefix('torch.')}) gives NaN or infinity: its weights or an "
-            "adapter's are damaged, or precision=fp16 is too narrow for them, where bf16 is not"
-        )
-    return latents
+"""x_t (n, C, h, w), scaled as its scheduler asks, and t (scalar) to the model's output, guidance included."""
 
 
 def guided(
     unet: UNet2DConditionModel,
     prompt: Tensor,
     negative: Tensor,
-    guidance_scale: float,
+    guidance_scale: float = 5.0,
     guidance_rescale: float = 0.0,
     extra_channels: Tensor | None = None,
     grounding: dict[str, Tensor] | None = None,
 ) -> Denoiser:
-    """Return what predicts noise (or velocity) for latents (n, C, h, w) at a timestep, with classifier-free guidance.
+    """Return `unet` under its conditions with classifier-free guidance (arXiv 2207.12598).
 
-    The arguments are those of `sample`.
+    Args:
+        unet: the denoiser. One that takes the guidance scale as a condition (`time_cond_proj_dim`, as that of latent
+            consistency models does) is told it, and run once a step.
+        prompt: (n, length, channels) text embeddings.
+        negative: the same of the empty prompt.
+        guidance_scale: 1 is no guidance.
+        guidance_rescale: share of Lin et al.'s rescaling (arXiv 2305.08891, section 3.4); 0 is the paper's.
+        extra_channels: (n, C + 1, h, w) mask and masked latents of the inpainting U-Net.
+        grounding: GLIGEN's `boxes` (n, k, 4), `positive_embeddings` (n, k, channels), `masks` (n, k);
+            the unguided half gets the same boxes with masks 0.
     """
     channels = unet.config.time_cond_proj_dim  # a distilled network is told the guidance scale instead
-    told = None if channels is None else guidance_embedding(guidance_scale, channels).to(prompt).expand(len(prompt), -1)
+    told = None
+    if channels is not None:
+        told = guidance_embedding(guidance_scale, channels).to(prompt).expand(len(prompt), -1)
     twice = guidance_scale != 1.0 and told is None
     embeddings = torch.cat([negative, prompt]) if twice else prompt
     kwargs = _grounding(grounding, twice)
 
-    def denoiser(latents: Tensor, timestep: Tensor) -> Tensor:
-        model_input = latents if extra_channels is None else torch.cat([latents, extra_channels], dim=1)
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        model_input = x if extra_channels is None else torch.cat([x, extra_channels], dim=1)
         if twice:
             model_input = torch.cat([model_input, model_input])
-        output = unet(
-            model_input.to(unet.dtype), timestep, embeddings, timestep_cond=told, cross_attention_kwargs=_copy(kwargs)
-        ).sample.to(latents)
+        output: Tensor = unet(
+            model_input.to(unet.dtype), t, embeddings, timestep_cond=told, cross_attention_kwargs=_copy(kwargs)
+        ).sample.to(x)
         if not twice:
-            return torch.as_tensor(output)
+            return output
         free, conditional = output.chunk(2)
         return rescale(free + guidance_scale * (conditional - free), conditional, guidance_rescale)
 
-    return denoiser
+    return denoise
+
+
+@torch.no_grad()
+def sample(
+    denoise: Denoiser,
+    scheduler: Any,
+    latents: Tensor,
+    *,
+    steps: int = 25,
+    clean: Tensor | None = None,
+    strength: float = 1.0,
+    seeds: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
+    """Return clean latents, denoised from `latents`.
+
+    Args:
+        denoise: the model under its conditions (`guided`).
+        scheduler: any diffusers scheduler (`samplers.build`).
+        latents: (n, C, h, w) noise of unit variance.
+        steps: sampler steps.
+        clean: (n, C, h, w) z_0 of which z_T is made by the forward process; None: z_T is noise.
+        strength: with `clean`, the share of the steps that is walked (SDEdit, arXiv 2108.01073); 1: all.
+        seeds: of each image, for samplers that add noise at every step: it depends on nothing else in the batch.
+            ValueError where such a sampler is given none.
+
+    Raises UserError where they are not finite.
+    """
+    timesteps = samplers.walked(scheduler, steps, strength if clean is not None else 1.0, latents.device)
+    latents = _started(scheduler, latents, clean, timesteps)
+    draws = _draws(scheduler, seeds)
+    for t in timesteps:
+        output = denoise(scheduler.scale_model_input(latents, t), t)
+        latents = scheduler.step(output, t, latents, **draws).prev_sample
+    if not latents.isfinite().all():
+        raise UserError(
+            "the denoiser gives NaN or infinity: its weights or an adapter's are damaged, or precision=fp16 is too "
+            "narrow for them, where bf16 is not"
+        )
+    return latents
 
 
 def guidance_embedding(scale: float, channels: int) -> Tensor:

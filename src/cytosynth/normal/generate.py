@@ -44,15 +44,12 @@ class NormalImageGenerator:
         side = settings.size // 8
         start = sampling.noise((1, 4, side, side), seed, index, 1).to(self.model.device)
         text = self.model.encode_text([settings.prompt or self.prompt, ""])
-        latents = sampling.sample(
-            self.model.unet,
-            samplers.build(settings.sampler, self.model.scheduler),
-            start,
-            text[:1],
-            text[1:],
-            steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
+        denoise = sampling.guided(
+            self.model.unet, text[:1], text[1:], guidance_scale=settings.guidance_scale,
             guidance_rescale=settings.guidance_rescale,
+        )  # fmt: skip
+        latents = sampling.sample(
+            denoise, samplers.build(settings.sampler, self.model.scheduler), start, steps=settings.steps,
             seeds=[(seed, index, 1)],
-        )
+        )  # fmt: skip
         return np.asarray(self.model.decode_latents(latents)[0])

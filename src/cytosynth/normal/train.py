@@ -120,7 +120,8 @@ class NormalTask(Task):
     def _drawn(self, index: int) -> Pixels:
         side, text = self.recipe.window // 8, self._text().to(self.unet.dtype)
         start = sampling.noise((1, 4, side, side), 0, index).to(self.model.device, self.unet.dtype)
-        latents = sampling.sample(self.unet, samplers.build("ddim", self.model.scheduler), start, text[:1], text[1:])
+        denoise = sampling.guided(self.unet, text[:1], text[1:])
+        latents = sampling.sample(denoise, samplers.build("ddim", self.model.scheduler), start)
         return np.asarray(self.model.decode_latents(latents)[0])
 
 

@@ -134,18 +134,14 @@ class DenoiserTask(Task):
         save(self.model, folder, torch.float16)
 
 
-def draw(model: Foundation, start: Tensor, prompts: Sequence[str], **settings: float) -> np.ndarray:
+def draw(
+    model: Foundation, start: Tensor, prompts: Sequence[str], *, steps: int = 25, guidance_scale: float = 5.0
+) -> np.ndarray:
     """Return (n, 8h, 8w, 3) images of `prompts`, sampled by DDIM from `start` (n, 4, h, w)."""
     with torch.no_grad():
         text, empty = model.encode_text(prompts), model.encode_text([""] * len(prompts))
-        latents = sampling.sample(
-            model.unet,
-            samplers.build("ddim", model.scheduler),
-            start.to(text),
-            text,
-            empty,
-            **settings,  # type: ignore[arg-type]
-        )
+        denoise = sampling.guided(model.unet, text, empty, guidance_scale=guidance_scale)
+        latents = sampling.sample(denoise, samplers.build("ddim", model.scheduler), start.to(text), steps=steps)
         return np.concatenate([model.decode_latents(latent[None]) for latent in latents])
 
 
