@@ -14,6 +14,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from cytosynth import registry
 from cytosynth.adapters import adapter, load, lora, svdiff, tokens
 from cytosynth.adapters.textual_inversion import word_in
 from cytosynth.bethesda import NORMAL_PROMPT
@@ -28,7 +29,7 @@ from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.recipe import NormalRecipe, preset
 from cytosynth.normal.train import train_normal
 
-KINDS = ("lora", "textual-inversion", "svdiff", "custom-diffusion")
+KINDS = tuple(registry.ADAPTERS)
 PROMPTS = {"textual-inversion": "A cell of <x>", "custom-diffusion": "A <x> cell"}
 
 
@@ -127,7 +128,7 @@ def test_what_is_saved_loads_and_draws_the_same(kind: str, tiny: Path, tmp_path:
     model, prompt = tuned(tiny, kind, tmp_path / "saved")
     expected = draw(model, prompt)
     assert np.abs(expected - draw(fresh(tiny), prompt)).max() > 3, "it changes what is drawn"
-    for path in (tmp_path / "saved", next((tmp_path / "saved").glob(load.KINDS[kind].file))):
+    for path in (tmp_path / "saved", next((tmp_path / "saved").glob(registry.ADAPTERS.load(kind).file))):
         merged = fresh(tiny)
         said = load.merge(merged, path)
         assert np.abs(draw(merged, prompt) - expected).max() <= 2

@@ -6,97 +6,38 @@ is written; arrays that are returned carry no mark, so keep the `DataSet` beside
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-
-import numpy as np
-from PIL import Image as PILImage
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import devices
 from .annotations import Box, Cell, DataSet
-from .cell import patch
-from .cell.edit import CellEditor, PlannedEdit
+from .cell.edit import CellEditor
 from .cell.editing import categories
-from .config import override, validated
+from .config import override
 from .data import check as checking
 from .data import convert as converting
-from .data import image_files
-from .data.image_files import Pixels
 from .detection import model as detectors
 from .detection.model import Detector
 from .devices import available
-from .errors import UsageError, UserError
+from .errors import UsageError
 from .foundation.names import BUNDLED
 from .io.bundled import cache_folder, model_folder
 from .io.report import Report
 from .normal.generate import NormalImageGenerator
 from .synthesis import plan as plans
 from .synthesis import synthesize as runs
+from .synthesis.in_memory import Edited as Edited
+from .synthesis.in_memory import ImageLike, as_pixels, edited
+from .synthesis.in_memory import Pipeline as Pipeline
 from .synthesis.settings import PipelineSettings
 from .synthesis.settings import check as check_settings
 
 if TYPE_CHECKING:
     from .training.loop import Outcome
 
-ImageLike: TypeAlias = Any  # str | Path | Pixels | PIL.Image.Image, whose types are not checked
-"""A path, a (height, width, 3) uint8 RGB array, or a PIL image."""
 Settings = PipelineSettings | Mapping[str, Any] | None
 """Settings of the pipeline: an object, or keys as of `--set` (`{"cell.steps": 50}`); None: the defaults."""
 Part = Literal["normal", "cell", "detector", "features"]
-
-
-@dataclass(frozen=True)
-class Edited:
-    """An edited image in memory.
-
-    Attributes:
-        image: (height, width, 3) uint8 RGB.
-        cells: the cells placed in it; their boxes are those that were given.
-    """
-
-    image: Pixels
-    cells: tuple[Cell, ...]
-
-
-@dataclass
-class Pipeline:
-    """The models, loaded once for many calls; it may be used from any thread, by one at a time.
-
-    Attributes:
-        generator: draws normal fields (stage 1).
-        editor: edits cells (stage 2).
-        detector: finds cells.
-        settings: of both stages.
-    """
-
-    generator: NormalImageGenerator
-    editor: CellEditor
-    detector: Detector
-    settings: PipelineSettings
-
-    def field(self, seed: int = 0, index: int = 0) -> Pixels:
-        """Return the normal field `index` of `seed`: (size, size, 3) uint8 RGB."""
-        return self.generator.field(seed, index, self.settings.normal)
-
-    def detect(self, image: ImageLike, threshold: float | None = None) -> list[Cell]:
-        """Return the cells found in `image`, best first, of a score of at least `threshold`."""
-        return self.detector.find(as_pixels(image), self.settings.threshold if threshold is None else threshold)
-
-    def edit(
-        self, image: ImageLike, boxes: Sequence[Box], category: str | Sequence[str], seed: int | Sequence[int] = 0
-    ) -> Edited:
-        """Return `image` with the cell in each of `boxes` turned into `category`.
-
-        Args:
-            image: at least 256 pixels a side, at x20 (a normal intermediate nucleus is about 15 pixels wide).
-            boxes: xyxy in pixels, one a cell.
-            category: for all boxes, or one a box.
-            seed: of the first box, the next has the next; or one a box.
-
-        Raises UsageError for numbers that do not match, UserError for a box outside the image or regions that overlap.
-        """
-        return _edited(self.editor, as_pixels(image), boxes, category, seed, self.settings)
 
 
 def load_pipeline(
@@ -161,7 +102,7 @@ def edit(
     chosen = as_settings(settings, cell=cell)
     pixels = as_pixels(image)
     editor = CellEditor.load(str(foundation), str(cell), device, chosen.precision)
-    return _edited(editor, pixels, boxes, category, seed, chosen)
+    return edited(editor, pixels, boxes, category, seed, chosen)
 
 
 def detect(
@@ -258,16 +199,6 @@ def convert(
     return converting.convert(Path(data), Path(out), kind, to, names)
 
 
-def as_pixels(image: ImageLike) -> Pixels:
-    """Return `image` as (height, width, 3) uint8 RGB; raise UserError for what is no such image."""
-    if isinstance(image, str | Path):
-        return image_files.read(Path(image))
-    pixels = np.asarray(image.convert("RGB") if isinstance(image, PILImage.Image) else image)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise UserError(f"image: {pixels.dtype} {pixels.shape}; uint8 (height, width, 3) RGB is expected")
-    return pixels
-
-
 def as_settings(settings: Settings, plan: str | Path | None = None, cell: str | Path = BUNDLED) -> PipelineSettings:
     """Return `settings` on the defaults, or on those of `plan`, for the synthesizer `cell`; raise UsageError."""
     known = categories(str(cell))
@@ -299,35 +230,6 @@ def _detector(detector: str | Path, device: str) -> Detector:
     found = detectors.load(model_folder(str(detector), "detector"))
     found.network.to(available(device))
     return found
-
-
-def _edited(
-    editor: CellEditor, pixels: Pixels, boxes: Sequence[Box], category: str | Sequence[str],
-    seed: int | Sequence[int], settings: PipelineSettings,
-) -> Edited:  # fmt: skip
-    height, width = pixels.shape[:2]
-    names = [category] * len(boxes) if isinstance(category, str) else list(category)
-    seeds = [seed + number for number in range(len(boxes))] if isinstance(seed, int) else list(seed)
-    if not len(boxes) == len(names) == len(seeds):
-        raise UsageError(f"{len(boxes)} boxes, {len(names)} categories, {len(seeds)} seeds: one each a box is needed")
-    cells = [
-        {"bbox_xyxy": [float(value) for value in box], "category": name, "seed": number}
-        for box, name, number in zip(boxes, names, seeds, strict=True)
-    ]
-    image = {"file_name": "image.png", "generated": {"seed": 0, "index": 0}, "cells": cells}
-    given = validated(plans.Plan, {"version": 1, "images": [image]}, "edit")
-    chosen = editor.settled(settings.cell, real=True)
-    scale = chosen.box_scale or 1.0
-    plans.check(given, Path("edit"), editor.categories)
-    plans.fit(given, Path("edit"), {"image.png": (width, height)}, scale)
-    edits = [
-        PlannedEdit(patch.enlarge(cell.box, scale, width, height), cell.category, cell.seed)
-        for cell in given.images[0].cells
-    ]
-    made = editor.edit(pixels, edits, chosen)
-    return Edited(
-        made, tuple(Cell(cell.box, cell.category, extra={"synthetic": True}) for cell in given.images[0].cells)
-    )
 
 
 def _train_normal(

@@ -5,6 +5,7 @@ moment. Not counted is what a CUDA context, its kernels' workspaces and fragment
 """
 
 import weakref
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -101,7 +102,7 @@ def report(recipe: NormalRecipe) -> Report:
 def count(recipe: NormalRecipe) -> Need:
     """Return what a step of `recipe` needs."""
     with torch.device("meta"):
-        model = _empty(recipe)
+        model = empty(recipe.foundation, [recipe.prompt, recipe.initializer])
         adapter, prompt = attach(model, recipe)
     with FakeTensorMode():
         for part in model.parts.values():
@@ -153,19 +154,22 @@ def _placed(module: torch.nn.Module) -> None:
                 child._buffers[name] = torch.zeros(buffer.shape, dtype=buffer.dtype)
 
 
-def _empty(recipe: NormalRecipe) -> Foundation:
-    """Return the networks of the recipe's foundation without content; Stable Diffusion 1.5's need not be fetched."""
-    words = tokens.build([recipe.prompt, recipe.initializer])
-    if recipe.foundation == STABLE_DIFFUSION:
+def empty(foundation: str, texts: Sequence[str] = ()) -> Foundation:
+    """Return the networks of `foundation` without content; Stable Diffusion 1.5's need not be fetched.
+
+    Its tokenizer then knows the words of `texts`.
+    """
+    words = tokens.build(texts)
+    if foundation == STABLE_DIFFUSION:
         unet, vae = UNet2DConditionModel(**sd15.UNET), AutoencoderKL(**sd15.VAE)
         text, schedule = CLIPTextModel(CLIPTextConfig(**sd15.TEXT)), DDPMScheduler()
         words.model_max_length = text.config.max_position_embeddings
-        return Foundation(unet, vae, text, words, schedule, recipe.foundation)
+        return Foundation(unet, vae, text, words, schedule, foundation)
     with torch.device("cpu"):
-        real = load(recipe.foundation)
+        real = load(foundation)
     configs = [dict(part.config) for part in (real.unet, real.vae)]
     for config in configs:
         config.pop("_use_default_values", None)  # from_config would reset to its default whatever is named there
     unet, vae = UNet2DConditionModel.from_config(configs[0]), AutoencoderKL.from_config(configs[1])
     text = CLIPTextModel(real.text_encoder.config)
-    return Foundation(unet, vae, text, real.tokenizer, real.scheduler, recipe.foundation)
+    return Foundation(unet, vae, text, real.tokenizer, real.scheduler, foundation)
