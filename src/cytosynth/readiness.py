@@ -29,8 +29,6 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
 }
 """Packages of each optional extra, any of which shows that it is installed."""
-DISK = {"paper": 12.0, "bundled": 0.5}
-"""GB that a run of a preset writes at most: two checkpoints, weights, cached latents."""
 FREE = 2.0
 """GB below which there is a note."""
 SLOW = 200
@@ -50,7 +48,7 @@ class Line(NamedTuple):
 
 def examine(folder: Path) -> list[Line]:
     """Return what was found of Python, packages, devices, memory, disk at `folder`, extras, models and caches."""
-    lines = [
+    return [
         Line("Python", "ready" if sys.version_info >= (3, 11) else "missing", platform.python_version(),
              "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer"),
         *(_package(name) for name in REQUIRED),
@@ -62,7 +60,6 @@ def examine(folder: Path) -> list[Line]:
         _models(),
         Line("caches", "ready", f"{cache_folder()} ({_size(cache_folder()):.2f} GB)", "may be deleted at any time"),
     ]  # fmt: skip
-    return lines
 
 
 def needs(part: str, preset: str, folder: Path) -> list[Line]:
@@ -78,8 +75,8 @@ def needs(part: str, preset: str, folder: Path) -> list[Line]:
     slow = hours > SLOW
     todo = "take a GPU, or --preset bundled" if slow else "an estimate; timing.jsonl of the run says more"
     lines = [Line(f"train {part} --preset {preset}", "note" if slow else "ready", said, todo)]
-    lines.append(_disk(folder, DISK[preset]))
-    if part == "normal":
+    lines.append(_disk(folder, disk_of_run(recipe)))
+    if isinstance(recipe, NormalRecipe):
         need = memory.count(recipe).peak / GIB + 1
         have = torch.cuda.get_device_properties(0).total_memory / GIB if device == "cuda" else _memory()
         todo = "" if need < have else "`train normal --dry-run` says what brings it down"
@@ -100,7 +97,19 @@ def flops_of_step(recipe: NormalRecipe | CellRecipe) -> float:
         text = torch.empty(recipe.batch_size, 77, model.unet.config.cross_attention_dim)
         with FlopCounterMode(display=False) as counter:
             model.unet(latents, torch.zeros(recipe.batch_size), text)
-    return 3.0 * counter.get_total_flops() * recipe.gradient_accumulation
+    return 3.0 * float(counter.get_total_flops()) * recipe.gradient_accumulation
+
+
+def disk_of_run(recipe: NormalRecipe | CellRecipe) -> float:
+    """Return the GB that a run writes at most: checkpoints (weights, two moments, average) and exported weights.
+
+    Cached latents of the training images come on top, about a MB an image and turn.
+    """
+    with torch.device("meta"):
+        every = sum(parameter.numel() for parameter in memory.empty(recipe.foundation).unet.parameters())
+    trained = memory.count(recipe).parameters if isinstance(recipe, NormalRecipe) else every
+    exported = 2 * trained if isinstance(recipe, NormalRecipe) else 2 * every
+    return (4 * 4 * trained * (recipe.keep_checkpoints + 1) + 2 * exported) / 1e9
 
 
 def measured_peak(device: str, side: int = 1024, seconds: float = 0.3) -> float:
@@ -153,8 +162,8 @@ def _memory() -> float:
 def _disk(folder: Path, wanted: float) -> Line:
     there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
     free = shutil.disk_usage(there).free / GIB
-    todo = "" if free >= wanted else f"{wanted:g} GB are advised"
-    return Line("disk", "ready" if free >= wanted else "note", f"{free:.0f} GB free, {wanted:g} GB needed", todo)
+    todo = "" if free >= wanted else f"{wanted:.2g} GB are needed"
+    return Line("disk", "ready" if free >= wanted else "note", f"{free:.0f} GB free, {wanted:.2g} GB needed", todo)
 
 
 def _extra(name: str, packages: tuple[str, ...]) -> Line:

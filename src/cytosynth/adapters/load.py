@@ -61,7 +61,8 @@ def identified(path: Path) -> tuple[type[Adapter], Path]:
         names = ", ".join(ADAPTERS.load(name).file for name in ADAPTERS)
         raise UserError(f"{path}: no adapter there; {adapter.CARD} or one of {names} is expected")
     keys = list(adapter.tensors(path))
-    found = [kind for kind in map(ADAPTERS.load, ADAPTERS) if kind.recognises(keys)]
+    # The last registered is asked first: it knows its own file best.
+    found = [kind for kind in map(ADAPTERS.load, reversed(list(ADAPTERS))) if kind.recognises(keys)]
     if found:
         return found[0], path
     raise UserError(f"{path}: weights of no known adapter; there are {', '.join(ADAPTERS)}")

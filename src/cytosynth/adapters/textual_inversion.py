@@ -35,7 +35,7 @@ class TextualInversion(Adapter):
     @classmethod
     def recognises(cls, keys: Sequence[str]) -> bool:
         """Return whether there is a single tensor: the word's."""
-        return len(keys) == 1 and not keys[0].endswith((".delta", ".weight"))
+        return len(keys) == 1
 
     def save(self, folder: Path) -> None:
         """Write the word as diffusers' `load_textual_inversion` reads it."""

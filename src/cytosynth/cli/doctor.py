@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich import print as show
+from rich.markup import escape
 
 from . import app
 
@@ -36,7 +37,8 @@ def doctor(
         print(json.dumps([line._asdict() for line in found], indent=1))
     else:
         for line in found:
-            show(f"{MARKS[line.state]}  {line.what}: {line.found}" + (f"  [dim]{line.todo}[/dim]" if line.todo else ""))
+            todo = f"  [dim]{escape(line.todo)}[/dim]" if line.todo else ""
+            show(f"{MARKS[line.state]}  {escape(line.what)}: {escape(line.found)}{todo}")
     if any(line.state == "missing" for line in found):
         print("cytosynth: not ready; the lines marked missing say what to do", file=sys.stderr)
         raise typer.Exit(3)

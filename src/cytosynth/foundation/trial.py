@@ -71,9 +71,7 @@ def denoise(model: Foundation, where: str, grounding: dict[str, Tensor] | None =
         text = model.encode_text([""])
         noise = sampling.noise((1, 4, side, side), 0).to(device)
         channels = torch.zeros(1, extra, side, side, device=device) if extra else None
-        one = sampling.guided(
-            model.unet, text, text, guidance_scale=1.0, extra_channels=channels, grounding=grounding
-        )
+        one = sampling.guided(model.unet, text, text, guidance_scale=1.0, extra_channels=channels, grounding=grounding)
         sampling.sample(one, samplers.build("ddim", model.scheduler), noise, steps=1)
     except Exception as error:  # noqa: BLE001
         raise _refused(f"{where}: unet or scheduler", error) from None

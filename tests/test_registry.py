@@ -1,0 +1,141 @@
+"""Adding one thing is one file and one entry: a made-up one of each kind, from outside, through its command."""
+
+import json
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from cytosynth import registry
+from cytosynth.adapters.adapter import Adapter
+from cytosynth.cli import app, doctor, fidelity, info, synthesize, train  # noqa: F401
+from cytosynth.errors import UsageError
+from cytosynth.evaluate.networks.network import Network
+from cytosynth.foundation.model import Foundation
+from cytosynth.registry import Registry
+
+
+class Bias(Adapter):
+    """A made-up adapter: the bias of the U-Net's last convolution."""
+
+    name, file = "bias", "bias.safetensors"
+
+    def __init__(self, model: Foundation) -> None:
+        super().__init__(model)
+        self.bias = model.unet.conv_out.bias.requires_grad_()
+
+    @classmethod
+    def recognises(cls, keys: list[str]) -> bool:
+        return list(keys) == ["conv_out.bias"]
+
+    def save(self, folder: Path) -> None:
+        save_file({"conv_out.bias": self.bias.detach().cpu()}, folder / self.file)
+
+    @classmethod
+    def merge(cls, model: Foundation, file: Path) -> None:
+        model.unet.conv_out.bias.data = load_file(file)["conv_out.bias"]
+
+
+def brightness(_weights: Path | None) -> Network:
+    """A made-up feature network: the mean of each channel."""
+    return Network(
+        "D (brightness)", 3, torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()),
+        lambda pixels: torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255, "bytes over 255",
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def outside() -> Iterator[None]:
+    """Register them under a module that is no part of the package."""
+    module = types.ModuleType("someones")
+    module.Bias, module.brightness = Bias, brightness  # type: ignore[attr-defined]
+    sys.modules["someones"] = module
+    added = [
+        (registry.ADAPTERS, "bias", "someones:Bias", {"bundled": {"learning_rate": 0.1}}),
+        (registry.EXTRACTORS, "brightness", "someones:brightness", {}),
+        (registry.SAMPLERS, "heun", "diffusers:HeunDiscreteScheduler", {}),
+    ]
+    for kind, name, where, settings in added:
+        kind.add(name, where, "made up", settings)
+    yield
+    for kind, name, _, _ in added:
+        kind.remove(name)
+    del sys.modules["someones"]
+
+
+def command(*words: object) -> str:
+    run = CliRunner().invoke(app, [str(word) for word in words])
+    assert run.exit_code == 0, (run.output, run.exception)
+    return run.output
+
+
+def test_an_adapter_from_outside_is_trained_and_drawn_with(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    settings = [f"foundation={tiny / 'foundation'}", "window=64", "batch_size=1", "max_steps=1", "validate_every=0"]
+    given = [word for setting in settings for word in ("--set", setting)]
+    command("train", "normal", tmp_path / "run", "--adapter", "bias", "--data", fields / "drawn", *given)
+    card = json.loads((tmp_path / "run/weights/adapter.json").read_text())
+    assert (card["adapter"], card["training"]["learning_rate"]) == ("bias", 0.1)
+    small = ["normal.size=256", "normal.steps=1", "cell.steps=1", "normal.sampler=heun", "min_cells=0", "threshold=1"]
+    models = [word for name in ("foundation", "cell", "detector") for word in (f"--{name}", tiny / name)]
+    changed = [word for setting in small for word in ("--set", setting)]
+    said = command(
+        "synthesize",
+        tmp_path / "set",
+        "--count",
+        1,
+        "--normal",
+        tmp_path / "run/weights/bias.safetensors",
+        *models,
+        *changed,
+    )
+    assert "1 image" in said
+    assert "heun" in (tmp_path / "set/settings.yaml").read_text()
+
+
+def test_a_feature_network_from_outside_measures(fields: Path, tmp_path: Path) -> None:
+    images = fields / "drawn/images"
+    said = command("evaluate", "fidelity", images, images, "--features", "brightness", "--window", 64, "--count", 20,
+                   "--cache", tmp_path, "--output", tmp_path / "out", "--device", "cpu")  # fmt: skip
+    assert "KD (brightness)" in said.replace("\n", " ")
+
+
+def test_all_of_them_are_said_by_info() -> None:
+    facts = json.loads(command("info", "--json"))
+    assert facts["adapters"]["bias"] == facts["extractors"]["brightness"] == facts["samplers"]["heun"] == "made up"
+
+
+def test_names_are_taken_once_and_unknown_ones_are_listed() -> None:
+    own = Registry("thing", {})
+    own.add("a", "someones:Bias", "first")
+    with pytest.raises(ValueError, match="thing 'a' is registered already, at someones:Bias"):
+        own.add("a", "someones:brightness", "second")
+    with pytest.raises(UsageError, match="thing 'b': there are a"):
+        own.load("b")
+    assert own.load("a") is Bias
+    with pytest.raises(ValueError, match="there are a"):
+        own.known("b")
+
+
+def test_doctor_says_what_is_ready() -> None:
+    run = CliRunner().invoke(app, ["doctor", "--json", "--recipe", "normal", "--preset", "bundled"])
+    lines = {line["what"]: line for line in json.loads(run.output)}
+    assert run.exit_code == 0
+    assert lines["torch"]["found"] == torch.__version__.partition("+")[0] or lines["torch"]["state"] == "ready"
+    assert "hours for 2,000 steps" in lines["train normal --preset bundled"]["found"]
+    assert lines["memory of a step"]["state"] == "ready"
+
+
+def test_flops_are_counted_and_grow_with_the_area() -> None:
+    from cytosynth import readiness
+    from cytosynth.normal.recipe import preset
+
+    small = preset("bundled").model_copy(update={"window": 256, "batch_size": 1})
+    large = small.model_copy(update={"window": 512})
+    assert 3.5 < readiness.flops_of_step(large) / readiness.flops_of_step(small) < 6
+    assert readiness.flops_of_step(small.model_copy(update={"batch_size": 3})) == 3 * readiness.flops_of_step(small)
