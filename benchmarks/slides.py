@@ -76,7 +76,7 @@ def main() -> None:
     for folder in given.slides:
         with reader.opened(folder / "slide.tif") as slide:
             width, height = slide.size
-            pixels = slide.at().whole(1024)
+            pixels = slide.at().whole()
         for steps in (1, 3):
             for name, lines in borders(folder, width, height, steps).items():
                 if steps == 3 and "tiles" in name:

@@ -153,9 +153,8 @@ def _glass(
     path = work.folder / "glass.png"
     if not path.exists():
         field = generator.field(settings.pipeline.seed, 0, settings.pipeline.normal)
-        bright = field.astype(np.int16)
-        near = np.abs(bright - empty_glass.glass_colour(bright)).max(axis=2) <= empty_glass.CONTRAST
-        colour = np.median(bright[near], axis=0).astype(np.uint8)
+        far = np.abs(field.astype(np.int16) - empty_glass.glass_colour(field)).max(axis=2)
+        colour = np.median(field[far <= empty_glass.CONTRAST], axis=0).astype(np.uint8)
         save_png(colour[None, None], path)
     colour = image_files.read(path)[0, 0]
     side = 32 * factor

@@ -117,7 +117,7 @@ def candidates(view: View, settings: FieldSettings, known: Annotated | None, loo
     What was found out is kept in the file `looked`, where there is one, a line a field.
     """
     covered = glass.coverage(view)
-    colour = glass.glass_colour(view.slide.thumbnail().whole().astype(np.int16))
+    colour = glass.glass_colour(view.slide.thumbnail().whole())
     side = settings.side
     width, height = view.size
     corners = [(x, y) for y in range(0, height - side + 1, side) for x in range(0, width - side + 1, side)]

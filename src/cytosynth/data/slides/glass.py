@@ -14,7 +14,7 @@ STEP = 8
 CONTRAST = 14
 """Grey levels that a pixel of the overview must differ from the glass around it to be something."""
 BLOCK = 256
-"""Pixels of the overview read at a time."""
+"""Rows of the overview looked at at a time."""
 BRIGHT = 99.0
 """Percentile of each channel that is taken for the colour of the glass."""
 
@@ -57,13 +57,16 @@ def coverage(view: View) -> Coverage:
     channel. It is grown by one pixel, so that the pale rim of a cell counts. Nothing is learnt and nothing depends on
     how much of the slide is covered: one cell alone is found.
     """
-    seen = View(view.slide, view.factor * STEP).whole(BLOCK).astype(np.int16)
+    seen = View(view.slide, view.factor * STEP).whole()
     glass = glass_colour(seen)
-    something = (np.abs(seen - glass).max(axis=2) > CONTRAST) & (seen < 255).any(axis=2)
+    something = np.empty(seen.shape[:2], dtype=bool)
+    for top in range(0, len(seen), BLOCK):  # an overview may be large itself
+        band = seen[top : top + BLOCK].astype(np.int16)
+        something[top : top + BLOCK] = (np.abs(band - glass).max(axis=2) > CONTRAST) & (band < 255).any(axis=2)
     return Coverage(ndimage.binary_dilation(something, np.ones((3, 3))))
 
 
-def glass_colour(seen: Pixels | NDArray[np.int16]) -> NDArray[np.int16]:
+def glass_colour(seen: Pixels) -> NDArray[np.int16]:
     """Return the RGB colour (3,) of the glass in the (height, width, 3) overview `seen`."""
     drawn = seen.reshape(-1, 3)
     some = drawn[:: max(1, len(drawn) // 1_000_000)]

@@ -19,6 +19,8 @@ COARSEST = 2.0
 """A slide is enlarged by at most this factor; a coarser one does not show what a model looks for."""
 EXACT = 1e-4
 """Relative difference of scales below which pixels are taken as they are."""
+LARGEST_READ = 4096
+"""Side of what is read of a level at a time for a thumbnail, pixels."""
 SUPPORT = 3
 """Reach of the Lanczos filter, pixels of the coarser grid."""
 
@@ -127,9 +129,10 @@ class View:
         resized = Image.fromarray(region).resize((width, height), Image.Resampling.LANCZOS, box=inside)
         return np.asarray(resized)
 
-    def whole(self, block: int = 256) -> Pixels:
-        """Return all of the view, for thumbnails: read in blocks of `block` pixels, so that memory stays bounded."""
+    def whole(self) -> Pixels:
+        """Return all of the view, for thumbnails: read in blocks, so that memory stays bounded."""
         width, height = self.size
+        block = max(8, min(1024, int(LARGEST_READ * self._level()[1].downsample / self.factor)))
         pixels = np.empty((height, width, 3), dtype=np.uint8)
         for y in range(0, height, block):
             for x in range(0, width, block):
