@@ -23,7 +23,7 @@ PART = 48
 FLAT = 2.0
 """Standard deviation, grey levels, below which a region counts as blank background and is like nothing."""
 BATCH = 32
-"""ImageSet searched for at a time."""
+"""Images searched for at a time."""
 
 
 @dataclass(frozen=True)

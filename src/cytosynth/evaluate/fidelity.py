@@ -14,9 +14,10 @@ from . import distance, sheet
 from .image_set import ImageSet
 from .networks.extractor import Extractor, Features
 from .networks.features import cached
+from .statistics import Estimate
 
 ENOUGH = 2048
-"""ImageSet below which a Fréchet distance of 2048 dimensions says little."""
+"""Images below which a Fréchet distance of 2048 dimensions says little."""
 FEWEST = 10
 NEIGHBOURS = 5
 COLUMNS = (
@@ -25,16 +26,8 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Estimate(NamedTuple):
-    """A value, and its 95 % interval where there is one."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
 class _Set(NamedTuple):
-    """ImageSet of one side of a comparison with their features."""
+    """The images of one side of a comparison with their features."""
 
     images: ImageSet
     features: Features

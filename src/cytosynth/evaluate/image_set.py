@@ -43,7 +43,7 @@ class Window:
 
 
 class ImageSet(Sequence[Pixels]):
-    """ImageSet in the order of their set; each is read from its file when it is asked for."""
+    """Images in the order of their set; each is read from its file when it is asked for."""
 
     def __init__(self, source: str, windows: Sequence[Window], scale: float) -> None:
         """Hold `windows` of the set that is called `source`, whose images are resized by `scale`."""

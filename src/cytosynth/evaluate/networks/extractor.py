@@ -16,7 +16,7 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Extractor:
-    """ImageSet in, features out.
+    """Images in, features out.
 
     Attributes:
         name: what it is chosen by.

@@ -20,9 +20,9 @@ from .extractor import Extractor, Features
 from .network import Network
 
 BATCH = 32
-"""ImageSet in the network at a time."""
+"""Images in the network at a time."""
 SHARD = 256
-"""ImageSet in a file of the cache: what a killed run may lose."""
+"""Images in a file of the cache: what a killed run may lose."""
 
 
 def load(name: str, weights: Path | None = None, device: str = "cpu") -> Extractor:
