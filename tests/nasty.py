@@ -307,6 +307,20 @@ def data_sets() -> dict[str, Reader]:
                       {b"x": "Annotations/a.xml", b"d": "dataset.json"}),
             tagged({b"d": either(mutate_json), b"x": _xml_mutation}),
         ),
+        "Roboflow COCO": Reader(
+            (b"t" + coco, b"v" + coco),
+            _data_set("coco", {"train/a.png": png, "valid/b.jpg": jpg, "train/_annotations.coco.json": coco,
+                               "valid/_annotations.coco.json": coco},
+                      {b"t": "train/_annotations.coco.json", b"v": "valid/_annotations.coco.json"}),
+            tagged({b"t": either(mutate_json), b"v": either(mutate_json)}),
+        ),
+        "LabelImg YOLO": Reader(
+            (b"kLSIL\nHSIL\n", b"l" + label, b"l0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5 0.9\n", b"p./a.png\n../b.jpg\n"),
+            _data_set("yolo", {"a.png": png, "b.jpg": jpg, "a.txt": label, "classes.txt": b"LSIL\nHSIL\n",
+                               "train.txt": b"a.png\n"},
+                      {b"k": "classes.txt", b"l": "a.txt", b"p": "train.txt"}),
+            tagged({}),
+        ),
         "CRIC": Reader(
             (b"j" + cric, b"t" + table),
             _cric({b"j": _data_set("cric", {**loose, "classifications.json": cric}, {b"j": "classifications.json"}),
@@ -599,8 +613,8 @@ def reader(name: str) -> Reader:
     return weights()[name]
 
 
-NAMES = ("COCO", "YOLO", "VOC", "CRIC", "Comparison Detector", "folders", "PNG", "JPEG", "TIFF", "BMP and WebP", "plan",
-         "recipe", "records", "safetensors", "checkpoint")  # fmt: skip
+NAMES = ("COCO", "YOLO", "VOC", "Roboflow COCO", "LabelImg YOLO", "CRIC", "Comparison Detector", "folders", "PNG",
+         "JPEG", "TIFF", "BMP and WebP", "plan", "recipe", "records", "safetensors", "checkpoint")  # fmt: skip
 
 
 # ---------------------------------------------------------------- the watch

@@ -98,8 +98,16 @@ def test_a_sound_set_has_no_problem_in_any_format(fields: Path, tmp_path: Path) 
         (("info", "x"), "\ud800", "annotations.json: info: 'utf-8' codec can't encode"),
         (("licenses", 0, "name"), float("nan"), "annotations.json: licenses[0]: nan is not finite"),
         (("licenses", 0, "id"), [], "annotations.json: licenses[0]: id: a number or name is expected, found a list"),
-        (("annotations", 0, "score"), float("nan"), "annotations.json: annotations[0]: score nan is not finite"),
-        (("annotations", 0, "score"), "-inf", "annotations.json: annotations[0]: score -inf is not finite"),
+        (
+            ("annotations", 0, "score"),
+            float("nan"),
+            "annotations.json: annotations[0] (field_0.png): score nan is not finite",
+        ),
+        (
+            ("annotations", 0, "score"),
+            "-inf",
+            "annotations.json: annotations[0] (field_0.png): score -inf is not finite",
+        ),
     ],
 )
 def test_what_is_said_beside_the_boxes_is_checked_before_a_run_begins(

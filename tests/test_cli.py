@@ -25,24 +25,16 @@ def test_info_as_json_without_loading_torch() -> None:
     assert run.stderr.strip() == "False"
     facts = json.loads(run.stdout)
     assert facts["categories"] == ["NILM", "ASC-US", "ASC-H", "LSIL", "HSIL"]
-    assert set(facts["formats_in"]) == {
-        "coco",
-        "yolo",
-        "voc",
-        "cric",
-        "comparison-detector",
-        "riva",
-        "folders",
-        "slides",
-    }
+    kinds = {"coco", "yolo", "voc", "cric", "comparison-detector", "riva", "folders", "slides", "images"}
+    assert set(facts["formats_in"]) == kinds
 
 
 def test_the_registry_names_what_there_is() -> None:
     from cytosynth import registry
-    from cytosynth.data import convert
+    from cytosynth.data.formats import registration
 
-    assert list(registry.FORMATS_IN) == list(convert.READERS)
-    assert list(registry.FORMATS_OUT) == list(convert.WRITERS)
+    assert all(callable(registration.reader(name)) for name in registry.FORMATS_IN)
+    assert {registration.writer(name).images for name in registry.FORMATS_OUT} == {"images", "JPEGImages"}
 
 
 def test_check_and_convert(tmp_path: Path) -> None:

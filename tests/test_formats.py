@@ -14,7 +14,7 @@ from cytosynth.cli import app
 from cytosynth.cli import data as _verbs  # noqa: F401
 from cytosynth.data import convert as formats
 from cytosynth.data import image_files, split
-from cytosynth.data.formats import coco, comparison_database, cric, folders, voc
+from cytosynth.data.formats import cells, coco, comparison_database, cric, folders, registration, voc
 from cytosynth.data.formats.coco import encode
 from cytosynth.errors import FormatProblem, UsageError, UserError
 
@@ -87,14 +87,16 @@ def test_categories_get_the_names_that_are_given(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(coordinates, coordinates, coordinates, coordinates, st.sampled_from(CATEGORIES)), max_size=8))
 def test_any_boxes_survive_yolo_and_voc(tmp_path_factory: pytest.TempPathFactory, boxes: list) -> None:
+    """Boxes with an area, inside an image of 1000x1000."""
     root = tmp_path_factory.mktemp("any")
     for folder in ("images", "JPEGImages"):
         (root / folder).mkdir()
-        PILImage.new("RGB", (1000, 700)).save(root / folder / "a.png")
-    cells = tuple(Cell((min(a, c), min(b, d), max(a, c), max(b, d)), name) for a, b, c, d, name in boxes)
-    data = DataSet(root / "images", (Image("a.png", 1000, 700, cells),), CATEGORIES)
+        PILImage.new("RGB", (1000, 1000)).save(root / folder / "a.png")
+    found = (Cell((min(a, c), min(b, d), max(a, c), max(b, d)), name) for a, b, c, d, name in boxes)
+    cells = tuple(cell for cell in found if min(cell.size) >= 0.2)
+    data = DataSet(root / "images", (Image("a.png", 1000, 1000, cells),), CATEGORIES)
     for kind in ("yolo", "voc"):
-        formats.WRITERS[kind][0](data, root)
+        registration.writer(kind).write(data, root)
         same(data, formats.read(root, kind))
 
 
@@ -111,7 +113,7 @@ def test_whatever_is_said_of_a_set_can_be_read_again(said: str, kind: str, tmp_p
     assert again.info["description"] == said
     assert again.images[0].extra["slide"] == said
     with pytest.raises(ValueError, match="control"):
-        coco.name("a\uffffb")
+        cells.name("a\uffffb")
 
 
 def test_coco_ids_count_from_one_and_yolo_classes_from_zero(tmp_path: Path, fields: Path) -> None:
@@ -172,7 +174,7 @@ def test_comparison_detector_database_is_prepared_as_in_the_paper(tmp_path: Path
     names = ("ascus", "asch", "lsil", "hsil", "scc", "agc", "trichomonas", "candida", "flora", "herps", "actinomyces")
     other = Image("none.jpg", 640, 320, (Cell((5, 5, 9, 9), "flora"),))
     images = (Image("t.jpg", 640, 320, cells), other)
-    formats.coco.write(DataSet(root / "images", images, names, (LICENCE,)), root)
+    coco.write(DataSet(root / "images", images, names, (LICENCE,)), root)
     formats.convert(root, tmp_path / "out", "comparison-detector", "coco")
     data = formats.read(tmp_path / "out")
     assert data.categories == ("ASC-US", "ASC-H", "LSIL", "HSIL")
@@ -237,7 +239,7 @@ def test_conversions_that_would_lose_or_move_something_are_refused(tmp_path: Pat
         PILImage.new("RGB", (40, 30)).save(tmp_path / "set/images" / name)
 
     def attempt(images: tuple[Image, ...], target: str) -> None:
-        formats.coco.write(DataSet(tmp_path / "set/images", images, CATEGORIES), tmp_path / "set")
+        coco.write(DataSet(tmp_path / "set/images", images, CATEGORIES), tmp_path / "set")
         formats.convert(tmp_path / "set", tmp_path / "out", None, target)
 
     both = (Image("a.jpg", 40, 30), Image("a.png", 40, 30))
@@ -271,7 +273,7 @@ def test_yolo_as_others_write_it(tmp_path: Path) -> None:
     assert np.allclose(data.images[0].cells[0].box, (40, 15, 60, 35))
     assert data.info == {"license": "CC BY 4.0"}
     (tmp_path / "labels/gone.txt").write_text("2 0.1 0.1 0.1 0.1\n")
-    (tmp_path / "labels/a.txt").write_text("7 0.1 0.1 0.2 0.1 0.2 0.2\n5 0.1 0.1 0.1 0.1\n")
+    (tmp_path / "labels/a.txt").write_text("7 0.1 0.1 0.2\n5 0.1 0.1 0.1 0.1\n")
     problems: list[str] = []
     formats.read(tmp_path, "yolo", report=problems.append)
     text = "\n".join(problems)
@@ -282,10 +284,11 @@ def test_yolo_as_others_write_it(tmp_path: Path) -> None:
 
 def test_what_is_no_data_set_is_not_taken_for_classes_of_images(tmp_path: Path) -> None:
     write_fields(tmp_path / "set", 2)
-    (tmp_path / "set/annotations.json").rename(tmp_path / "set/_annotations.coco.json")
-    with pytest.raises(UserError, match=r"_annotations.coco.json is none of their names, COCO's is annotations.json"):
+    (tmp_path / "set/annotations.json").rename(tmp_path / "set/cells.json")
+    (tmp_path / "set/cells.json").write_text('{"images": []}')
+    with pytest.raises(UserError, match=r"cells\.json is none that is read"):
         formats.convert(tmp_path / "set", tmp_path / "out", None, "yolo")
-    (tmp_path / "set/_annotations.coco.json").unlink()
+    (tmp_path / "set/cells.json").unlink()
     with pytest.raises(UserError, match="no data set of a known format there"):
         formats.convert(tmp_path / "set", tmp_path / "out", None, "yolo")
     (tmp_path / "set/images").rename(tmp_path / "set/HSIL")

@@ -264,7 +264,7 @@ def test_large_and_deep_files_are_refused_in_bounded_time(tmp_path: Path) -> Non
         "annotations": [],
     }
     (tmp_path / "set/annotations.json").write_text(json.dumps(many))
-    (problem,) = check(tmp_path / "set")
+    problem, *_ = check(tmp_path / "set")
     assert "longer than files can be called" in problem and len(problem) < 400
     with pytest.raises(ValueError, match="more than 3 GiB"):
         plain.from_json("[" + "[]," * (plain.MAX_PARSED // 140 + 1) + "0]")
@@ -315,8 +315,9 @@ def test_labels_are_not_followed_out_of_their_folder(kind: str, tmp_path: Path) 
     label.symlink_to("../../secret")
     with (tmp_path / "secret").open("a") as file:
         file.write("password\n")
-    (problem,) = check(tmp_path / "set")
+    problem, *others = check(tmp_path / "set")
     assert "a link that leaves" in problem
+    assert [line.partition(": ")[2] for line in others] == ["not in the annotations"] * (kind == "voc")
     with pytest.raises(UserError, match="a link that leaves"):
         convert.convert(tmp_path / "set", tmp_path / "out", None, "coco")
 
@@ -568,7 +569,7 @@ def bomb(path: Path, side: int, rows: int | None = None) -> None:
 MEASURED = """
 import resource, sys
 from pathlib import Path
-from cytosynth.data import images
+from cytosynth.data import image_files as images
 from cytosynth.errors import UserError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

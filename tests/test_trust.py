@@ -167,7 +167,7 @@ def test_memory_dead_workers_and_interruption_end_in_one_line(
     def broken(*_: object) -> None:
         raise raised
 
-    monkeypatch.setattr("cytosynth.data.convert.guess", broken)
+    monkeypatch.setattr("cytosynth.data.read.guess", broken)
     monkeypatch.setattr(sys, "argv", ["cytosynth", "convert", str(tmp_path), str(tmp_path / "out"), "--to", "yolo"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -67,6 +67,7 @@ class Image:
         height: pixels.
         cells: its annotated cells, in file order.
         extra: licence, source, image-level label and the like, kept when written again.
+        id: of the image in the COCO file it came from; None elsewhere.
     """
 
     file_name: str
@@ -74,6 +75,7 @@ class Image:
     height: int
     cells: tuple[Cell, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    id: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,11 @@ class DataSet:
     Attributes:
         folder: where the image files are.
         images: in file order.
-        categories: names in order; the first is COCO's id 1 and YOLO's 0.
+        categories: names in order; the first is YOLO's 0 and, unless `category_ids` say more, COCO's 1.
         licences: COCO's licence entries (`id`, `name`, `url`).
         info: COCO's info entry.
+        parts: file names of the images of each part ('train', 'val', 'test'), where the set says them.
+        category_ids: ids of the categories in the COCO file they came from.
     """
 
     folder: Path
@@ -93,6 +97,8 @@ class DataSet:
     categories: tuple[str, ...]
     licences: tuple[dict[str, Any], ...] = ()
     info: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    category_ids: dict[str, int | str] = field(default_factory=dict)
 
     def path(self, image: Image) -> Path:
         """Return where the image file of `image` lies."""

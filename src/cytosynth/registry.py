@@ -203,16 +203,47 @@ VARIATIONS: Final = Registry(
         "jpeg": Entry("quality of JPEG", "cytosynth.variation.jpeg:VARIATION"),
     },
 )
-FORMATS_IN: Final = {
-    "coco": "a folder with annotations.json and images/, or a COCO file",
-    "yolo": "a folder with images/, labels/ and data.yaml",
-    "voc": "a folder with Annotations/ and JPEGImages/",
-    "cric": "the CRIC Cervix release: JSON or CSV of nucleus points beside the images",
-    "comparison-detector": "the Comparison Detector database: COCO or VOC, 11 classes, brought to 1024x1024",
-    "riva": "the RIVA benchmark: CSV files of box centre, width and height, eight classes",
-    "folders": "one folder of cell images for each class",
-    "slides": "a slide or a folder of slides, annotations beside them as QuPath's GeoJSON or as COCO",
-}
-FORMATS_OUT: Final = {"coco": "ids from 1", "yolo": "classes from 0", "voc": "one XML file an image"}
+_FORMATS = "cytosynth.data.formats"
+FORMATS_IN: Final = Registry(
+    "format",
+    {
+        "coco": Entry(
+            "COCO: one JSON file, or one for each part (COCO, CVAT, FiftyOne, Label Studio, labelme2coco, Roboflow)",
+            f"{_FORMATS}.coco:read",
+        ),
+        "yolo": Entry(
+            "YOLO: text files of boxes and a list of classes (Ultralytics, CVAT, FiftyOne, Label Studio, LabelImg)",
+            f"{_FORMATS}.yolo:read",
+        ),
+        "voc": Entry(
+            "Pascal VOC: an XML file an image (CVAT, FiftyOne, Label Studio, LabelImg, Roboflow)",
+            f"{_FORMATS}.voc:read",
+        ),
+        "cric": Entry(
+            "the CRIC Cervix release: JSON or CSV of nucleus points beside the images", f"{_FORMATS}.cric:read"
+        ),
+        "comparison-detector": Entry(
+            "the Comparison Detector database: COCO or VOC, 11 classes, brought to 1024x1024",
+            f"{_FORMATS}.comparison_database:read",
+        ),
+        "riva": Entry(
+            "the RIVA benchmark: CSV files of box centre, width and height, eight classes", f"{_FORMATS}.riva:read"
+        ),
+        "folders": Entry("one folder of cell images for each class", f"{_FORMATS}.folders:read"),
+        "slides": Entry(
+            "a slide or a folder of slides, annotations beside them as QuPath's GeoJSON or as COCO",
+            f"{_FORMATS}.slides:read",
+        ),
+        "images": Entry("images without annotations, in a folder", f"{_FORMATS}.plain_images:read"),
+    },
+)
+FORMATS_OUT: Final = Registry(
+    "format",
+    {
+        "coco": Entry("annotations.json and images/", f"{_FORMATS}.coco:WRITER"),
+        "yolo": Entry("classes from 0", f"{_FORMATS}.yolo:WRITER"),
+        "voc": Entry("one XML file an image", f"{_FORMATS}.voc:WRITER"),
+    },
+)
 VOCABULARY: Final = CATEGORIES
 BUNDLED: Final = ("foundation", "normal", "cell", "detector")

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..config import pin
-from ..data import split
-from ..data.formats import coco
 from ..data.sources import Source
+from ..data.sources import part as part_of
 from ..detection.recipe import PRESETS as DETECTORS
 from ..evaluate.detection import scoring
 from ..evaluate.detection.failures import MISSED
@@ -49,7 +48,7 @@ def table(
         trials = plan(recipe, data, {name: int(one["images"]) for name, one in dense.items()})
         fill(trials, recipe, run, data_root, devices, workers)
         trials.sort(key=lambda trial: recipe.detectors.index(trial.detector))
-        tested = split.part(coco.read(data_root / recipe.test.root), recipe.test.split, data_root / recipe.test.root)
+        tested = part_of(recipe.test, data_root)
         runs = read(recipe, trials, run, holding(tested, recipe.categories))
         reports = [
             ("table", scores(recipe, runs)),

@@ -1,11 +1,13 @@
 """What a run was begun with: digests of its data, so that a later call cannot take others for them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from ..data import split
-from ..data.formats import coco
+from ..data.formats import coco, findings
+from ..data.read import read
 from ..errors import UsageError
 from ..io import atomic, plain
 from ..provenance import RECORDS
@@ -18,6 +20,10 @@ def annotations(root: Path) -> str:
 
     Images are not read.
     """
+    if root.is_dir() and not (root / coco.FILE).exists():
+        data = read(root, note=findings.ignore)
+        said = json.dumps([coco.encode(data), data.parts], sort_keys=True)
+        return sha256(said.encode()).hexdigest()[:16]
     names = (root.name, split.FILE) if root.is_file() else (coco.FILE, split.FILE, RECORDS)
     return digest(root.parent if root.is_file() else root, names)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ..annotations import Image
 from ..data import image_files, split
-from ..data.formats import coco
+from ..data.formats import findings
 from ..data.sources import Source
+from ..data.sources import part as part_of
 from ..errors import UsageError, UserError
 from ..io.progress import console
 from ..provenance import said
@@ -55,8 +56,7 @@ def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
 
 
 def _images(source: Source, data_root: Path) -> tuple[Image, ...]:
-    root = data_root / source.root
-    return split.part(coco.read(root), source.split, root)
+    return part_of(source, data_root)
 
 
 def _keys(source: Source, data_root: Path) -> set[tuple[str, str, str]]:
@@ -74,7 +74,7 @@ def _held(held: tuple[Source, ...], data_root: Path) -> tuple[dict[str, str], di
     """Return the part of each image of `held` by the hash of its file, and by its name."""
     by_hash, by_name = {}, {}
     for source in held:
-        folder = coco.read(data_root / source.root).folder
+        folder = source.read(data_root, findings.ignore).folder
         for image in _images(source, data_root):
             by_name[image.file_name] = source.split
             by_hash[image_files.fingerprint(image_files.inside(folder, image.file_name))] = source.split

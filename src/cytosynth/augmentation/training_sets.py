@@ -6,9 +6,8 @@ from typing import Any
 
 from ..annotations import Image
 from ..bethesda import NILM
-from ..data import split
-from ..data.formats import coco
 from ..data.sources import Source
+from ..data.sources import part as part_of
 from ..errors import UserError
 from ..evaluate.held_out import HeldOut
 from ..io import wording
@@ -64,10 +63,9 @@ def density(data: Sequence[Source], data_root: Path, categories: Sequence[str]) 
     images: list[Image] = []
     area = 0.0
     for source in data:
-        root = data_root / source.root
-        found = split.part(coco.read(root), source.split, root)
+        found = part_of(source, data_root)
         if not found:
-            raise UserError(f"{root}: no image in part '{source.split}'")
+            raise UserError(f"{data_root / source.root}: no image in part '{source.split}'")
         images += found
         area += sum(image.width * image.height for image in found) * source.scale**2 / 1e6
     cells = [cell.category for image in images for cell in image.cells if cell.category in categories]
@@ -99,7 +97,7 @@ def _made(name: str, recipe: AugmentationRecipe, run: Path, data_root: Path, dev
 def _edited(recipe: AugmentationRecipe, run: Path, data_root: Path, models: dict[str, Any], device: str) -> list[Path]:
     """Edit the real normal images, with another seed each time around, until there are `count`."""
     root = data_root / recipe.normals.root
-    found = split.part(coco.read(root), recipe.normals.split, root)
+    found = part_of(recipe.normals, data_root)
     normal = sum(all(cell.category == NILM for cell in image.cells) for image in found)
     if not normal:
         raise UserError(f"{root}: no image without an abnormal cell in part '{recipe.normals.split}'")
@@ -135,8 +133,7 @@ def _cells_in(data: Sequence[Source], categories: Sequence[str], data_root: Path
     """Raise UserError where `data` have no cell of `categories`, naming those that are there."""
     there: set[str] = set()
     for source in data:
-        root = data_root / source.root
-        there |= {cell.category for one in split.part(coco.read(root), source.split, root) for cell in one.cells}
+        there |= {cell.category for one in part_of(source, data_root) for cell in one.cells}
     if not there & set(categories):
         raise UserError(
             f"{data_root / data[0].root}: no annotated cell of {', '.join(categories)} in part '{data[0].split}' "

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..annotations import Box, Cell
+from ..boxes import overlap
 from . import patch
 from .edit import PlannedEdit
 from .settings import Choice, EditSettings
@@ -109,8 +110,3 @@ def apart(
         if not any(overlap(region, other) or overlap(cell.box, chosen.box) for chosen, other in taken):
             taken.append((cell, region))
     return taken
-
-
-def overlap(first: Box, second: Box) -> bool:
-    """Return whether two boxes share any area."""
-    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]

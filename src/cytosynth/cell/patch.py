@@ -39,7 +39,11 @@ def enlarge(box: Box, factor: float, width: int, height: int, most: float = MOST
 def check_size(width: int, height: int) -> None:
     """Raise UserError for an image that is smaller than a patch."""
     if min(width, height) < SIZE:
-        raise UserError(f"an image of {width}x{height} is smaller than a patch of {SIZE} pixels")
+        larger = math.ceil(100 * SIZE / max(min(width, height), 1)) / 100
+        raise UserError(
+            f"an image of {width}x{height} is smaller than a patch of {SIZE} pixels; give larger fields, joined tiles, "
+            f"or a --scale {larger:g} times as large, at which cells are not as the models know them"
+        )
 
 
 def window(pixels: Pixels, at: tuple[int, int]) -> Pixels:

@@ -210,9 +210,9 @@ def train_cell(recipe: CellRecipe, run: Path, data_root: Path, max_minutes: floa
     """Train the Abnormal Cell Synthesizer in the run folder `run`, or continue it."""
 
     def make() -> CellTask:
-        samples = varied.with_copies(
-            sources.load(recipe.data, data_root), recipe.augment, recipe.augment_copies, recipe.seed
-        )
+        found = sources.load(recipe.data, data_root)
+        sources.say_lacking(found, recipe.categories)
+        samples = varied.with_copies(found, recipe.augment, recipe.augment_copies, recipe.seed)
         crops = crops_of(samples, recipe, recipe.variants)
         if not crops:
             raise UserError(f"no cell of {', '.join(recipe.categories)} in images of at least {patch.SIZE} pixels")

@@ -7,31 +7,39 @@ import typer
 
 from . import app, finish, there
 from .options import Device, Mpp, Scale, Strict
+from .places import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
 
 
 @app.command()
 def detect(
-    images: Annotated[Path, typer.Argument(callback=there, help="An image, a slide, a folder, or a COCO data set.")],
+    images: Annotated[Path, typer.Argument(callback=there, help="An image, a slide, a folder, or a data set.")],
     out: Annotated[Path, typer.Argument(help="Folder for what is found; the same command again continues it.")],
     detector: Annotated[
         str, typer.Option(help="Folder of the detector (RUN/weights of `train detector`), or 'bundled'.")
     ] = "bundled",
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a cell.")] = 0.5,
-    split: Annotated[str | None, typer.Option(help="Part of a COCO data set's split; none: all.")] = None,
+    split: Annotated[str | None, typer.Option(help="Part of a data set; none: all.")] = None,
     scale: Scale = 1.0,
     mpp: Mpp = None,
     strict: Strict = False,
     device: Device = "auto",
+    annotations: Annotations = None,
+    image_folder: ImageFolder = None,
+    recursive: Recursive = False,
+    pseudonymise: Pseudonymise = False,
+    key: Key = None,
 ) -> None:
     """Find cells on images and whole slides: COCO annotations and results, GeoJSON for QuPath, images with boxes.
 
     Detectors report nothing below a score of 0.05.
     """
+    from ..data.read import Place
     from ..detection import folder, model
     from ..devices import available
     from ..io.bundled import model_folder
 
-    found = folder.gather(images, split)
+    names = pseudonyms(pseudonymise, key)
+    found = folder.gather(images, split, Place(annotations, image_folder, recursive)).under(names)
     finder = model.load(model_folder(detector, "detector"))
     finder.network.to(available(device))
     data = folder.detect(found, out, finder, threshold=threshold, scale=scale, mpp=mpp, strict=strict)

@@ -10,14 +10,23 @@ import typer
 from rich import print as show
 
 from .. import __version__, registry
+from ..errors import UsageError
 from . import app
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 
 @app.command()
-def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def info(
+    topic: Annotated[
+        str | None, typer.Argument(help="'formats': how data sets lie that are read. Else everything.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """Say what can be chosen, which models are bundled, and the versions at work."""
+    if topic is not None:
+        _formats(topic, as_json)
+        return
     facts = collect()
     if as_json:
         print(json.dumps(facts, indent=1))
@@ -26,6 +35,23 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         show(f"[bold]{title}[/bold]")
         for name, about in values.items() if isinstance(values, dict) else ((values, ""),):
             show(f"  {name}  [dim]{about}[/dim]" if about else f"  {name}")
+
+
+def _formats(topic: str, as_json: bool) -> None:
+    """Print the tree of each layout of data sets that is known."""
+    if topic != "formats":
+        raise UsageError(f"info {topic}: there is 'formats'")
+    from ..data.formats.layouts import trees
+
+    if as_json:
+        found = {kind: [{"tool": one.tool, "tree": list(one.tree)} for one in some] for kind, some in trees().items()}
+        print(json.dumps(found, indent=1))
+        return
+    for kind, layouts in trees().items():
+        print(f"{kind}: {registry.FORMATS_IN[kind]}")
+        for layout in layouts:
+            print(f"  {layout.tool}")
+            print("\n".join(f"      {line}" for line in layout.tree))
 
 
 def collect() -> dict[str, Any]:
@@ -39,8 +65,8 @@ def collect() -> dict[str, Any]:
         "detectors": dict(registry.DETECTORS),
         "samplers": dict(registry.SAMPLERS),
         "variations": dict(registry.VARIATIONS),
-        "formats_in": registry.FORMATS_IN,
-        "formats_out": registry.FORMATS_OUT,
+        "formats_in": dict(registry.FORMATS_IN),
+        "formats_out": dict(registry.FORMATS_OUT),
         "categories": list(registry.VOCABULARY),
         "bundled": {name: _size(name) for name in registry.BUNDLED},
         "packages": {name: _version(name) for name in PACKAGES},

@@ -160,13 +160,13 @@ def style(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
 ) -> None:
     """Does a style bring generated images nearer to a centre? Distance and a linear probe, before and after."""
-    from ..data import image_files
+    from ..data import gather, image_files
     from ..evaluate.networks.features import load
     from ..robustness import style as room
 
     groups = []
     for folder, factor, separator in ((generated, 1.0, None), (fields, scale, group_by), (reference, scale, group_by)):
-        files = image_files.beside(folder / "images" if (folder / "images").is_dir() else folder)
+        files, _ = gather.beside(folder / "images" if (folder / "images").is_dir() else folder)
         pixels = [image_files.read(path, factor) for _, path in files]
         groups.append(room.Group(pixels, room.grouped(files, separator)))
     report = room.measure(groups[0], groups[1], groups[2], load(features), window, draws, seed)

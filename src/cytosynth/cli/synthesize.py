@@ -12,6 +12,7 @@ from ..synthesis.settings import PipelineSettings, check
 from ..variation.centre import Centre
 from . import app, finish, there
 from .options import DataRoot, Device, Foundation, Label, Model, Mpp, Normal, Out, Sampler, Seed, Settings, Strict
+from .places import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
 
 Plan = Annotated[Path | None, typer.Option(help="plan.json: which cell of which image becomes what, by hand.")]
 Counts = Annotated[
@@ -78,9 +79,7 @@ def synthesize(
 
 @app.command()
 def edit(
-    images: Annotated[
-        Path, typer.Argument(callback=there, help="A folder of normal images, a COCO data set, or a slide.")
-    ],
+    images: Annotated[Path, typer.Argument(callback=there, help="A folder of normal images, a data set, or a slide.")],
     out: Out,
     seed: Seed = None,
     plan: Plan = None,
@@ -98,12 +97,17 @@ def edit(
     ] = None,
     mpp: Mpp = None,
     label: Label = None,
-    split: Annotated[str, typer.Option(help="Of a COCO set, take the images of this part of its split.")] = "all",
+    split: Annotated[str, typer.Option(help="Of a data set, take the images of this part of its split.")] = "all",
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many.")] = None,
     strict: Strict = False,
     vary: Vary = None,
     style_from: StyleFrom = None,
     style_mpp: StyleMpp = None,
+    annotations: Annotations = None,
+    image_folder: ImageFolder = None,
+    recursive: Recursive = False,
+    pseudonymise: Pseudonymise = False,
+    key: Key = None,
     settings: Settings = None,
 ) -> None:
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
@@ -114,6 +118,7 @@ def edit(
     chosen = _shown(chosen, vary, style_from, style_mpp)
     from ..data.slides import reader
 
+    names = pseudonyms(pseudonymise, key)
     if reader.is_slide(images):
         if chosen.vary or chosen.style:
             raise UsageError(f"{images}: a slide; --vary and --style-from are for images")
@@ -121,15 +126,17 @@ def edit(
 
         data = commands.edit_slide(
             images, out, chosen, mpp=mpp, plan=plan, foundation=foundation, cell=cell, detector=detector, gate=gate,
-            data_root=data_root, device=device,
+            data_root=data_root, device=device, pseudonyms=names,
         )  # fmt: skip
         finish(data, out, "README.md")
         return
+    from ..data.read import Place
     from ..synthesis import synthesize as pipeline
 
     data = pipeline.edit(
         images, out, plan=plan, settings=chosen, foundation=foundation, cell=cell, detector=detector, gate=gate,
         data_root=data_root, device=device, label=label, part=split, limit=limit, strict=strict,
+        place=Place(annotations, image_folder, recursive), pseudonyms=names,
     )  # fmt: skip
     finish(data, out, "README.md")
 

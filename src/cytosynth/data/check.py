@@ -1,51 +1,74 @@
 """`cytosynth check`: everything wrong with a data set, in one pass."""
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from ..annotations import Cell, DataSet, Image
+from ..annotations import DataSet, Image
 from ..errors import FormatProblem
 from ..io import wording
 from ..io.progress import meter
-from . import convert, image_files
+from . import gather, image_files
+from .read import FOUND_OUT, Place, guess, read
 from .slides import glass, reader
 
 BLOCK = 1024
 """Pixels of a slide, each way, that are read at a time."""
-TOLERANCE = 0.5
-"""Pixels by which a box may pass the border: rounding of the tools that wrote it."""
+LISTED = 20
+"""Images without an entry that are named; how many more there are is said."""
 
 
-def check(root: Path, kind: str | None = None, note: Callable[[str], None] = lambda _: None) -> list[str]:
+def check(
+    root: Path,
+    kind: str | None = None,
+    note: Callable[[str], None] = lambda _: None,
+    place: Place = FOUND_OUT,
+    **options: Any,
+) -> list[str]:
     """Return a line for each problem of the data set at `root`, empty when it is sound; `note` what is there.
 
-    Unreadable, truncated, missing and duplicate images, wrong sizes, boxes outside their image or without
-    area, NaN, unknown categories, file names that leave the folder, and decompression bombs.
+    Unreadable, truncated, missing, unlisted and duplicate images, wrong sizes, boxes outside their image or without
+    area, NaN, unknown categories, file names that leave the folder, and decompression bombs. Also what reading corrects
+    by itself: boxes that are clipped, ids given twice. `place` and `options` are those of `read`.
     """
     problems: list[str] = []
+
+    def corrected(about: str, line: str) -> None:
+        problems.append(f"{line} ({about})")
+
     try:
-        data = convert.read(root, kind, report=problems.append)
+        kind = kind or guess(root, place)
+        data = read(root, kind, problems.append, corrected, place=place, **options)
     except FormatProblem as problem:
         return [*problems, str(problem)]
-    kind = kind or convert.guess(root)
     cells = sum(len(image.cells) for image in data.images)
     note(f"{kind}, {wording.amount(len(data.images), 'image')}, {wording.amount(cells, 'cell')}")
     if not data.images and not problems:
         problems.append(f"{root}: no image in it, read as {kind}")
     prepared = kind == "comparison-detector"
-    names: set[str] = set()
+    listed: set[str] = set()
     contents: dict[str, str] = {}
     with meter("checking", len(data.images)) as bar:
         for image in data.images:
-            if image.file_name in names:
+            if image.file_name in listed:
                 problems.append(f"{image.file_name}: listed twice")
-            names.add(image.file_name)
+            listed.add(image.file_name)
             problems += _slide(data, image) if kind == "slides" else _image(data, image, contents, prepared)
             problems += _cells(image)
             bar.advance()
+    left = unlisted(data) if kind not in ("images", "slides") else []
+    problems += [f"{data.folder / name}: not in the annotations" for name in left[:LISTED]]
+    if len(left) > LISTED:
+        problems.append(f"{data.folder}: {len(left) - LISTED} more images that are not in the annotations")
     return problems
+
+
+def unlisted(data: DataSet) -> list[str]:
+    """Return the names of image files below the folder of `data`, no links, that are none of its images."""
+    listed = {image.file_name for image in data.images}
+    left = [name for name in gather.images(data.folder) if name not in listed]
+    return [name for name in left if (data.folder / name).is_file() and not (data.folder / name).is_symlink()]
 
 
 def _image(data: DataSet, image: Image, contents: dict[str, str], prepared: bool) -> Iterator[str]:
@@ -89,21 +112,7 @@ def _cells(image: Image) -> Iterator[str]:
     seen: set[tuple[object, ...]] = set()
     for number, cell in enumerate(image.cells):
         where = f"{image.file_name}: box {number} ({cell.category[:60]})"
-        problem = _box(cell, image.width, image.height)
-        if problem:
-            yield f"{where}: {problem}"
         key = (cell.category, *cell.box)
         if key in seen:
             yield f"{where}: a duplicate of another box"
         seen.add(key)
-
-
-def _box(cell: Cell, width: int, height: int) -> str | None:
-    x0, y0, x1, y1 = cell.box
-    if not all(map(math.isfinite, cell.box)):
-        return f"{cell.box} is not finite"
-    if x1 <= x0 or y1 <= y0:
-        return f"no area ({x1 - x0:g} x {y1 - y0:g})"
-    if x0 < -TOLERANCE or y0 < -TOLERANCE or x1 > width + TOLERANCE or y1 > height + TOLERANCE:
-        return f"({x0:g}, {y0:g}, {x1:g}, {y1:g}) outside the image of {width}x{height}"
-    return None

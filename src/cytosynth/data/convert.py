@@ -1,8 +1,7 @@
-"""Reading and writing data sets by the name of their format."""
+"""Writing a data set in another format, images and parts with it."""
 
-import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -12,137 +11,100 @@ from ..annotations import DataSet
 from ..errors import UsageError, UserError
 from ..io import atomic, lock, plain, wording
 from ..io.progress import meter
-from ..registry import FORMATS_IN, FORMATS_OUT
-from . import image_files
-from .formats import coco, comparison_database, cric, folders, riva, slides, voc, yolo
-from .formats.coco import Report, refuse
+from . import image_files, split
+from .formats import comparison_database, registration
 from .preview import save_png
+from .pseudonyms import Pseudonyms
+from .read import FOUND_OUT, Place, guess, read
 from .rename import renamed
-from .slides import fields, reader
+from .slides import fields
 
-READERS: dict[str, Callable[..., DataSet]] = {
-    "coco": coco.read,
-    "yolo": yolo.read,
-    "voc": voc.read,
-    "cric": cric.read,
-    "comparison-detector": comparison_database.read,
-    "riva": riva.read,
-    "folders": folders.read,
-    "slides": slides.read,
-}
-OURS = ("split.json", "dataset.json")
-"""Beside the annotations of any format."""
-WRITERS: dict[str, tuple[Callable[[DataSet, Path], None], str]] = {
-    "coco": (coco.write, "images"),
-    "yolo": (yolo.write, "images"),
-    "voc": (voc.write, "JPEGImages"),
-}
+__all__ = ["convert", "guess", "read"]
 
-
-def guess(root: Path) -> str:
-    """Return the format of the data set at `root` by its files; raise UserError when none fits."""
-    if reader.holds_slides(root):
-        return "slides"
-    if root.is_file() and root.suffix == ".json":
-        return "coco"
-    if (root / coco.FILE).exists():
-        return "coco"
-    if (root / yolo.FILE).exists():
-        return "yolo"
-    if (root / "Annotations").is_dir():
-        return "voc"
-    if (root / "classifications.json").exists() or (root / "classifications.csv").exists():
-        return "cric"
-    if root.is_dir() and riva.tables(root):
-        return "riva"
-    inside = sorted(root.iterdir()) if root.is_dir() else []
-    other = [path.name for path in inside if path.suffix.lower() in (".json", ".xml", ".csv") and path.name not in OURS]
-    if "images" not in {path.name.lower() for path in inside} and not other and any(path.is_dir() for path in inside):
-        return "folders"
-    hint = f"; {other[0][:80]} is none of their names, COCO's is {coco.FILE}" if other else ""
-    raise UserError(f"{root}: no data set of a known format there ({', '.join(FORMATS_IN)}{hint})")
-
-
-def read(root: Path, kind: str | None = None, report: Report = refuse, **options: Any) -> DataSet:
-    """Read the data set at `root` as format `kind`, guessed where None."""
-    kind = kind or guess(root)
-    if kind not in READERS:
-        raise UsageError(f"format {kind!r}: there are {', '.join(READERS)}")
-    return READERS[kind](root, report=report, **options)
+LABELS_BY_STEM = ("yolo", "voc")
+"""Formats whose annotation files are called as the images, without their suffix."""
 
 
 def convert(
-    source: Path, out: Path, kind: str | None, target: str, names: Mapping[str, str] | None = None, **options: Any
+    source: Path,
+    out: Path,
+    kind: str | None,
+    target: str,
+    names: Mapping[str, str] | None = None,
+    *,
+    place: Place = FOUND_OUT,
+    pseudonyms: Pseudonyms | None = None,
+    **options: Any,
 ) -> DataSet:
-    """Write the data set at `source` to the new folder `out` in the format `target`, images with it.
+    """Write the data set at `source` to the new folder `out` in the format `target`, images and parts with it.
 
-    Categories get the new `names` that are given for them. Slides are cut into fields at x20, all that are not empty
-    glass. Complete or absent: nothing is left at `out` when it fails.
+    Categories get the new `names` that are given for them; with `pseudonyms`, images other file names, and their files
+    are written anew without what else is said in them. Slides are cut into fields at x20, all that are not empty glass.
+    Complete or absent: nothing is left at `out` when it fails.
     Raises UserError for what cannot be read.
     """
-    if target not in WRITERS:
-        raise UsageError(f"format {target!r}: {', '.join(FORMATS_OUT)} can be written")
+    registration.writer(target)
     with lock.new(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"{out}: exists already; give a new folder")
-        kind = kind or guess(source)
-        if kind == "folders" and out.resolve().is_relative_to(source.resolve()):
-            raise UsageError(f"{out}: would be a class of {source}; give a folder beside it")
+        kind = kind or guess(source, place)
+        if kind in ("folders", "images") and out.resolve().is_relative_to(source.resolve()):
+            what = "a class" if kind == "folders" else "among the images"
+            raise UsageError(f"{out}: would be {what} of {source}; give a folder beside it")
         if kind == "slides":
-            return _cut(source, out, target, names or {})
-        data = renamed(read(source, kind, **options), names or {})
+            return _cut(source, out, target, names or {}, pseudonyms)
+        data = renamed(read(source, kind, place=place, **options), names or {})
         if not data.images:
             raise UserError(f"{source}: no image in it")
         _refuse_broken(data)
         _refuse_collisions(data, target, kind)
-        return _write(data, source, out, kind, target)
+        return _write(data, out, kind, target, pseudonyms)
 
 
-def _cut(source: Path, out: Path, target: str, names: Mapping[str, str]) -> DataSet:
+def _cut(source: Path, out: Path, target: str, names: Mapping[str, str], pseudonyms: Pseudonyms | None) -> DataSet:
     """Cut the slides of `source` into fields, and write these."""
     every = fields.FieldSettings(min_nuclei=0, min_focus=0)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.resolve().parent) as folder:
         cut = Path(folder) / "fields"
-        data = fields.tiles(source, cut, every, names=names, strict=True)
+        data = split.with_parts(fields.tiles(source, cut, every, names=names, strict=True), cut)
         if not data.images:
             raise UserError(f"{source}: no field with anything on it")
-        return _write(data, cut, out, "coco", target)
+        return _write(data, out, "coco", target, pseudonyms)
 
 
-def _write(data: DataSet, source: Path, out: Path, kind: str, target: str) -> DataSet:
-    write, folder = WRITERS[target]
+def _write(data: DataSet, out: Path, kind: str, target: str, pseudonyms: Pseudonyms | None) -> DataSet:
+    write, folder = registration.writer(target)
+    new = _as_pngs(data) if kind == "comparison-detector" else data
+    if pseudonyms:
+        new = pseudonyms.of(new)
     with atomic.folder(out, fresh=True) as part, meter("images", len(data.images)) as bar:
-        images = []
-        for image in data.images:
+        for image, named in zip(data.images, new.images, strict=True):
             path = image_files.inside(data.folder, image.file_name)
+            place = part / folder / named.file_name
+            pixels = image_files.read(path)  # whole: its header says nothing of a file cut short
             if kind == "comparison-detector":
-                image = replace(image, file_name=_as_png(image.file_name))
-                save_png(comparison_database.prepare(image_files.read(path)), part / folder / image.file_name)
+                save_png(comparison_database.prepare(pixels), place)
             else:
-                height, width = image_files.read(path).shape[:2]  # whole: its header says nothing of a file cut short
-                annotated = (image.width, image.height)
-                if (width, height) != annotated:
-                    raise UserError(
-                        f"{image_files.other_size(path, (width, height), annotated)}; see `cytosynth check`"
-                    )
-                (part / folder / image.file_name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, part / folder / image.file_name)
-            images.append(image)
+                image_files.same_size(path, (image.width, image.height), said="; see `cytosynth check`")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if pseudonyms:
+                    save_png(pixels, place)
+                else:
+                    shutil.copyfile(path, place)
             bar.advance()
-        write(replace(data, images=tuple(images)), part)
-        split = source / "split.json" if source.is_dir() else source.parent / "split.json"
-        if split.exists():
-            parts = plain.load(split)
-            if kind == "comparison-detector":
-                parts = {
-                    name: [_as_png(file) for file in files if isinstance(file, str) and not image_files.unsafe(file)]
-                    for name, files in parts.items()
-                    if isinstance(files, list)
-                }
-            atomic.write_json(part / "split.json", _writable(parts, split))
-        elif kind == "riva" and riva.parts(data):
-            atomic.write_json(part / "split.json", riva.parts(data))
-    return data
+        write(new, part)
+        if new.parts:
+            atomic.write_json(part / split.FILE, {name: list(members) for name, members in new.parts.items()})
+    return new
+
+
+def _as_pngs(data: DataSet) -> DataSet:
+    """Return `data` with file names that end in .png."""
+    images = tuple(replace(image, file_name=_as_png(image.file_name)) for image in data.images)
+    there = {image.file_name for image in images}
+    parts = {name: tuple(png for file in members if (png := _as_png(file)) in there)
+             for name, members in data.parts.items()}  # fmt: skip
+    return replace(data, images=images, parts=parts)
 
 
 def _as_png(file_name: str) -> str:
@@ -150,7 +112,7 @@ def _as_png(file_name: str) -> str:
 
 
 def _refuse_broken(data: DataSet) -> None:
-    """Raise UserError for what no format can hold: boxes that are not finite, images without a size or a safe name."""
+    """Raise UserError for what no format can hold: images without a size or a safe name, values that are none."""
     _writable(data.info, data.folder)
     _writable(list(data.licences), data.folder)
     for image in data.images:
@@ -159,9 +121,6 @@ def _refuse_broken(data: DataSet) -> None:
             raise UserError(f"{data.folder}: file name {wording.said(image.file_name)}: {reason}")
         if image.width <= 0 or image.height <= 0:
             raise UserError(f"{image.file_name}: size {image.width}x{image.height}; see `cytosynth check`")
-        for cell in image.cells:
-            if not all(map(math.isfinite, cell.box)):
-                raise UserError(f"{image.file_name}: box {cell.box} is not finite; see `cytosynth check`")
 
 
 def _writable(value: Any, where: Path) -> Any:
@@ -174,7 +133,7 @@ def _writable(value: Any, where: Path) -> Any:
 
 def _refuse_collisions(data: DataSet, target: str, kind: str) -> None:
     """Raise UserError when two images would share one file of the new data set."""
-    by_stem = target != "coco" or kind == "comparison-detector"
+    by_stem = target in LABELS_BY_STEM or kind == "comparison-detector"
     taken: dict[str, str] = {}
     for image in data.images:
         name = str(PurePosixPath(image.file_name).with_suffix("")) if by_stem else image.file_name

@@ -16,7 +16,6 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import UserError
 from ..io import atomic, plain
-from ..io.progress import console
 
 Pixels = NDArray[np.uint8]
 """(height, width, 3) RGB, 0..255."""
@@ -43,8 +42,13 @@ MAX_SCANS = 100
 """Of a JPEG: each scan of a progressive one is a pass over the whole image, and a small file can ask for thousands."""
 JPEG, SCAN = b"\xff\xd8", b"\xff\xda"
 """What a JPEG, of several images or one, and a scan of it begin with."""
+MAX_PAGES = 100
+"""Of a TIFF, in which the largest page is sought: the first may be a thumbnail."""
+SMALLER_OR_MASK = 1 | 4
+"""Bits of TIFF's NewSubfileType: a page that shows another one smaller, or masks it."""
 MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 """Of Pillow, at most 8 bits a sample; of greys with more it would call white what is above 255."""
+WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 BLOCK = 1 << 20
 """Bytes read, and pixels made RGB, at a time."""
 DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
@@ -70,8 +74,10 @@ def unsafe(file_name: str) -> str | None:
         return "empty or with a NUL byte"
     if plain.CONTROL.search(file_name):
         return "with control characters or half a character"
-    if "\\" in file_name or ":" in file_name:
+    if "\\" in file_name or PureWindowsPath(file_name).drive:
         return "with a backslash or a drive letter"
+    if ":" in file_name:
+        return "with a colon, which no file of Windows can have in its name; rename it"
     path = PurePosixPath(file_name)
     if path.is_absolute():
         return "absolute"
@@ -102,22 +108,6 @@ def usable(found: Iterable[tuple[str, Path]], folder: Path) -> tuple[list[tuple[
         else:
             good.append((name, path))
     return good, refused
-
-
-def beside(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[tuple[str, Path]]:
-    """Return name and path of each file in `folder` itself of one of `suffixes`, in order.
-
-    Raises UserError where there is none.
-    """
-    inside = sorted(folder.iterdir())
-    found = [(path.name, path) for path in inside if path.suffix.lower() in suffixes and not path.is_dir()]
-    below = [path.name for path in inside if path.is_dir() and not path.name.startswith(".")]
-    left = f"; the folders in it are not searched ({below[0][:80]}{', ...' if len(below) > 1 else ''})" if below else ""
-    if not found:
-        raise UserError(f"{folder}: no image there ({', '.join(sorted(suffixes))}){left}")
-    if left:
-        console.print(f"{folder}{left.replace(';', ':', 1)}", soft_wrap=True)
-    return found
 
 
 def flat(original: str, suffix: str, taken: set[str]) -> str:
@@ -167,19 +157,36 @@ def size(path: Path) -> tuple[int, int]:
     with _open(path) as image:
         try:
             width, height = image.size
-            turn = _orientation(image)
+            turn = _turn(image)
             if isinstance(image, TiffImageFile):  # some versions of Pillow say its size as turned, some as stored
                 width, height = (int(image.tag_v2[tag]) for tag in (256, 257))
-                turn = image.tag_v2.get(ORIENTATION, 1)
         except BROKEN as error:
             raise _problem(path, error) from None
         return (height, width) if turn in (5, 6, 7, 8) else (width, height)
 
 
+def same_size(path: Path, annotated: tuple[int, int], said: str = "") -> None:
+    """Raise ImageProblem, which ends in what is `said`, where the image at `path` is not of the size `annotated`."""
+    found = size(path)
+    if found != annotated:
+        raise ImageProblem(f"{other_size(path, found, annotated)}{said}")
+
+
 def other_size(path: Path, found: tuple[int, int], annotated: tuple[int, int]) -> str:
     """Return in words that the image at `path` has another width and height than those `annotated`."""
-    turned = "; its EXIF orientation turns it, and boxes are of the upright image" if found == annotated[::-1] else ""
-    return f"{path}: is {found[0]}x{found[1]}, annotated as {annotated[0]}x{annotated[1]}{turned}"
+    why = ""
+    if found == annotated[::-1]:
+        with _open(path) as image:
+            turned = _turn(image) in (5, 6, 7, 8)
+        why = "; its EXIF orientation turns it, and boxes are of the upright image" if turned else "; they are swapped"
+    return f"{path}: is {found[0]}x{found[1]}, annotated as {annotated[0]}x{annotated[1]}{why}"
+
+
+def _turn(image: Image.Image) -> int:
+    """Return the orientation of the opened `image` as it is stored."""
+    if isinstance(image, TiffImageFile):  # some versions of Pillow forget it once the image is turned
+        return int(image.tag_v2.get(ORIENTATION, 1))
+    return _orientation(image)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -196,7 +203,7 @@ def read(path: Path, scale: float = 1.0) -> Pixels:
     image, or larger than MAX_PIXELS.
     """
     try:
-        pixels = _rgb(_upright(path))
+        pixels = _rgb(_upright(path), path)
     except Image.DecompressionBombError:
         raise ImageProblem(f"{path}: a decompression bomb") from None
     except BROKEN as error:
@@ -216,13 +223,24 @@ def _upright(path: Path) -> Image.Image:
         return image if turn is None else image.transpose(turn)
 
 
-def _rgb(image: Image.Image) -> Pixels:
-    """Return `image` as RGB, made so some rows at a time: whole, it would be there three times."""
+def _rgb(image: Image.Image, path: Path) -> Pixels:
+    """Return `image` as RGB, on white where it is transparent.
+
+    It is made so some rows at a time: whole, it would be there three times. Raises ImageProblem, naming `path`, where
+    nothing of it is visible.
+    """
     pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
-    rows = max(1, BLOCK // image.width)
+    rows, clear = max(1, BLOCK // image.width), image.mode in WITH_ALPHA or "transparency" in image.info
+    hidden = clear
     for top in range(0, image.height, rows):
         part = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if clear:
+            part = part.convert("RGBA")
+            hidden = hidden and part.getextrema()[3] == (0, 0)
+            part = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part)
         pixels[top : top + rows] = np.asarray(part.convert("RGB"))
+    if hidden:
+        raise ImageProblem(f"{path}: wholly transparent; save it without transparency")
     return pixels
 
 
@@ -237,6 +255,8 @@ def _open(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(path, formats=FORMATS)
+            if isinstance(image, TiffImageFile):
+                _seek_image(image, path)
         memory = _memory(image, state.st_size)
     except FileNotFoundError:
         raise ImageProblem(f"{path}: no such file") from None
@@ -257,6 +277,35 @@ def _open(path: Path) -> Image.Image:
         image.close()
         raise ImageProblem(f"{path}: reading it takes {memory:,} bytes, more than {MAX_MEMORY:,} (a bomb?)")
     return image
+
+
+def _seek_image(image: TiffImageFile, path: Path) -> None:
+    """Turn the opened TIFF `image` at `path` to its largest page.
+
+    Raises ImageProblem where two pages are the largest, or samples have more than 8 bits: white may be 4095 or 65535.
+    """
+    sizes: list[int] = []
+    for page in range(MAX_PAGES + 1):
+        try:
+            image.seek(page)
+        except EOFError:
+            break
+        except Image.DecompressionBombError:
+            raise
+        except BROKEN:
+            if not page:
+                raise
+            break  # what comes after the last page is of no interest
+        shown = not page or not int(image.tag_v2.get(254, 0)) & SMALLER_OR_MASK
+        sizes.append(image.width * image.height if shown else 0)
+    largest = max(sizes)
+    if len(sizes) > MAX_PAGES or sizes.count(largest) > 1:
+        image.close()
+        raise ImageProblem(f"{path}: {len(sizes)} pages, of which none is the largest; save the one that counts")
+    image.seek(sizes.index(largest))
+    if image.mode in MODES and max(image.tag_v2.get(258, (1,))) > 8:
+        image.close()
+        raise ImageProblem(f"{path}: more than 8 bits a channel, and not said which is white; save it with 8")
 
 
 def _scans(path: Path) -> int:

@@ -7,7 +7,7 @@ from ..annotations import DataSet, Image
 from ..bethesda import CATEGORIES
 from ..errors import UsageError
 from ..io import wording
-from .formats import coco
+from .formats import cells
 
 LABEL = "image_level_label"
 
@@ -20,7 +20,7 @@ def parsed(given: Sequence[str]) -> dict[str, str]:
         if not (old and separator and new):
             raise UsageError(f"--rename {text}: expected OLD=NEW")
         try:
-            new = coco.category(new)
+            new = cells.category(new)
         except ValueError as error:
             raise UsageError(f"--rename {text}: {error}") from None
         if names.setdefault(old, new) != new:
@@ -48,7 +48,10 @@ def renamed(data: DataSet, names: Mapping[str, str]) -> DataSet:
         return replace(old, cells=cells, extra=extra)
 
     categories = dict.fromkeys(names.get(name, name) for name in data.categories)
-    return replace(data, images=tuple(map(image, data.images)), categories=tuple(categories))
+    ids: dict[str, int | str] = {}
+    for name, key in data.category_ids.items():
+        ids.setdefault(names.get(name, name), key)
+    return replace(data, images=tuple(map(image, data.images)), categories=tuple(categories), category_ids=ids)
 
 
 def strange(data: DataSet) -> str:

@@ -8,12 +8,13 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..annotations import Cell
+from ..annotations import Cell, DataSet, Image
 from ..errors import UserError
-from ..io.progress import meter
+from ..io.progress import console, meter
 from . import image_files, split
-from .formats import coco, slides
+from .formats import findings
 from .image_files import Pixels
+from .read import Place, read
 from .slides import reader, training_fields
 
 KEPT = 4 * 2**30
@@ -21,12 +22,25 @@ KEPT = 4 * 2**30
 
 
 class Source(BaseModel):
-    """One data set of a recipe: a folder with `annotations.json` (COCO) and `images/`, or with slides."""
+    """One data set of a recipe: a folder in any format that is read, plain images and slides too, or a COCO file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     root: str = Field(description="folder, relative to --data-root")
     scale: float = Field(default=1.0, gt=0, le=8, description="factor that brings it to the working scale")
-    split: str = Field(default="train", description="part of split.json to use, or 'all'")
+    split: str = Field(default="train", description="part of the data set to use, or 'all'")
+    annotations: str = Field(default="", description="file or folder of annotations below root, where not found out")
+    images: str = Field(default="", description="folder of images below root, where not found out")
+    recursive: bool = Field(default=False, description="plain images in the folders below root too")
+
+    def read(self, data_root: Path, note: findings.Note | None = None) -> DataSet:
+        """Return the data set, of which `root` is below `data_root`; `note` is told of corrections."""
+        root = data_root / self.root
+        annotations, images = (root / name if name else None for name in (self.annotations, self.images))
+        return read(root, note=note, place=Place(annotations, images, self.recursive))
+
+    def chosen(self, data: DataSet, data_root: Path) -> tuple[Image, ...]:
+        """Return the images of its part of `data`, which was read from below `data_root`."""
+        return split.part(data, self.split, data_root / self.root)
 
 
 class Readable(Protocol):
@@ -112,14 +126,29 @@ class Sample:
         return (self.image.shape[1], self.image.shape[0]) if isinstance(self.image, np.ndarray) else self.image.size
 
 
+def part(source: Source, data_root: Path) -> tuple[Image, ...]:
+    """Return the images of the part of `source`, a set below `data_root`; corrections are not told again."""
+    return source.chosen(source.read(data_root, findings.ignore), data_root)
+
+
+def say_lacking(samples: Sequence[Sample], categories: Sequence[str]) -> set[str]:
+    """Return the categories of the cells of `samples`; print which of `categories` have none: they cannot be learnt."""
+    there = {cell.category for sample in samples for cell in sample.cells if not cell.crowd}
+    lacking = [name for name in categories if name not in there]
+    if lacking and len(lacking) < len(categories):
+        console.print(f"the training data have no cell of {', '.join(lacking)}: it will not be learnt", soft_wrap=True)
+    return there
+
+
 def held_out(sources: Sequence[Source], data_root: Path) -> list[Sample]:
     """Return the validation images of those of `sources` that are trained on by their part 'train'.
 
     A source that is used whole has none: it would be measured on what it was trained on. Nor has one whose
     `split.json` has no such part.
     """
-    trained = [s for s in sources if s.split == "train" and "val" in split.names(data_root / s.root)]
-    validation = [s.model_copy(update={"split": "val"}) for s in trained]
+    trained = [s for s in sources if s.split == "train"]
+    divided = [s for s in trained if "val" in split.names(s.read(data_root, findings.ignore), data_root / s.root)]
+    validation = [s.model_copy(update={"split": "val"}) for s in divided]
     return load(validation, data_root, "reading held-out images", required=False)
 
 
@@ -133,11 +162,10 @@ def load(
     """
     chosen = []
     for source in sources:
-        root = data_root / source.root
-        data = slides.read(root) if reader.holds_slides(root) else coco.read(root)
-        images = split.part(data, source.split, root)
+        data = source.read(data_root)
+        images = source.chosen(data, data_root)
         if required and not images:
-            raise UserError(f"{root}: no image in part '{source.split}'")
+            raise UserError(f"{data_root / source.root}: no image in part '{source.split}'")
         chosen += [(source, data, image) for image in images]
     samples: list[Sample] = []
     room = Room()
@@ -150,7 +178,9 @@ def load(
                 ]
                 bar.advance()
                 continue
-            pixels = room.image(image_files.inside(data.folder, image.file_name), source.scale)
+            path = image_files.inside(data.folder, image.file_name)
+            image_files.same_size(path, (image.width, image.height))
+            pixels = room.image(path, source.scale)
             cells = tuple(cell.scaled(source.scale) for cell in image.cells)
             label = image.extra.get("image_level_label")
             samples.append(Sample(image.file_name, Path(source.root).name, pixels, cells, label))

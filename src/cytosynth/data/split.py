@@ -1,32 +1,53 @@
-"""Splits by image or slide, never by cell: `split.json` where a data set has one, else by hash of its group."""
+"""Splits by image or slide, never by cell: the parts that a data set says, else by hash of its group."""
 
 import hashlib
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..annotations import DataSet, Image
 from ..errors import UserError
+from ..io import plain
 from ..io.plain import load
 
 FILE = "split.json"
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
+def with_parts(data: DataSet, root: Path) -> DataSet:
+    """Return `data` with the parts that a `split.json` in the folder `root`, or beside the file `root`, says.
+
+    Raises UserError where it cannot be read.
+    """
+    file = _file(root)
+    if not file.exists():
+        return data
+    known = {unicodedata.normalize("NFC", image.file_name): image.file_name for image in data.images}
+    parts = {}
+    for name, values in load(file).items():
+        if isinstance(values, list) and not plain.CONTROL.search(name):
+            given = [known.get(unicodedata.normalize("NFC", value)) for value in values if isinstance(value, str)]
+            parts[name] = tuple(value for value in given if value is not None)
+    return replace(data, parts=parts)
+
+
 def part(data: DataSet, name: str, root: Path) -> tuple[Image, ...]:
     """Return the images of `data` in the part `name` ('train', 'val', 'test', or 'all').
 
-    With a `split.json` in the folder `root`, or beside the file `root`, that decides; without one each group (slide,
-    or the image itself) goes where the hash of its name says, which is the same on every machine.
+    Its parts decide (those of a `split.json` in the folder `root`, or beside the file `root`, before all others);
+    without any, each group (slide, or the image itself) goes where the hash of its name says, which is the same on
+    every machine.
     """
     if name == "all":
         return data.images
-    file = _file(root)
-    if file.exists():
-        parts = {key: _names(values) for key, values in load(file).items() if isinstance(values, list)}
+    parts = with_parts(data, root).parts
+    where = _file(root) if _file(root).exists() else root
+    if parts or where != root:
         if name not in parts:
-            raise UserError(f"{file}: no part '{name}'; there are {', '.join(sorted(parts))}")
-        _disjoint(parts, {image.file_name: group(image) for image in data.images}, file)
-        return tuple(image for image in data.images if image.file_name in parts[name])
+            raise UserError(f"{where}: no part '{name}'; there are {', '.join(sorted(parts))}")
+        _disjoint(parts, {image.file_name: group(image) for image in data.images}, where)
+        chosen = set(parts[name])
+        return tuple(image for image in data.images if image.file_name in chosen)
     if name not in FRACTIONS:
         raise UserError(f"{root}: no part '{name}'; without {FILE} there are {', '.join(FRACTIONS)}")
     return tuple(image for image in data.images if assigned(group(image)) == name)
@@ -55,21 +76,17 @@ def _file(root: Path) -> Path:
     return (root.parent if root.is_file() else root) / FILE
 
 
-def _names(values: list[Any]) -> set[str]:
-    return {value for value in values if isinstance(value, str)}
-
-
-def _disjoint(parts: dict[str, set[str]], groups: dict[str, str], file: Path) -> None:
+def _disjoint(parts: dict[str, tuple[str, ...]], groups: dict[str, str], where: Path) -> None:
     """Raise UserError when an image, or two of one slide, are in different parts."""
     seen: dict[str, str] = {}
     for name, members in parts.items():
         for member in sorted(members):
             whole = groups.get(member, member)
             if seen.setdefault(whole, name) != name:
-                raise UserError(f"{file}: {whole} is in both '{seen[whole]}' and '{name}'")
+                raise UserError(f"{where}: {whole} is in both '{seen[whole]}' and '{name}'")
 
 
-def names(root: Path) -> list[str]:
-    """Return the names of the parts of the data set at `root`."""
-    file = _file(root)
-    return [key for key, value in load(file).items() if isinstance(value, list)] if file.exists() else list(FRACTIONS)
+def names(data: DataSet, root: Path) -> list[str]:
+    """Return the names of the parts of `data` at `root`."""
+    parts = with_parts(data, root).parts
+    return list(parts) if parts or _file(root).exists() else list(FRACTIONS)

@@ -1,14 +1,17 @@
 """`detect`: the cells of all images of a folder, as COCO, as GeoJSON for QuPath, and drawn on the images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..annotations import Cell, DataSet, Image
 from ..data import image_files, split
 from ..data.formats import coco, qupath
+from ..data.gather import beside
 from ..data.preview import save_png, with_boxes
+from ..data.pseudonyms import Pseudonyms
+from ..data.read import FOUND_OUT, Place, annotated, read
 from ..data.slides import reader
 from ..errors import UsageError, UserError
 from ..io import atomic, lock, plain, wording
@@ -35,29 +38,46 @@ class Images:
     source: str
     licences: tuple[dict[str, Any], ...] = ()
     refused: tuple[str, ...] = ()
+    ids: dict[str, int | str] = field(default_factory=dict)
+    category_ids: dict[str, int | str] = field(default_factory=dict)
+    pseudonyms: Pseudonyms | None = None
+
+    def under(self, pseudonyms: Pseudonyms | None) -> "Images":
+        """Return them under the names that `pseudonyms` gives, where it does."""
+        if pseudonyms is None:
+            return self
+        return replace(
+            self, files=tuple((pseudonyms.name(name), path) for name, path in self.files), pseudonyms=pseudonyms,
+            source=pseudonyms.hashed(self.source), refused=tuple(map(pseudonyms.line, self.refused)),
+            ids={pseudonyms.name(name): key for name, key in self.ids.items()},
+        )  # fmt: skip
 
 
-def gather(source: Path, part: str | None = None) -> Images:
-    """Return the images and slides of `source`: a file, a folder, or a COCO data set (or a `part` of its split).
+def gather(source: Path, part: str | None = None, place: Place = FOUND_OUT) -> Images:
+    """Return the images and slides of `source`: a file, a folder, or a data set in any format (or a `part` of it).
 
-    Raises UserError where there is none.
+    `place` says where what lies, and whether the folders in a folder are searched too. Raises UserError where there is
+    none.
     """
-    if (source / coco.FILE).exists():
-        data = coco.read(source)
-        images = split.part(data, part, source) if part else data.images
-        if not images:
-            raise UserError(f"{source}: no image in part '{part or 'all'}'")
-        files, refused = image_files.usable([(p.file_name, data.folder / p.file_name) for p in images], data.folder)
-        return Images(tuple(files), last(source.resolve()), data.licences, tuple(refused))
-    if part:
-        raise UsageError(f"{source}: --split needs a COCO data set ({coco.FILE})")
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
-    known = image_files.SUFFIXES | reader.SLIDES
-    if not source.is_dir() and source.suffix.lower() not in known:
-        raise UserError(f"{source}: no image or slide ({', '.join(sorted(known))})")
-    chosen = image_files.beside(source, known) if source.is_dir() else [(source.name, source)]
-    files, refused = image_files.usable(chosen, source if source.is_dir() else source.parent)
+    if place.annotations or annotated(source):
+        data = read(source, place=place)
+        chosen = split.part(data, part, source) if part else data.images
+        if not chosen:
+            raise UserError(f"{source}: no image in part '{part or 'all'}'")
+        files, refused = image_files.usable([(p.file_name, data.folder / p.file_name) for p in chosen], data.folder)
+        ids = {image.file_name: image.id for image in chosen if image.id is not None}
+        return Images(tuple(files), last(source.resolve()), data.licences, tuple(refused), ids, dict(data.category_ids))
+    if part:
+        raise UsageError(f"{source}: --split needs a data set with annotations ({coco.FILE} and others)")
+    if not source.is_dir():
+        known = image_files.SUFFIXES | reader.SLIDES
+        if source.suffix.lower() not in known:
+            raise UserError(f"{source}: no image or slide ({', '.join(sorted(known))})")
+        files, refused = image_files.usable([(source.name, source)], source.parent)
+    else:
+        files, refused = beside(source, place.recursive, slides=True)
     return Images(tuple(files), last(source.resolve()), refused=tuple(refused))
 
 
@@ -75,7 +95,8 @@ def detect(
 
     Args:
         found: what `gather` returns.
-        out: folder; gets `annotations.json` (COCO, with scores), `results.json` (COCO's results format, same ids),
+        out: folder; gets `annotations.json` (COCO, with scores), `results.json` (COCO's results format), both with the
+            ids of images and categories that a COCO data set came with,
             `pictures/NAME.png`, `qupath/NAME.geojson`, and `found.jsonl`, a line for each finished image. Of a slide,
             the picture is a thumbnail, and `tiles/NAME.jsonl` has a line for each finished tile.
         detector: finds them.
@@ -88,7 +109,9 @@ def detect(
     Returns what was found. Raises UsageError when `out` was begun with another detector or other settings.
     """
     with lock.run(out, RUN):
-        _pin(out, {"detector": detector.digest, "threshold": threshold, "scale": scale, "mpp": mpp})
+        names = found.pseudonyms.hashed("") if found.pseudonyms else None
+        wanted = {"detector": detector.digest, "threshold": threshold, "scale": scale, "mpp": mpp, "pseudonyms": names}
+        _pin(out, wanted)
         done = _finished(out, detector.config.categories)
         problems = [one_line(line) for line in found.refused]
         if strict and problems:
@@ -111,7 +134,8 @@ def detect(
                     bar.note(f"skipped {problems[-1]}")
                 bar.advance()
         info = {"description": NOTICE, "images": found.source, "detector": detector.digest, "skipped": problems}
-        data = DataSet(out, tuple(images), detector.config.categories, found.licences, info)
+        known = tuple(replace(image, id=found.ids.get(image.file_name)) for image in images)
+        data = DataSet(out, known, detector.config.categories, found.licences, info, category_ids=found.category_ids)
         _publish(data, out)
         cells = sum(len(image.cells) for image in images)
         seen = f"{wording.amount(len(images), 'image')}, {wording.amount(cells, 'cell')}"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from .. import devices
+from .. import boxes, devices
 from ..annotations import Cell
 from ..data import augment, sources, varied
 from ..data.image_files import Pixels
@@ -138,18 +138,14 @@ def _window(sample: Sample, recipe: DetectorRecipe, rng: np.random.Generator) ->
         pixels = pixels[y : y + height, x : x + width]
         cells = [c.moved(-x, -y) for c in cells if x <= c.centre[0] < x + width and y <= c.centre[1] < y + height]
     height, width = pixels.shape[:2]
-    cells = [cell for cell in (_clipped(cell, width, height) for cell in cells) if min(cell.size) >= 1]
+    cells = [Cell(boxes.clip(cell.box, width, height), cell.category) for cell in cells]
+    cells = [cell for cell in cells if min(cell.size) >= 1]
     if recipe.turns:
         turn = int(rng.integers(8))
         pixels = augment.d4(pixels, turn)
         cells = [Cell(augment.d4_box(cell.box, turn, width, height), cell.category) for cell in cells]
     pixels, cells = varied.at_this_step(pixels, cells, recipe.augment, rng)
     return augment.soften(augment.restain(pixels, recipe.jitter, rng), recipe.blur, rng), cells
-
-
-def _clipped(cell: Cell, width: int, height: int) -> Cell:
-    x0, y0, x1, y1 = cell.box
-    return Cell((max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))), cell.category)
 
 
 def train_detector(
@@ -181,8 +177,8 @@ def train_detector(
 
 
 def _some(samples: Sequence[Sample], categories: Sequence[str]) -> None:
-    """Raise UserError where `samples` have no cell of any of the `categories` that are to be found."""
-    there = {cell.category for sample in samples for cell in sample.cells if not cell.crowd}
+    """Raise UserError where `samples` have no cell of any of the `categories` to be found; name those without."""
+    there = sources.say_lacking(samples, categories)
     if there.isdisjoint(categories):
         raise UserError(
             f"the training data have no {' or '.join(categories)} cell; there are {wording.listed(there)}: "

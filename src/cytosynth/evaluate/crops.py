@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..annotations import Cell, DataSet
-from ..data import convert, image_files, split
+from ..annotations import Cell
+from ..data import image_files
 from ..data.cell_crop import square
-from ..data.formats import coco
 from ..data.image_files import Pixels
 from ..data.sources import Source
 from ..errors import UserError
@@ -39,9 +38,8 @@ def load(recipe: FeatureRecipe, data_root: Path, held_out: bool = False) -> list
         sources = [source.model_copy(update={"split": "val"}) for source in sources if source.split == "train"]
     chosen = []
     for source in sources:
-        root = data_root / source.root
-        data = _read(root)
-        chosen += [(source, data, image) for image in split.part(data, source.split, root)]
+        data = source.read(data_root)
+        chosen += [(source, data, image) for image in source.chosen(data, data_root)]
     crops: list[Crop] = []
     with meter("cutting out held-out cells" if held_out else "cutting out cells", len(chosen)) as bar:
         for source, data, image in chosen:
@@ -59,13 +57,6 @@ def load(recipe: FeatureRecipe, data_root: Path, held_out: bool = False) -> list
 def cut(pixels: Pixels, cell: Cell, recipe: FeatureRecipe) -> Crop:
     """Return the square around `cell` that `data/cell_crop.py` describes, with a margin of the recipe's `shift`."""
     return Crop(square(pixels, cell.box, recipe.context, recipe.size, recipe.shift), cell.category)
-
-
-def _read(root: Path) -> DataSet:
-    """Read a COCO set, or class folders where there is no annotation file but folders."""
-    if root.is_dir() and not (root / coco.FILE).exists() and any(path.is_dir() for path in root.iterdir()):
-        return convert.read(root)
-    return coco.read(root)
 
 
 def _names(sources: Sequence[Source]) -> str:

@@ -10,10 +10,12 @@ from typing import overload
 import numpy as np
 
 from ..data import image_files, split
-from ..data.formats import coco
+from ..data.gather import beside
 from ..data.image_files import Pixels
+from ..data.read import annotated, read
 from ..errors import UsageError, UserError
 from ..io import atomic, plain
+from ..io.progress import console
 from .distance import members
 
 LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
@@ -151,21 +153,20 @@ def gather(source: Path, part: str | None = None, scale: float = 1.0, window: in
 
 def _files(source: Path, part: str | None) -> list[tuple[Path, str, str]]:
     """Return path, name and group of the images of `source`."""
-    if (source / coco.FILE).exists() or source.suffix == ".json":
-        data = coco.read(source)
-        root = source if source.is_dir() else source.parent
-        chosen = split.part(data, part or "all", root)
+    if source.suffix == ".json" or annotated(source):
+        data = read(source)
+        chosen = split.part(data, part or "all", source)
         if not chosen:
             raise UserError(f"{source}: no image in part '{part}'")
         return [(image_files.inside(data.folder, p.file_name), p.file_name, split.group(p)) for p in chosen]
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
     if part is not None:
-        raise UsageError(f"{source}: part '{part}' needs a COCO data set ({coco.FILE}); this is a folder of images")
-    paths = sorted(path for path in source.iterdir() if path.suffix.lower() in image_files.SUFFIXES)
-    if not paths:
-        raise UserError(f"{source}: no image there ({', '.join(sorted(image_files.SUFFIXES))})")
-    return [(path, path.name, path.name) for path in paths]
+        raise UsageError(f"{source}: part '{part}' needs a data set with annotations; this is a folder of images")
+    found, refused = beside(source)
+    for line in refused:
+        console.print(f"{source}: {line}", markup=False, soft_wrap=True)
+    return [(path, name, name) for name, path in found]
 
 
 def _size(path: Path, scale: float) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..annotations import Box, Cell
 from ..bethesda import NILM
+from ..boxes import clip, overlap
 from ..cell import choose, patch
 from ..cell.edit import CellEditor, PlannedEdit
 from ..cell.settings import EditSettings
@@ -153,7 +154,7 @@ def planned(
         if max(box[2] - box[0], box[3] - box[1]) > patch.MOST:
             raise UserError(f"{said}: at most {patch.MOST:g} pixels a side can be edited")
         region = patch.enlarge(box, settings.box_scale or 1.0, width, height)
-        if any(choose.overlap(region, other) for other in regions):
+        if any(overlap(region, other) for other in regions):
             raise UserError(f"{said}: its edited region overlaps another one; choose cells that lie apart")
         regions.append(region)
     return tuple(
@@ -166,10 +167,9 @@ def find(normal: Pixels, detector: Detector, settings: EditSettings, threshold: 
     """Return the boxes of three NILM cells of `normal`, drawn among those detected whose regions lie apart."""
     height, width = normal.shape[:2]
     found = [
-        Cell((max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))), cell.category, cell.score)
+        Cell(clip(cell.box, width, height), cell.category, cell.score)
         for cell in detector.find(normal, threshold)
         if cell.category == NILM
-        for x0, y0, x1, y1 in [cell.box]
     ]
     order = choose.ranked(found, "random", np.random.default_rng([seed, 2]))
     chosen = choose.apart(order, (width, height), settings, CELLS)

@@ -15,7 +15,6 @@ import numpy as np
 from ..augmentation.whole import whole
 from ..bethesda import NILM
 from ..config import pin
-from ..data.formats import coco
 from ..errors import UserError
 from ..evaluate import distance, image_set
 from ..evaluate.held_out import HeldOut
@@ -80,7 +79,7 @@ def real_windows(recipe: Table1Recipe, data_root: Path) -> ImageSet:
     found = image_set.gather(root, source.split, source.scale, recipe.window)
     centres = {
         image.file_name: [cell.scaled(source.scale).centre for cell in image.cells if cell.category != NILM]
-        for image in coco.read(root).images
+        for image in source.read(data_root).images
     }
     chosen = [index for index, window in enumerate(found.windows) if not any(map(window.holds, centres[window.name]))]
     if not chosen:

@@ -42,6 +42,12 @@ def text(path: Path, most: int = MAX_SMALL) -> str:
     return path.read_text(encoding="utf-8-sig")
 
 
+def content(path: Path, most: int = MAX_SMALL) -> bytes:
+    """Return the bytes of the regular file at `path`; raise OSError or ValueError as `text` does."""
+    _bounded(path, most)
+    return path.read_bytes()
+
+
 def _bounded(path: Path, most: int) -> None:
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..adapters.adapter import save as save_adapter
 from ..adapters.load import attach
+from ..bethesda import NILM
 from ..data import sources, varied
 from ..data.image_files import Pixels
 from ..data.preview import grid, save_png
@@ -19,6 +20,7 @@ from ..foundation import noise, samplers, sampling
 from ..foundation.latents import cached
 from ..foundation.load import load
 from ..foundation.model import DTYPES, Foundation
+from ..io import wording
 from ..io.progress import meter
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
@@ -62,7 +64,9 @@ class NormalTask(Task):
         self.turns = range(8) if recipe.turns else range(1)
         self.samples = usable(samples, recipe.window)
         if not self.samples:
-            raise UserError(f"no normal image of at least {recipe.window} pixels a side in the data of the recipe")
+            others = wording.listed({cell.category for sample in samples for cell in sample.cells} - {NILM})
+            why = "" if others == "none" else f"; cells are annotated as {others}, not {NILM} (`convert --rename`)"
+            raise UserError(f"no normal image of at least {recipe.window} pixels a side in the data of the recipe{why}")
         self.latents = cached(model, self.samples, cache / "latents", self.turns)
         self.distance = held_out() if held_out else None
         with torch.no_grad():

@@ -13,8 +13,7 @@ from pydantic import Field
 
 from ..annotations import Cell
 from ..bethesda import NILM
-from ..data import sources, split
-from ..data.formats import coco
+from ..data import sources
 from ..data.sources import Sample, Source
 from ..detection.external import Finder
 from ..errors import UserError
@@ -74,7 +73,7 @@ def annotated(centre: CentreData, data_root: Path) -> list[Sample]:
     An image that says `has_boxes: false` is labelled as a whole and left out.
     """
     root = data_root / centre.root
-    images = split.part(coco.read(root), centre.split, root)
+    images = sources.part(centre, data_root)
     without = {image.file_name for image in images if image.extra.get("has_boxes") is False}
     source = Source(root=centre.root, scale=centre.scale, split=centre.split)
     samples = [sample for sample in sources.load([source], data_root) if sample.name not in without]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..annotations import DataSet
 from ..cell.editing import categories
+from ..data.pseudonyms import Pseudonyms
 from ..data.slides import reader
 from ..data.slides.slide import View
 from ..errors import UsageError
@@ -70,6 +71,7 @@ def edit_slide(
     gate: str = NONE,
     data_root: Path = Path(),
     device: str = "cpu",
+    pseudonyms: Pseudonyms | None = None,
 ) -> DataSet:
     """Edit cells of the user's slide at `path`, brought to x20, into the slide `out`; see the command `edit`.
 
@@ -87,7 +89,8 @@ def edit_slide(
         pipeline = load_pipeline(names, settings, data_root, device, None, finds=plan is None)
         slide_settings = SlideSettings(width=width, height=height, pipeline=pipeline.settle(settings))
         check_counts(slide_settings, plan)
-        original = (path.name, atomic.sha256(path))
+        name = pseudonyms.name(path.name) if pseudonyms else path.name
+        original = (name, atomic.sha256(path))
         source = Source(width, height, lambda work, pixels: _copy(view, work, pixels), "real-to-synthetic", original)
         return make(out, source, slide_settings, pipeline, pipeline.models(), given)
 

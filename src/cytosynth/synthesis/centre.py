@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import image_files
+from ..data import gather, image_files
 from ..data.image_files import Pixels
 from ..data.slides import glass, reader
 from ..errors import UsageError, UserError
@@ -37,7 +37,7 @@ def style_of(source: Path, mpp: float | None = None) -> Style:
     if not source.is_dir():
         raise UserError(f"{source}: a folder of {styles.FEWEST} to {styles.MOST} fields, or a slide, is expected")
     folder = source / "images" if (source / "images").is_dir() else source
-    files = [path for _, path in image_files.beside(folder)]
+    files = [path for _, path in gather.beside(folder)[0]]
     if len(files) < styles.FEWEST:
         raise UserError(f"{folder}: {len(files)} images; a style needs {styles.FEWEST} to {styles.MOST}")
     chosen = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, styles.MOST).round().astype(int))]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
-from ..annotations import Box, Cell, DataSet
+from .. import __version__, boxes
+from ..annotations import Cell, DataSet
 from ..bethesda import NILM
 from ..cell import choose, patch
 from ..cell.edit import CellEditor, PlannedEdit
@@ -115,7 +115,7 @@ class Pipeline:
             raise ValueError("a run without a plan needs a detector")
         height, width = field.shape[:2]
         found = [
-            replace(cell, box=_inside(cell.box, width, height))
+            replace(cell, box=boxes.clip(cell.box, width, height))
             for cell in self.detector.find(field, settings.threshold)
         ]
         return found, [cell for cell in found if cell.category == NILM]
@@ -297,7 +297,3 @@ def said_of(spot: Spot, gate: Gate | None) -> dict[str, Any]:
 def _reason(error: object) -> str:
     """Return the message of `error` without the path that it begins with."""
     return str(error).rpartition(": ")[2]
-
-
-def _inside(box: Box, width: int, height: int) -> Box:
-    return max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height))

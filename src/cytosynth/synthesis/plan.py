@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .. import boxes
 from ..annotations import Box
 from ..bethesda import ABNORMAL
 from ..cell import patch
@@ -148,10 +149,10 @@ def fit(plan: Plan, path: Path, sizes: Mapping[str, tuple[int, int]], box_scale:
             x0, y0, x1, y1 = cell.box
             if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
                 raise PlanProblem(
-                    f"{where}: cells[{index}]: {_said(cell.box)} is outside the image of {width}x{height}"
+                    f"{where}: cells[{index}]: {boxes.quoted(cell.box)} is outside the image of {width}x{height}"
                 )
         regions = [patch.enlarge(cell.box, box_scale, width, height) for cell in image.cells]
-        pair = _overlapping(regions)
+        pair = boxes.overlapping(regions)
         if pair:
             raise PlanProblem(
                 f"{where}: cells[{pair[0]}] and cells[{pair[1]}]: their edited regions, {box_scale:g} times their "
@@ -196,32 +197,22 @@ def _check(image: PlannedImage, where: str, names: set[str], categories: Sequenc
         if cell.category not in categories:
             reason = f"category {cell.category[:40]!r}; there are {', '.join(categories)}"
         elif not all(map(math.isfinite, cell.box)):
-            reason = f"bbox_xyxy {_said(cell.box)} is not finite"
+            reason = f"bbox_xyxy {boxes.quoted(cell.box)} is not finite"
         elif x1 <= x0 or y1 <= y0:
-            reason = f"bbox_xyxy {_said(cell.box)} has no area; x_min, y_min, x_max, y_max is the order"
+            reason = f"bbox_xyxy {boxes.quoted(cell.box)} has no area; x_min, y_min, x_max, y_max is the order"
         elif max(x1 - x0, y1 - y0) > patch.MOST:
-            reason = f"bbox_xyxy {_said(cell.box)} is too large; at most {patch.MOST:g} pixels a side fit a patch"
+            reason = (
+                f"bbox_xyxy {boxes.quoted(cell.box)} is too large; at most {patch.MOST:g} pixels a side fit a patch"
+            )
         if reason:
             raise PlanProblem(f"{where}: cells[{index}]: {reason}")
-    pair = _overlapping([cell.box for cell in image.cells])
+    pair = boxes.overlapping([cell.box for cell in image.cells])
     if pair:
         raise PlanProblem(f"{where}: the boxes of cells[{pair[0]}] and cells[{pair[1]}] overlap; move or remove one")
 
 
-def _overlapping(boxes: Sequence[Box]) -> tuple[int, int] | None:
-    for second, b in enumerate(boxes):
-        for first, a in enumerate(boxes[:second]):
-            if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]:
-                return first, second
-    return None
-
-
 def _where(number: int, name: str) -> str:
     return f"images[{number}] ({name[:80]})"
-
-
-def _said(box: Box) -> str:
-    return f"({', '.join(f'{value:g}' for value in box)})"
 
 
 def _reason(error: ValidationError, values: Any) -> str:

@@ -1,29 +1,28 @@
 """What `synthesize` and `edit` do: load the models by name and run the pipeline on their jobs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..annotations import DataSet
-from ..bethesda import NILM
 from ..cell.edit import CellEditor
 from ..cell.editing import categories
 from ..cell.quality.classifier import load_gate
 from ..cell.quality.gate import NUCLEUS
-from ..data import image_files, split
-from ..data.formats import coco
+from ..data.pseudonyms import Pseudonyms
+from ..data.read import FOUND_OUT, Place
 from ..detection import model as detectors
 from ..devices import available
-from ..errors import UsageError, UserError
+from ..errors import UsageError
 from ..foundation.names import BUNDLED
-from ..io import wording
 from ..io.bundled import model_folder
 from ..io.progress import console
 from ..normal.generate import NormalImageGenerator
 from ..provenance import short
+from . import own_images
 from . import plan as plans
-from .jobs import Job, Own, fields, own_images, planned_fields, planned_own
+from .jobs import Job, fields, planned_fields, planned_own
+from .jobs import own_images as jobs_of
 from .pipeline import Pipeline, run
 from .settings import PipelineSettings, check
 
@@ -76,9 +75,11 @@ def edit(
     part: str = "all",
     limit: int | None = None,
     strict: bool = False,
+    place: Place = FOUND_OUT,
+    pseudonyms: Pseudonyms | None = None,
 ) -> DataSet:
     """Edit cells of the images of `source` into abnormal ones, into `out`; see the verb `edit`."""
-    own = _own(source, label, part)
+    own = own_images.gather(source, label, part, place).under(pseudonyms)
     images = own.images[:limit]
     known = categories(cell)
     _check(settings, plan, len(images), known)
@@ -90,7 +91,7 @@ def edit(
     if given and plan:
         jobs, sizes = planned_own(given, plan, images, settings)
         return _follow(pipeline, given, plan, jobs, sizes, settings, out, **about)
-    return run(pipeline, list(own_images(images, settings)), settings, out, **about)
+    return run(pipeline, list(jobs_of(images, settings)), settings, out, **about)
 
 
 def load(models: dict[str, str], settings: PipelineSettings, device: str = "cpu") -> Pipeline:
@@ -127,43 +128,6 @@ def _follow(
             f"{path}: was made with another model ({', '.join(other)}): the cells will look different", soft_wrap=True
         )
     return run(pipeline, jobs, settings, out, plan=plan.digest, **about)
-
-
-@dataclass(frozen=True)
-class _Own:
-    """The user's images: name and path of each and what is said of it, names that cannot be used, licences and info."""
-
-    images: list[Own]
-    refused: list[str]
-    licences: tuple[dict[str, Any], ...] = ()
-    info: dict[str, Any] = field(default_factory=dict)
-
-
-def _own(source: Path, label: str | None, part: str) -> _Own:
-    """Return the normal images of a part of a COCO data set, or all images of a plain folder."""
-    if (source / coco.FILE).exists():
-        data = coco.read(source)
-        images = split.part(data, part, source)
-        wanted = [p for p in images if label is None or p.extra.get("image_level_label") == label]
-        if not wanted:
-            raise UserError(f"{source}: no image of image-level label {label!r} in part '{part}'")
-        normal = [p for p in wanted if all(cell.category == NILM for cell in p.cells)]
-        if len(normal) < len(wanted):
-            other = wording.listed({cell.category for p in wanted for cell in p.cells} - {NILM})
-            left = f"{wording.amount(len(wanted) - len(normal), 'image')} with cells that are not {NILM} ({other})"
-            if not normal:
-                raise UserError(f"{source}: all {left}; normal ones are needed (`convert --rename` names categories)")
-            console.print(f"left out: {left}", soft_wrap=True)
-        extra = {p.file_name: p.extra for p in normal}
-        chosen, refused = image_files.usable([(p.file_name, data.folder / p.file_name) for p in normal], data.folder)
-        return _Own([(name, path, extra[name]) for name, path in chosen], refused, data.licences, data.info)
-    for option, value in (("--label", label), ("--split", None if part == "all" else part)):
-        if value is not None:
-            raise UserError(f"{source}: {option} needs a COCO data set ({coco.FILE})")
-    if not source.is_dir():
-        raise UserError(f"{source}: {'is a file' if source.exists() else 'no such folder'}; give a folder of images")
-    chosen, refused = image_files.usable(image_files.beside(source), source)
-    return _Own([(name, path, {}) for name, path in chosen], refused)
 
 
 def load_pipeline(

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from ...data import split
-from ...data.formats import coco
+from ...data.formats import findings
+from ...data.read import read
 from ...data.sources import Source
+from ...data.sources import part as part_of
 from ...errors import UserError
 from .. import leaks
 from .recipe import MEASURES, TEST, SelectRecipe
@@ -15,8 +17,9 @@ def held(recipe: SelectRecipe, data_root: Path) -> list[Source]:
     found = [recipe.validation]
     for root, parts in _by_root(recipe).items():
         place = data_root / root
-        divided = (place / split.FILE).exists() or parts != {"all"}
-        if divided and TEST in split.names(place):
+        data = read(place, note=findings.ignore)
+        divided = bool(split.with_parts(data, place).parts) or parts != {"all"}
+        if divided and TEST in split.names(data, place):
             found.append(Source(root=root, split=TEST))
     return found
 
@@ -35,7 +38,7 @@ def check(recipe: SelectRecipe, data_root: Path) -> int:
         raise UserError(f"{data_root / recipe.real[0].root}: no image in part '{recipe.real[0].split}'")
     wanted = set(recipe.categories) if recipe.measure in MEASURES else {recipe.measure}
     root = data_root / recipe.validation.root
-    images = split.part(coco.read(root), recipe.validation.split, root)
+    images = part_of(recipe.validation, data_root)
     if not any(cell.category in wanted for image in images for cell in image.cells):
         part = recipe.validation.split
         raise UserError(
@@ -56,6 +59,6 @@ def _names(sources: list[Source], data_root: Path) -> set[tuple[str, str]]:
     found = set()
     for source in sources:
         root = (data_root / source.root).resolve()
-        images = split.part(coco.read(root), source.split, root)
+        images = part_of(source, data_root)
         found |= {(str(root), image.file_name) for image in images}
     return found

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...data import sources, split
-from ...data.formats import coco
+from ...data import sources
 from ...data.sources import Sample, Source
+from ...data.sources import part as part_of
 from ...detection import external, model
 from ...detection.recipe import DetectorRecipe, compared
 from ...detection.train import DetectorTask
@@ -81,8 +81,7 @@ class Sweep:
     @cached_property
     def images(self) -> dict[str, int]:
         """How many validation images hold a cell of each category."""
-        root, part = self.data_root / self.recipe.validation.root, self.recipe.validation.split
-        return holding(split.part(coco.read(root), part, root), self.recipe.categories)
+        return holding(part_of(self.recipe.validation, self.data_root), self.recipe.categories)
 
     def fill(self, trainings: Sequence[Training]) -> None:
         """Train and score those of `trainings` that are not; raise KeyboardInterrupt when asked to stop."""

@@ -1,4 +1,8 @@
-"""COCO: `annotations.json` (ids from 1, boxes xywh) beside `images/`."""
+"""COCO: JSON with images, annotations (boxes xywh) and categories; here `annotations.json` beside `images/`.
+
+Read as COCO itself, CVAT, FiftyOne, Label Studio, labelme2coco, Roboflow and supervision lay it out: one file or one
+for each part.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,72 +11,106 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...annotations import Cell, DataSet, Image
+from ...boxes import from_xywh, to_xywh
 from ...errors import FormatProblem
 from ...io import atomic, plain
 from ...io.plain import load
 from ...io.wording import listed, said
+from . import cells, coco_files, findings
+from .cells import LARGEST, LONGEST, category, name, number, reason
+from .findings import Note, Report, refuse
+from .names import file_name
+from .registration import Writer
+
+__all__ = ["LARGEST", "LONGEST", "Report", "category", "encode", "file_name", "name", "number", "read", "refuse"]
 
 FILE = "annotations.json"
-LARGEST = 1e9
-"""Pixels; sizes and coordinates beyond it are no image's."""
-LONGEST = 1000
-"""Characters of a name: problems repeat it."""
 OF_IMAGE = frozenset({"id", "file_name", "width", "height"})
 OF_CELL = frozenset({"id", "image_id", "category_id", "bbox", "score"})
 """The fields of an image and of an annotation that have a place of their own; all others are its extra ones."""
+LISTS = ("images", "annotations", "categories")
+Id = int | str
 
 
-Report = Callable[[str], None]
-"""Told of each problem: it raises, or it takes note and the entry is left out."""
+def read(
+    root: Path,
+    report: Report = refuse,
+    note: Note = findings.ignore,
+    annotations: Path | None = None,
+    images: Path | None = None,
+) -> DataSet:
+    """Read the data set at `root`: a folder in any layout of COCO, or a COCO file.
 
-
-def refuse(problem: str) -> None:
-    """Raise FormatProblem with `problem`: what readers do unless they are told to take note."""
-    raise FormatProblem(problem)
-
-
-def read(root: Path, report: Report = refuse) -> DataSet:
-    """Read the data set at `root`: a folder with `annotations.json` and `images/`, or a COCO file.
-
+    `annotations` and `images` say where the JSON file and the images are, where that is not to be found out.
     Raises FormatProblem for a file that is missing, not JSON or without its three lists; entries that
-    cannot be understood go to `report`.
+    cannot be understood go to `report`, corrections to `note`.
     """
-    file = root / FILE if root.is_dir() else root
-    content = load(file)
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            raise FormatProblem(f"{file}: no list '{key}'; a COCO file has images, annotations and categories")
-    return _parse(content, file, report)
+    files = [annotations] if annotations else coco_files.find(root) if root.is_dir() else [root]
+    found = []
+    for file in files or [root / FILE]:
+        content = load(file)
+        for key in LISTS:
+            if not isinstance(content.get(key), list):
+                raise FormatProblem(f"{file}: no list '{key}'; a COCO file has images, annotations and categories")
+        found.append(_located(_parse(content, file, report, note), file, root, images))
+    if len(found) > 1:
+        return coco_files.merged(found, files, root)
+    part = coco_files.part_of(files[0], root) if files and not annotations and root.is_dir() else None
+    return replace(found[0], parts={part: tuple(image.file_name for image in found[0].images)}) if part else found[0]
 
 
-def _parse(content: dict[str, Any], file: Path, report: Report) -> DataSet:
+def _located(data: DataSet, file: Path, root: Path, images: Path | None) -> DataSet:
+    """Return `data` of `file` with the folder of its images, and their names as they are on the disk."""
+    folder, names = coco_files.locate(file, root, [image.file_name for image in data.images], images)
+    moved = tuple(replace(image, file_name=name) for image, name in zip(data.images, names, strict=True))
+    return replace(data, folder=folder, images=moved)
+
+
+def _parse(content: dict[str, Any], file: Path, report: Report, note: Note) -> DataSet:
     names = _by_id(content["categories"], "categories", file, report, lambda entry: category(entry["name"]))
     images = _by_id(content["images"], "images", file, report, _image)
-    cells: dict[Any, list[Cell]] = {key: [] for key in images}
-    seen, there = set(), listed(names)
+    found: dict[Any, list[Cell]] = {key: [] for key in images}
+    seen, there, used = set(), listed(names), set()
     for index, entry in enumerate(content["annotations"]):
         where = f"{file}: annotations[{index}]"
         try:
             if entry.get("id", index) in seen:
-                report(f"{where}: id {said(entry['id'])} is used twice")
+                note(findings.RENUMBERED, f"{where}: id {said(entry['id'])} is used twice")
             seen.add(entry.get("id", index))
-            if entry["image_id"] not in cells:
+            if entry["image_id"] not in found:
                 report(f"{where}: no image of id {said(entry['image_id'])}")
                 continue
+            image = images[entry["image_id"]]
+            where = f"{where} ({image.file_name[:200]})"
             if entry["category_id"] not in names:
                 report(f"{where}: unknown category {said(entry['category_id'])}; there are {there}")
                 continue
-            cells[entry["image_id"]].append(_cell(entry, names))
+            used.add(entry["category_id"])
+            found[entry["image_id"]].append(_cell(entry, names, image, where, note))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            report(f"{where}: {_reason(error)}")
-    folder = file.parent / "images"
+            report(f"{where}: {reason(error)}")
+    for key in _groups(content["categories"], used):
+        names.pop(key, None)
     return DataSet(
-        folder=folder if folder.is_dir() else file.parent,
-        images=tuple(replace(image, cells=tuple(cells[key])) for key, image in images.items()),
+        folder=file.parent,
+        images=tuple(replace(image, cells=tuple(found[key])) for key, image in images.items()),
         categories=tuple(dict.fromkeys(names.values())),
         licences=licences(content, file, report),
         info=_info(content, file, report),
+        category_ids={name: key for key, name in reversed(names.items()) if _is_id(key)},
     )
+
+
+def _groups(categories: list[Any], used: set[Any]) -> set[Any]:
+    """Return the ids of categories without a cell that only group others, such as Roboflow's first one."""
+    entries = [entry for entry in categories if isinstance(entry, dict)]
+    above = {entry.get("supercategory") for entry in entries if isinstance(entry.get("supercategory"), str)}
+    return {
+        entry["id"]
+        for entry in entries
+        if entry.get("supercategory") == "none" and entry.get("name") in above
+        if isinstance(entry.get("id"), int | str) and entry["id"] not in used
+    }
 
 
 def licences(content: Mapping[str, Any], file: Path, report: Report = refuse) -> tuple[dict[str, Any], ...]:
@@ -87,7 +125,7 @@ def licences(content: Mapping[str, Any], file: Path, report: Report = refuse) ->
                 raise ValueError(f"id: a number or name is expected, found {said(key)}")
             kept.append(plain.checked(entry))
         except ValueError as error:
-            report(f"{file}: licenses[{index}]: {_reason(error)}")
+            report(f"{file}: licenses[{index}]: {reason(error)}")
     return tuple(kept)
 
 
@@ -96,47 +134,8 @@ def _info(content: Mapping[str, Any], file: Path, report: Report) -> dict[str, A
     try:
         return dict(plain.checked(info)) if isinstance(info, dict) else {}
     except ValueError as error:
-        report(f"{file}: info: {_reason(error)}")
+        report(f"{file}: info: {reason(error)}")
         return {}
-
-
-def name(value: Any) -> str:
-    """Return the name `value` of a category or image; raise ValueError where it is none."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        raise ValueError(f"a name is expected, found {said(value)}")
-    if not value or plain.CONTROL.search(value) or len(value) > LONGEST:
-        raise ValueError(f"the name {said(value)} is empty, too long, or has control characters")
-    return value
-
-
-def category(value: Any) -> str:
-    """Return the name `value` of a category; raise ValueError where it is none that every format keeps apart."""
-    found = name(value)
-    if found != found.strip():
-        raise ValueError(f"the name {said(value)} begins or ends with a space")
-    return found
-
-
-def file_name(value: Any) -> str:
-    """Return the file name `value` of an image; raise ValueError where it is none that a message could name."""
-    if not isinstance(value, str | int):
-        return name(value)
-    if len(str(value)) > LONGEST:
-        raise ValueError(f"the file name {said(value)} is longer than files can be called")
-    return str(value)
-
-
-def number(value: Any) -> float:
-    """Return the number `value` of pixels, which may be NaN; raise ValueError for what no image has."""
-    try:
-        result = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"a number is expected, found {said(value)}") from None
-    if abs(result) > LARGEST:
-        raise ValueError(f"{result:g} is beyond {LARGEST:g} pixels")
-    return result
 
 
 T = TypeVar("T")
@@ -153,8 +152,19 @@ def _by_id(
                 continue
             result[entry["id"]] = make(entry)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            report(f"{file}: {title}[{index}]: {_reason(error)}")
+            report(f"{file}: {title}[{index}]: {reason(error)}")
     return result
+
+
+def _is_id(value: Any) -> bool:
+    """Return whether `value` is a number or name that can be written again."""
+    if not isinstance(value, int | str) or isinstance(value, bool):
+        return False
+    try:
+        plain.checked(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _image(entry: dict[str, Any]) -> Image:
@@ -163,20 +173,40 @@ def _image(entry: dict[str, Any]) -> Image:
         width=int(number(entry["width"])),
         height=int(number(entry["height"])),
         extra=plain.checked(beyond(entry, OF_IMAGE)),
+        id=entry["id"] if _is_id(entry["id"]) else None,
     )
 
 
-def _cell(entry: dict[str, Any], names: dict[Any, str]) -> Cell:
-    x, y, width, height = (number(value) for value in entry["bbox"])
-    extra = beyond(entry, OF_CELL)
+def _cell(entry: dict[str, Any], names: dict[Any, str], image: Image, where: str, note: Note) -> Cell:
+    values = entry["bbox"]
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"bbox: four numbers are expected, found {said(values)}")
+    x, y, width, height = (number(value) for value in values)
+    extra = plain.checked(beyond(entry, OF_CELL))
     score = float(entry["score"]) if entry.get("score") is not None else None
-    if score is not None and not math.isfinite(score):
-        raise ValueError(f"score {score} is not finite")
     if "nucleus" in extra:
         extra["nucleus"] = [number(value) for value in extra["nucleus"]]
         if len(extra["nucleus"]) != 2:
             raise ValueError(f"nucleus: x and y are expected, found {len(extra['nucleus'])} numbers")
-    return Cell((x, y, x + width, y + height), names[entry["category_id"]], score, plain.checked(extra))
+    for key, right in (("area", _is_area), ("iscrowd", _is_flag), ("segmentation", _is_outline)):
+        if key in extra and not right(extra[key]):
+            note(findings.CORRECTED, f"{where}: {key} {said(extra[key])}")
+            del extra[key]
+    box = from_xywh((x, y, width, height))
+    size = (image.width, image.height)
+    return cells.make(box, names[entry["category_id"]], score, extra, size=size, where=where, note=note)
+
+
+def _is_area(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LARGEST**2
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, int) and value in (0, 1)
+
+
+def _is_outline(value: Any) -> bool:
+    return isinstance(value, list | dict)
 
 
 def beyond(values: Mapping[str, Any], own: frozenset[str]) -> dict[str, Any]:
@@ -184,23 +214,40 @@ def beyond(values: Mapping[str, Any], own: frozenset[str]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in own}
 
 
-def _reason(error: Exception) -> str:
-    return f"no {error}" if isinstance(error, KeyError) else str(error)[:160]
+def image_ids(data: DataSet) -> list[Id]:
+    """Return the id of each image of `data`: those that it came with, where all have one of their own, or from 1."""
+    own = [image.id for image in data.images]
+    if all(key is not None for key in own) and len({str(key) for key in own}) == len(own):
+        return [key for key in own if key is not None]
+    return list(range(1, len(own) + 1))
+
+
+def category_ids(data: DataSet) -> dict[str, Id]:
+    """Return the id of each category of `data`: those it came with, further ones above them; or from 1."""
+    given = data.category_ids
+    if len({str(key) for key in given.values()}) < len(given):
+        given = {}
+    free = max((key for key in given.values() if isinstance(key, int)), default=0)
+    result: dict[str, Id] = {}
+    for wanted in data.categories:
+        if wanted not in given:
+            free += 1
+        result[wanted] = given.get(wanted, free)
+    return result
 
 
 def encode(data: DataSet) -> dict[str, Any]:
-    """Return `data` as a COCO object; image, annotation and category ids count from 1."""
-    ids = {name: index for index, name in enumerate(data.categories, 1)}
+    """Return `data` as a COCO object; images and categories have the ids that they came with, or count from 1."""
+    ids = category_ids(data)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, image in enumerate(data.images, 1):
+    for image_id, image in zip(image_ids(data), data.images, strict=True):
         images.append(
             {"id": image_id, "file_name": image.file_name, "width": image.width, "height": image.height}
             | beyond(image.extra, OF_IMAGE)
         )
         for cell in image.cells:
-            x0, y0, x1, y1 = cell.box
-            bbox = [round(value, 4) for value in (x0, y0, x1 - x0, y1 - y0)]
+            bbox = [round(value, 4) for value in to_xywh(cell.box)]
             if not all(map(math.isfinite, bbox)):
                 raise ValueError(f"{image.file_name}: box {cell.box} is not finite")
             entry: dict[str, Any] = {
@@ -226,3 +273,6 @@ def encode(data: DataSet) -> dict[str, Any]:
 def write(data: DataSet, root: Path) -> None:
     """Write the annotations of `data` as `root/annotations.json`; the images are the caller's."""
     atomic.write_json(root / FILE, encode(data))
+
+
+WRITER = Writer(write, images="images")

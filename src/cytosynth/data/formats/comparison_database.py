@@ -11,20 +11,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PILImage
 
-from ...annotations import Cell, DataSet, Image
+from ...annotations import DataSet, Image
 from ...bethesda import ABNORMAL
 from .. import image_files
 from ..image_files import Pixels
-from . import coco, voc
-from .coco import Report, refuse
+from . import cells, coco, findings, voc
+from .findings import Note, Report, refuse
 
 SIDE = 1024
 NAMES = {name.lower().replace("-", ""): name for name in ABNORMAL}
 
 
-def read(root: Path, report: Report = refuse) -> DataSet:
+def read(root: Path, report: Report = refuse, note: Note = findings.ignore) -> DataSet:
     """Read the database at `root` (COCO or VOC) with boxes as they lie after `prepare`."""
-    data = voc.read(root, report) if (root / "Annotations").is_dir() else coco.read(root, report)
+    data = voc.read(root, report, note) if (root / "Annotations").is_dir() else coco.read(root, report, note)
     images = tuple(new for image in data.images if (new := _prepared(data, image, report)).cells)
     return replace(data, images=images, categories=tuple(ABNORMAL))
 
@@ -55,10 +55,16 @@ def _prepared(data: DataSet, image: Image, report: Report) -> Image:
     except image_files.ImageProblem as problem:
         report(str(problem))
     factor = SIDE / longest
-    cells = []
-    for cell in image.cells:
+    found = []
+    for number, cell in enumerate(image.cells):
         name = category(cell.category)
         if name:
-            moved = Cell(cell.box, name, cell.score, cell.extra).scaled(factor)
-            cells.append(moved)
-    return replace(image, width=SIDE, height=SIDE, cells=tuple(cells))
+            moved = cell.scaled(factor)
+            where = f"{image.file_name}: box {number}"
+            try:
+                made = cells.make(moved.box, name, cell.score, moved.extra, size=(SIDE, SIDE), where=where)
+            except ValueError as error:
+                report(f"{where}: {error}")
+                continue
+            found.append(made)
+    return replace(image, width=SIDE, height=SIDE, cells=tuple(found))

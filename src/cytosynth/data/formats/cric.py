@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ... import boxes
 from ...annotations import Cell, DataSet, Image
 from ...errors import FormatProblem
 from ...io import plain, wording
 from .. import image_files
-from . import coco
-from .coco import Report, refuse
+from . import cells, findings
+from .findings import Note, Report, refuse
 
 SIDE = 90.0
 """Side of the usual boxes at the release's 1376x1020, pixels."""
@@ -27,7 +28,7 @@ INFO = {
 }
 
 
-def read(root: Path, report: Report = refuse, side: float = SIDE) -> DataSet:
+def read(root: Path, report: Report = refuse, note: Note = findings.ignore, side: float = SIDE) -> DataSet:
     """Read the release at `root`, its folder or its annotation file, with boxes of `side` pixels.
 
     A box is centred on the nucleus point and cut at the image's border; the point is kept as `nucleus`.
@@ -48,7 +49,7 @@ def read(root: Path, report: Report = refuse, side: float = SIDE) -> DataSet:
         except image_files.ImageProblem as problem:
             report(str(problem))
             continue
-        cells = []
+        found = []
         for where, category, x, y, cell_id in rows:
             known = NAMES.get(str(category).strip().lower())
             if known is None:
@@ -56,15 +57,18 @@ def read(root: Path, report: Report = refuse, side: float = SIDE) -> DataSet:
             elif not (0 <= x <= width and 0 <= y <= height):
                 report(f"{where}: nucleus ({x}, {y}) outside {name} ({width}x{height})")
             else:
-                cells.append(_cell(x, y, side, width, height, known, cell_id))
-        images.append(Image(name, width, height, tuple(cells), sources[name]))
+                found.append(_cell(x, y, side, (width, height), known, cell_id, where, note))
+        images.append(Image(name, width, height, tuple(found), sources[name]))
     return DataSet(folder, tuple(images), CATEGORIES, (LICENCE,), INFO)
 
 
-def _cell(x: float, y: float, side: float, width: int, height: int, category: str, cell_id: Any) -> Cell:
+def _cell(
+    x: float, y: float, side: float, size: tuple[int, int], category: str, cell_id: Any, where: str, note: Note
+) -> Cell:
     half = side / 2
-    box = (max(x - half, 0.0), max(y - half, 0.0), min(x + half, float(width)), min(y + half, float(height)))
-    return Cell(box, category, extra={"nucleus": [x, y]} | ({"cell_id": cell_id} if cell_id is not None else {}))
+    box = boxes.clip((x - half, y - half, x + half, y + half), *size)
+    extra = {"nucleus": [x, y]} | ({"cell_id": cell_id} if cell_id is not None else {})
+    return cells.make(box, category, extra=extra, size=size, where=where, note=note)
 
 
 def _annotation_file(root: Path) -> Path:
@@ -86,14 +90,14 @@ def _rows(file: Path, report: Report) -> Iterator[tuple[str, str, str, Any, floa
     for index, entry in enumerate(entries):
         where = f"{file}: entry {index}"
         try:
-            name = coco.name(entry.get("image_name") or entry.get("image_filename") or _missing("image_name"))
-            doi = coco.name(entry["image_doi"]) if entry.get("image_doi") else ""
-            cells = entry.get("classifications", [entry] if "nucleus_x" in entry else [])
-            if not cells:
+            name = cells.name(entry.get("image_name") or entry.get("image_filename") or _missing("image_name"))
+            doi = cells.name(entry["image_doi"]) if entry.get("image_doi") else ""
+            points = entry.get("classifications", [entry] if "nucleus_x" in entry else [])
+            if not points:
                 yield where, name, doi, None, 0.0, 0.0, None
-            for cell in cells:
+            for cell in points:
                 x, y = float(cell["nucleus_x"]), float(cell["nucleus_y"])
-                yield where, name, doi, coco.name(cell["bethesda_system"]), x, y, plain.checked(cell.get("cell_id"))
+                yield where, name, doi, cells.name(cell["bethesda_system"]), x, y, plain.checked(cell.get("cell_id"))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             report(f"{where}: {'no ' if isinstance(error, KeyError) else ''}{str(error)[:160]}")
 

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from ...annotations import Cell, DataSet, Image
+from ...annotations import DataSet, Image
 from ...bethesda import CATEGORIES
 from ...errors import FormatProblem
-from .. import image_files
-from . import coco
-from .coco import Report, refuse
+from .. import gather, image_files
+from . import cells, findings
+from .findings import Note, Report, refuse
 
 
-def read(root: Path, report: Report = refuse) -> DataSet:
+def read(root: Path, report: Report = refuse, note: Note = findings.ignore) -> DataSet:
     """Read the folders below `root`: their names are the categories, Bethesda's first."""
     if not root.is_dir():
         raise FormatProblem(f"{root}: no such folder")
@@ -24,18 +24,20 @@ def read(root: Path, report: Report = refuse) -> DataSet:
     images, named = [], []
     for category in categories:
         try:
-            named.append(coco.category(category))
+            named.append(cells.category(category))
         except ValueError as error:
             report(f"{root}: {error}")
             continue
         for path in sorted((root / category).iterdir()):
-            if path.suffix.lower() not in image_files.SUFFIXES:
+            if path.suffix.lower() not in image_files.SUFFIXES or gather.litter(path):
                 continue
             try:
                 width, height = image_files.size(image_files.inside(root, f"{category}/{path.name}"))
             except image_files.ImageProblem as problem:
                 report(str(problem))
                 continue
-            cell = Cell((0.0, 0.0, float(width), float(height)), category)
+            cell = cells.make(
+                (0.0, 0.0, float(width), float(height)), category, size=(width, height), where=str(path), note=note
+            )
             images.append(Image(f"{category}/{path.name}", width, height, (cell,)))
     return DataSet(root, tuple(images), tuple(named))

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ... import boxes
 from ...annotations import Cell, DataSet, Image
 from ...errors import FormatProblem
 from ...io import plain, wording
 from .. import image_files
-from .coco import Report, refuse
+from . import cells, findings
+from .findings import Note, Report, refuse
 
 COLUMNS = frozenset({"image_filename", "x", "y", "width", "height", "class_name"})
 PLACES = ("", "annotations", "annotations/annotations")
@@ -26,7 +28,7 @@ MAX_TABLE, MAX_ROWS = 64 * 1024**2, 1_000_000
 INFO = {"description": "RIVA cervical cytology benchmark: conventional Papanicolaou smears, boxes on nuclei"}
 
 
-def read(root: Path, report: Report = refuse) -> DataSet:
+def read(root: Path, report: Report = refuse, note: Note = findings.ignore) -> DataSet:
     """Read the release at `root`: its folder, or one of its CSV files.
 
     x and y are the middle of a box; it is cut at the image's border. A column `patient` or `patient_id` goes to the
@@ -36,8 +38,8 @@ def read(root: Path, report: Report = refuse) -> DataSet:
     if not files:
         raise FormatProblem(f"{root}: no CSV file of the RIVA benchmark (columns {', '.join(sorted(COLUMNS))})")
     base = root if root.is_dir() else root.parent
-    images = [image for file in files for image in _images(file, base, report)]
-    return DataSet(base, tuple(images), CATEGORIES, (), INFO)
+    images = tuple(image for file in files for image in _images(file, base, report))
+    return DataSet(base, images, CATEGORIES, (), INFO, _parts(images))
 
 
 def tables(root: Path) -> list[Path]:
@@ -46,12 +48,12 @@ def tables(root: Path) -> list[Path]:
     return [file for file in found if _header(file) >= COLUMNS]
 
 
-def parts(data: DataSet) -> dict[str, list[str]]:
-    """Return the images of each part of `data`, by the CSV file that named them; none where there is one part."""
+def _parts(images: tuple[Image, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the names of `images` by the CSV file that named them; none where there is one part."""
     found: dict[str, list[str]] = {}
-    for image in data.images:
+    for image in images:
         found.setdefault(str(image.extra.get("part")), []).append(image.file_name)
-    return found if len(found) > 1 else {}
+    return {part: tuple(members) for part, members in found.items()} if len(found) > 1 else {}
 
 
 def _header(file: Path) -> set[str]:
@@ -75,12 +77,12 @@ def _images(file: Path, base: Path, report: Report) -> Iterator[Image]:
         except image_files.ImageProblem as problem:
             report(str(problem))
             continue
-        cells = [cell for where, row in found if (cell := _cell(row, width, height, where, report)) is not None]
+        own = [cell for where, row in found if (cell := _cell(row, width, height, where, report)) is not None]
         extra = {"part": file.stem}
         patients = {str(row[key]).strip() for _, row in found for key in PATIENT if row.get(key)}
         if len(patients) > 1:
             report(f"{found[0][0]}: {wording.said(name)} is of {len(patients)} patients; one is expected")
-        yield Image(relative, width, height, tuple(cells), extra | ({"patient": min(patients)} if patients else {}))
+        yield Image(relative, width, height, tuple(own), extra | ({"patient": min(patients)} if patients else {}))
 
 
 def _folder(file: Path, base: Path, first: str) -> Path:
@@ -117,5 +119,9 @@ def _cell(row: dict[str, Any], width: int, height: int, where: str, report: Repo
     if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0 or not (0 <= x <= width and 0 <= y <= height):
         report(f"{where}: box of centre ({x}, {y}), {w} x {h}, is not one of an image of {width}x{height}")
         return None
-    box = (max(x - w / 2, 0.0), max(y - h / 2, 0.0), min(x + w / 2, float(width)), min(y + h / 2, float(height)))
-    return Cell(box, category, extra={"nucleus": [x, y]})
+    box = boxes.clip((x - w / 2, y - h / 2, x + w / 2, y + h / 2), width, height)
+    try:
+        return cells.make(box, category, extra={"nucleus": [x, y]}, size=(width, height), where=where)
+    except ValueError as error:
+        report(f"{where}: {error}")
+        return None

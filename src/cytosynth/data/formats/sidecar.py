@@ -7,7 +7,7 @@ from typing import Any
 from ...annotations import Cell, DataSet
 from ...errors import FormatProblem
 from ...io import atomic, plain
-from . import coco
+from . import cells, coco
 
 FILE = "dataset.json"
 
@@ -38,9 +38,9 @@ def restore(data: DataSet, root: Path) -> DataSet:
         entry = said.get(image.file_name)
         if isinstance(entry, dict) and isinstance(entry.get("extra"), dict):
             image = replace(image, extra=coco.beyond(entry["extra"], coco.OF_IMAGE))
-            cells = entry.get("cells")
-            if isinstance(cells, list) and len(cells) == len(image.cells):
-                image = replace(image, cells=tuple(map(_restored, image.cells, cells)))
+            given = entry.get("cells")
+            if isinstance(given, list) and len(given) == len(image.cells):
+                image = replace(image, cells=tuple(map(_restored, image.cells, given)))
         images.append(image)
     info = content.get("info")
     return replace(
@@ -55,7 +55,7 @@ def categories(root: Path) -> list[str]:
     """Return the order of the categories that `root/dataset.json` gives, empty where it gives none."""
     listed = _load(root).get("categories")
     try:
-        return [coco.name(value) for value in listed] if isinstance(listed, list) else []
+        return [cells.name(value) for value in listed] if isinstance(listed, list) else []
     except ValueError as error:
         raise FormatProblem(f"{root / FILE}: categories: {error}") from None
 
@@ -81,11 +81,11 @@ def _restored(cell: Cell, values: Any) -> Cell:
         del extra["nucleus"]
     if not _number(extra.get("area", 0)):
         del extra["area"]
-    return replace(cell, score=score, extra=extra)
+    return replace(cell, score=score, extra=cell.extra | extra)
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < coco.LARGEST
+    return isinstance(value, int | float) and abs(value) < cells.LARGEST
 
 
 def _said(cell: Any) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from ...annotations import DataSet, Image
 from ...errors import UsageError
 from ..slides import annotations, reader
 from ..slides.slide import SlideProblem
-from .coco import Report, refuse
+from . import findings
+from .findings import Note, Report, refuse
 
 
-def read(root: Path, report: Report = refuse) -> DataSet:
+def read(root: Path, report: Report = refuse, note: Note = findings.ignore) -> DataSet:
     """Return the slides of the folder `root`, or the one at `root`, each as an image with its cells.
 
     A slide that cannot be read goes to `report`.

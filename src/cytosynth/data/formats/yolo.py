@@ -1,115 +1,158 @@
-"""YOLO: `data.yaml` with the class names from 0, `images/`, and `labels/` with normalised centre boxes."""
+"""YOLO: class names from 0, and a text file for each image with normalised centre boxes; here with `data.yaml`.
 
-import math
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+Read as Ultralytics, Roboflow, CVAT (YOLO 1.1 and Ultralytics), FiftyOne, Label Studio and LabelImg lay it out.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import yaml
 
 from ...annotations import Cell, DataSet, Image
 from ...errors import FormatProblem
 from ...io import atomic, plain, wording
-from .. import image_files
-from . import coco, sidecar
-from .coco import Report, refuse
+from .. import gather, image_files
+from . import findings, sidecar, yolo_files, yolo_lines
+from .cells import category
+from .findings import Note, Report, refuse
+from .registration import Writer
 
 FILE = "data.yaml"
+LAYOUT = frozenset({"path", "train", "val", "test", "names", "nc"})
+"""Keys of `data.yaml` that are not said of the data."""
 
 
-def read(root: Path, report: Report = refuse) -> DataSet:
-    """Read the YOLO data set in the folder `root`; entries that cannot be understood go to `report`."""
-    names = _names(root / FILE)
-    folder = root / "images"
-    if not folder.is_dir():
-        raise FormatProblem(f"{folder}: no such folder; a YOLO data set has images/, labels/ and {FILE}")
-    images, there = [], wording.listed(names)
-    labels = set((root / "labels").rglob("*.txt"))
-    for path in _image_files(folder):
-        name = path.relative_to(folder).as_posix()
+class Labels(NamedTuple):
+    """How the lines of a data set are read: names of the classes, whether they are poses, and whom to tell."""
+
+    names: Mapping[int, str]
+    poses: bool
+    report: Report
+    note: Note
+
+
+def read(
+    root: Path,
+    report: Report = refuse,
+    note: Note = findings.ignore,
+    annotations: Path | None = None,
+    images: Path | None = None,
+) -> DataSet:
+    """Read the YOLO data set in the folder `root`; entries that cannot be understood go to `report`.
+
+    `annotations` is the folder of the label files or the YAML file, `images` the folder of the images, where they are
+    not to be found out. Boxes of polygons and of oriented boxes are what encloses them.
+    """
+    if root.is_file():
+        root, annotations = root.parent, annotations or root
+    classes = yolo_files.classes(root, annotations)
+    content = _yaml(classes) if classes.suffix.lower() in yolo_files.YAML else {}
+    labels = Labels(_names(classes, content), "kpt_shape" in content, report, note)
+    folder = images or yolo_files.image_folder(root)
+    found = []
+    texts = yolo_files.texts(root, annotations if annotations and annotations.is_dir() else None)
+    used: set[Path] = set()
+    for name in gather.images(folder):
         try:
-            width, height = image_files.size(image_files.inside(folder, name))
+            size = image_files.size(image_files.inside(folder, name))
         except image_files.ImageProblem as problem:
             report(str(problem))
+            if label := yolo_files.label(folder, name, texts):
+                used.add(label)
             continue
-        label = (root / "labels" / name).with_suffix(".txt")
-        labels.discard(label)
-        cells = tuple(_cells(root / "labels", label, names, there, width, height, report)) if label.exists() else ()
-        images.append(Image(name, width, height, cells))
-    for label in sorted(labels):
-        report(f"{label}: a label without its image")
-    data = DataSet(folder, tuple(images), tuple(names.values()), info=_said(root / FILE))
+        label = yolo_files.label(folder, name, texts)
+        cells = _cells(root, label, labels, size) if label else ()
+        used |= {label} if label else set()
+        found.append(Image(name, *size, tuple(cells)))
+    for left in sorted(set(texts.values()) - used):
+        report(f"{left}: a label without its image")
+    data = DataSet(
+        folder,
+        tuple(found),
+        tuple(dict.fromkeys(labels.names.values())),
+        yolo_files.licences(content, root),
+        {str(key): value for key, value in content.items() if key not in LAYOUT},
+        yolo_files.parts(root, content, folder, [image.file_name for image in found], note),
+    )
     return sidecar.restore(data, root)
 
 
 def write(data: DataSet, root: Path) -> None:
-    """Write the annotations of `data` under `root`; the images are the caller's."""
+    """Write the annotations of `data` under `root`; the images are the caller's.
+
+    Each part of `data` becomes a list of images (`train.txt`) that `data.yaml` names.
+    """
     for image in data.images:
-        lines = []
-        for cell in image.cells:
-            x0, y0, x1, y1 = cell.box
-            values = (
-                (x0 + x1) / 2 / image.width, (y0 + y1) / 2 / image.height,
-                (x1 - x0) / image.width, (y1 - y0) / image.height,
-            )  # fmt: skip
-            lines.append(" ".join([str(data.categories.index(cell.category)), *(f"{value:.9f}" for value in values)]))
+        lines = (yolo_lines.write(cell, data.categories, image.width, image.height) for cell in image.cells)
         path = (root / "labels" / image.file_name).with_suffix(".txt")
         atomic.write_text(path, "".join(line + "\n" for line in lines))
-    content = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(data.categories))}
+    places = {"train": "images", "val": "images"}
+    if lists := {name: members for name, members in data.parts.items() if name in yolo_files.PARTS}:
+        places = {name: f"{name}.txt" for name in lists}
+    for name, members in lists.items():
+        atomic.write_text(root / places[name], "".join(f"./images/{member}\n" for member in members))
+    content = {"path": ".", **places, "names": dict(enumerate(data.categories))}
     atomic.write_text(root / FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     sidecar.write(data, root)
 
 
-def _said(file: Path) -> dict[str, Any]:
-    """Return what `data.yaml` says beyond paths and names: licence, source, version."""
-    content = plain.from_yaml(plain.text(file))
-    layout = {"path", "train", "val", "test", "names", "nc"}
-    return {str(key): value for key, value in content.items() if key not in layout}
-
-
-def _names(file: Path) -> dict[int, str]:
-    """Return class names by index, in the order of the indices."""
+def _yaml(file: Path) -> dict[str, Any]:
     try:
-        content: Any = plain.from_yaml(plain.text(file))
-        names = content["names"]
-        pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return dict(sorted((int(index), coco.category(name)) for index, name in pairs))
+        content = plain.from_yaml(plain.text(file))
     except OSError:
         raise FormatProblem(f"{file}: no such file; it names the classes of a YOLO data set") from None
+    except ValueError as error:
+        raise FormatProblem(f"{file}: no 'names' in it, a list or a map of the classes from 0 ({error})") from None
+    if not isinstance(content, dict):
+        raise FormatProblem(f"{file}: no 'names' in it, a list or a map of the classes from 0")
+    return content
+
+
+def _names(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
+    """Return class names by index, in the order of the indices, of a YAML file's `content` or of a list's lines."""
+    if not content and file.suffix.lower() not in yolo_files.YAML:
+        try:
+            lines = [line.strip() for line in plain.text(file).splitlines()]
+            return {index: category(line) for index, line in enumerate(lines) if line}
+        except (OSError, ValueError) as error:
+            raise FormatProblem(f"{file}: no list of class names, one a line ({str(error)[:120]})") from None
+    try:
+        found: Any = content["names"]
+        if isinstance(found, str):
+            if "," in found:
+                raise ValueError("one name, or [NILM, HSIL], is expected, found a text with a comma")
+            found = [found]
+        pairs = found.items() if isinstance(found, dict) else enumerate(found)
+        return dict(sorted((int(index), category(name)) for index, name in pairs))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         why = "" if isinstance(error, KeyError) else f" ({str(error)[:120]})"
         raise FormatProblem(f"{file}: no 'names' in it, a list or a map of the classes from 0{why}") from None
 
 
-def _cells(
-    root: Path, label: Path, names: dict[int, str], there: str, width: int, height: int, report: Report
-) -> Iterable[Cell]:
-    """Yield the cells in the file `label` in the folder `root` of labels."""
+def _cells(root: Path, label: Path, labels: Labels, size: tuple[int, int]) -> list[Cell]:
+    """Return the cells in the file `label` of the data set at `root`, of an image of `size`."""
     try:
-        lines = plain.text(image_files.inside(root, label.relative_to(root).as_posix())).splitlines()
+        within = root if label.is_relative_to(root) else label.parent
+        if within == root and PurePosixPath(label.relative_to(root).as_posix()).parts[0] == "labels":
+            within = root / "labels"
+        lines = plain.text(image_files.inside(within, label.relative_to(within).as_posix())).splitlines()
     except image_files.ImageProblem as problem:
-        report(str(problem))
-        return
+        labels.report(str(problem))
+        return []
     except (OSError, ValueError) as error:
-        report(f"{label}: not readable ({str(error)[:120]})")
-        return
+        labels.report(f"{label}: not readable ({str(error)[:120]})")
+        return []
+    cells, there = [], wording.listed(labels.names)
     for number, line in enumerate(lines, 1):
-        parts = line.split()
-        if not parts:
+        if not line.strip():
             continue
+        where = f"{label}:{number}"
         try:
-            index, x, y, w, h, *score = (int(parts[0]), *map(coco.number, parts[1:]))
-            if len(score) > 1 or not all(map(math.isfinite, score)):
-                raise ValueError
-        except ValueError:
-            report(f"{label}:{number}: expected 'class x y width height', got {line[:80]!r}")
-            continue
-        if index not in names:
-            report(f"{label}:{number}: unknown category {wording.said(index)}; there are {there}")
-            continue
-        box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
-        yield Cell(box, names[int(index)], score[0] if score else None)
+            cells.append(yolo_lines.read(line, labels.names, there, size, where, labels.note, labels.poses))
+        except ValueError as error:
+            labels.report(f"{where}: {error}")
+    return cells
 
 
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in image_files.SUFFIXES)
+WRITER = Writer(write, images="images")

@@ -13,7 +13,6 @@ from ...cell import patch
 from ...cell.edit import CellEditor, PlannedEdit
 from ...cell.settings import EditSettings
 from ...data import image_files, sources, split
-from ...data.formats import coco
 from ...data.image_files import Pixels
 from ...data.sources import Source
 from ...detection.model import Detector
@@ -59,7 +58,7 @@ def real(source: Source, data_root: Path) -> list[CellPatch]:
 
     Raises UserError for an image smaller than a patch.
     """
-    groups = {image.file_name: split.group(image) for image in coco.read(data_root / source.root).images}
+    groups = {image.file_name: split.group(image) for image in source.read(data_root).images}
     found = []
     for sample in sources.load([source], data_root):
         if min(sample.size) < patch.SIZE:

@@ -9,6 +9,7 @@ import torch
 from torchvision.ops import box_iou
 
 from ...annotations import Cell
+from ...boxes import area, intersection
 
 MISSED = "missed"
 NOTHING = "no such cell"
@@ -79,8 +80,7 @@ def _taken(
 
 def _inside(cell: Cell, crowd: Cell) -> float:
     """Return the share of `cell` that lies in `crowd`, COCO's overlap of the two."""
-    width, height = (min(cell.box[i + 2], crowd.box[i + 2]) - max(cell.box[i], crowd.box[i]) for i in (0, 1))
-    return max(width, 0.0) * max(height, 0.0) / max(cell.size[0] * cell.size[1], 1e-9)
+    return intersection(cell.box, crowd.box) / max(area(cell.box), 1e-9)
 
 
 def _by_size(sizes: "np.ndarray", misses: "np.ndarray") -> list[tuple[float, float, int, float]]:

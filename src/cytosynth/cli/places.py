@@ -1,0 +1,47 @@
+"""Options of every command that reads data sets: where annotations and images lie, and what images are called."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UsageError
+from . import there
+
+if TYPE_CHECKING:
+    from ..data.pseudonyms import Pseudonyms
+
+
+def _given(path: Path | None) -> Path | None:
+    return None if path is None else there(path)
+
+
+Annotations = Annotated[
+    Path | None,
+    typer.Option(callback=_given, help="Annotations: COCO file, YOLO's YAML or labels, VOC's folder. Else found out."),
+]
+ImageFolder = Annotated[
+    Path | None, typer.Option("--images", callback=_given, help="Folder of the annotated images. Else found out.")
+]
+Recursive = Annotated[bool, typer.Option("--recursive", help="Take plain images from the folders in the folder too.")]
+Pseudonymise = Annotated[
+    bool,
+    typer.Option("--pseudonymise", help="Write a keyed hash wherever the file name of an original would be written."),
+]
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Key of --pseudonymise; made where it is missing. Keep it, and keep it secret. "
+        "\\[default: cytosynth/pseudonym.key in the configuration folder]",
+    ),
+]
+
+
+def pseudonyms(wanted: bool, key: Path | None) -> "Pseudonyms | None":
+    """Return what gives names by the `key`, None where none is `wanted`; raise UsageError for a key of no use."""
+    from ..data.pseudonyms import Pseudonyms, usual
+
+    if key and not wanted:
+        raise UsageError(f"--key {key}: is for --pseudonymise")
+    return Pseudonyms.load(key or usual()) if wanted else None

@@ -1,0 +1,102 @@
+"""Other names for the user's images in everything that is written: file names are often accession numbers.
+
+A name becomes the keyed hash (HMAC-SHA-256) of itself: without the key nobody can find the image behind it, or test
+whether a known number is among them; with the same key it is the same name again.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..annotations import Cell, DataSet, Image
+from ..errors import UserError
+from ..io import plain
+from .rename import LABEL
+
+DIGITS = 20
+"""Hexadecimal digits of a pseudonym: 80 bits, so that no two images of a lab's share one."""
+BYTES = 32
+"""Of a key; a file of fewer than LEAST is none."""
+LEAST = 16
+KEPT = frozenset({"license", LABEL, "has_boxes", "synthetic"})
+"""What is said of an image beside its name and is written as it is."""
+GROUPS = frozenset({"slide", "slide_id", "patient", "case"})
+"""What tells which images belong together: hashed as names are."""
+CELL = frozenset({"area", "iscrowd", "nucleus", "segmentation", "difficult", "truncated", "occluded", "synthetic"})
+"""What is said of a cell and is written as it is."""
+
+
+def usual() -> Path:
+    """Return where the key lies unless the user says so: in the configuration folder of the user's account."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "cytosynth" / "pseudonym.key"
+
+
+@dataclass(frozen=True)
+class Pseudonyms:
+    """Gives names, by a secret key."""
+
+    key: bytes
+
+    @classmethod
+    def load(cls, file: Path) -> "Pseudonyms":
+        """Return those of the key in `file`, which is made, readable by its owner alone, where there is none.
+
+        Raises UserError where it is no key.
+        """
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # another process was first
+                made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(made, "wb") as new:
+                    new.write(secrets.token_bytes(BYTES))
+        try:
+            key = plain.content(file)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file}: no readable key ({str(error)[:120]})") from None
+        if len(key) < LEAST:
+            raise UserError(f"{file}: a key of at least {LEAST} bytes is needed, found {len(key)}")
+        return cls(key)
+
+    def hashed(self, text: str) -> str:
+        """Return the pseudonym of `text`."""
+        return hmac.new(self.key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:DIGITS]
+
+    def name(self, file_name: str) -> str:
+        """Return the pseudonym of an image called `file_name`, a PNG without folders."""
+        return f"{self.hashed(file_name)}.png"
+
+    def line(self, said: str) -> str:
+        """Return the line `said` of an image, which begins with its name and a colon, under its pseudonym."""
+        name, _, reason = said.partition(": ")
+        return f"{self.hashed(name)}: {reason}"
+
+    def extra(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Return of what is `said` of an image what tells nothing of whose it is, groups under their pseudonyms."""
+        kept = {key: value for key, value in said.items() if key in KEPT}
+        return kept | {key: self.hashed(str(value)) for key, value in said.items() if key in GROUPS}
+
+    def images(self, images: Iterable[Image]) -> tuple[Image, ...]:
+        """Return `images` under their pseudonyms; of cells, what tools said besides is left out."""
+        return tuple(
+            replace(
+                image, file_name=self.name(image.file_name), extra=self.extra(image.extra),
+                cells=tuple(map(_bare, image.cells)),
+            )
+            for image in images
+        )  # fmt: skip
+
+    def of(self, data: DataSet) -> DataSet:
+        """Return `data` under pseudonyms, without what is said of the whole but its licences."""
+        parts = {part: tuple(map(self.name, members)) for part, members in data.parts.items()}
+        return replace(data, images=self.images(data.images), parts=parts, info={})
+
+
+def _bare(cell: Cell) -> Cell:
+    return replace(cell, extra={key: value for key, value in cell.extra.items() if key in CELL})
