@@ -177,6 +177,17 @@ def ramps(at: int, starts: tuple[int, ...]) -> np.ndarray:
     return weights
 
 
+def test_a_disk_without_room_is_said_before_anything_is_written(small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        MappedArray(small_disk / "latents", (4, 2000, 2000), np.float32)
+    assert (small_disk / "latents").stat().st_size == 0
+    kept = MappedArray(small_disk / "latents", (10, 10), np.float32)
+    kept.array[3, 4] = 7
+    kept.release()
+    assert MappedArray(small_disk / "latents", (10, 10), np.float32).array[3, 4] == 7
+    assert MappedArray(small_disk / "latents", (10, 11), np.float32).array.max() == 0  # of another slide
+
+
 def test_cells_are_dealt_by_count_without_overlap() -> None:
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 1900, (300, 2))

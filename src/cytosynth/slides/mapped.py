@@ -13,13 +13,16 @@ class MappedArray:
     """An array in a file. Its pages are given back by `release`, so that memory stays bounded whatever its size."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
-        """Open the array at `path`, made of zeros where it is not there or of another size."""
+        """Open the array at `path`, made of zeros where it is not there or of another size.
+
+        Raises OSError where the disk has no room for all of it: writing to a mapped file that has none ends a process.
+        """
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             if os.fstat(descriptor).st_size != size:
                 os.ftruncate(descriptor, 0)
-                os.ftruncate(descriptor, size)
+                _allocate(descriptor, size, path)
             self._map = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
@@ -29,6 +32,18 @@ class MappedArray:
         """Write what changed to the file and give its memory back; the array stays usable."""
         self._map.flush()
         self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _allocate(descriptor: int, size: int, path: Path) -> None:
+    """Give the opened file `size` bytes of the disk; leave it empty where there is no room."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        os.ftruncate(descriptor, size)
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        os.ftruncate(descriptor, 0)
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from None
 
 
 def wrapped(start: int, length: int, size: int) -> list[tuple[slice, slice]]:
