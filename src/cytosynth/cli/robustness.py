@@ -156,6 +156,9 @@ def style(
     ] = None,
     features: Annotated[str, typer.Option(help="Feature network of the distance.")] = "efficientnet-lite0",
     window: Annotated[int, typer.Option(min=32, help="Side of the compared windows, pixels.")] = 192,
+    detector: Annotated[
+        str | None, typer.Option(help="Where GENERATED is a COCO data set: who names its cells before and after.")
+    ] = None,
     draws: Annotated[int, typer.Option(min=10, help="Bootstrap resamples.")] = 200,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
 ) -> None:
@@ -169,7 +172,16 @@ def style(
         files, _ = gather.beside(folder / "images" if (folder / "images").is_dir() else folder)
         pixels = [image_files.read(path, factor) for _, path in files]
         groups.append(room.Group(pixels, room.grouped(files, separator)))
-    report = room.measure(groups[0], groups[1], groups[2], load(features), window, draws, seed)
+    cells = None
+    if detector:
+        from ..data.formats import coco
+        from ..detection import external
+
+        data = coco.read(generated)
+        by_name = {image.file_name: image.cells for image in data.images}
+        finder = external.load(detector, data.categories)
+        cells = room.Cells([by_name.get(name, ()) for name in groups[0].groups], finder)
+    report = room.measure(groups[0], groups[1], groups[2], load(features), window, draws, seed, cells)
     report.write(out, "style")
     report.show()
 

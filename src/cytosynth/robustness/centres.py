@@ -55,7 +55,8 @@ def compare(
         for name, finders in detectors.items():
             images = ((sample.name, sample.pixels) for sample in samples)
             found = finders[0].find_all(images, len(samples), LEAST, "clean")
-            rows += _scored(title, centre, name, samples, found, (false_positives, threshold), draws)
+            known = finders[0].categories
+            rows += _scored(title, centre, name, samples, found, known, (false_positives, threshold), draws)
     columns = ("centre", "detector", "category", "images", "cells", "recall", "at", "detections an image")
     notes = (
         "a detection is of a cell when the middle of either box lies in the other; one detection a cell",
@@ -84,12 +85,13 @@ def annotated(centre: CentreData, data_root: Path) -> list[Sample]:
 
 def _scored(
     title: str, centre: CentreData, name: str, samples: Sequence[Sample], found: Sequence[Sequence[Cell]],
-    limits: tuple[float, float], draws: int,
+    known: Sequence[str], limits: tuple[float, float], draws: int,
 ) -> list[tuple[Value, ...]]:  # fmt: skip
     truth = [[replace(cell, category=ANY) for cell in sample.cells if _abnormal(cell)] for sample in samples]
     seen = [[replace(cell, category=ANY) for cell in cells if _abnormal(cell)] for cells in found]
     pairs = {ANY: (truth, seen)}
-    for category in dict.fromkeys(cell.category for sample in samples for cell in sample.cells if _abnormal(cell)):
+    there = dict.fromkeys(cell.category for sample in samples for cell in sample.cells if _abnormal(cell))
+    for category in (name for name in there if name in known):
         own = [[cell for cell in sample.cells if cell.category == category] for sample in samples]
         pairs[category] = (own, [[cell for cell in cells if cell.category == category] for cells in found])
     rows: list[tuple[Value, ...]] = []

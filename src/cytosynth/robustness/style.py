@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..annotations import Cell
 from ..data.image_files import Pixels
+from ..detection.external import Finder
 from ..errors import UserError
 from ..evaluate.distance import drawn, members
 from ..evaluate.networks.extractor import Extractor
@@ -19,6 +21,7 @@ from ..evaluate.statistics import Estimate
 from ..io.progress import meter
 from ..io.report import Report, Value
 from ..variation.style import Style, restyled
+from .measures import called
 
 Features = NDArray[np.float64]
 NONE = np.zeros((0, 4))
@@ -43,14 +46,31 @@ class Windows:
     groups: Sequence[str]
 
 
+@dataclass(frozen=True)
+class Cells:
+    """The annotated cells of the generated images, and a detector that names them.
+
+    Attributes:
+        truth: by image.
+        finder: that knows their categories.
+        threshold: score from which a detection counts.
+    """
+
+    truth: Sequence[Sequence[Cell]]
+    finder: Finder
+    threshold: float = 0.3
+
+
 def measure(
-    generated: Group, style: Group, reference: Group, extractor: Extractor, side: int, draws: int, seed: int
-) -> Report:
+    generated: Group, style: Group, reference: Group, extractor: Extractor, side: int, draws: int, seed: int,
+    cells: Cells | None = None,
+) -> Report:  # fmt: skip
     """Return how far `generated` images lie from `reference` before and after they take the style of `style`.
 
     Distances are the unbiased kernel distance (KID) between features of windows of `side` pixels. The share of the gap
-    closed is (before - after) / (before - floor), where the floor is the distance of the style's own fields. Raises
-    UserError where style and reference share a group, which would measure copying.
+    closed is (before - after) / (before - floor), where the floor is the distance of the style's own fields. With
+    `cells`, also how many a detector calls by their category before and after. Raises UserError where style and
+    reference share a group, which would measure copying.
     """
     both = set(style.groups) & set(reference.groups)
     if both:
@@ -68,7 +88,39 @@ def measure(
             (reference.images, reference.groups),
         )
     ]  # fmt: skip
-    return _report(sets, extractor, side, draws, seed)
+    named = agreement(cells, generated, after, draws, seed) if cells else []
+    return _report(sets, extractor, side, draws, seed, named)
+
+
+def agreement(
+    cells: Cells, generated: Group, after: Sequence[Pixels], draws: int, seed: int
+) -> list[tuple[Value, ...]]:
+    """Return how many annotated cells a detector calls by their category, before and after, and the difference."""
+    calls = []
+    for name, images in (("before", generated.images), ("after", after)):
+        shown = zip(generated.groups, images, strict=True)
+        found = cells.finder.find_all(shown, len(images), cells.threshold, name)
+        calls.append(called(cells.truth, found, cells.threshold))
+    right = [
+        np.array([[first == c.category, second == c.category, 1] for c, first, second in zip(*image, strict=True)])
+        for image in zip(cells.truth, *calls, strict=True)
+        if image[0]
+    ]
+    counts = np.array([one.sum(axis=0) for one in right], dtype=np.float64)
+
+    def shares(chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        first, second, total = counts[chosen].sum(axis=0)
+        return np.array([first / total, second / total, (second - first) / total])
+
+    rng = np.random.default_rng(seed)
+    rows = [shares(rng.integers(len(counts), size=len(counts))) for _ in range(draws)]
+    low, high = np.percentile(rows, (2.5, 97.5), axis=0)
+    values = shares(np.arange(len(counts)))
+    titles = ("called by their category, before", "called by their category, after", "difference")
+    return [
+        (f"cells {title} ({int(counts[:, 2].sum())})", str(Estimate(float(v), float(a), float(b))))
+        for title, v, a, b in zip(titles, values, low, high, strict=True)
+    ]
 
 
 def windows(images: Group, extractor: Extractor, side: int) -> Windows:
@@ -127,7 +179,9 @@ def probe(a: Windows, b: Windows, seed: int) -> float:
     return float(np.mean(areas)) if areas else float("nan")
 
 
-def _report(sets: Sequence[Windows], extractor: Extractor, side: int, draws: int, seed: int) -> Report:
+def _report(
+    sets: Sequence[Windows], extractor: Extractor, side: int, draws: int, seed: int, named: Sequence[tuple[Value, ...]]
+) -> Report:
     before, after, own, reference = sets
 
     def values(rng: np.random.Generator | None) -> list[float]:
@@ -149,6 +203,7 @@ def _report(sets: Sequence[Windows], extractor: Extractor, side: int, draws: int
         ("linear probe, before", probe(before, reference, seed)),
         ("linear probe, after", probe(after, reference, seed)),
         ("linear probe, floor", probe(own, reference, seed)),
+        *named,
     ]  # fmt: skip
     facts = {
         "windows of generated images": len(before.features), "windows of the style": len(own.features),
