@@ -235,7 +235,7 @@ def _without_annotations(root: Path, inside: Sequence[str]) -> str:
     if not filled:
         raise UserError(
             f"{root}: no data set of a known format there, and no image ({', '.join(sorted(image_files.SUFFIXES))})"
-            f"{'; --recursive looks into deeper folders' if any(name.endswith('/') for name in inside) else ''}"
+            + _deeper(root, inside)
         )
     unlike = [name for name in filled if _no_class(name)]
     if unlike:
@@ -245,6 +245,14 @@ def _without_annotations(root: Path, inside: Sequence[str]) -> str:
             "reads them as such, --from folders takes each folder for a class"
         )
     return "folders"
+
+
+def _deeper(root: Path, inside: Sequence[str]) -> str:
+    """Return what to give where the folder `root` has no image, but folders in folders."""
+    deeper = [name for name in inside if name.endswith("/") and name.count("/") == 2]
+    if not deeper:
+        return ""
+    return f"; it has deeper folders ({deeper[0][:80]}): give {root / deeper[0].partition('/')[0]}, or --recursive"
 
 
 def _no_class(name: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ... import boxes
 from ...annotations import Cell
 from ...errors import FormatProblem, UserError
 from ...io import plain
@@ -92,8 +93,8 @@ def _bounds(coordinates: Any) -> tuple[float, float, float, float] | None:
     points = list(_points(coordinates, plain.MAX_DEPTH))
     if not points:
         return None
-    xs, ys = zip(*points, strict=True)
-    return (min(xs), min(ys), max(xs), max(ys)) if min(xs) < max(xs) and min(ys) < max(ys) else None
+    box = boxes.enclosing(points)
+    return box if boxes.area(box) else None
 
 
 def _points(value: Any, depth: int) -> Iterator[tuple[float, float]]:
@@ -124,13 +125,11 @@ def cut(cells: tuple[Cell, ...], x: float, y: float, side: int, factor: float, l
     found = []
     for cell in cells:
         moved = cell.moved(-x, -y).scaled(1 / factor)
-        x0, y0, x1, y1 = moved.box
-        inside = (max(x0, 0.0), max(y0, 0.0), min(x1, float(side)), min(y1, float(side)))
-        width, height = inside[2] - inside[0], inside[3] - inside[1]
-        if width <= 0 or height <= 0:
+        inside = boxes.clip(moved.box, side, side)
+        if not boxes.area(inside):
             continue
         extra = dict(moved.extra)
-        if width * height < least * (x1 - x0) * (y1 - y0):
+        if boxes.area(inside) < least * boxes.area(moved.box):
             extra["iscrowd"] = 1
         found.append(replace(moved, box=tuple(round(v, 2) for v in inside), extra=extra))  # type: ignore[arg-type]
     return found
