@@ -98,6 +98,40 @@ def test_each_layout_is_read_as_it_is_and_converted_with_its_parts(name: str, tm
         assert [image.file_name for image in sources.part(Source(root=name, split=part), CASES)] == members
 
 
+EXPORTS = {
+    "datumaro_coco": ("coco", "images/train/a.jpg", "images/val/b.jpg", True),
+    "datumaro_voc_detection": ("voc", "a.jpg", "b.jpg", True),
+    "datumaro_yolo": ("yolo", "obj_train_data/a.jpg", "obj_val_data/b.jpg", True),
+    "datumaro_yolo_ultralytics": ("yolo", "train/a.jpg", "val/b.jpg", True),
+    "labelme2coco": ("coco", "raw/a.jpg", "raw/b.jpg", False),
+    "labelme2coco_split": ("coco", "raw/a.jpg", "raw/b.jpg", True),
+    "labelstudio_coco": ("coco", "1f-a.jpg", "1f-b.jpg", False),
+    "labelstudio_voc": ("voc", "1f-a.jpg", "1f-b.jpg", False),
+    "labelstudio_yolo": ("yolo", "1f-a.jpg", "1f-b.jpg", False),
+    "supervision_coco": ("coco", "a.jpg", "b.jpg", False),
+    "supervision_voc": ("voc", "a.jpg", "b.jpg", False),
+    "supervision_yolo": ("yolo", "a.jpg", "b.jpg", False),
+}
+"""Format, the two images, and whether they are divided into `train` and `val`."""
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_what_the_tools_themselves_wrote_is_read(name: str) -> None:
+    kind, first, second, divided = EXPORTS[name]
+    root = CASES / "exports" / name
+    assert guess(root) == kind
+    assert check(root) == []
+    data = read(root)
+    found = {image.file_name: [(cell.category, cell.box) for cell in image.cells] for image in data.images}
+    assert found.keys() == {first, second}
+    assert [category for category, _ in found[first] + found[second]] == ["HSIL", "NILM", "HSIL"]
+    wanted = [(10, 8, 34, 28), (20, 12, 44, 32), (2, 3, 12, 15)]
+    off = 1.01 if kind == "voc" else 0.01  # supervision counts pixels from 1, Label Studio cuts fractions off
+    assert np.allclose([box for _, box in found[first] + found[second]], wanted, atol=off)
+    assert data.parts == ({"train": (first,), "val": (second,)} if divided else {})
+    assert all(data.path(image).is_file() for image in data.images)
+
+
 LINES = {
     "02_nan_box/evaluate": "annotations[0] (a.jpg): box (nan, 80, nan, 110) is not finite",
     "02_nan_box/train": "annotations[0] (a.jpg): box (nan, 80, nan, 110) is not finite",

@@ -62,9 +62,12 @@ class Folder:
         """Return the name of the file that is called `name`, as it is on the disk; `name` where there is none.
 
         Composed and decomposed letters (NFC, NFD) and the case of the suffix make no difference; `by_stem` nor does the
-        suffix.
+        suffix. Of an absolute path, which led to the file on another machine, the last part is sought.
         """
-        if image_files.unsafe(name) or self.has(name):
+        if image_files.unsafe(name):
+            last = PureWindowsPath(name).name  # Windows knows both separators
+            return last if PureWindowsPath(name).anchor and self.has(last) else name
+        if self.has(name):
             return name
         if self._names is None:
             self._names = {_key(found): found for found in images(self.root)}
