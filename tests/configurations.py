@@ -16,8 +16,8 @@ from transformers import Dinov2Config, Dinov2Model
 
 from conftest import save_classifier
 from cytosynth.cell.edit import CellEditor, PlannedEdit
-from cytosynth.cell.quality.classifier import GateClassifier
 from cytosynth.cell.settings import EditSettings
+from cytosynth.classifier.model import CellClassifier
 from cytosynth.detection import model as detectors
 from cytosynth.errors import UserError
 from cytosynth.evaluate.networks import dinov2
@@ -104,7 +104,7 @@ def models(tiny: Path, root: Path) -> dict[str, Callable[[Path], object]]:
         "normal": lambda folder: field(base, folder),
         "cell": paint,
         "detector": detect, "retinanet": detect, "dino": detect, "comparison-detector": detect,
-        "judge": lambda folder: GateClassifier.load(folder).probabilities([GREY], [edit.box]),
+        "judge": lambda folder: CellClassifier.load(folder).probabilities([GREY], [edit.box]),
         "dinov2": measure,
     }  # fmt: skip
 

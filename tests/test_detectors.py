@@ -29,7 +29,8 @@ from cytosynth.config import override
 from cytosynth.data import image_files, sources
 from cytosynth.data.formats import coco
 from cytosynth.data.sources import Sample, Source
-from cytosynth.detection import backbone, folder, model, references
+from cytosynth.detection import folder, model, references
+from cytosynth.detection.backbones import resnet
 from cytosynth.detection.comparison_detector import ComparisonDetector, _distances
 from cytosynth.detection.recipe import PRESETS, DetectorRecipe
 from cytosynth.detection.train import DetectorTask, steps, train_detector
@@ -325,21 +326,21 @@ def test_imagenet_weights_come_from_a_file_or_torchvision_or_not_at_all(
     assert body.layer2[0].conv1.weight.requires_grad
     assert task.config.pretrained
     assert task.network.transform.image_mean == [0.485, 0.456, 0.406]
-    with pytest.raises(UsageError, match="for backbone=resnet50; small begins from none"):
+    with pytest.raises(UsageError, match="no ImageNet weights for backbone=small; it begins from none"):
         DetectorTask(recipe.model_copy(update={"backbone": "small"}), [], [])
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "resnet50.pth").write_bytes(b"pickle")
     for name, complaint in (("other.safetensors", "not weights of"), ("resnet50.pth", "a pickle can run code"),
                             ("absent.safetensors", "no such file; there are none, torchvision")):  # fmt: skip
         with pytest.raises(UserError, match=complaint):
-            backbone.start(body, str(tmp_path / name))
+            resnet.start(body, str(tmp_path / name))
 
     def unreachable(*_: Any, **__: Any) -> None:
         raise URLError("no route")
 
     monkeypatch.setattr(type(ResNet50_Weights.IMAGENET1K_V1), "get_state_dict", unreachable)
     with pytest.raises(EnvironmentProblem, match=r"cannot be fetched \(no route\); --set weights=FILE"):
-        backbone.start(body, "torchvision")
+        resnet.start(body, "torchvision")
 
 
 @pytest.mark.parametrize("name", ["faster-rcnn", "dino"])
@@ -352,7 +353,7 @@ def test_what_begins_from_a_detector_on_imagenet_weights_stands_on_them_too(
     model.save(network, other, tmp_path)
     task = DetectorTask(DetectorRecipe(architecture=name, weights=str(tmp_path)), [], [])
     assert task.config.pretrained
-    assert task.network.transform.image_mean == backbone.IMAGENET["image_mean"]
+    assert task.network.transform.image_mean == resnet.IMAGENET["image_mean"]
     norm = task.network.get_submodule("backbone.body.layer2.0.bn1")
     assert isinstance(norm, FrozenBatchNorm2d)
     theirs = network.get_submodule("backbone.body.layer2.0.bn1")

@@ -17,8 +17,7 @@ from transformers.models.deformable_detr.modeling_deformable_detr import Deforma
 
 from cytosynth.annotations import Cell
 from cytosynth.data.sources import Sample
-from cytosynth.detection import model
-from cytosynth.detection.backbone import stages
+from cytosynth.detection import backbones, model
 from cytosynth.detection.dino import Dino, boxes, build, denoising, encoder, keys, losses, queries
 from cytosynth.detection.dino.denoising import Truth
 from cytosynth.detection.dino.sizes import SIZES, Sizes
@@ -37,7 +36,7 @@ BOXES = torch.tensor([[0.3, 0.4, 0.2, 0.1], [0.6, 0.5, 0.1, 0.3], [0.5, 0.7, 0.2
 def tiny(categories: int = 3) -> Dino:
     """Return a tiny DINO with all weights away from zero, so that everything that could flow does."""
     torch.manual_seed(0)
-    network = Dino(stages("small", False), TINY, categories)
+    network = Dino(backbones.load("small"), categories, False, TINY)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if "embed" in name or "sampling" in name or "attention_weights" in name:
@@ -369,7 +368,7 @@ def test_every_weight_of_the_public_checkpoint_has_its_place_and_size() -> None:
     assert reached == wanted
     trained = [value for value in network.parameters() if value.requires_grad]
     assert sum(value.numel() for value in trained) == 46_670_782, "as the authors' log of R50 4-scale says"
-    assert SIZES["resnet50"].queries == 900
+    assert SIZES["large"].queries == 900
     assert keys.ours("transformer.refpoint_embed.weight") == []
 
 

@@ -16,22 +16,23 @@ from cytosynth.annotations import Box, Cell
 from cytosynth.bethesda import ABNORMAL
 from cytosynth.cell.edit import CellEditor
 from cytosynth.cell.quality import morphology
-from cytosynth.cell.quality.classifier import GateClassifier
 from cytosynth.cell.settings import EditSettings
+from cytosynth.classifier import crops, model, networks
+from cytosynth.classifier.config import ClassifierConfig
+from cytosynth.classifier.model import CellClassifier
+from cytosynth.classifier.recipe import ClassifierRecipe
 from cytosynth.config import override
 from cytosynth.data.sources import Source
 from cytosynth.detection import model as detectors
 from cytosynth.errors import UsageError, UserError
-from cytosynth.evaluate import crops, distance
+from cytosynth.evaluate import distance
 from cytosynth.evaluate.cells import agreement, comparison, patches
 from cytosynth.evaluate.cells.background import background_psnr
 from cytosynth.evaluate.cells.evaluate import Models, _border_ratios, evaluate_cells
 from cytosynth.evaluate.cells.load import load
 from cytosynth.evaluate.cells.patches import CellPatch
 from cytosynth.evaluate.cells.recipe import Editing, Measuring
-from cytosynth.evaluate.networks import cytology_resnet50
 from cytosynth.evaluate.networks.extractor import Extractor
-from cytosynth.evaluate.recipe import FeatureRecipe
 from cytosynth.evaluate.statistics import estimates
 from cytosynth.experiments.figure7 import figure7, find, from_models, tiles
 from cytosynth.experiments.figure8 import figure8
@@ -311,19 +312,21 @@ def test_weights_of_a_network_that_is_not_used_are_refused() -> None:
 
 def test_the_judge_reads_what_train_features_writes(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    recipe = FeatureRecipe(size=32, context=2.0, shift=3, categories=list(CATEGORIES))
-    classifier = cytology_resnet50.Classifier(len(CATEGORIES)).eval()
-    config = cytology_resnet50.CytologyConfig(classes=CATEGORIES, size=32, context=2.0, scale={"drawn": 1.0})
+    recipe = ClassifierRecipe(size=32, context=2.0, shift=3, categories=list(CATEGORIES))
+    network = networks.build("resnet50", len(CATEGORIES)).half().float().eval()  # as it is on disk
+    config = ClassifierConfig(architecture="resnet50", classes=CATEGORIES, size=32, context=2.0,
+                              mean=(0.8,) * 3, std=(0.2,) * 3)  # fmt: skip
     tmp_path.joinpath("weights").mkdir(exist_ok=True)
-    cytology_resnet50.save(classifier, config, tmp_path / "weights")
-    judge = GateClassifier.load(tmp_path / "weights")
+    model.save(network, config, tmp_path / "weights")
+    judge = CellClassifier.load(tmp_path / "weights")
     pixels, cells = drawn(3)
     large = Cell((100.0, 90.0, 190.0, 150.0), "NILM")
     small = Cell((100.0, 90.0, 112.0, 104.0), "NILM")
     chosen = [large, small, cells[0]]
     found = [crops.cut(pixels, cell, recipe.model_copy(update={"shift": 0})).pixels for cell in chosen]
     with torch.no_grad():
-        expected = classifier(torch.stack([cytology_resnet50.prepare(p, config) for p in found])).softmax(1).numpy()
+        inputs = torch.stack([(torch.from_numpy(p).permute(2, 0, 1) / 255 - 0.8) / 0.2 for p in found])
+        expected = network(inputs).softmax(1).numpy()
     given = judge.probabilities([pixels] * 3, [cell.box for cell in chosen])
     assert judge.classes == CATEGORIES
     assert np.allclose(given, expected, atol=1e-5)

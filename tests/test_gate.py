@@ -15,13 +15,14 @@ from conftest import CATEGORIES, disturb, drawn, save_classifier, slide, write_f
 from cytosynth.annotations import Box, Cell
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.quality import gate as gates
-from cytosynth.cell.quality.classifier import GateClassifier, load_gate
+from cytosynth.cell.quality.classifier import load_gate
 from cytosynth.cell.quality.gate import Gate, Reference, Verdict, retry_seed
 from cytosynth.cell.quality.seam import border_ratio, seam
 from cytosynth.cell.queue import Canvas, EditQueue, Spot
 from cytosynth.cell.settings import EditSettings, GateSettings
+from cytosynth.classifier.crop import square
+from cytosynth.classifier.model import CellClassifier
 from cytosynth.config import override
-from cytosynth.data.cell_crop import square
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco
 from cytosynth.errors import UsageError, UserError
@@ -205,7 +206,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_judge_gives_what_its_network_gives_on_the_crop(judge: Path) -> None:
-    loaded = GateClassifier.load(judge)
+    loaded = CellClassifier.load(judge)
     image, cells = drawn(2)
     crops = [square(image, cell.box, 1.5, 32) for cell in cells[:2]]
     inputs = (
@@ -251,10 +252,10 @@ def test_the_crop_is_square_about_the_box_never_enlarged_and_mirrored_at_the_edg
 )
 def test_a_judge_that_cannot_be_used_is_one_line(changes: dict[str, object], complaint: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=complaint) as caught:
-        GateClassifier.load(save_classifier(tmp_path / "judge", **changes))
+        CellClassifier.load(save_classifier(tmp_path / "judge", **changes))
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no cell classifier there"):
-        GateClassifier.load(tmp_path)
+        CellClassifier.load(tmp_path)
 
 
 def test_a_judge_for_larger_crops_is_one_line(tmp_path: Path) -> None:
@@ -262,7 +263,7 @@ def test_a_judge_for_larger_crops_is_one_line(tmp_path: Path) -> None:
     network = models.densenet121(num_classes=len(CATEGORIES))
     save_file(network.state_dict(), folder / "model.safetensors")
     with pytest.raises(UserError, match="densenet121 takes no crops of 16 pixels"):
-        GateClassifier.load(folder)
+        CellClassifier.load(folder)
 
 
 def test_the_reference_is_read_from_training_data(judge: Path, tmp_path: Path) -> None:

@@ -484,12 +484,12 @@ def test_a_pickle_is_refused_wherever_weights_are_read(suffix: str, tiny: Path, 
 
     from cytosynth.adapters.load import merge
     from cytosynth.cell.edit import CellEditor
-    from cytosynth.cell.quality.classifier import GateClassifier
-    from cytosynth.detection import backbone
+    from cytosynth.classifier.model import CellClassifier
     from cytosynth.detection import model as detectors
+    from cytosynth.detection.backbones import resnet
     from cytosynth.evaluate.networks import cytology_resnet50, dinov2
-    from cytosynth.evaluate.networks import weights as networks
     from cytosynth.foundation.load import load
+    from cytosynth.imagenet import weights as networks
 
     bomb = pickle.dumps(Bomb(f"touch {tmp_path}/hit"))
     file = tmp_path / f"weights{suffix}"
@@ -523,10 +523,10 @@ def test_a_pickle_is_refused_wherever_weights_are_read(suffix: str, tiny: Path, 
         "adapter": lambda: merge(model, file),
         "synthesizer": lambda: CellEditor.load(str(tiny / "foundation"), str(folders["cell"])),
         "detector": lambda: detectors.load(folders["detector"]),
-        "backbone": lambda: backbone.read(file),
-        "judge": lambda: GateClassifier.load(folders["judge"]),
+        "backbone": lambda: resnet.read(file),
+        "judge": lambda: CellClassifier.load(folders["judge"]),
         "dinov2": lambda: dinov2.load(folders["dino"]),
-        "features": lambda: cytology_resnet50.read(folders["judge"]),
+        "features": lambda: cytology_resnet50.load(folders["judge"]),
         "feature network": lambda: networks.read(file, "0" * 64),
     }
     for name, attempt in attempts.items():

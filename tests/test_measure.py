@@ -24,10 +24,11 @@ from cytosynth.data import augment
 from cytosynth.errors import EnvironmentProblem, UsageError, UserError
 from cytosynth.evaluate import align, distance, fidelity, image_set, membership, memorisation
 from cytosynth.evaluate.image_set import ImageSet
-from cytosynth.evaluate.networks import features, inception_v3, resize, weights
+from cytosynth.evaluate.networks import features, inception_v3, resize
 from cytosynth.evaluate.networks.extractor import Extractor
 from cytosynth.foundation import load as foundations
 from cytosynth.foundation import noise, sampling
+from cytosynth.imagenet import weights
 from cytosynth.normal.recipe import NormalRecipe
 
 

@@ -20,6 +20,8 @@ from conftest import AUTOENCODER, DENOISER, TEXT, same_on_gpu
 from cytosynth import config, devices, registry
 from cytosynth.cell.recipe import CellRecipe
 from cytosynth.cell.train import train_cell
+from cytosynth.classifier.recipe import ClassifierRecipe
+from cytosynth.classifier.train import train_classifier
 from cytosynth.cli import app
 from cytosynth.cli import train as _verbs  # noqa: F401
 from cytosynth.data.sources import Source
@@ -29,8 +31,6 @@ from cytosynth.errors import UsageError, UserError
 from cytosynth.evaluate import reconstruction
 from cytosynth.evaluate.detection.scoring import validation
 from cytosynth.evaluate.held_out import HeldOut
-from cytosynth.evaluate.recipe import FeatureRecipe
-from cytosynth.evaluate.train import train_features
 from cytosynth.foundation.scratch.recipe import AutoencoderRecipe, DenoiserRecipe, TextRecipe
 from cytosynth.foundation.scratch.train import train_autoencoder, train_denoiser, train_text
 from cytosynth.normal.recipe import NormalRecipe, preset
@@ -85,8 +85,8 @@ def trainers(tiny: Path, fields: Path) -> dict[str, tuple[Recipe, Callable[[Reci
             lambda r, run: train_cell(r, run, fields),
         ),
         "features": (
-            FeatureRecipe(data=DATA, size=32, shift=4, jitter=0.1, categories=["NILM", "LSIL"], **COMMON),
-            lambda r, run: train_features(r, run, fields),
+            ClassifierRecipe(data=DATA, size=32, shift=4, jitter=0.1, categories=["NILM", "LSIL"], **COMMON),
+            lambda r, run: train_classifier(r, run, fields),
         ),
         "detector": (
             DetectorRecipe(data=DATA, backbone="small", window=128, turns=True, jitter=0.1, blur=0.5, optimizer="sgd",

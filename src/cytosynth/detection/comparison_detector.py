@@ -23,38 +23,36 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from . import backbone as bodies
-from .faster_rcnn import anchors, limits
-from .recipe import Backbone
+from . import backbones
+from .backbones.backbone import group_norm
+from .faster_rcnn import generator, limits
 
 SIDE: Final = 7
-REFERENCE_SIDE: Final = {"resnet50": 224, "small": 64}
-"""Pixels of a reference cell's side, by backbone; 224 is the authors'."""
+MOST_PROPOSALS: Final = 200
+"""Of an image that the box head trains on; the authors'."""
 STEEPNESS: Final = 2.0
 """Deviation of the logits at the start, so that scores can be sure of themselves early; the authors' is 1."""
 CLASS_WEIGHT: Final = 5.0
 """Of the classification loss, in the authors' code."""
 
 
-def build(backbone: Backbone, categories: int, pretrained: bool = False) -> "ComparisonDetector":
+def build(backbone: str, categories: int, pretrained: bool = False) -> "ComparisonDetector":
     """Return an untrained Comparison Detector for `categories` kinds of cell (background is added).
 
     It trains once `refer` has given it reference cells. Images are not resized.
     """
-    small = backbone == "small"
-    body = bodies.small(bodies.group_norm) if small else bodies.resnet50(pretrained, bodies.group_norm)
-    levels = ["0", "pool"] if small else ["0", "1", "2", "3"]
-    head = ComparisonHead(body.out_channels, categories, 128 if small else 1024)
+    base = backbones.load(backbone)
+    pyramid = base.pyramid(pretrained, group_norm)
     network = ComparisonDetector(
-        body,
-        rpn_anchor_generator=anchors(backbone),
-        box_roi_pool=MultiScaleRoIAlign(levels, SIDE, 2),
+        pyramid,
+        rpn_anchor_generator=generator(base.anchors),
+        box_roi_pool=MultiScaleRoIAlign(list(base.levels), SIDE, 2),
         box_head=nn.Identity(),
-        box_predictor=head,
-        box_batch_size_per_image=64 if small else 200,
+        box_predictor=ComparisonHead(pyramid.out_channels, categories, base.hidden),
+        box_batch_size_per_image=min(base.proposals, MOST_PROPOSALS),
         **limits(),
     )
-    network.transform = bodies.AsGiven(pretrained)
+    network.transform = base.normalise(pretrained)
     return network
 
 

@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,13 +18,13 @@ from ..data.image_files import Pixels
 from ..errors import UserError
 from ..io import plain, tensors
 from ..io.tensors import refuse_pickles, weights_digest
+from ..registry import BACKBONES
 from . import comparison_detector, dino, faster_rcnn, retinanet, tiles
-from .recipe import Backbone
 
 WEIGHTS = "model.safetensors"
 TILE: Final = 1024
 """Side of the tiles that large images are read in."""
-BUILDERS: Final[dict[str, Callable[[Backbone, int, bool], nn.Module]]] = {
+BUILDERS: Final[dict[str, Callable[[str, int, bool], nn.Module]]] = {
     "faster-rcnn": faster_rcnn.build,
     "retinanet": retinanet.build,
     "dino": dino.build,
@@ -42,15 +42,15 @@ class DetectorConfig(BaseModel):
 
     Attributes:
         architecture: a name of `registry.DETECTORS`.
-        backbone: ResNet-50 or the small one.
+        backbone: a name of `registry.BACKBONES`.
         categories: what it finds, in the order of its labels.
-        pretrained: whether ResNet-50 began from ImageNet weights, which fixes its batch norm and how images are read.
+        pretrained: whether the backbone began from ImageNet weights, which fixes its norm and how images are read.
         tile: side of the tiles that larger images are read in.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     architecture: str = "faster-rcnn"
-    backbone: Backbone = "resnet50"
+    backbone: Annotated[str, AfterValidator(BACKBONES.known)] = "resnet50"
     categories: tuple[str, ...]
     pretrained: bool = False
     tile: int = Field(default=TILE, ge=64, le=8192, description="side of the tiles in which images are seen, pixels")

@@ -1,16 +1,15 @@
 """Recipes of the cell detectors (Section IV-C)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from ..bethesda import NILM
 from ..data.sources import Source
-from ..registry import DETECTORS
+from ..registry import BACKBONES, DETECTORS
 from ..training.recipe import Recipe
 
-Backbone = Literal["resnet50", "small"]
 NO_WEIGHTS = "none"
 TORCHVISION = "torchvision"
 
@@ -20,12 +19,12 @@ class DetectorRecipe(Recipe):
 
     kind: Literal["detector"] = "detector"
     architecture: str = "faster-rcnn"
-    backbone: Backbone = "resnet50"
+    backbone: Annotated[str, AfterValidator(BACKBONES.known)] = "resnet50"
     weights: str = Field(
         default=NO_WEIGHTS,
         description="to begin from: ImageNet weights of ResNet-50 ('torchvision', fetched, or a safetensors file; for "
-        "DINO also one of its authors' R50 4-scale checkpoint); another detector ('bundled', or a folder), of which "
-        "all is taken that fits; 'none'",
+        "DINO also one of its authors' R50 4-scale checkpoint) or of EfficientNet-Lite ('imagenet'); another detector "
+        "('bundled', or a folder), of which all is taken that fits; 'none'",
     )
     categories: list[str] = [NILM]
     data: list[Source] = [Source(root="fields", split="train")]
@@ -59,9 +58,9 @@ _PAPER = DetectorRecipe(
     weights=TORCHVISION, checkpoint_every=1000, preview_every=1000,
 )  # fmt: skip
 _BUNDLED = DetectorRecipe(
-    backbone="small", data=[Source(root="cric", scale=0.5)], window=320, turns=True, jitter=0.15, blur=0.5,
-    batch_size=4, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, warmup_steps=50, max_steps=800,
-    lr_schedule="cosine", max_grad_norm=5.0, checkpoint_every=200, preview_every=250,
+    backbone="efficientnet-lite0", weights="imagenet", data=[Source(root="cric", scale=0.5)], window=256, turns=True,
+    jitter=0.15, blur=0.5, batch_size=4, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, warmup_steps=50,
+    max_steps=1200, lr_schedule="cosine", max_grad_norm=5.0, ema_decay=0.99, checkpoint_every=100, preview_every=600,
 )  # fmt: skip
 PRESETS: dict[str, dict[str, DetectorRecipe]] = {
     "paper": {

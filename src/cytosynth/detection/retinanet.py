@@ -1,31 +1,25 @@
-"""RetinaNet (Lin et al. 2017, the paper's [48]): torchvision's, on ResNet-50 or a small ResNet."""
+"""RetinaNet (Lin et al. 2017, the paper's [48]): torchvision's, on any backbone."""
 
 from typing import Any
 
 from torch import Tensor
 from torchvision.models.detection import RetinaNet
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from . import backbone as bodies
-from .recipe import Backbone
+from . import backbones
+from .faster_rcnn import generator
 
 LIMITS = {"score_thresh": 0.05, "nms_thresh": 0.5, "detections_per_img": 300}
 
 
-def build(backbone: Backbone, categories: int, pretrained: bool = False) -> RetinaNet:
+def build(backbone: str, categories: int, pretrained: bool = False) -> RetinaNet:
     """Return an untrained RetinaNet for `categories` kinds of cell.
 
-    `resnet50` is torchvision's R50-FPN on levels P3 to P7, with frozen batch norm where it begins from `pretrained`
-    weights; `small` is for nuclei of about 10 pixels on a CPU. Images are not resized.
+    On `resnet50` it is torchvision's R50-FPN on levels P3 to P7. Images are not resized.
     """
-    if backbone == "resnet50":
-        body = bodies.resnet50(pretrained, levels=(2, 3, 4), extra=LastLevelP6P7(256, 256))
-        network = CellRetinaNet(body, categories, **LIMITS)
-    else:
-        anchors = AnchorGenerator(((28, 42), (60, 90)), ((0.75, 1.33),) * 2)
-        network = CellRetinaNet(bodies.small(), categories, anchor_generator=anchors, **LIMITS)
-    network.transform = bodies.AsGiven(pretrained)
+    base = backbones.load(backbone)
+    anchors = generator(base.single_stage_anchors) if base.single_stage_anchors else None
+    network = CellRetinaNet(base.single_stage(pretrained), categories, anchor_generator=anchors, **LIMITS)
+    network.transform = base.normalise(pretrained)
     return network
 
 

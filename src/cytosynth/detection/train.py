@@ -21,8 +21,8 @@ from ..io.atomic import write_json
 from ..io.progress import console
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
-from . import backbone, model, references, transfer
-from .comparison_detector import REFERENCE_SIDE, ComparisonDetector
+from . import backbones, model, references, transfer
+from .comparison_detector import ComparisonDetector
 from .dino import Dino
 from .recipe import NO_WEIGHTS, DetectorRecipe
 
@@ -45,10 +45,11 @@ class DetectorTask(Task):
         super().__init__()
         transferred = transfer.is_detector(recipe.weights)
         imagenet = recipe.weights != NO_WEIGHTS and not transferred
-        if imagenet and recipe.backbone != "resnet50":
+        base = backbones.load(recipe.backbone)
+        if imagenet and base.imagenet is None:
             raise UsageError(
-                f"weights={recipe.weights}: are for backbone=resnet50; {recipe.backbone} begins from {NO_WEIGHTS}, "
-                "'bundled' or the folder of a detector"
+                f"weights={recipe.weights}: there are no ImageNet weights for backbone={recipe.backbone}; it begins "
+                f"from {NO_WEIGHTS}, 'bundled' or the folder of a detector"
             )
         pretrained = transfer.pretrained(recipe.weights, recipe.backbone) if transferred else imagenet
         self.recipe, self.samples, self.held_out, self.measure = recipe, samples, held_out, measure
@@ -62,18 +63,21 @@ class DetectorTask(Task):
         elif imagenet and isinstance(self.network, Dino):
             console.print(self.network.start(recipe.weights), soft_wrap=True)
         elif imagenet:
-            backbone.start(self.network.get_submodule("backbone.body"), recipe.weights)
+            base.start(self.network.get_submodule("backbone.body"), recipe.weights)
         if isinstance(self.network, ComparisonDetector):
             self.network.refer(_references(recipe, samples, data_root))
 
     def groups(self) -> list[tuple[list[torch.nn.Parameter], float]]:
-        """Return all that is trained; a pretrained backbone of DINO apart, with a lower learning rate."""
-        if not (self.config.pretrained and isinstance(self.network, Dino)):
+        """Return all that is trained; ImageNet weights apart, with the rate that suits them."""
+        base = backbones.load(self.config.backbone)
+        rate = self.network.backbone_rate if isinstance(self.network, Dino) else base.rate
+        if rate == 1.0 or not self.config.pretrained:
             return super().groups()
+        own_names = "network.backbone." if isinstance(self.network, Dino) else "network.backbone.body."
         trained = list(self.trained())
-        own = [parameter for name, parameter in trained if name.startswith("network.backbone.")]
-        rest = [parameter for name, parameter in trained if not name.startswith("network.backbone.")]
-        return [(rest, 1.0), (own, self.network.backbone_rate)]
+        own = [parameter for name, parameter in trained if name.startswith(own_names)]
+        rest = [parameter for name, parameter in trained if not name.startswith(own_names)]
+        return [(rest, 1.0), (own, rate)]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return `size` augmented windows (each (3, h, w) in 0..1) and torchvision's targets."""
@@ -123,7 +127,7 @@ def _tile(recipe: DetectorRecipe, samples: Sequence[Sample]) -> int:
 
 def _references(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path) -> torch.Tensor:
     """Return the reference cells of a Comparison Detector."""
-    side = REFERENCE_SIDE[recipe.backbone]
+    side = backbones.load(recipe.backbone).reference_side
     if recipe.references:
         return references.of_folder(data_root / recipe.references, recipe.categories, recipe.shots, side)
     return references.of_samples(samples, recipe.categories, recipe.shots, side, recipe.seed)

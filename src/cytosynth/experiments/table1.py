@@ -14,6 +14,9 @@ import numpy as np
 
 from ..augmentation.whole import whole
 from ..bethesda import NILM
+from ..classifier import recipe as classifier_recipes
+from ..classifier.accuracy import discrimination
+from ..classifier.train import train_classifier
 from ..config import pin
 from ..errors import UserError
 from ..evaluate import distance, image_set
@@ -21,8 +24,6 @@ from ..evaluate.held_out import HeldOut
 from ..evaluate.image_set import ImageSet
 from ..evaluate.networks import features
 from ..evaluate.networks.extractor import Extractor, Features
-from ..evaluate.recipe import PRESETS as FEATURES
-from ..evaluate.train import discrimination, train_features
 from ..foundation import load as foundations
 from ..io import atomic, lock, plain
 from ..io.progress import clock, console, meter
@@ -150,10 +151,10 @@ def _extractor(name: str, recipe: Table1Recipe, run: Path, data_root: Path, devi
     """Return the feature network `name`, trained first where it is ours and no weights are given."""
     weights = Path(recipe.weights[name]) if name in recipe.weights else None
     if name == CYTOLOGY and weights is None:
-        chosen, said = FEATURES[recipe.preset], run / "features" / "validation.json"
+        chosen, said = classifier_recipes.preset(recipe.preset), run / "features" / "validation.json"
         weights = run / "features" / "weights"
         if not said.exists() or plain.load(said).get("step") != chosen.max_steps:  # it is written after a stop too
-            whole(train_features(chosen, run / "features", data_root))
+            whole(train_classifier(chosen, run / "features", data_root))
     return features.load(name, weights, device)
 
 

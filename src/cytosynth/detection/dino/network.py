@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers.models.deformable_detr.modeling_deformable_detr import DeformableDetrMultiscaleDeformableAttention
 
-from .. import backbone as bodies
-from ..recipe import TORCHVISION, Backbone
+from .. import backbones
+from ..backbones import resnet
+from ..backbones.backbone import Backbone
+from ..recipe import TORCHVISION
 from . import boxes, denoising, keys, losses
 from .decoder import Decoder
 from .denoising import Truth
@@ -24,13 +26,12 @@ LEAST: Final = 0.05
 """Score of a detection, as of the other detectors."""
 
 
-def build(backbone: Backbone, categories: int, pretrained: bool = False) -> "Dino":
+def build(backbone: str, categories: int, pretrained: bool = False) -> "Dino":
     """Return an untrained DINO for `categories` kinds of cell.
 
-    `resnet50` is the authors' R50 4-scale, with frozen batch norm where it begins from `pretrained` weights; `small`
-    is for nuclei of about 10 pixels on a CPU. Images are not resized.
+    On `resnet50` it is the authors' R50 4-scale. Images are not resized.
     """
-    return Dino(bodies.stages(backbone, pretrained), SIZES[backbone], categories, pretrained)
+    return Dino(backbones.load(backbone), categories, pretrained)
 
 
 class Dino(nn.Module):
@@ -42,13 +43,14 @@ class Dino(nn.Module):
     backbone_rate: Final = 0.1
     """Factor on the learning rate of a pretrained backbone, the authors'."""
 
-    def __init__(self, backbone: bodies.Stages, sizes: Sizes, categories: int, pretrained: bool = False) -> None:
-        """Build around `backbone`; `pretrained` says how its images are normalised."""
+    def __init__(self, base: Backbone, categories: int, pretrained: bool = False, sizes: Sizes | None = None) -> None:
+        """Build on the stages of `base`; `sizes` are by default those that it asks for."""
         super().__init__()
-        self.sizes, self.categories = sizes, categories
-        self.transform = bodies.AsGiven(pretrained)
-        self.backbone = backbone
-        self.encoder = Encoder(sizes, backbone.channels)
+        self.base, self.categories = base, categories
+        self.sizes = sizes = sizes or SIZES[base.transformer]
+        self.transform = base.normalise(pretrained)
+        self.backbone = base.stages(pretrained)
+        self.encoder = Encoder(sizes, self.backbone.channels)
         self.selection = Selection(sizes, categories)
         self.decoder = Decoder(sizes, categories)
         # One more than there are categories, as in the authors' checkpoints; the last is never used.
@@ -95,9 +97,10 @@ class Dino(nn.Module):
 
         Returns a line that says which. Raises UserError for a file that is neither.
         """
-        state = {} if weights == TORCHVISION else bodies.read(Path(weights))
+        own = self.base.imagenet != TORCHVISION  # the authors' whole network stands on ResNet-50
+        state = {} if own or weights == TORCHVISION else resnet.read(Path(weights))
         if not any(key.endswith(keys.MARK) for key in state):
-            bodies.start(self.get_submodule("backbone.body"), weights)
+            self.base.start(self.get_submodule("backbone.body"), weights)
             return "the backbone begins from ImageNet, the rest from nothing"
         fresh = keys.start(self, state, weights)
         return f"all begins from DINO's weights but {', '.join(fresh) or 'nothing'}" + (

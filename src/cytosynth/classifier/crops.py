@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ..annotations import Cell
 from ..data import image_files
-from ..data.cell_crop import square
 from ..data.image_files import Pixels
 from ..data.sources import Source
 from ..errors import UserError
 from ..io.progress import meter
-from .recipe import FeatureRecipe
+from .crop import square
+from .recipe import ClassifierRecipe
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,15 @@ class Crop:
     Attributes:
         pixels: (side, side, 3), the square around the cell with a margin for moving it.
         category: its class.
+        image: data set and file name of the image that it is in.
     """
 
     pixels: Pixels
     category: str
+    image: str = ""
 
 
-def load(recipe: FeatureRecipe, data_root: Path, held_out: bool = False) -> list[Crop]:
+def load(recipe: ClassifierRecipe, data_root: Path, held_out: bool = False) -> list[Crop]:
     """Return the cells of the recipe's categories in the parts of its sources.
 
     With `held_out`, those of the validation parts of sources that are trained on by their part 'train'. Raises
@@ -46,7 +48,8 @@ def load(recipe: FeatureRecipe, data_root: Path, held_out: bool = False) -> list
             cells = [cell for cell in image.cells if cell.category in recipe.categories]
             if cells:
                 pixels = image_files.read(image_files.inside(data.folder, image.file_name), source.scale)
-                crops += [cut(pixels, cell.scaled(source.scale), recipe) for cell in cells]
+                name = f"{Path(source.root).name}/{image.file_name}"
+                crops += [cut(pixels, cell.scaled(source.scale), recipe, name) for cell in cells]
             bar.advance()
     lacking = sorted(set(recipe.categories) - {crop.category for crop in crops})
     if lacking and not held_out:
@@ -54,9 +57,9 @@ def load(recipe: FeatureRecipe, data_root: Path, held_out: bool = False) -> list
     return crops
 
 
-def cut(pixels: Pixels, cell: Cell, recipe: FeatureRecipe) -> Crop:
-    """Return the square around `cell` that `data/cell_crop.py` describes, with a margin of the recipe's `shift`."""
-    return Crop(square(pixels, cell.box, recipe.context, recipe.size, recipe.shift), cell.category)
+def cut(pixels: Pixels, cell: Cell, recipe: ClassifierRecipe, image: str = "") -> Crop:
+    """Return the `square` around `cell` of `image`, with a margin of the recipe's `shift`."""
+    return Crop(square(pixels, cell.box, recipe.context, recipe.size, recipe.shift), cell.category, image)
 
 
 def _names(sources: Sequence[Source]) -> str:

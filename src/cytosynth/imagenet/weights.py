@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...errors import UserError
-from ...io import tensors
-from ...io.tensors import CONVERT, SUFFIX
+from ..errors import UserError
+from ..io import tensors
+from ..io.tensors import CONVERT, SUFFIX
 
 
 def read(path: Path, known: str) -> dict[str, Tensor]:

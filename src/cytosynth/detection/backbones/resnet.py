@@ -1,6 +1,6 @@
-"""What the detectors of torchvision share here: the backbone, where its weights come from, and images as they are."""
+"""ResNet-50, torchvision's: a feature pyramid or its stages, and where its ImageNet weights come from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.error import URLError
 
@@ -9,32 +9,28 @@ from torchvision.models import ResNet50_Weights
 from torchvision.models import resnet50 as torchvision_resnet50
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import ResNet
 from torchvision.ops import FrozenBatchNorm2d
-from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelP6P7
 
-from ..errors import EnvironmentProblem, UserError
-from ..io import tensors
-from .recipe import NO_WEIGHTS, TORCHVISION, Backbone
+from ...errors import EnvironmentProblem, UserError
+from ...io import tensors
+from ..recipe import NO_WEIGHTS, TORCHVISION
+from .backbone import Anchors, Backbone, Norm, group_norm
 
-Norm = Callable[[int], nn.Module]
-SMALL_CHANNELS = 64
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-BRIGHT_FIELD = {"image_mean": [0.8] * 3, "image_std": [0.2] * 3}
 OTHERWISE = f"--set weights=FILE takes a safetensors file of them, --set weights={NO_WEIGHTS} starts from scratch"
 
 
-class AsGiven(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """Normalises and batches images without resizing them; torchvision's `_skip_resize` does so in training alone."""
-
-    def __init__(self, pretrained: bool) -> None:
-        """Normalise as ImageNet weights expect it, or by the mean and deviation of a bright field."""
-        super().__init__(min_size=0, max_size=0, **(IMAGENET if pretrained else BRIGHT_FIELD))
-
-    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Return both unchanged."""
-        return image, target
+def backbone() -> Backbone:
+    """Return the backbone: for two-stage detectors on P2 to P5, for RetinaNet on P3 to P7, as torchvision's own."""
+    return Backbone(
+        pyramid=pyramid,
+        single_stage=lambda pretrained: pyramid(pretrained, nn.BatchNorm2d, (2, 3, 4), LastLevelP6P7(256, 256)),
+        stages=stages, start=start, imagenet=TORCHVISION, transform=IMAGENET, levels=("0", "1", "2", "3"),
+        anchors=Anchors(tuple((size,) for size in (16, 32, 64, 128, 256)), (0.5, 1.0, 2.0)),
+        single_stage_anchors=None, hidden=1024, proposals=512, reference_side=224, transformer="large",
+    )  # fmt: skip
 
 
 class Stages(nn.Module):
@@ -51,24 +47,10 @@ class Stages(nn.Module):
         return list(self.body(images).values())
 
 
-def small(norm: Norm = nn.BatchNorm2d) -> BackboneWithFPN:
-    """Return a ResNet of two stages with one block each, features at strides 8 and 16: nuclei of 10 pixels on a CPU."""
-    return BackboneWithFPN(_two_stages(norm), {"layer2": "0"}, [128], SMALL_CHANNELS)
-
-
-def _two_stages(norm: Norm) -> ResNet:
-    network = ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=norm)
-    del network.layer3, network.layer4, network.fc
-    return network
-
-
-def resnet50(
-    pretrained: bool,
-    norm: Norm = nn.BatchNorm2d,
-    levels: Sequence[int] = (1, 2, 3, 4),
-    extra: ExtraFPNBlock | None = None,
+def pyramid(
+    pretrained: bool, norm: Norm, levels: Sequence[int] = (1, 2, 3, 4), extra: ExtraFPNBlock | None = None
 ) -> BackboneWithFPN:
-    """Return torchvision's ResNet-50 with a feature pyramid of 256 channels, weights random.
+    """Return the network with a feature pyramid of 256 channels, weights random.
 
     Where `pretrained` weights are to be put in, batch norm is frozen and so are the stem and the first stage, as
     in torchvision's own detectors; `norm` is for networks that begin from nothing.
@@ -79,23 +61,16 @@ def resnet50(
     )  # fmt: skip
 
 
-def stages(backbone: Backbone, pretrained: bool) -> Stages:
-    """Return the stages from stride 8 on: three of ResNet-50, or the one of the small ResNet; weights random.
+def stages(pretrained: bool) -> Stages:
+    """Return the three stages from stride 8 on, weights random.
 
-    With `pretrained` weights to come, what `resnet50` freezes is frozen here too; else the norm is by groups.
+    With `pretrained` weights to come, what `pyramid` freezes is frozen here too; else the norm is by groups.
     """
-    if backbone == "small":
-        return Stages(_two_stages(group_norm), {"layer2": 128})
     network = torchvision_resnet50(weights=None, norm_layer=FrozenBatchNorm2d if pretrained else group_norm)
     if pretrained:
         for part in (network.conv1, network.layer1):
             part.requires_grad_(False)
     return Stages(network, {"layer2": 512, "layer3": 1024, "layer4": 2048})
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Return group norm, which treats an image the same whatever else is in its batch."""
-    return nn.GroupNorm(32, channels)
 
 
 def start(body: nn.Module, weights: str) -> None:

@@ -1,0 +1,49 @@
+"""Cross-fitting: images go to folds, so that every cell is classified by a network that never saw its image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UserError
+from .crops import Crop
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The cells that a classifier is fitted to, and those that it is measured on."""
+
+    fitted: list[Crop]
+    held_out: list[Crop]
+
+
+def parts(crops: Sequence[Crop], categories: Sequence[str], folds: int, fold: int) -> Parts:
+    """Return the cells outside and inside of `fold`; raise UserError where a category has none outside."""
+    places = assign(crops, categories, folds)
+    fitted = [crop for crop in crops if places[crop.image] != fold]
+    lacking = sorted(set(categories) - {crop.category for crop in fitted})
+    if lacking:
+        raise UserError(f"folds={folds}: all {lacking[0]} cells are in one image, or in one fold; take more folds")
+    return Parts(fitted, [crop for crop in crops if places[crop.image] == fold])
+
+
+def assign(crops: Sequence[Crop], categories: Sequence[str], folds: int) -> dict[str, int]:
+    """Return the fold of each image, such that every category's cells are spread as evenly as whole images allow.
+
+    Images with many cells of a rare category go first, each to the fold that this leaves most even: the sum over
+    folds and categories of the squared share of a category's cells is least.
+    """
+    images = sorted({crop.image for crop in crops})
+    counts = np.zeros((len(images), len(categories)))
+    for crop in crops:
+        counts[images.index(crop.image), categories.index(crop.category)] += 1
+    shares = counts / np.maximum(counts.sum(axis=0), 1)
+    order = sorted(range(len(images)), key=lambda index: (-shares[index].max(), images[index]))
+    held = np.zeros((folds, len(categories)))
+    places = {}
+    for index in order:
+        growth = (((held + shares[index]) ** 2) - held**2).sum(axis=1)
+        chosen = int(growth.argmin())
+        held[chosen] += shares[index]
+        places[images[index]] = chosen
+    return places

@@ -1,0 +1,79 @@
+"""The networks of cell classifiers by name: torchvision's, and EfficientNet-Lite with ImageNet weights."""
+
+from pathlib import Path
+from typing import Final
+
+from torch import nn
+from torchvision import models
+from torchvision.ops import FrozenBatchNorm2d
+
+from ..errors import UsageError
+from ..imagenet import efficientnet_lite, weights
+from ..registry import CLASSIFIERS
+
+LAST: Final = ("fc.", "_fc.", "classifier.", "head.", "heads.")
+"""How the layer after the features is named."""
+STRIDE_FROZEN: Final = 8
+"""Up to which an EfficientNet keeps its ImageNet weights: few images cannot teach it better edges."""
+
+
+def build(architecture: str, classes: int) -> nn.Module:
+    """Return the network `architecture` with random weights; raise UsageError where there is none of that name.
+
+    Besides those of `registry.CLASSIFIERS`, any classification network of torchvision can be used, not trained.
+    """
+    make = CLASSIFIERS.load(architecture) if architecture in CLASSIFIERS else of_torchvision
+    network: nn.Module = make(architecture, classes)
+    return network
+
+
+def lite(architecture: str, classes: int) -> nn.Module:
+    """Return the EfficientNet-Lite `architecture`."""
+    network: nn.Module = efficientnet_lite.build(architecture, classes)
+    return network
+
+
+def of_torchvision(architecture: str, classes: int) -> nn.Module:
+    """Return torchvision's classification network `architecture`; raise UsageError where there is none."""
+    if architecture not in models.list_models(module=models):
+        raise UsageError(
+            f"architecture {architecture!r}: no classification network of torchvision, nor one of "
+            f"{', '.join(CLASSIFIERS)}"
+        )
+    found: nn.Module = models.get_model(architecture, weights=None, num_classes=classes)
+    return found
+
+
+def last(network: nn.Module) -> nn.Linear | None:
+    """Return the linear layer that reads the features; None where there is none."""
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    return linear[-1] if linear else None
+
+
+def start(network: nn.Module, architecture: str, given: str) -> None:
+    """Put weights into all of `network` but its last layer; those of ImageNet stay partly frozen.
+
+    Args:
+        network: untrained.
+        architecture: its name.
+        given: 'imagenet' (EfficientNet-Lite: its package's), or the path of a safetensors file under the names of
+            torchvision or of that package.
+
+    Raises UsageError where there are no such weights, UserError for a file that does not fit.
+    """
+    known, imagenet = architecture in efficientnet_lite.RELEASES, given == efficientnet_lite.PACKAGE
+    if imagenet and not known:
+        raise UsageError(
+            f"start={given}: there are no ImageNet weights at hand for {architecture}; give a safetensors file"
+        )
+    path = Path(given)
+    state = efficientnet_lite.read(architecture, None if imagenet else path) if known else weights.read(path, known="")
+    own = {key: value for key, value in network.state_dict().items() if key.startswith(LAST)}
+    weights.fill(network, {key: value for key, value in state.items() if not key.startswith(LAST)} | own, path)
+    if imagenet:
+        efficientnet_lite.freeze(network, STRIDE_FROZEN)
+
+
+def frozen(network: nn.Module) -> bool:
+    """Return whether `network` stands on ImageNet weights that keep their statistics, see `start`."""
+    return any(isinstance(module, FrozenBatchNorm2d) for module in network.modules())
