@@ -2,12 +2,15 @@
 
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 
 from . import backbones
 from .faster_rcnn import generator
 
+WIDE = 256
+"""Channels for which torchvision draws the weights of the head."""
 LIMITS = {"score_thresh": 0.05, "nms_thresh": 0.5, "detections_per_img": 300}
 
 
@@ -18,9 +21,26 @@ def build(backbone: str, categories: int, pretrained: bool = False) -> RetinaNet
     """
     base = backbones.load(backbone)
     anchors = generator(base.single_stage_anchors) if base.single_stage_anchors else None
-    network = CellRetinaNet(base.single_stage(pretrained), categories, anchor_generator=anchors, **LIMITS)
+    pyramid = base.single_stage(pretrained)
+    network = CellRetinaNet(pyramid, categories, anchor_generator=anchors, **LIMITS)
+    if pyramid.out_channels < WIDE:
+        _enliven(network.head)
     network.transform = base.normalise(pretrained)
     return network
+
+
+@torch.no_grad()
+def _enliven(head: nn.Module) -> None:
+    """Draw the convolutions of both towers of `head` by their width (He et al. 2015), the last layers as they are.
+
+    torchvision draws all with deviation 0.01, made for 256 channels, where a layer passes on 0.34 of what it is given.
+    Of 64 channels a layer passes on 0.17, and four of them a thousandth: hundreds of steps go by before the head says
+    more than its prior.
+    """
+    for tower in ("classification_head.conv", "regression_head.conv"):
+        for module in head.get_submodule(tower).modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
 class CellRetinaNet(RetinaNet):  # type: ignore[misc]
