@@ -177,7 +177,7 @@ def test_a_feature_network_that_is_not_done_is_trained_on_before_it_measures(
         called.append(run)
         return Outcome(1, False, run / "weights", 1, None, True)
 
-    monkeypatch.setattr(table1, "train_features", trained)
+    monkeypatch.setattr(table1, "train_classifier", trained)
     with pytest.raises(KeyboardInterrupt):
         table1._extractor(table1.CYTOLOGY, PRESETS["bundled"], tmp_path, tmp_path, "cpu")
     assert called == [tmp_path / "features"]

@@ -264,10 +264,11 @@ def _train_detector(
 def _train_features(
     preset: str, given: Mapping[str, Any], run: Path, data_root: Path, minutes: float | None
 ) -> "Outcome":
-    from .evaluate.recipe import PRESETS
-    from .evaluate.train import train_features
+    from .classifier import recipe
+    from .classifier.train import train_classifier
 
-    return train_features(override(PRESETS[preset], _assignments(given)), run, data_root, minutes)
+    base = recipe.preset(preset, str(given.get("architecture", "resnet50")))
+    return train_classifier(override(base, _assignments(given)), run, data_root, minutes)
 
 
 _TRAINERS = {
