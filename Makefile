@@ -43,13 +43,14 @@ types: $(READY)
 BUNDLED := src/cytosynth/bundled
 DECODER := $(RUNS)/foundation/decoder/weights
 bundle: $(READY)
-	@for run in foundation/denoiser normal cell detector; do \
+	@for run in foundation/denoiser normal cell detector classifier; do \
 	    [ -d $(RUNS)/$$run/weights ] || [ -d $(RUNS)/$$run/best ] || { \
-	    echo "$(RUNS)/$$run: no trained weights there; RUNS=FOLDER says where all four runs are" >&2; exit 1; }; done
+	    echo "$(RUNS)/$$run: no trained weights there; RUNS=FOLDER says where all five runs are" >&2; exit 1; }; done
 	mkdir -p $(BUNDLED)
-	for name in foundation normal cell detector; do \
+	for name in foundation normal cell detector classifier; do \
 	    find $(BUNDLED)/$$name -type f ! -name README.md -delete 2>/dev/null; mkdir -p $(BUNDLED)/$$name; done
-	set -e; for pair in foundation:foundation/denoiser normal:normal cell:cell detector:detector; do \
+	set -e; for pair in foundation:foundation/denoiser normal:normal cell:cell detector:detector \
+	    classifier:classifier; do \
 	    run=$(RUNS)/$${pair#*:}; kept=$$run/weights; if [ -d $$run/best ]; then kept=$$run/best; fi; \
 	    to=$$(realpath $(BUNDLED)/$${pair%%:*}); cd $$kept; \
 	    find . -type f ! -name README.md ! -name best.json -print0 | xargs -0 cp --parents -t $$to; cd - > /dev/null; done
