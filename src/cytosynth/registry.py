@@ -188,7 +188,7 @@ BACKBONES: Final = Registry(
     },
 )
 _IMAGENET = {
-    "start": "imagenet", "views": 8, "even_images": True, "jitter": 0.2, "label_smoothing": 0.1, "optimizer": "adamw",
+    "start": "imagenet", "views": 4, "even_images": True, "jitter": 0.2, "label_smoothing": 0.1, "optimizer": "adamw",
     "learning_rate": 1.5e-3, "weight_decay": 5e-2, "ema_decay": 0.98,
 }  # fmt: skip
 """It takes a lower rate and an average of the weights to stay near those of ImageNet."""
