@@ -325,7 +325,7 @@ def test_the_judge_reads_what_train_features_writes(tmp_path: Path) -> None:
     chosen = [large, small, cells[0]]
     found = [crops.cut(pixels, cell, recipe.model_copy(update={"shift": 0})).pixels for cell in chosen]
     with torch.no_grad():
-        inputs = torch.stack([(torch.from_numpy(p).permute(2, 0, 1) / 255 - 0.8) / 0.2 for p in found])
+        inputs = torch.stack([(torch.tensor(p).permute(2, 0, 1) / 255 - 0.8) / 0.2 for p in found])
         expected = network(inputs).softmax(1).numpy()
     given = judge.probabilities([pixels] * 3, [cell.box for cell in chosen])
     assert judge.classes == CATEGORIES
