@@ -118,7 +118,8 @@ def test_a_loaded_pipeline_draws_finds_and_edits(tiny: Path) -> None:
 
 
 def test_trained_from_a_thread_then_used_by_its_run_folder(tiny: Path, fields: Path, tmp_path: Path) -> None:
-    settings = {"max_steps": 1, "window": 96, "batch_size": 1, "categories": list(CATEGORIES)}
+    settings = {"max_steps": 1, "window": 96, "batch_size": 1, "categories": list(CATEGORIES), "backbone": "small",
+                "weights": "none"}  # fmt: skip
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(
             cytosynth.train, "detector", tmp_path / "run", data=fields / "drawn", settings=settings, device="cpu"

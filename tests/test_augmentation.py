@@ -201,8 +201,8 @@ def small(tiny: Path, **changes: object) -> AugmentationRecipe:
     models = {name: str(tiny / name) for name in ("foundation", "normal", "cell", "detector")}
     base = AugmentationRecipe(
         title="Table II", preset="bundled", detectors=["faster-rcnn"], training_sets=[REAL, REAL_TO_SYNTHETIC, OURS],
-        seeds=[0, 1], steps=2, training={"window": 128, "batch_size": 1, "lr_schedule": "constant", "warmup_steps": 0,
-                                         "ema_decay": None},
+        seeds=[0, 1], steps=2, training={"backbone": "small", "weights": "none", "window": 128, "batch_size": 1,
+                                         "lr_schedule": "constant", "warmup_steps": 0, "ema_decay": None},
         real=[Source(root="drawn", split="train")], test=Source(root="drawn", split="test"),
         normals=Source(root="drawn", split="train"), count=3, draws=20,
         making=override(PipelineSettings(), ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.0"]),

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from cytosynth.adapters import lora
-from cytosynth.bethesda import ABNORMAL, NILM
+from cytosynth.bethesda import ABNORMAL, CATEGORIES, NILM
 from cytosynth.cell.edit import CellEditor, PlannedEdit
-from cytosynth.cell.settings import EditSettings
+from cytosynth.cell.quality.classifier import load_gate
+from cytosynth.cell.settings import EditSettings, GateSettings
 from cytosynth.config import override
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco
@@ -127,3 +128,10 @@ def test_own_normal_images_are_edited(tmp_path: Path) -> None:
     assert check(tmp_path / "r2s") == []
     assert all(image.cells for image in data.images)
     assert coco.read(tmp_path / "r2s").licences[0]["name"] == "CC BY 4.0"
+
+
+def test_the_bundled_gate_is_a_classifier_of_all_five_classes() -> None:
+    gate = load_gate("bundled", GateSettings(), Path())
+    assert gate.classifier is not None and gate.classifier.classes == CATEGORIES
+    gate.check(ABNORMAL)
+    assert sum(path.stat().st_size for path in bundled("classifier").iterdir()) <= 10_000_000

@@ -60,7 +60,8 @@ def write_candidates(fields: Path, root: Path) -> Path:
 def small(**changes: object) -> SelectRecipe:
     base = SelectRecipe(
         preset="bundled", steps=1, window=128, neighbours=2, ratios=[0.25, 0.5, 1, 4], draws=10,
-        training={"window": 96, "batch_size": 1, "lr_schedule": "constant", "warmup_steps": 0},
+        training={"backbone": "small", "weights": "none", "window": 96, "batch_size": 1, "lr_schedule": "constant",
+                  "warmup_steps": 0},
         real=[Source(root="drawn", split="train")], validation=Source(root="drawn", split="val"),
         synthetic=["made", "other/made"],
     )  # fmt: skip

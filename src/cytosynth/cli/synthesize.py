@@ -21,9 +21,7 @@ Counts = Annotated[
 ]
 GateFolder = Annotated[
     str,
-    typer.Option(
-        "--gate", help="What keeps or rejects cells: 'nucleus', 'bundled', a classifier's folder, 'none'."
-    ),
+    typer.Option("--gate", help="What keeps or rejects cells: 'nucleus', 'bundled', a classifier's folder, 'none'."),
 ]
 Tries = Annotated[
     int | None, typer.Option(min=1, max=100, help="Edits of a cell until the gate keeps one. \\[default: 3]")

@@ -14,7 +14,7 @@ RECIPE, WEIGHTS = "recipe.yaml", ("best", "weights")
 
 
 def bundled(name: str) -> Path:
-    """Return the folder of the bundled model `name` ('foundation', 'normal', 'cell', 'detector')."""
+    """Return the folder of the bundled model `name` ('foundation', 'normal', 'cell', 'detector', 'classifier')."""
     path = Path(str(files("cytosynth"))) / "bundled" / name
     if not path.is_dir():
         raise UserError(f"bundled model '{name}' is not in this installation; give a folder instead")

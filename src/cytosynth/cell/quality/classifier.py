@@ -5,8 +5,7 @@ from pathlib import Path
 from ...classifier.model import CellClassifier
 from ...data import sources
 from ...errors import UsageError, UserError
-from ...foundation.names import BUNDLED
-from ...io.bundled import bundled
+from ...io.bundled import model_folder
 from .. import patch
 from ..settings import GateSettings
 from .gate import NUCLEUS, Gate, Reference
@@ -21,7 +20,7 @@ def load_gate(name: str, settings: GateSettings, data_root: Path, device: str = 
         if settings.reference:
             raise UsageError("gate.reference: needs a classifier, whose features tell copies; 'nucleus' has none")
         return Gate(None, settings, digest="built-in")
-    classifier = CellClassifier.load(bundled("classifier") if name == BUNDLED else Path(name), device)
+    classifier = CellClassifier.load(model_folder(name, "classifier"), device)
     reference = None
     if settings.reference:
         windows, boxes = [], []
