@@ -28,10 +28,10 @@ from cytosynth.synthesis.settings import PipelineSettings
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def test_all_weights_are_safetensors_of_at_most_60_mb_with_their_licence() -> None:
+def test_all_weights_are_safetensors_of_at_most_94_mb_with_their_licence() -> None:
     root = bundled("foundation").parent
     files = [path for path in root.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 60_000_000
+    assert sum(path.stat().st_size for path in files) <= 94_000_000
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".txt"}
     for name in ("foundation", "normal", "cell", "detector", "classifier"):
         card = (root / name / "README.md").read_text()
