@@ -26,6 +26,7 @@ from cytosynth.slides.decode import Decoding
 from cytosynth.slides.denoise import stepped
 from cytosynth.slides.mapped import MappedArray, wrapped
 from cytosynth.slides.noise import smooth, white
+from cytosynth.slides.pooled import pooled
 from cytosynth.slides.preparation import Preparation, stained
 from cytosynth.slides.pyramid import FileSettings, reduce, sizes, write
 from cytosynth.slides.settings import SlideSettings
@@ -162,6 +163,20 @@ def test_overlapping_tiles_are_blended_and_a_stopped_decoding_continues(
     inside = (slice(0, 300), slice(0, 200))  # to the right three tiles lie over each other
     assert np.allclose(total[inside], 1)
     assert np.abs(whole.pixels.array[inside] - expected[inside]).max() <= 1.01
+
+
+def test_a_pooled_decoder_gives_tiles_what_it_gives_the_whole(tiny: Path) -> None:
+    model = load(str(tiny / "foundation")).freeze()
+    latents = sampling.noise((1, 4, 48, 48), 3)
+    latents[..., 24:] *= 0.1  # half of it is quiet, half not
+    same = pooled(model, latents)
+    whole = model.decode_latents(latents)[0].astype(int)
+    assert np.abs(same.decode_latents(latents)[0].astype(int) - whole).max() <= 1  # its own statistics: as ever
+    tile = same.decode_latents(latents[..., 24:])[0].astype(int)
+    inside = (slice(None), slice(160, 192))  # 20 latents from the cut
+    assert np.abs(tile[inside] - whole[:, 192:][inside]).max() <= 1
+    alone = model.decode_latents(latents[..., 24:])[0].astype(int)
+    assert np.abs(alone[inside] - whole[:, 192:][inside]).mean() > 3  # what a tile's own statistics would do
 
 
 def ramps(at: int, starts: tuple[int, ...]) -> np.ndarray:

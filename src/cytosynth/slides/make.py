@@ -23,6 +23,7 @@ from .decode import Decoding
 from .denoise import Denoising
 from .mapped import MappedArray
 from .output import Output, publish
+from .pooled import pooled
 from .preparation import Preparation, read_map
 from .settings import DISC, FULL, SlideSettings
 from .stage2 import edited
@@ -33,6 +34,10 @@ SETTINGS = "settings.yaml"
 CARD = "README.md"
 """Written last: a slide with it is finished."""
 STEPS, ROWS = "steps", "rows"
+PLACES, PLACE, COVERED = 8, 64, 0.6
+"""Places whose statistics normalise the decoder: how many, their side in latents, and how much cells cover of each."""
+STREAM = 7
+"""Of those places."""
 
 
 class Pinned(BaseModel):
@@ -136,10 +141,24 @@ def _draw(generator: NormalImageGenerator, settings: SlideSettings, work: Work, 
         )  # fmt: skip
         with meter("denoising", a_step * steps, a_step * done) as bar:
             denoising.run(done, lambda step: work.finished(STEPS, step), bar)
-    decoding = Decoding(model, denoising.latents(steps), pixels, preparation, colour, factor)
+    latents = denoising.latents(steps)
+    places = spread(latents, preparation, settings, factor)
+    decoding = Decoding(pooled(model, places), latents, pixels, preparation, colour, factor)
     rows = work.done(ROWS)
     with meter("decoding", decoding.rows * decoding.columns, rows * decoding.columns) as bar:
         decoding.run(rows, lambda row: work.finished(ROWS, row), bar)
+
+
+def spread(latents: MappedArray, preparation: Preparation, settings: SlideSettings, factor: int) -> torch.Tensor:
+    """Return the (PLACES, C, h, w) latents of places all over the slide, those where cells lie."""
+    side = min(PLACE, settings.width // factor, settings.height // factor)
+    rng = np.random.default_rng([settings.pipeline.seed, STREAM])
+    corners = rng.integers((settings.width // factor - side + 1, settings.height // factor - side + 1), size=(64, 2))
+    cover = [float(preparation.cover(x, y, side, side, factor).mean()) for x, y in corners.tolist()]
+    best = sorted(range(len(cover)), key=lambda index: (cover[index] < COVERED, index))[:PLACES]
+    found = [torch.from_numpy(latents.array[:, y : y + side, x : x + side].copy()) for x, y in corners[best].tolist()]
+    latents.release()
+    return torch.stack(found)
 
 
 @torch.no_grad()
