@@ -105,15 +105,13 @@ def content(folder: Path, but: Sequence[str] = ()) -> dict[str, bytes]:
 
 
 def _serve() -> None:
-    import cytosynth.foundation.train
-    import cytosynth.measure.train
-    import cytosynth.pipeline
-
     import cytosynth.adapters.load
     import cytosynth.cell.train
     import cytosynth.cli
     import cytosynth.detection.train
+    import cytosynth.foundation.scratch.train
     import cytosynth.normal.train
+    import cytosynth.synthesis.synthesize
 
     for verb in pkgutil.iter_modules(cytosynth.cli.__path__):
         importlib.import_module(f"cytosynth.cli.{verb.name}")

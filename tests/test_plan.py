@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from cytosynth.io import atomic
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.synthesis import plan, quotas, synthesize
 from cytosynth.synthesis.jobs import Job
+from cytosynth.synthesis.pipeline import Failed, Room
 from cytosynth.synthesis.settings import PipelineSettings
 
 FAST = ["normal.size=320", "normal.steps=1", "cell.steps=2", "threshold=0.1", "cell.box_scale=1.2"]
@@ -358,7 +359,11 @@ def test_a_survey_that_cannot_be_ours_is_made_anew(room: str, tmp_path: Path) ->
     lines = [f'{{"file_name": "a.png", "room": {room}}}', '{"room": 3}', "[]", '{"file_name": "b.png", "room": 5}']
     (tmp_path / quotas.SURVEY).write_text("\n".join(lines) + "\n")
     jobs = [Job(name, 1, 0, lambda: drawn(0)[0]) for name in ("a.png", "b.png")]
-    assert quotas.survey(jobs, {}, lambda job: 2, tmp_path, strict=True) == [2, 5]
+
+    def two(missing: Sequence[Job], _failed: Failed) -> Iterator[Room]:
+        yield from (Room(job.file_name, 2, drawn(0)[0]) for job in missing)
+
+    assert quotas.survey(jobs, {}, two, tmp_path, strict=True) == [2, 5]
 
 
 def test_counts_over_a_run_are_exact_resumable_and_bound_to_its_images(tiny: Path, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from .detection import model as detectors
 from .detection.model import Detector
 from .devices import available
 from .errors import UsageError
+from .foundation import load as foundations
+from .foundation.model import DTYPES
 from .foundation.names import BUNDLED
 from .io.bundled import cache_folder, model_folder
 from .io.report import Report
@@ -52,8 +54,11 @@ def load_pipeline(
     """Load the models once, for many fields and edits in memory; `normal` None is the foundation as it is."""
     chosen = as_settings(settings, cell=cell)
     tuned = None if normal is None else str(normal)
-    generator = NormalImageGenerator(str(foundation), tuned, device, chosen.precision)
-    editor = CellEditor.load(str(foundation), str(cell), device, chosen.precision)
+    base = foundations.load(str(foundation), channels=(4,))
+    editor = CellEditor.load(base, str(cell), device)
+    generator = NormalImageGenerator(base, tuned, device)
+    for model in (editor.model, generator.model):
+        model.to(DTYPES[chosen.precision])
     return Pipeline(generator, editor, _detector(detector, device), chosen)
 
 

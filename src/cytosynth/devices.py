@@ -1,6 +1,8 @@
 """Which device computes: `auto`, cpu, cuda, cuda:1, mps ..."""
 
 import os
+import platform
+import resource
 
 import torch
 from accelerate import PartialState
@@ -98,3 +100,9 @@ def _missing(device: str) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         return f"--device {device}: CUDA is not available; use --device cpu"
     return f"--device {device}: not available here; use --device cpu"
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has used; macOS counts them in bytes, Linux in KiB."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from PIL import Image, PngImagePlugin
 
 from . import __version__
 from .data import image_files
+from .data.formats import coco_parts
 from .data.image_files import Pixels
 from .io import atomic, plain
 from .io.records import line
 
 RECORDS = "provenance.jsonl"
+PARTS = "provenance"
+"""Folder of the files `000000.jsonl` ... of the records of a set that is too large for one."""
 REQUIRED = frozenset({"file_name", "origin", "seed", "key", "width", "height", "cells"})
 ORIGINAL = ("original", "original_sha256")
 """The image that was edited: its name in its set, and its hash."""
@@ -62,7 +66,7 @@ def read_records(out: Path, categories: Sequence[str]) -> dict[str, dict[str, An
     return {
         name: record
         for name, record in said(out).items()
-        if _whole(record, categories) and (out / "images" / name).exists()
+        if whole(record, categories) and (out / "images" / name).exists()
     }
 
 
@@ -73,14 +77,14 @@ def said(out: Path) -> dict[str, dict[str, Any]]:
     `plain.lines` does.
     """
     records = {}
-    for record in plain.lines(out / RECORDS):
+    for record in chain.from_iterable(map(plain.lines, files(out))):
         name = record.get("file_name") if isinstance(record, dict) else None
         if isinstance(name, str) and not image_files.unsafe(name):
             records[name] = record
     return records
 
 
-def _whole(record: Mapping[str, Any], categories: Sequence[str]) -> bool:
+def whole(record: Mapping[str, Any], categories: Sequence[str]) -> bool:
     """Return whether `record` is one that this program wrote, as far as what is read of it goes."""
     cells, rejected = record.get("cells"), record.get("rejected", [])
     return (
@@ -134,9 +138,21 @@ def _finite(value: Any) -> bool:
     return True
 
 
-def write_records(out: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write all `records` anew, in their order."""
-    atomic.write_text(out / RECORDS, "".join(map(line, records)))
+def write_records(out: Path, records: Collection[Mapping[str, Any]]) -> None:
+    """Write all `records` anew, in their order; where a set is so large that its annotations are, in parts too."""
+    if len(records) <= coco_parts.LARGEST:
+        atomic.write_text(out / RECORDS, "".join(map(line, records)))
+        return
+    rest = iter(records)
+    for number in range(-(-len(records) // coco_parts.IMAGES)):
+        part = "".join(map(line, islice(rest, coco_parts.IMAGES)))
+        atomic.write_text(out / PARTS / f"{number:06d}.jsonl", part)
+    (out / RECORDS).unlink(missing_ok=True)
+
+
+def files(out: Path) -> list[Path]:
+    """Return the files of the records of `out`: parts, and what was written since."""
+    return [*sorted((out / PARTS).glob("*.jsonl")), out / RECORDS]
 
 
 def as_read(record: Mapping[str, Any]) -> dict[str, Any]:

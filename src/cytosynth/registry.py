@@ -285,5 +285,10 @@ FORMATS_OUT: Final = Registry(
         "voc": Entry("one XML file an image", f"{_FORMATS}.voc:WRITER"),
     },
 )
+FORMATS_PACKED: Final = {
+    "webdataset": "tar files of 1,000 images, each with its annotations as JSON",
+    "parquet": "Parquet files of 1,000 images with their annotations (needs pyarrow)",
+}
+"""Read and written image by image, whatever their size."""
 VOCABULARY: Final = CATEGORIES
 BUNDLED: Final = ("foundation", "normal", "cell", "detector", "classifier")

@@ -32,6 +32,7 @@ def table(
     data_root: Path,
     devices: Sequence[str] = ("cpu",),
     workers: int = 1,
+    ray: str | None = None,
 ) -> list[Report]:
     """Make the table of `recipe` in the folder `run`, or go on with what is missing there.
 
@@ -46,7 +47,7 @@ def table(
         data = training_sets.gather(recipe, run, data_root, devices[0])
         dense = densities(recipe, data, data_root)
         trials = plan(recipe, data, {name: int(one["images"]) for name, one in dense.items()})
-        fill(trials, recipe, run, data_root, devices, workers)
+        fill(trials, recipe, run, data_root, devices, workers, ray)
         trials.sort(key=lambda trial: recipe.detectors.index(trial.detector))
         tested = part_of(recipe.test, data_root)
         runs = read(recipe, trials, run, holding(tested, recipe.categories))

@@ -4,7 +4,6 @@ A trial trains one detector and scores it on the test images at each of its leng
 longer training is the shorter one continued; with any other schedule each length is trained from the start.
 """
 
-import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -19,10 +18,11 @@ from ..data.sources import Sample, Source
 from ..detection import external, model
 from ..detection.recipe import DetectorRecipe, compared
 from ..detection.train import DetectorTask
-from ..devices import available
+from ..devices import available, peak_memory
 from ..evaluate.detection.scoring import Scored, scored
 from ..io import atomic, records
 from ..io.progress import meter
+from ..scale import trainings
 from ..training.loop import train
 from . import workers as pool
 from .recipe import AugmentationRecipe
@@ -77,15 +77,22 @@ def fill(
     data_root: Path,
     devices: Sequence[str],
     workers: int,
+    ray: str | None = None,
 ) -> None:
     """Train and score those of `trials` that are not done, `workers` at a time, each on one of `devices` in turn.
 
-    Raises KeyboardInterrupt when a training was asked to stop; the same call continues.
+    On the cluster at `ray`, where that is given, as many as it has room for. Raises KeyboardInterrupt when a training
+    was asked to stop; the same call continues.
     """
     todo = [trial for trial in trials if not trial.done(run)]
-    one = partial(work, recipe=recipe, run=run, data_root=data_root)
+    one = partial(work, recipe=recipe, run=run.resolve(), data_root=data_root.resolve())
     with meter("trainings", len(trials), len(trials) - len(todo)) as bar:
-        for trial in pool.each(one, todo, run / "workers", devices, workers):
+        done = (
+            trainings.each(one, todo, ray, devices[0])
+            if ray
+            else pool.each(one, todo, run / "workers", devices, workers)
+        )
+        for trial in done:
             bar.advance(f"{trial.detector}, {trial.training_set}, seed {trial.seed}")
 
 
@@ -144,7 +151,7 @@ def _cost(folder: Path, parameters: int) -> dict[str, Any]:
     if torch.cuda.is_available():
         memory = torch.cuda.max_memory_allocated() / 2**30
     else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        memory = peak_memory() / 2**30
     return {
         "parameters": parameters, "seconds_a_step": round(median(seconds), 4) if seconds else None,
         "memory_gib": round(memory, 3),

@@ -1,7 +1,7 @@
 """Local Cell Editing: turn chosen cells of an image into abnormal ones (Section III-C, Figure 5)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,20 +51,25 @@ class CellEditor:
 
     @classmethod
     def load(
-        cls, foundation: str = BUNDLED, unet: str = BUNDLED, device: str = "cpu", precision: Precision = "fp32"
+        cls,
+        foundation: str | Foundation = BUNDLED,
+        unet: str = BUNDLED,
+        device: str = "cpu",
+        precision: Precision = "fp32",
     ) -> "CellEditor":
         """Load the synthesizer `unet` (a folder in diffusers' layout or `bundled`) on its `foundation`.
 
-        The networks have `precision`; latents and samplers are float32 whatever it is.
+        A foundation that is loaded already, in float32, lends its autoencoder and text encoder. The networks have
+        `precision`; latents and samplers are float32 whatever it is.
         """
         path = model_folder(unet, "cell")
         if not (path / "config.json").exists():
             raise UserError(f"{path}: no Abnormal Cell Synthesizer there (config.json of a diffusers U-Net)")
-        model = load(foundation, channels=())
-        model.unet = part(UNet2DConditionModel, path)
+        base = foundation if isinstance(foundation, Foundation) else load(foundation, channels=())
+        model = replace(base, unet=part(UNet2DConditionModel, path))
         editor = cls(model.freeze().to(available(device)), editing.read(path))
         trial.denoise(model, str(path), synthesizer.grounding([(8, 8, 40, 40)], trial.SIDE, model.pool_text([""])))
-        editor.digest = weights_digest(*model.parts.values(), beside=model.conventions)
+        editor.digest = weights_digest(model.unet, beside=[base.digest, model.conventions])
         model.to(DTYPES[precision])
         return editor
 

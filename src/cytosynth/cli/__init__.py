@@ -72,6 +72,7 @@ def main() -> None:
             fidelity,
             figures,
             info,
+            merge,
             robustness,
             select,
             slide,

@@ -1,5 +1,6 @@
 """`cytosynth check` and `cytosynth convert`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from ..io import wording
 from ..io.plain import one_line
-from ..registry import FORMATS_IN, FORMATS_OUT
+from ..registry import FORMATS_IN, FORMATS_OUT, FORMATS_PACKED
 from . import app
 from .places import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
 
@@ -24,13 +25,19 @@ def check(
 ) -> None:
     """List everything wrong with a data set; exit code 1 if there is anything."""
     from ..data import check as room
+    from ..data import streaming
     from ..data.read import Place
 
     there: list[str] = []
-    problems = room.check(data, kind, there.append, Place(annotations, images, recursive))
-    for problem in problems:
+    if streaming.kind(data):
+        found: Iterable[str] = streaming.check(data, there.append)
+    else:
+        found = room.check(data, kind, there.append, Place(annotations, images, recursive))
+    problems = 0
+    for problem in found:
         print(one_line(problem))
-    print(f"{data}: {', '.join([*there, wording.amount(len(problems), 'problem')])}")
+        problems += 1
+    print(f"{data}: {', '.join([*there, wording.amount(problems, 'problem')])}")
     if problems:
         raise typer.Exit(1)
 
@@ -39,7 +46,7 @@ def check(
 def convert(
     data: Annotated[Path, typer.Argument(help="The data set.")],
     out: Annotated[Path, typer.Argument(help="A new folder.")],
-    to: Annotated[str, typer.Option("--to", help=", ".join(FORMATS_OUT))],
+    to: Annotated[str, typer.Option("--to", help=", ".join([*FORMATS_OUT, *FORMATS_PACKED]))],
     kind: Kind = None,
     box_side: Annotated[
         float | None, typer.Option(min=1, help="CRIC: side of the boxes on nucleus points, pixels (90).")
@@ -56,11 +63,18 @@ def convert(
 ) -> None:
     """Write a data set in another format, images and parts with it."""
     from ..data import convert as formats
+    from ..data import streaming
     from ..data.read import Place, guess
     from ..data.rename import parsed, strange
     from ..errors import UsageError
 
     place = Place(annotations, images, recursive)
+    if to in FORMATS_PACKED or streaming.kind(data):
+        if pseudonymise:
+            raise UsageError(f"--pseudonymise: not from or to packed sets; convert {data} to coco with it first")
+        written = streaming.convert(data, out, kind, to, parsed(rename or []), place)
+        _said(out, to, written.images, written.cells, strange(written.about))
+        return
     kind = kind or guess(data, place)
     if box_side is not None and kind != "cric":
         raise UsageError("--box-side is for the CRIC release alone")
@@ -68,7 +82,11 @@ def convert(
     done = formats.convert(
         data, out, kind, to, parsed(rename or []), place=place, pseudonyms=pseudonyms(pseudonymise, key), **options
     )
-    cells = sum(len(image.cells) for image in done.images)
-    print(f"{out}: {wording.amount(len(done.images), 'image')}, {wording.amount(cells, 'cell')}, {to}")
-    if line := strange(done):
-        print(f"{out}: {line}")
+    _said(out, to, len(done.images), sum(len(image.cells) for image in done.images), strange(done))
+
+
+def _said(out: Path, to: str, images: int, cells: int, strange: str) -> None:
+    """Print what was written to `out`, and what is `strange` about it."""
+    print(f"{out}: {wording.amount(images, 'image')}, {wording.amount(cells, 'cell')}, {to}")
+    if strange:
+        print(f"{out}: {strange}")

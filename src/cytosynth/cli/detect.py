@@ -1,12 +1,14 @@
 """`cytosynth detect`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..data.shard import Shard
 from . import app, finish, there
-from .options import Device, Mpp, Scale, Strict
+from .options import Device, Mpp, RayOption, Scale, ShardOption, Strict
 from .places import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
 
 
@@ -28,6 +30,8 @@ def detect(
     recursive: Recursive = False,
     pseudonymise: Pseudonymise = False,
     key: Key = None,
+    shard: ShardOption = None,
+    ray: RayOption = None,
 ) -> None:
     """Find cells on images and whole slides: COCO annotations and results, GeoJSON for QuPath, images with boxes.
 
@@ -40,7 +44,16 @@ def detect(
 
     names = pseudonyms(pseudonymise, key)
     found = folder.gather(images, split, Place(annotations, image_folder, recursive)).under(names)
-    finder = model.load(model_folder(detector, "detector"))
-    finder.network.to(available(device))
-    data = folder.detect(found, out, finder, threshold=threshold, scale=scale, mpp=mpp, strict=strict)
+    part = Shard.parse(shard) if shard else None
+    path = model_folder(detector, "detector")
+    search = partial(folder.detect, found, out, threshold=threshold, scale=scale, mpp=mpp, strict=strict, shard=part)
+    if ray:
+        from ..scale import ray_engine
+
+        with ray_engine.detector_pool(ray, path, device) as pool:
+            data = search(ray_engine.RayFinder(pool))
+    else:
+        finder = model.load(path)
+        finder.network.to(available(device))
+        data = search(finder)
     finish(data, out, "annotations.json")

@@ -11,7 +11,7 @@ from ..data.sources import Source
 from ..experiments import recipe as recipes
 from ..io import lock
 from . import app
-from .options import DataRoot, Device, Devices, Preset, Run, Scale, Settings, Workers
+from .options import DataRoot, Device, Devices, Preset, RayOption, Run, Scale, Settings, Workers
 
 experiment_app = typer.Typer(help="Make the paper's tables and figures from your models.", no_args_is_help=True)
 app.add_typer(experiment_app, name="experiment")
@@ -43,13 +43,14 @@ def table2(
     data_root: DataRoot = Path(),
     device: Devices = "auto",
     workers: Workers = None,
+    ray: RayOption = None,
     settings: Settings = None,
 ) -> None:
     """Table II: detectors on real images and on three mixes with synthetic ones; the gain, and how sure it is.
 
     With --set 'sets={"R + S": my_set}' the synthetic images are your own.
     """
-    _augmentation(recipe.TABLE2[preset], run, data_root, device, workers, settings)
+    _augmentation(recipe.TABLE2[preset], run, data_root, device, workers, ray, settings)
 
 
 @experiment_app.command()
@@ -59,13 +60,14 @@ def table3(
     data_root: DataRoot = Path(),
     device: Devices = "auto",
     workers: Workers = None,
+    ray: RayOption = None,
     settings: Settings = None,
 ) -> None:
     """Table III: the same on another domain, the Comparison Detector database.
 
     `cytosynth convert DATABASE DATA_ROOT/comparison-database --from comparison-detector` prepares it.
     """
-    _augmentation(recipe.TABLE3[preset], run, data_root, device, workers, settings)
+    _augmentation(recipe.TABLE3[preset], run, data_root, device, workers, ray, settings)
 
 
 def _augmentation(
@@ -74,13 +76,14 @@ def _augmentation(
     data_root: Path,
     device: str,
     workers: int | None,
+    ray: str | None,
     settings: list[str] | None,
 ) -> None:
     chosen = override(recipe, settings or [])
     from ..augmentation.experiment import table as make
 
     devices = device.split(",")
-    for report in make(chosen, run, data_root, devices, workers or len(devices)):
+    for report in make(chosen, run, data_root, devices, workers or len(devices), ray):
         report.show()
     print(f"{run}/table.md {run}/gains.png")
 

@@ -67,6 +67,7 @@ def collect() -> dict[str, Any]:
         "variations": dict(registry.VARIATIONS),
         "formats_in": dict(registry.FORMATS_IN),
         "formats_out": dict(registry.FORMATS_OUT),
+        "formats_packed": dict(registry.FORMATS_PACKED),
         "categories": list(registry.VOCABULARY),
         "bundled": {name: _size(name) for name in registry.BUNDLED},
         "packages": {name: _version(name) for name in PACKAGES},

@@ -25,3 +25,15 @@ Normal = Annotated[str, typer.Option(help="Adapter of stage 1: folder, file, 'bu
 Label = Annotated[str | None, typer.Option(help="Of a COCO set, take images of this image-level label.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")]
 Mpp = Annotated[float | None, typer.Option(min=0.05, max=5, help="Microns per pixel of slides whose files do not say.")]
+PackOption = Annotated[
+    Literal["webdataset", "parquet"] | None,
+    typer.Option("--to", help="Pack the finished set too: into OUT/webdataset or OUT/parquet."),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="local|ADDRESS", help="Work on a Ray cluster: one on this machine, or at ADDRESS."),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Make shard I of N only; `merge` joins them."),
+]

@@ -97,11 +97,11 @@ def controlled(
     recipe = override(ControlledRecipe(), settings or [])
     from ..detection import external
     from ..robustness import ranking
-    from ..synthesis.synthesize import load
+    from ..synthesis.models import for_fields
 
     said = [detector, *(also or [])]
     detectors = {name: external.load(what, recipe.categories, device) for name, what in map(named, said)}
-    pipeline = load(recipe.models, recipe.making, device)
+    pipeline = for_fields(recipe.models, recipe.making, device)
     for folder in _folders(said).values():
         print(ranking.refuse_trained(folder, data_root, pipeline.models()))
     for report in ranking.controlled(recipe, detectors, lambda: pipeline, out, real):

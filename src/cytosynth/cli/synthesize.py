@@ -1,18 +1,40 @@
 """`cytosynth synthesize` and `cytosynth edit`."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..config import override, read
+from ..data.shard import Shard
+from ..data.streaming import pack
 from ..errors import UsageError
 from ..registry import SAMPLERS
 from ..synthesis.settings import PipelineSettings, check
 from ..variation.centre import Centre
 from . import app, finish, there
-from .options import DataRoot, Device, Foundation, Label, Model, Mpp, Normal, Out, Sampler, Seed, Settings, Strict
+from .options import (
+    DataRoot,
+    Device,
+    Foundation,
+    Label,
+    Model,
+    Mpp,
+    Normal,
+    Out,
+    PackOption,
+    RayOption,
+    Sampler,
+    Seed,
+    Settings,
+    ShardOption,
+    Strict,
+)
 from .places import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
+
+if TYPE_CHECKING:
+    from ..synthesis.synthesize import Load
 
 Plan = Annotated[Path | None, typer.Option(help="plan.json: which cell of which image becomes what, by hand.")]
 Counts = Annotated[
@@ -60,6 +82,9 @@ def synthesize(
     vary: Vary = None,
     style_from: StyleFrom = None,
     style_mpp: StyleMpp = None,
+    shard: ShardOption = None,
+    ray: RayOption = None,
+    to: PackOption = None,
     settings: Settings = None,
 ) -> None:
     """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
@@ -70,10 +95,13 @@ def synthesize(
     chosen = _shown(chosen, vary, style_from, style_mpp)
     from ..synthesis import synthesize as pipeline
 
-    data = pipeline.synthesize(
-        out, count=0 if plan else count or 10, start=start or 0, plan=plan, settings=chosen, foundation=foundation,
-        normal=normal, cell=cell, detector=detector, gate=gate, data_root=data_root, device=device,
-    )  # fmt: skip
+    with _loading(ray) as load:
+        data = pipeline.synthesize(
+            out, count=0 if plan else count or 10, start=start or 0, plan=plan, settings=chosen, foundation=foundation,
+            normal=normal, cell=cell, detector=detector, gate=gate, data_root=data_root, device=device,
+            shard=Shard.parse(shard) if shard else None, load=load,
+        )  # fmt: skip
+    pack(out, to)
     finish(data, out, "README.md")
 
 
@@ -108,6 +136,9 @@ def edit(
     recursive: Recursive = False,
     pseudonymise: Pseudonymise = False,
     key: Key = None,
+    shard: ShardOption = None,
+    ray: RayOption = None,
+    to: PackOption = None,
     settings: Settings = None,
 ) -> None:
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
@@ -122,6 +153,8 @@ def edit(
     if reader.is_slide(images):
         if chosen.vary or chosen.style:
             raise UsageError(f"{images}: a slide; --vary and --style-from are for images")
+        if shard or ray or to:
+            raise UsageError(f"{images}: --shard, --ray and --to are for images, not for a slide")
         from ..slides import commands
 
         data = commands.edit_slide(
@@ -133,12 +166,26 @@ def edit(
     from ..data.read import Place
     from ..synthesis import synthesize as pipeline
 
-    data = pipeline.edit(
-        images, out, plan=plan, settings=chosen, foundation=foundation, cell=cell, detector=detector, gate=gate,
-        data_root=data_root, device=device, label=label, part=split, limit=limit, strict=strict,
-        place=Place(annotations, image_folder, recursive), pseudonyms=names,
-    )  # fmt: skip
+    with _loading(ray) as load:
+        data = pipeline.edit(
+            images, out, plan=plan, settings=chosen, foundation=foundation, cell=cell, detector=detector, gate=gate,
+            data_root=data_root, device=device, label=label, part=split, limit=limit, strict=strict,
+            place=Place(annotations, image_folder, recursive), pseudonyms=names,
+            shard=Shard.parse(shard) if shard else None, load=load,
+        )  # fmt: skip
+    pack(out, to)
     finish(data, out, "README.md")
+
+
+def _loading(ray: str | None) -> "AbstractContextManager[Load]":
+    """Return the context of what loads models: into this process, or into the workers of the cluster at `ray`."""
+    if ray is None:
+        from ..synthesis import models
+
+        return nullcontext(models.load)
+    from ..scale import ray_engine
+
+    return ray_engine.loading_at(ray)
 
 
 def _excluded(plan: Path | None, options: dict[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from ..annotations import DataSet, Image
 from ..errors import FormatProblem
 from ..io import wording
 from ..io.progress import meter
+from ..io.seen import Seen, seen
 from . import gather, image_files
+from .image_files import Pixels
 from .read import FOUND_OUT, Place, guess, read
 from .slides import glass, reader
 
@@ -47,15 +50,15 @@ def check(
     if not data.images and not problems:
         problems.append(f"{root}: no image in it, read as {kind}")
     prepared = kind == "comparison-detector"
-    listed: set[str] = set()
-    contents: dict[str, str] = {}
-    with meter("checking", len(data.images)) as bar:
+    with meter("checking", len(data.images)) as bar, seen() as names, seen() as contents:
         for image in data.images:
-            if image.file_name in listed:
+            if names.first(image.file_name, image.file_name):
                 problems.append(f"{image.file_name}: listed twice")
-            listed.add(image.file_name)
-            problems += _slide(data, image) if kind == "slides" else _image(data, image, contents, prepared)
-            problems += _cells(image)
+            if kind == "slides":
+                problems += _slide(data, image)
+            else:
+                problems += of_image(image, data.path(image), partial(_read, data, image), contents, prepared)
+            problems += of_cells(image)
             bar.advance()
     left = unlisted(data) if kind not in ("images", "slides") else []
     problems += [f"{data.folder / name}: not in the annotations" for name in left[:LISTED]]
@@ -71,11 +74,20 @@ def unlisted(data: DataSet) -> list[str]:
     return [name for name in left if (data.folder / name).is_file() and not (data.folder / name).is_symlink()]
 
 
-def _image(data: DataSet, image: Image, contents: dict[str, str], prepared: bool) -> Iterator[str]:
+def _read(data: DataSet, image: Image) -> Pixels:
+    return image_files.read(image_files.inside(data.folder, image.file_name))
+
+
+def of_image(
+    image: Image, path: Path, read: Callable[[], Pixels], contents: Seen, prepared: bool = False
+) -> Iterator[str]:
+    """Yield a line for each problem of the file of `image` at `path`, which `read` reads.
+
+    `contents` are those of the images before it. One that is still to be `prepared` may have another size.
+    """
     try:
-        path = image_files.inside(data.folder, image.file_name)
-        pixels = image_files.read(path)
-    except image_files.ImageProblem as problem:
+        pixels = read()
+    except (image_files.ImageProblem, FormatProblem) as problem:
         yield str(problem)
         return
     height, width = pixels.shape[:2]
@@ -83,9 +95,9 @@ def _image(data: DataSet, image: Image, contents: dict[str, str], prepared: bool
     if (width, height) != annotated and not prepared:
         yield image_files.other_size(path, (width, height), annotated)
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()
-    if digest in contents and contents[digest] != image.file_name:
-        yield f"{path}: a duplicate of {contents[digest]}"
-    contents.setdefault(digest, image.file_name)
+    first = contents.first(digest, image.file_name)
+    if first not in (None, image.file_name):
+        yield f"{path}: a duplicate of {first}"
 
 
 def _slide(data: DataSet, image: Image) -> Iterator[str]:
@@ -108,7 +120,8 @@ def _slide(data: DataSet, image: Image) -> Iterator[str]:
         yield str(problem)
 
 
-def _cells(image: Image) -> Iterator[str]:
+def of_cells(image: Image) -> Iterator[str]:
+    """Yield a line for each problem of the cells of `image`."""
     seen: set[tuple[object, ...]] = set()
     for number, cell in enumerate(image.cells):
         where = f"{image.file_name}: box {number} ({cell.category[:60]})"

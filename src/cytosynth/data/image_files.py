@@ -1,6 +1,7 @@
 """Opening image files: bounded, inside their folder, always RGB, resized the one way."""
 
 import hashlib
+import io
 import stat
 import struct
 import warnings
@@ -8,6 +9,7 @@ import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,9 +154,12 @@ def fingerprint(path: Path) -> str:
         return ""
 
 
-def size(path: Path) -> tuple[int, int]:
-    """Return (width, height) from the header of the image at `path`, as it stands after EXIF rotation."""
-    with _open(path) as image:
+def size(path: Path, content: bytes | None = None) -> tuple[int, int]:
+    """Return (width, height) from the header of the image at `path`, as it stands after EXIF rotation.
+
+    Where its `content` is given, from inside a larger file, `path` only names it.
+    """
+    with _open(path, content) as image:
         try:
             width, height = image.size
             turn = _turn(image)
@@ -175,7 +180,7 @@ def same_size(path: Path, annotated: tuple[int, int], said: str = "") -> None:
 def other_size(path: Path, found: tuple[int, int], annotated: tuple[int, int]) -> str:
     """Return in words that the image at `path` has another width and height than those `annotated`."""
     why = ""
-    if found == annotated[::-1]:
+    if found == annotated[::-1] and path.is_file():
         with _open(path) as image:
             turned = _turn(image) in (5, 6, 7, 8)
         why = "; its EXIF orientation turns it, and boxes are of the upright image" if turned else "; they are swapped"
@@ -196,27 +201,27 @@ def _orientation(image: Image.Image) -> int:
     return int(image.getexif().get(ORIENTATION, 1))
 
 
-def read(path: Path, scale: float = 1.0) -> Pixels:
+def read(path: Path, scale: float = 1.0, content: bytes | None = None) -> Pixels:
     """Return the pixels of the image at `path`, upright, resized by `scale` (Lanczos).
 
-    Raises ImageProblem, with the path and the reason, for a file that is missing, truncated, not an
-    image, or larger than MAX_PIXELS.
+    Where its `content` is given, from inside a larger file, `path` only names it. Raises ImageProblem, with the path
+    and the reason, for a file that is missing, truncated, not an image, or larger than MAX_PIXELS.
     """
     try:
-        pixels = _rgb(_upright(path), path)
+        pixels = _rgb(_upright(path, content), path)
     except Image.DecompressionBombError:
         raise ImageProblem(f"{path}: a decompression bomb") from None
     except BROKEN as error:
-        raise _problem(path, error, decoded=True) from None
+        raise _problem(path, error, decoded=True, content=content) from None
     if scale != 1.0:
         width, height = (max(1, round(side * scale)) for side in pixels.shape[1::-1])
         pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
     return pixels
 
 
-def _upright(path: Path) -> Image.Image:
+def _upright(path: Path, content: bytes | None) -> Image.Image:
     """Return the decoded image at `path`, upright, in its own mode; where it is turned it is there twice meanwhile."""
-    with _open(path) as image:
+    with _open(path, content) as image:
         turned = isinstance(image, TiffImageFile) or _orientation(image) in TURNS
         image.load()  # Pillow may turn a TIFF while it loads, and then forgets the orientation
         turn = TURNS.get(_orientation(image)) if turned else None
@@ -244,20 +249,19 @@ def _rgb(image: Image.Image, path: Path) -> Pixels:
     return pixels
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, content: bytes | None = None) -> Image.Image:
     try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode):
-            raise ImageProblem(f"{path}: not a regular file")
-        if state.st_size > MAX_FILE:
-            raise ImageProblem(f"{path}: {state.st_size:,} bytes, more than {MAX_FILE:,}")
-        scans = _scans(path)
+        size = _bytes(path, content)
+        if size > MAX_FILE:
+            raise ImageProblem(f"{path}: {size:,} bytes, more than {MAX_FILE:,}")
+        with path.open("rb") if content is None else io.BytesIO(content) as file:
+            scans = _scans(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(path, formats=FORMATS)
+            image = Image.open(path if content is None else io.BytesIO(content), formats=FORMATS)
             if isinstance(image, TiffImageFile):
                 _seek_image(image, path)
-        memory = _memory(image, state.st_size)
+        memory = _memory(image, size)
     except FileNotFoundError:
         raise ImageProblem(f"{path}: no such file") from None
     except Image.DecompressionBombError:
@@ -308,17 +312,26 @@ def _seek_image(image: TiffImageFile, path: Path) -> None:
         raise ImageProblem(f"{path}: more than 8 bits a channel, and not said which is white; save it with 8")
 
 
-def _scans(path: Path) -> int:
-    """Return how many scans the JPEG at `path` has, counting no further than MAX_SCANS are passed; 0 for no JPEG."""
+def _bytes(path: Path, content: bytes | None) -> int:
+    """Return how long the file at `path` is, or its `content`; raise ImageProblem for what is no regular file."""
+    if content is not None:
+        return len(content)
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ImageProblem(f"{path}: not a regular file")
+    return state.st_size
+
+
+def _scans(file: BinaryIO) -> int:
+    """Return how many scans the JPEG `file` has, counting no further than MAX_SCANS are passed; 0 for no JPEG."""
     scans, end = 0, b""
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            if not end and not block.startswith(JPEG):
-                return 0
-            scans += (end + block).count(SCAN)
-            if scans > MAX_SCANS:
-                break
-            end = block[-1:]
+    while block := file.read(BLOCK):
+        if not end and not block.startswith(JPEG):
+            return 0
+        scans += (end + block).count(SCAN)
+        if scans > MAX_SCANS:
+            break
+        end = block[-1:]
     return scans
 
 
@@ -336,15 +349,15 @@ def _memory(image: Image.Image, size: int) -> int:
     return 8 * pixels
 
 
-def _problem(path: Path, error: BaseException, decoded: bool = False) -> ImageProblem:
+def _problem(path: Path, error: BaseException, decoded: bool = False, content: bytes | None = None) -> ImageProblem:
     """Return what `error` says of the image at `path`, of which the header was read, or all was to be `decoded`.
 
     Raises MemoryError where the machine refuses what reading it takes: of that, decoders say many things.
     """
     need = ROOM
     if decoded:
-        with suppress(UserError), _open(path) as image:
-            need += _memory(image, path.stat().st_size)
+        with suppress(UserError), _open(path, content) as image:
+            need += _memory(image, _bytes(path, content))
     np.empty(need, dtype=np.uint8)
     text = str(error).split("\n")[0].lower()
     broken = "truncated" in text or "broken" in text

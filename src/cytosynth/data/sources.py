@@ -1,9 +1,11 @@
 """Loading the annotated images that a recipe trains on, at its working scale."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..annotations import Cell, DataSet, Image
 from ..errors import UserError
 from ..io.progress import console, meter
-from . import image_files, split
+from . import image_files, split, streaming
+from .entries import Entries, Member
 from .formats import findings
 from .image_files import Pixels
 from .read import Place, read
@@ -62,15 +65,17 @@ class Stored:
         path: the file.
         scale: by which it is resized.
         size: (width, height) then, pixels.
+        member: where it is inside a larger file; `path` then only names it.
     """
 
     path: Path
     scale: float
     size: tuple[int, int]
+    member: Member | None = None
 
     def read(self) -> Pixels:
         """Return its (height, width, 3) pixels; raise ImageProblem when it is not what it was."""
-        pixels = image_files.read(self.path, self.scale)
+        pixels = image_files.read(self.path, self.scale, self.member.read() if self.member else None)
         if (pixels.shape[1], pixels.shape[0]) != self.size:
             raise image_files.ImageProblem(f"{self.path}: changed since it was first read")
         return pixels
@@ -140,28 +145,97 @@ def say_lacking(samples: Sequence[Sample], categories: Sequence[str]) -> set[str
     return there
 
 
-def held_out(sources: Sequence[Source], data_root: Path) -> list[Sample]:
+def held_out(sources: Sequence[Source], data_root: Path) -> Sequence[Sample]:
     """Return the validation images of those of `sources` that are trained on by their part 'train'.
 
     A source that is used whole has none: it would be measured on what it was trained on. Nor has one whose
     `split.json` has no such part.
     """
     trained = [s for s in sources if s.split == "train"]
-    divided = [s for s in trained if "val" in split.names(s.read(data_root, findings.ignore), data_root / s.root)]
+    divided = [s for s in trained if "val" in _parts(s, data_root)]
     validation = [s.model_copy(update={"split": "val"}) for s in divided]
     return load(validation, data_root, "reading held-out images", required=False)
 
 
+def _parts(source: Source, data_root: Path) -> list[str]:
+    """Return the names of the parts of `source`."""
+    root = data_root / source.root
+    if streaming.kind(root) in streaming.PACKED:
+        return split.names(DataSet(root, (), ()), root)
+    return split.names(source.read(data_root, findings.ignore), root)
+
+
+class Samples(Sequence[Sample]):
+    """The images of a part of a packed data set; each is read, and made a sample, when it is asked for."""
+
+    def __init__(self, entries: Entries, indices: Sequence[int], source: Source) -> None:
+        """Hold those of `entries` at `indices`, at the scale of their `source`."""
+        self.entries, self.indices, self.source = entries, indices, source
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Samples": ...
+    def __getitem__(self, index: int | slice) -> "Sample | Samples":
+        """Return the sample at `index`."""
+        if isinstance(index, slice):
+            return Samples(self.entries, self.indices[index], self.source)
+        entry, scale = self.entries[self.indices[index]], self.source.scale
+        image = entry.image
+        width, height = (max(1, round(side * scale)) for side in (image.width, image.height))
+        return Sample(
+            image.file_name, Path(self.source.root).name, Stored(entry.path, scale, (width, height), entry.member),
+            tuple(cell.scaled(scale) for cell in image.cells), image.extra.get("image_level_label"),
+        )  # fmt: skip
+
+
+class Joined(Sequence[Sample]):
+    """Several sequences of samples, one after the other."""
+
+    def __init__(self, parts: Sequence[Sequence[Sample]]) -> None:
+        """Hold `parts`."""
+        self.parts = [part for part in parts if len(part)]
+        self.ends = [0, *accumulate(map(len, self.parts))]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return self.ends[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> "Sample | Sequence[Sample]":
+        """Return the sample at `index`."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        number = bisect_right(self.ends, index) - 1
+        return self.parts[number][index - self.ends[number]]
+
+
 def load(
     sources: Sequence[Source], data_root: Path, title: str = "reading images", required: bool = True
-) -> list[Sample]:
+) -> Sequence[Sample]:
     """Return every image of `sources` (folders below `data_root`), read and scaled.
 
-    Each is read once, so that a broken one is named before anything begins; up to `KEPT` bytes stay in memory.
-    Raises UserError when a source is missing or, if that is `required`, has no image in the part asked for.
+    Each is read once, so that a broken one is named before anything begins; up to `KEPT` bytes stay in memory. Data
+    sets that are packed are read when their images are asked for. Raises UserError when a source is missing or, if that
+    is `required`, has no image in the part asked for.
     """
     chosen = []
+    packed: list[Sequence[Sample]] = []
     for source in sources:
+        root = data_root / source.root
+        if streaming.kind(root) in streaming.PACKED:
+            packed.append(_packed(source, root, required))
+            continue
         data = source.read(data_root)
         images = source.chosen(data, data_root)
         if required and not images:
@@ -185,4 +259,13 @@ def load(
             label = image.extra.get("image_level_label")
             samples.append(Sample(image.file_name, Path(source.root).name, pixels, cells, label))
             bar.advance()
-    return samples
+    return Joined([samples, *packed]) if packed else samples
+
+
+def _packed(source: Source, root: Path, required: bool) -> Samples:
+    """Return the samples of the packed data set of `source` in the folder `root`; UserError as of `load`."""
+    entries = streaming.opened(root)
+    indices = streaming.part(entries, source.split, root)
+    if required and not len(indices):
+        raise UserError(f"{root}: no image in part '{source.split}'")
+    return Samples(entries, indices, source)

@@ -1,25 +1,30 @@
 """`detect`: the cells of all images of a folder, as COCO, as GeoJSON for QuPath, and drawn on the images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..annotations import Cell, DataSet, Image
 from ..data import image_files, split
+from ..data import shard as shards
 from ..data.formats import coco, qupath
 from ..data.gather import beside
 from ..data.preview import save_png, with_boxes
 from ..data.pseudonyms import Pseudonyms
 from ..data.read import FOUND_OUT, Place, annotated, read
+from ..data.shard import Shard
 from ..data.slides import reader
 from ..errors import UsageError, UserError
 from ..io import atomic, lock, plain, wording
 from ..io.plain import last, one_line
 from ..io.progress import console, meter
-from ..io.records import append_line
+from ..io.records import append_line, line
 from ..provenance import is_box
 from . import slide
+from .finder import Finder, Here, Search
 from .model import Detector
 
 RUN = "detect.json"
@@ -84,85 +89,134 @@ def gather(source: Path, part: str | None = None, place: Place = FOUND_OUT) -> I
 def detect(
     found: Images,
     out: Path,
-    detector: Detector,
+    detector: "Detector | Finder",
     *,
     threshold: float = 0.5,
     scale: float = 1.0,
     mpp: float | None = None,
     strict: bool = False,
+    shard: Shard | None = None,
 ) -> DataSet:
     """Find the cells of the images `found` and write them into `out`, or go on with the images missing there.
 
     Args:
         found: what `gather` returns.
-        out: folder; gets `annotations.json` (COCO, with scores), `results.json` (COCO's results format), both with the
-            ids of images and categories that a COCO data set came with,
+        out: folder; gets `annotations.json` (COCO, with scores), `results.json` (COCO's results format, same ids),
             `pictures/NAME.png`, `qupath/NAME.geojson`, and `found.jsonl`, a line for each finished image. Of a slide,
             the picture is a thumbnail, and `tiles/NAME.jsonl` has a line for each finished tile.
-        detector: finds them.
+        detector: finds them, in this process or elsewhere.
         threshold: least score.
         scale: factor that brings the images to the detector's scale; boxes are in pixels of the images as they are.
             Slides are brought to it by their microns per pixel.
         mpp: microns per pixel of slides, where their files do not say.
         strict: stop at an image that cannot be used, rather than skip, name and count it.
+        shard: which of the images; None: all.
 
-    Returns what was found. Raises UsageError when `out` was begun with another detector or other settings.
+    Returns what was found. Raises UsageError when `out` was begun with another detector, other settings, or as another
+    shard.
     """
+    finder = Here(detector) if isinstance(detector, Detector) else detector
     with lock.run(out, RUN):
         names = found.pseudonyms.hashed("") if found.pseudonyms else None
-        wanted = {"detector": detector.digest, "threshold": threshold, "scale": scale, "mpp": mpp, "pseudonyms": names}
+        wanted = {"detector": finder.digest, "threshold": threshold, "scale": scale, "mpp": mpp, "pseudonyms": names}
         _pin(out, wanted)
-        done = _finished(out, detector.config.categories)
-        problems = [one_line(line) for line in found.refused]
-        if strict and problems:
-            raise image_files.ImageProblem(problems[0])
-        for line in problems:
-            console.print(f"skipped {line}", soft_wrap=True)
-        images: list[Image] = []
-        with meter("images", len(found.files)) as bar:
-            for name, path in found.files:
-                try:
-                    if reader.is_slide(path):
-                        files = (out / PICTURES / f"{name}.png", out / QUPATH / f"{name}.geojson")
-                        images.append(slide.detect(name, path, detector, threshold, mpp, out / slide.TILES, files))
-                    else:
-                        images.append(_one(name, path, out, detector, threshold, scale, done.get(name)))
-                except image_files.ImageProblem as problem:
-                    if strict:
-                        raise
-                    problems.append(one_line(f"{name}: {str(problem).removeprefix(f'{path}: ')}"))
-                    bar.note(f"skipped {problems[-1]}")
-                bar.advance()
-        info = {"description": NOTICE, "images": found.source, "detector": detector.digest, "skipped": problems}
+        done = _finished(out, finder.categories)
+        shards.begin(out, shard, (name for name, _ in found.files), torch.get_num_threads(), bool(done))
+        refused = list(map(one_line, found.refused))
+        if strict and refused:
+            raise image_files.ImageProblem(refused[0])
+        for problem in refused:
+            console.print(f"skipped {problem}", soft_wrap=True)
+        files = shard.take(found.files) if shard else found.files
+        images, skipped = _search(files, out, finder, (threshold, scale, mpp), strict, done)
+        problems = [*refused, *(problem for _, problem in sorted(skipped.items()))]
+        info = {"description": NOTICE, "images": found.source, "detector": finder.digest, "skipped": problems}
         known = tuple(replace(image, id=found.ids.get(image.file_name)) for image in images)
-        data = DataSet(out, known, detector.config.categories, found.licences, info, category_ids=found.category_ids)
-        _publish(data, out)
+        data = DataSet(out, known, finder.categories, found.licences, info, category_ids=found.category_ids)
+        publish(data, out)
+        records = [done[image.file_name] for image in images if image.file_name in done]
+        atomic.write_text(out / FOUND, "".join(map(line, records)))
+        if shard:
+            shards.finish(out, refused, {shard.place(index): problem for index, problem in skipped.items()})
         cells = sum(len(image.cells) for image in images)
         seen = f"{wording.amount(len(images), 'image')}, {wording.amount(cells, 'cell')}"
         console.print(f"{seen}, {wording.amount(len(problems), 'image')} skipped")
         return data
 
 
-def _one(
-    name: str, path: Path, out: Path, detector: Detector, threshold: float, scale: float, before: dict[str, Any] | None
-) -> Image:
-    """Return the image at `path` with its cells: as they were found `before` if it is the same, or else now."""
-    digest = image_files.fingerprint(path)
-    if before and before["sha256"] == digest:
-        cells = tuple(Cell(tuple(cell["box"]), cell["category"], cell["score"]) for cell in before["cells"])
-        return Image(name, before["width"], before["height"], cells)
-    pixels = image_files.read(path)
-    seen = pixels if scale == 1.0 else image_files.read(path, scale)
-    cells = tuple(_placed(cell, scale) for cell in detector.find(seen, threshold))
-    save_png(with_boxes(pixels, cells, width=2), out / PICTURES / f"{name}.png")
-    qupath.write(cells, name, out / QUPATH / f"{name}.geojson")
-    image = Image(name, pixels.shape[1], pixels.shape[0], cells)
+def _search(
+    files: Sequence[tuple[str, Path]],
+    out: Path,
+    finder: Finder,
+    asked: tuple[float, float, float | None],
+    strict: bool,
+    done: dict[str, dict[str, Any]],
+) -> tuple[list[Image], dict[int, str]]:
+    """Return the images of `files` with their cells, and lines on what was skipped, by its index.
+
+    What is `asked` for is the threshold, the scale, and the microns per pixel of slides.
+    """
+    threshold, scale, mpp = asked
+    found: dict[int, Image] = {}
+    skipped: dict[int, str] = {}
+    with meter("images", len(files)) as bar:
+
+        def todo() -> Iterator[Search]:
+            for index, (name, path) in enumerate(files):
+                try:
+                    if reader.is_slide(path):
+                        found[index] = _slide(name, path, finder, threshold, mpp, out)
+                        bar.advance()
+                        continue
+                    digest = image_files.fingerprint(path)
+                    before = done.get(name)
+                    if before and before["sha256"] == digest:
+                        found[index] = _before(before)
+                        bar.advance()
+                        continue
+                    pixels = image_files.read(path)
+                    seen = pixels if scale == 1.0 else image_files.read(path, scale)
+                except image_files.ImageProblem as problem:
+                    if strict:
+                        raise
+                    skipped[index] = one_line(f"{name}: {str(problem).removeprefix(f'{path}: ')}")
+                    bar.note(f"skipped {skipped[index]}")
+                    bar.advance()
+                    continue
+                yield Search(index, name, digest, pixels, seen)
+
+        for search, cells in finder.each(todo(), threshold):
+            found[search.index], done[search.name] = _write(search, cells, scale, out)
+            bar.advance()
+    return [image for _, image in sorted(found.items())], skipped
+
+
+def _slide(name: str, path: Path, finder: Finder, threshold: float, mpp: float | None, out: Path) -> Image:
+    """Return the slide at `path` with its cells; raise UsageError where the detector is elsewhere."""
+    if not isinstance(finder, Here):
+        raise UsageError(f"{path}: a slide, which --ray does not divide; --shard divides slides among machines")
+    files = (out / PICTURES / f"{name}.png", out / QUPATH / f"{name}.geojson")
+    return slide.detect(name, path, finder.detector, threshold, mpp, out / slide.TILES, files)
+
+
+def _before(record: dict[str, Any]) -> Image:
+    """Return the image with its cells that was found before, as its `record` says."""
+    cells = tuple(Cell(tuple(cell["box"]), cell["category"], cell["score"]) for cell in record["cells"])
+    return Image(record["file_name"], record["width"], record["height"], cells)
+
+
+def _write(search: Search, found: Sequence[Cell], scale: float, out: Path) -> tuple[Image, dict[str, Any]]:
+    """Write what was `found` on an image, at `scale`, into `out`; return the image with its cells, and its record."""
+    cells = tuple(_placed(cell, scale) for cell in found)
+    save_png(with_boxes(search.pixels, cells, width=2), out / PICTURES / f"{search.name}.png")
+    qupath.write(cells, search.name, out / QUPATH / f"{search.name}.geojson")
+    image = Image(search.name, search.pixels.shape[1], search.pixels.shape[0], cells)
     said = [{"box": list(cell.box), "category": cell.category, "score": cell.score} for cell in cells]
-    append_line(
-        out / FOUND,
-        {"file_name": name, "sha256": digest, "width": image.width, "height": image.height, "cells": said},
-    )
-    return image
+    record = {
+        "file_name": search.name, "sha256": search.digest, "width": image.width, "height": image.height, "cells": said
+    }  # fmt: skip
+    append_line(out / FOUND, record)
+    return image, record
 
 
 def _placed(cell: Cell, scale: float) -> Cell:
@@ -170,7 +224,7 @@ def _placed(cell: Cell, scale: float) -> Cell:
     return replace(cell, box=(x0, y0, x1, y1))
 
 
-def _publish(data: DataSet, out: Path) -> None:
+def publish(data: DataSet, out: Path) -> None:
     """Write both COCO files of `data`."""
     content = coco.encode(data)
     keys = ("image_id", "category_id", "bbox", "score")

@@ -9,7 +9,8 @@ from typing import overload
 
 import numpy as np
 
-from ..data import image_files, split
+from ..data import image_files, split, streaming
+from ..data.entries import Member
 from ..data.gather import beside
 from ..data.image_files import Pixels
 from ..data.read import annotated, read
@@ -31,6 +32,7 @@ class Window:
         group: slide, or file; windows of one group are not independent.
         size: width and height, pixels, after scaling.
         corner: x and y of the window in the scaled image.
+        member: where the file is inside a larger one; `path` then only names it.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class Window:
     group: str
     size: tuple[int, int]
     corner: tuple[int, int] = (0, 0)
+    member: Member | None = None
 
     def holds(self, point: tuple[float, float]) -> bool:
         """Return whether (x, y) of the scaled image lies in the window."""
@@ -66,7 +69,8 @@ class ImageSet(Sequence[Pixels]):
             return self.chosen(range(*index.indices(len(self))))
         window = self.windows[index]
         if self._last is None or self._last[0] != window.path:
-            self._last = (window.path, image_files.read(window.path, self.scale))
+            content = window.member.read() if window.member else None
+            self._last = (window.path, image_files.read(window.path, self.scale, content))
         (x, y), (width, height) = window.corner, window.size
         return self._last[1][y : y + height, x : x + width]
 
@@ -91,14 +95,17 @@ class ImageSet(Sequence[Pixels]):
         files = {window.path: window for window in self.windows}
         return ImageSet(
             self.source,
-            [Window(path, w.name, w.group, _size(path, self.scale)) for path, w in files.items()],
+            [
+                Window(path, w.name, w.group, _size(path, self.scale, w.member), member=w.member)
+                for path, w in files.items()
+            ],
             self.scale,
         )
 
     def keys(self) -> list[str]:
         """Return what the content of each hangs on: the bytes of its file, the scale and the window."""
         scale = self.scale
-        texts = (f"{_content(w.path)} {scale} {w.corner} {w.size}" for w in self.windows)
+        texts = (f"{_content(w)} {scale} {w.corner} {w.size}" for w in self.windows)
         return [sha256(text.encode()).hexdigest()[:32] for text in texts]
 
     @property
@@ -135,30 +142,37 @@ def gather(source: Path, part: str | None = None, scale: float = 1.0, window: in
     """
     files = _files(source, part)
     windows = []
-    for path, name, group in files:
-        width, height = _size(path, scale)
+    for path, name, group, member in files:
+        width, height = _size(path, scale, member)
         if window is None:
-            windows.append(Window(path, name, group, (width, height)))
+            windows.append(Window(path, name, group, (width, height), member=member))
             continue
         if min(width, height) < window:
             raise UserError(f"{path}: {width}x{height} pixels after scaling, smaller than a window of {window}")
         left, top = (width % window) // 2, (height % window) // 2
         windows += [
-            Window(path, name, group, (window, window), (x, y))
+            Window(path, name, group, (window, window), (x, y), member)
             for y in range(top, height - window + 1, window)
             for x in range(left, width - window + 1, window)
         ]
     return ImageSet(plain.last(source.resolve()), windows, scale)
 
 
-def _files(source: Path, part: str | None) -> list[tuple[Path, str, str]]:
-    """Return path, name and group of the images of `source`."""
+def _files(source: Path, part: str | None) -> list[tuple[Path, str, str, Member | None]]:
+    """Return path, name and group of the images of `source`, and where they are inside larger files."""
+    if streaming.kind(source) in streaming.PACKED:
+        entries = streaming.opened(source)
+        packed = (entries[index] for index in streaming.part(entries, part or "all", source))
+        inside = [(one.path, one.image.file_name, split.group(one.image), one.member) for one in packed]
+        if not inside:
+            raise UserError(f"{source}: no image in part '{part}'")
+        return inside
     if source.suffix == ".json" or annotated(source):
         data = read(source)
         chosen = split.part(data, part or "all", source)
         if not chosen:
             raise UserError(f"{source}: no image in part '{part}'")
-        return [(image_files.inside(data.folder, p.file_name), p.file_name, split.group(p)) for p in chosen]
+        return [(image_files.inside(data.folder, p.file_name), p.file_name, split.group(p), None) for p in chosen]
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
     if part is not None:
@@ -166,17 +180,19 @@ def _files(source: Path, part: str | None) -> list[tuple[Path, str, str]]:
     found, refused = beside(source)
     for line in refused:
         console.print(f"{source}: {line}", markup=False, soft_wrap=True)
-    return [(path, name, name) for name, path in found]
+    return [(path, name, name, None) for name, path in found]
 
 
-def _size(path: Path, scale: float) -> tuple[int, int]:
-    width, height = image_files.size(path)
+def _size(path: Path, scale: float, member: Member | None) -> tuple[int, int]:
+    width, height = image_files.size(path, member.read() if member else None)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _content(path: Path) -> str:
-    state = path.stat()
-    return _hash(path, state.st_mtime_ns, state.st_size)
+def _content(window: Window) -> str:
+    if window.member:
+        return atomic.digest(window.member.read())
+    state = window.path.stat()
+    return _hash(window.path, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=100_000)

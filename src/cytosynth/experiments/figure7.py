@@ -21,6 +21,8 @@ from ..detection.model import Detector
 from ..devices import available
 from ..errors import UserError
 from ..evaluate import sheet
+from ..foundation import load as foundations
+from ..foundation.model import DTYPES
 from ..foundation.names import BUNDLED
 from ..io import atomic
 from ..io.bundled import model_folder
@@ -124,15 +126,17 @@ def from_models(
         detector: of NILM cells.
         device: cpu, cuda ...
     """
-    editor = CellEditor.load(foundation, cell, device, settings.precision)
+    base = foundations.load(foundation, channels=() if image else (4,))
+    editor = CellEditor.load(base, cell, device)
     edit = editor.settled(settings.cell, real=image is not None)
     if image:
         pixels = image_files.read(image, settings.scale)
     else:
         adapter = None if normal == "none" else normal
-        pixels = NormalImageGenerator(foundation, adapter, device, settings.precision).field(
-            settings.seed, 0, settings.normal
-        )
+        generator = NormalImageGenerator(base, adapter, device)
+        generator.model.to(DTYPES[settings.precision])
+        pixels = generator.field(settings.seed, 0, settings.normal)
+    editor.model.to(DTYPES[settings.precision])
     patch.check_size(pixels.shape[1], pixels.shape[0])
     if not boxes:
         finder = detectors.load(model_folder(detector, "detector"))

@@ -1,7 +1,8 @@
 """A Stable Diffusion in parts: diffusers' and transformers' own classes, held together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,10 @@ class Foundation:
         for part in self.parts.values():
             torch.nn.Module.to(part, *args)  # diffusers' own warns of layers to be kept in float32; these have none
         return self
+
+    def with_own_text(self) -> "Foundation":
+        """Return the same model with a text encoder and a tokenizer of its own, which may be changed."""
+        return replace(self, text_encoder=deepcopy(self.text_encoder), tokenizer=deepcopy(self.tokenizer))
 
     def freeze(self) -> "Foundation":
         """Switch off gradients and put every network in evaluation mode."""

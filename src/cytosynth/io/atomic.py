@@ -166,6 +166,11 @@ def fingerprint(path: Path) -> str:
         return ""
 
 
+def digest(content: bytes) -> str:
+    """Return the hexadecimal SHA-256 of `content`."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of the file at `path`."""
     with path.open("rb") as file:

@@ -9,10 +9,10 @@ from ..data.image_files import Pixels
 from ..devices import available
 from ..foundation import samplers, sampling
 from ..foundation.load import load
-from ..foundation.model import DTYPES
+from ..foundation.model import DTYPES, Foundation
 from ..foundation.names import BUNDLED, Precision
 from ..io.bundled import model_folder
-from ..io.tensors import weights_digest
+from ..io.tensors import equal_weights, weights_digest
 from .settings import GenerateSettings
 
 
@@ -21,22 +21,28 @@ class NormalImageGenerator:
 
     def __init__(
         self,
-        foundation: str = BUNDLED,
+        foundation: str | Foundation = BUNDLED,
         adapter: str | None = BUNDLED,
         device: str = "cpu",
         precision: Precision = "fp32",
     ) -> None:
         """Load `foundation` and merge the `adapter` of any kind (folder, file, `bundled`, or None) into it.
 
-        The networks have `precision`; latents and samplers are float32 whatever it is.
+        One that is loaded already, in float32, lends its autoencoder and gives its U-Net away. The networks have
+        `precision`; latents and samplers are float32 whatever it is.
         """
-        self.model = load(foundation, channels=(4,))
-        self.prompt = NORMAL_PROMPT
+        base = foundation if isinstance(foundation, Foundation) else load(foundation, channels=(4,))
+        self.model, self.prompt = base, NORMAL_PROMPT
+        changed: list[torch.nn.Module] = []
         if adapter:
+            self.model = base.with_own_text()
             self.prompt = merge(self.model, model_folder(adapter, "normal"))
-        self.model.freeze().to(available(device))
-        self.digest = weights_digest(*self.model.parts.values(), beside=[self.model.conventions, self.prompt])
-        self.model.to(DTYPES[precision])
+            changed.append(self.model.unet)
+            if not equal_weights(self.model.text_encoder, base.text_encoder):
+                changed.append(self.model.text_encoder)
+        # What was not changed is in the foundation's digest: no weights are hashed twice.
+        self.digest = weights_digest(*changed, beside=[base.digest, self.model.conventions, self.prompt])
+        self.model.freeze().to(available(device)).to(DTYPES[precision])
 
     @torch.no_grad()
     def field(self, seed: int, index: int, settings: GenerateSettings) -> Pixels:

@@ -23,8 +23,9 @@ from ..normal.settings import GenerateSettings
 from ..provenance import read_records
 from ..registry import VARIATIONS
 from ..synthesis.jobs import Job
-from ..synthesis.pipeline import Pipeline, run
+from ..synthesis.pipeline import Pipeline
 from ..synthesis.plan import PlannedCell
+from ..synthesis.run import run
 from ..synthesis.settings import PipelineSettings
 from .recipe import CLEAN
 

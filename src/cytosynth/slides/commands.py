@@ -14,8 +14,8 @@ from ..io.progress import meter
 from ..normal.generate import NormalImageGenerator
 from ..provenance import short
 from ..synthesis import plan as plans
+from ..synthesis.models import NONE, Models, load
 from ..synthesis.settings import PipelineSettings, check
-from ..synthesis.synthesize import NONE, load_pipeline
 from .make import ROWS, Source, generated, make
 from .mapped import MappedArray
 from .settings import SlideSettings
@@ -48,14 +48,14 @@ def slide(
     if given:
         settings = _as_planned(settings, *given)
     both = settings.pipeline
-    generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device, both.precision)
-    names = {"cell": cell, "foundation": foundation, "normal": normal, "gate": gate, "detector": detector}
     if not (plan or both.counts):
+        generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device, both.precision)
         models = {"normal": f"{short(normal) if normal != BUNDLED else normal} {generator.digest}"}
         return make(out, generated(generator, settings), settings, None, models)
-    pipeline = load_pipeline(names, both, data_root, device, generator, finds=plan is None)
+    pipeline = load(Models(foundation, cell, gate, None if plan else detector, normal, True, both, data_root, device))
+    assert pipeline.generator is not None
     settings = settings.model_copy(update={"pipeline": pipeline.settle(both)})
-    return make(out, generated(generator, settings), settings, pipeline, pipeline.models(), given)
+    return make(out, generated(pipeline.generator, settings), settings, pipeline, pipeline.models(), given)
 
 
 def edit_slide(
@@ -85,8 +85,8 @@ def edit_slide(
     with reader.opened(path, mpp) as opened:
         view = opened.at()
         width, height = view.size
-        names = {"cell": cell, "foundation": foundation, "gate": gate, "detector": detector}
-        pipeline = load_pipeline(names, settings, data_root, device, None, finds=plan is None)
+        found = None if plan else detector
+        pipeline = load(Models(foundation, cell, gate, found, NONE, False, settings, data_root, device))
         slide_settings = SlideSettings(width=width, height=height, pipeline=pipeline.settle(settings))
         check_counts(slide_settings, plan)
         name = pseudonyms.name(path.name) if pseudonyms else path.name

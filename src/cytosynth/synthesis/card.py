@@ -1,10 +1,10 @@
 """The data card of a synthetic data set: what it is, what made it, what is in it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..annotations import DataSet
+from ..annotations import DataSet, Image
 from ..io import wording
 from ..provenance import NOTICES
 
@@ -31,6 +31,7 @@ def text(
     bundled: bool,
     origin: str,
     sections: Sequence[str] = (),
+    images: Iterable[Image] | None = None,
 ) -> str:
     """Return the data card as Markdown.
 
@@ -42,16 +43,21 @@ def text(
         origin: 'synthetic', or 'real-to-synthetic' where the user's images were edited.
         bundled: whether bundled models took part, whose training data must be credited.
         sections: further lines of Markdown, before the limits.
+        images: all of them, where `data` does not hold them.
     """
-    counts = Counter(cell.category for image in data.images for cell in image.cells)
-    sizes = Counter(f"{image.width}x{image.height}" for image in data.images)
-    empty = sum(not image.cells for image in data.images)
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    empty = 0
+    for image in data.images if images is None else images:
+        counts.update(cell.category for cell in image.cells)
+        sizes[f"{image.width}x{image.height}"] += 1
+        empty += not image.cells
     lines = [
         "# Synthetic cervical cytology",
         "",
         f"**{NOTICES[origin]}**",
         "",
-        f"{wording.amount(len(data.images), 'image')} "
+        f"{wording.amount(sizes.total(), 'image')} "
         f"({', '.join(f'{n} of {s}' for s, n in sorted(sizes.items()))}), "
         f"{wording.amount(counts.total(), 'annotated cell')}, {wording.amount(empty, 'image')} without any. "
         "Boxes: `annotations.json` (COCO). "

@@ -2,14 +2,13 @@
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..data import image_files
 from ..data.image_files import Pixels
-from ..normal.generate import NormalImageGenerator
 from .plan import Plan, PlannedCell, PlanProblem
 from .settings import PipelineSettings
 
@@ -19,32 +18,33 @@ Own = tuple[str, Path, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """One image to make.
+    """One image to make; it can be sent to another process.
 
     Attributes:
         file_name: of the image in the data set.
         seed: of the run, or of the field where a plan says so.
         key: tells the job from others of the same seed.
-        normal: returns the normal field.
+        normal: returns the normal image; None: the generator draws it from `seed` and `key`.
         extra: goes into the record.
         planned: the cells of a plan; None where the detector finds them.
         categories: what this image is dealt of counts over the whole run; None where weights decide.
+        path: the user's image, whose digest goes into the record (`identified`).
     """
 
     file_name: str
     seed: int
     key: int
-    normal: Callable[[], Pixels]
+    normal: Callable[[], Pixels] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     planned: tuple[PlannedCell, ...] | None = None
     categories: tuple[str, ...] | None = None
+    path: Path | None = None
 
 
-def fields(generator: NormalImageGenerator, indices: range, settings: PipelineSettings) -> Iterator[Job]:
+def fields(indices: range, settings: PipelineSettings) -> Iterator[Job]:
     """Yield the jobs of the wholly synthetic images of `indices`."""
     for index in indices:
-        normal = partial(generator.field, settings.seed, index, settings.normal)
-        yield Job(f"{index:06d}.png", settings.seed, index, normal)
+        yield Job(f"{index:06d}.png", settings.seed, index)
 
 
 def own_images(images: Iterable[Own], settings: PipelineSettings) -> Iterator[Job]:
@@ -55,17 +55,14 @@ def own_images(images: Iterable[Own], settings: PipelineSettings) -> Iterator[Jo
         yield _own(name, original, path, extra, settings)
 
 
-def planned_fields(
-    plan: Plan, path: Path, generator: NormalImageGenerator, settings: PipelineSettings
-) -> tuple[list[Job], dict[str, tuple[int, int]]]:
+def planned_fields(plan: Plan, path: Path, settings: PipelineSettings) -> tuple[list[Job], dict[str, tuple[int, int]]]:
     """Return the jobs of a `plan` for generated fields, read from `path`, and the size of each image."""
     jobs, sizes = [], {}
     for number, image in enumerate(plan.images):
         if image.generated is None:
             raise PlanProblem(f"{path}: images[{number}] ({image.file_name}): of a file; this plan is for `edit`")
         seed, index = image.generated.seed, image.generated.index
-        normal = partial(generator.field, seed, index, settings.normal)
-        jobs.append(Job(image.file_name, seed, index, normal, planned=tuple(image.cells)))
+        jobs.append(Job(image.file_name, seed, index, planned=tuple(image.cells)))
         sizes[image.file_name] = (settings.normal.size, settings.normal.size)
     return jobs, sizes
 
@@ -86,7 +83,7 @@ def planned_own(
         if image.original not in there:
             raise PlanProblem(f"{where}: original {image.original[:80]!r} is not among the {len(there)} normal images")
         file, extra = there[image.original]
-        job = _own(image.file_name, image.original, file, extra, settings, tuple(image.cells))
+        job = identified(_own(image.file_name, image.original, file, extra, settings, tuple(image.cells)))
         jobs.append(job)
         try:
             width, height = (max(1, round(side * settings.scale)) for side in image_files.size(file))
@@ -106,10 +103,13 @@ def _own(
     settings: PipelineSettings,
     planned: tuple[PlannedCell, ...] | None = None,
 ) -> Job:
-    said = {
-        "original": original,
-        "original_sha256": image_files.fingerprint(path),
-        "picture": extra,
-    }
+    said = {"original": original, "picture": extra}
     normal = partial(image_files.read, path, settings.scale)
-    return Job(name, settings.seed, zlib.crc32(original.encode()), normal, said, planned)
+    return Job(name, settings.seed, zlib.crc32(original.encode()), normal, said, planned, path=path)
+
+
+def identified(job: Job) -> Job:
+    """Return `job` with the digest of the user's file in what goes into the record; the file is read for it."""
+    if job.path is None or "original_sha256" in job.extra:
+        return job
+    return replace(job, extra=job.extra | {"original_sha256": image_files.fingerprint(job.path)})

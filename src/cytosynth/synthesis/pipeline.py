@@ -1,40 +1,90 @@
-"""The pipeline of Figure 2: generate, detect, choose, edit, check, write.
+"""The pipeline of Figure 2 on one image after another: generate, detect, choose, edit, check; `run` writes them.
 
 Every image depends on (seed, its index or name, models, settings) alone, and on its plan or what it is dealt where
-there is one. Each is written as soon as its cells are edited, with a record of how; a run that was killed continues
-with the same command and ends byte-identical.
+there is one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from .. import __version__, boxes
-from ..annotations import Cell, DataSet
+from ..annotations import Cell
 from ..bethesda import NILM
 from ..cell import choose, patch
 from ..cell.edit import CellEditor, PlannedEdit
 from ..cell.quality.gate import Gate
 from ..cell.quality.seam import seam
 from ..cell.queue import Canvas, EditQueue, Spot
-from ..data.image_files import ImageProblem, Pixels
+from ..data.image_files import Pixels
 from ..detection.model import Detector
 from ..errors import UserError
-from ..io import atomic, lock
-from ..io.plain import one_line
-from ..io.progress import Meter, console, meter
-from ..io.records import append_line
 from ..normal.generate import NormalImageGenerator
-from ..provenance import RECORDS, as_read, png, read_records
-from . import quotas
+from ..provenance import as_read, png
 from .centre import brought
 from .jobs import Job
-from .publish import About, publish
-from .resume import SETTINGS, Pinned, pin, same_original
-from .settings import PipelineSettings, check, of_model
+from .settings import PipelineSettings, of_model
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished image: the bytes of its PNG file, and how it was made."""
+
+    file_name: str
+    png: bytes
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many cells of an image can be edited, and the normal image in which they were found."""
+
+    file_name: str
+    cells: int
+    normal: Pixels
+
+
+Failed = Callable[[Job, UserError], None]
+"""Told of each job whose image cannot be used: it raises, or it takes note and the others are made."""
+
+
+class Engine(Protocol):
+    """What makes the images of a run: a `Pipeline` in this process, or several elsewhere."""
+
+    @property
+    def origin(self) -> str:
+        """What the images are: wholly synthetic, or real ones with synthetic cells."""
+        ...
+
+    @property
+    def categories(self) -> Sequence[str]:
+        """Into what the synthesizer edits cells."""
+        ...
+
+    def models(self) -> dict[str, str]:
+        """Return name and weights' hash of each model by role."""
+        ...
+
+    def settle(self, settings: PipelineSettings) -> PipelineSettings:
+        """Return `settings` with what the models and the kind of images decide, where it is not set."""
+        ...
+
+    def check(self, categories: Collection[str]) -> None:
+        """Raise UsageError where the gate does not know one of `categories`."""
+        ...
+
+    def make(self, jobs: Iterable[Job], settings: PipelineSettings, failed: Failed) -> Iterator[Made]:
+        """Yield the images of `jobs` as they are finished; `failed` is told of those that cannot be made."""
+        ...
+
+    def rooms(self, jobs: Iterable[Job], settings: PipelineSettings, failed: Failed) -> Iterator[Room]:
+        """Yield how many cells of the image of each of `jobs` can be edited, at most as many as the settings allow.
+
+        `failed` is told of images that cannot be used.
+        """
+        ...
 
 
 @dataclass
@@ -67,18 +117,51 @@ class Pipeline:
         """What the images are: wholly synthetic, or real ones with synthetic cells."""
         return "synthetic" if self.generator else "real-to-synthetic"
 
+    @property
+    def categories(self) -> Sequence[str]:
+        """Into what the synthesizer edits cells."""
+        return self.editor.categories
+
     def settle(self, settings: PipelineSettings) -> PipelineSettings:
         """Return `settings` with what the synthesizer and the kind of images decide, where it is not set."""
         cell = self.editor.settled(settings.cell, real=self.generator is None)
         settings = of_model(settings, self.editor.categories)
         return settings.model_copy(update={"cell": cell})
 
+    def check(self, categories: Collection[str]) -> None:
+        """Raise UsageError where the gate does not know one of `categories`."""
+        if self.gate:
+            self.gate.check(categories)
+
+    def make(self, jobs: Iterable[Job], settings: PipelineSettings, failed: Failed) -> Iterator[Made]:
+        """Yield the images of `jobs` as they are finished; `failed` is told of those that cannot be made."""
+        making = Making(self, settings)
+        for job in jobs:
+            try:
+                finished = making.add(job)
+            except UserError as error:
+                failed(job, error)
+                continue
+            yield from finished
+        yield from making.flush()
+
+    def normal(self, job: Job, settings: PipelineSettings) -> Pixels:
+        """Return the normal image of `job`: the user's, or one that is drawn now.
+
+        Raises UserError for an image that cannot be read.
+        """
+        if job.normal is not None:
+            return job.normal()
+        if self.generator is None:
+            raise ValueError("a run without images of the user's needs a generator")
+        return self.generator.field(job.seed, job.key, settings.normal)
+
     def prepare(self, job: Job, settings: PipelineSettings) -> Canvas:
         """Return the normal field of `job` with the cells that are to be edited.
 
         Raises UserError for an image that cannot be read or is smaller than a patch.
         """
-        field = job.normal()
+        field = self.normal(job, settings)
         height, width = field.shape[:2]
         patch.check_size(width, height)
         size = (width, height)
@@ -104,10 +187,18 @@ class Pipeline:
             ), []  # fmt: skip
         return Canvas(job.file_name, field, [Spot(*pair) for pair in first], [Spot(*p) for p in spare], len(candidates))
 
-    def room(self, job: Job, settings: PipelineSettings) -> int:
+    def rooms(self, jobs: Iterable[Job], settings: PipelineSettings, failed: Failed) -> Iterator[Room]:
+        """Yield how many cells of the image of each of `jobs` can be edited; see `Engine`."""
+        for job in jobs:
+            try:
+                yield self.room(job, settings)
+            except UserError as error:
+                failed(job, error)
+
+    def room(self, job: Job, settings: PipelineSettings) -> Room:
         """Return how many cells of the image of `job` can be edited, at most as many as the settings allow."""
         canvas = self.prepare(replace(job, categories=()), settings)
-        return min(len(canvas.spare), settings.max_cells)
+        return Room(job.file_name, min(len(canvas.spare), settings.max_cells), canvas.normal)
 
     def _find(self, field: Pixels, settings: PipelineSettings) -> tuple[list[Cell], list[Cell]]:
         """Return all cells in `field`, and those of them that are NILM."""
@@ -148,132 +239,31 @@ class Pipeline:
         return record | job.extra
 
 
-def run(
-    pipeline: Pipeline,
-    jobs: Sequence[Job],
-    settings: PipelineSettings,
-    out: Path,
-    *,
-    licences: Sequence[dict[str, Any]] = (),
-    derived_from: Mapping[str, Any] | None = None,
-    refused: Sequence[str] = (),
-    strict: bool = False,
-    plan: str = "",
-) -> DataSet:
-    """Make the images of `jobs` into the data set folder `out`, or go on with what is missing there.
+class Making:
+    """Images on their way through a pipeline, one after the other; cells of several are edited together."""
 
-    A user's image that cannot be used is skipped, named and counted (in `info["skipped"]`), as are those `refused`
-    before; with `strict` it ends the run.
-    Raises UsageError when `out` was begun with other settings, models, licences, or (by its digest) another `plan`.
-    """
-    settings = pipeline.settle(settings)
-    check(settings, len(jobs), pipeline.editor.categories)
-    if strict and refused:
-        raise ImageProblem(refused[0])
-    if pipeline.gate:
-        planned = {cell.category for job in jobs for cell in job.planned or ()}
-        pipeline.gate.check(
-            planned or settings.counts or [name for name, weight in settings.category_weights.items() if weight]
-        )
-    with lock.run(out, SETTINGS):
-        names = [job.file_name for job in jobs] if settings.counts else []
-        pin(out, Pinned.of(settings, pipeline.models(), plan, names, [list(licences), derived_from]))
-        done = read_records(out, pipeline.editor.categories)
-        missing: dict[str, int] = {}
-        if settings.counts:
-            jobs, missing = _deal(pipeline, jobs, settings, out, done, strict)
-        problems = [one_line(line) for line in refused]
-        problems += _make(pipeline, jobs, settings, out, done, strict)
-        records = [record for _, record in sorted(done.items())]
-        about = About(
-            pipeline.origin,
-            pipeline.models(),
-            pipeline.editor.categories,
-            licences,
-            derived_from or {},
-            problems,
-            missing,
-        )
-        data = publish(out, records, settings, about)
-        quotas.forget(out)
-        return data
+    def __init__(self, pipeline: Pipeline, settings: PipelineSettings) -> None:
+        """Make images with the models of `pipeline`."""
+        self.pipeline, self.settings = pipeline, settings
+        self.queue = EditQueue(pipeline.editor, settings.cell, pipeline.gate)
+        self.waiting: dict[str, Job] = {}
 
+    def add(self, job: Job) -> list[Made]:
+        """Take in `job`; return the images that are finished now. Raises UserError for one that cannot be made."""
+        canvas = self.pipeline.prepare(job, self.settings)
+        self.waiting[job.file_name] = job
+        return list(map(self._made, self.queue.add(canvas)))
 
-def _make(
-    pipeline: Pipeline,
-    jobs: Sequence[Job],
-    settings: PipelineSettings,
-    out: Path,
-    done: dict[str, dict[str, Any]],
-    strict: bool,
-) -> list[str]:
-    """Make the images that are not in `done` and put their records there; return lines on what was skipped."""
-    problems: list[str] = []
-    by_name = {job.file_name: job for job in jobs}
+    def flush(self) -> list[Made]:
+        """Finish and return all images that were taken in."""
+        return list(map(self._made, self.queue.flush()))
 
-    def canvases() -> Iterator[Canvas]:
-        for job in jobs:
-            if job.file_name in done:
-                same_original(out, job, done[job.file_name])
-                continue
-            try:
-                yield pipeline.prepare(job, settings)
-            except UserError as error:
-                if strict:
-                    raise
-                problems.append(one_line(f"{job.extra.get('original', job.file_name)}: {_reason(error)}"))
-                console.print(f"skipped: {problems[-1]}", soft_wrap=True)
-
-    queue = EditQueue(pipeline.editor, settings.cell, pipeline.gate)
-    with meter("images", len(jobs), sum(job.file_name in done for job in jobs)) as bar:
-        for canvas in canvases():
-            for finished in queue.add(canvas):
-                _write(pipeline, by_name[finished.name], finished, settings, out, done, bar)
-        for finished in queue.flush():
-            _write(pipeline, by_name[finished.name], finished, settings, out, done, bar)
-    return problems
-
-
-def _write(
-    pipeline: Pipeline,
-    job: Job,
-    canvas: Canvas,
-    settings: PipelineSettings,
-    out: Path,
-    done: dict[str, dict[str, Any]],
-    bar: Meter,
-) -> None:
-    pixels = canvas.compose(settings.cell)
-    pixels, made = brought(pixels, pipeline.record(job, canvas, pixels, settings), settings)
-    record = as_read(made)
-    atomic.write_bytes(out / "images" / job.file_name, png(pixels, record))
-    append_line(out / RECORDS, record)
-    done[job.file_name] = record
-    quotas.forget_field(job, out)
-    bar.advance(f"{len(record['cells'])} cells")
-
-
-def _deal(
-    pipeline: Pipeline,
-    jobs: Sequence[Job],
-    settings: PipelineSettings,
-    out: Path,
-    done: Mapping[str, Mapping[str, Any]],
-    strict: bool,
-) -> tuple[list[Job], dict[str, int]]:
-    """Return the jobs with the categories that each is dealt, and how many cells no image has room for."""
-    kept = [quotas.kept_field(job, out) for job in jobs]
-    rooms = quotas.survey(kept, done, lambda job: pipeline.room(job, settings), out, strict)
-    dealt = quotas.deal(rooms, settings.counts, settings.seed)
-    missing = quotas.short(dealt, settings.counts)
-    if missing:
-        asked, room = sum(settings.counts.values()), sum(rooms)
-        fewer = ", ".join(f"{number} {name}" for name, number in missing.items())
-        console.print(
-            f"counts: {asked} cells are asked for, {room} can be edited in these images: {fewer} too many",
-            soft_wrap=True,
-        )
-    return [replace(job, categories=names) for job, names in zip(kept, dealt, strict=True)], missing
+    def _made(self, canvas: Canvas) -> Made:
+        job = self.waiting.pop(canvas.name)
+        pixels = canvas.compose(self.settings.cell)
+        pixels, made = brought(pixels, self.pipeline.record(job, canvas, pixels, self.settings), self.settings)
+        record = as_read(made)
+        return Made(job.file_name, png(pixels, record), record)
 
 
 def said_of(spot: Spot, gate: Gate | None) -> dict[str, Any]:
@@ -292,8 +282,3 @@ def said_of(spot: Spot, gate: Gate | None) -> dict[str, Any]:
             for seed, verdict in spot.verdicts
         ]
     return said
-
-
-def _reason(error: object) -> str:
-    """Return the message of `error` without the path that it begins with."""
-    return str(error).rpartition(": ")[2]

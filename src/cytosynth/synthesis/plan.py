@@ -7,7 +7,7 @@ cells' edits and the background cover is. It is made of the same models, which t
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -161,7 +161,7 @@ def fit(plan: Plan, path: Path, sizes: Mapping[str, tuple[int, int]], box_scale:
 
 
 def write(
-    records: Sequence[Mapping[str, Any]], settings: PipelineSettings, models: Mapping[str, str], out: Path
+    records: Iterable[Mapping[str, Any]], settings: PipelineSettings, models: Mapping[str, str], out: Path
 ) -> None:
     """Write the plan by which the images of `records` (lines of `provenance.jsonl`) can be made again to `out`."""
     entries = []

@@ -1,8 +1,9 @@
 """What stands beside the images of a finished run: annotations, plan, records, contact sheet, data card."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from ..annotations import Cell, DataSet, Image
 from ..bethesda import ABNORMAL
 from ..cell.quality import gate
 from ..data import image_files
-from ..data.formats import coco
+from ..data.formats import coco_parts
 from ..data.image_files import Pixels
 from ..data.preview import grid, with_boxes
+from ..data.shard import Shard
 from ..io import atomic
 from ..io.plain import portable
 from ..io.progress import console
@@ -41,6 +43,7 @@ class About:
         derived_from: COCO's info entry of those.
         problems: lines on what was skipped.
         missing: cells asked for by count that no image had room for, by category.
+        shard: which of the run it is, where that is divided.
     """
 
     origin: str
@@ -50,10 +53,15 @@ class About:
     derived_from: Mapping[str, Any] = field(default_factory=dict)
     problems: Sequence[str] = ()
     missing: Mapping[str, int] = field(default_factory=dict)
+    shard: Shard | None = None
 
 
-def publish(out: Path, records: Sequence[dict[str, Any]], settings: PipelineSettings, about: About) -> DataSet:
-    """Write everything but the images of the data set `out` and return it; say how many cells were kept."""
+def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSettings, about: About) -> DataSet:
+    """Write everything but the images of the data set `out` and return it; say how many cells were kept.
+
+    `records` are gone through several times. Of more than `coco_parts.LARGEST` images, annotations and records are in
+    parts, there is no plan (the records say the same), and the data set that is returned does not hold them.
+    """
     info = {
         "description": "Synthetic cervical cytology (not for diagnosis)",
         "software": f"CytoSynth {__version__}",
@@ -63,19 +71,22 @@ def publish(out: Path, records: Sequence[dict[str, Any]], settings: PipelineSett
         info["skipped"] = list(about.problems)
     if about.derived_from:
         info["derived_from"] = dict(about.derived_from)
-    data = DataSet(out / "images", tuple(map(_image, records)), tuple(about.categories), tuple(about.licences), info)
+    large = len(records) > coco_parts.LARGEST
+    data = DataSet(out / "images", (), tuple(about.categories), tuple(about.licences), info)
     write_records(out, records)
-    coco.write(data, out)
-    if records:
+    coco_parts.write(data, map(_image, records), len(records), out)
+    if records and not large:
         plan.write(records, settings, about.models, out)
-        preview(data, out, about.origin)
+    if records:
+        preview(replace(data, images=tuple(map(_image, islice(records, SHOWN)))), out, about.origin)
     models = {role: " | ".join(name.rsplit(" ", 1)) for role, name in about.models.items()}
     uses_bundled = "bundled" in {name.rsplit(" ", 1)[0] for name in about.models.values()}
-    sections = [*_counts(records, settings, about.missing), *_acceptance(records, "gate" in about.models)]
+    sections = [*_part(about.shard), *_counts(records, settings, about.missing)]
+    sections += _acceptance(records, "gate" in about.models)
     told = portable(settings.model_dump(mode="json", exclude={"style": {"fields"}}))
-    said = card.text(data, models, told, about.problems, uses_bundled, about.origin, sections)
+    said = card.text(data, models, told, about.problems, uses_bundled, about.origin, sections, map(_image, records))
     atomic.write_text(out / "README.md", said)
-    return data
+    return data if large else replace(data, images=tuple(map(_image, records)))
 
 
 def preview(data: DataSet, out: Path, origin: str) -> None:
@@ -105,7 +116,14 @@ def _image(record: dict[str, Any]) -> Image:
     return Image(record["file_name"], width, height, cells, extra)
 
 
-def _counts(records: Sequence[dict[str, Any]], settings: PipelineSettings, missing: Mapping[str, int]) -> list[str]:
+def _part(shard: Shard | None) -> list[str]:
+    """Return the card's section on the run of which this is a `shard`."""
+    if shard is None:
+        return []
+    return ["## Part of a run", "", f"Shard {shard}; `cytosynth merge` puts the shards together.", ""]
+
+
+def _counts(records: Collection[dict[str, Any]], settings: PipelineSettings, missing: Mapping[str, int]) -> list[str]:
     """Return the card's section on what was asked for by count and what was made; say what is missing."""
     if not settings.counts:
         return []
@@ -123,7 +141,7 @@ def _counts(records: Sequence[dict[str, Any]], settings: PipelineSettings, missi
     return [*lines, ""]
 
 
-def _acceptance(records: Sequence[dict[str, Any]], gated: bool) -> list[str]:
+def _acceptance(records: Collection[dict[str, Any]], gated: bool) -> list[str]:
     """Return the card's section on the gate, and print the same."""
     if not gated:
         return []

@@ -7,8 +7,9 @@ and how many of their cells can be edited, never on when a run was stopped.
 
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ import numpy as np
 from PIL import Image
 
 from ..data import image_files
-from ..data.image_files import Pixels
 from ..errors import UserError
 from ..io import atomic, plain
 from ..io.progress import meter
 from ..io.records import append_line
 from ..provenance import is_room
 from .jobs import Job
+from .pipeline import Failed, Room
 
 SURVEY = ".survey.jsonl"
 """How many cells of each image can be edited; gone when the run is finished."""
@@ -61,7 +62,7 @@ def short(dealt: Sequence[Sequence[str]], counts: Mapping[str, int]) -> dict[str
 def survey(
     jobs: Sequence[Job],
     done: Mapping[str, Mapping[str, Any]],
-    room: Callable[[Job], int],
+    rooms: Callable[[Sequence[Job], Failed], Iterator[Room]],
     out: Path,
     strict: bool,
 ) -> list[int]:
@@ -70,7 +71,7 @@ def survey(
     Args:
         jobs: all of the run.
         done: records of the images that are finished; they say it.
-        room: finds it out.
+        rooms: finds it out of several; as `Engine.rooms`.
         out: folder of the run, where it is kept so that a killed run continues.
         strict: whether an image that cannot be used ends the run.
     """
@@ -79,36 +80,35 @@ def survey(
     for entry in plain.lines(path):
         if isinstance(entry, dict) and isinstance(entry.get("file_name"), str) and is_room(entry.get("room")):
             known.setdefault(entry["file_name"], entry["room"])
-    missing = [job for job in jobs if job.file_name not in known]
+    missing = {job.file_name: job for job in jobs if job.file_name not in known}
+
+    def failed(job: Job, error: UserError) -> None:
+        if strict:
+            raise error
+        note(job, 0)
+
+    def note(job: Job, cells: int) -> None:
+        known[job.file_name] = cells
+        append_line(path, {"file_name": job.file_name, "room": cells})
+        bar.advance()
+
     with meter("finding cells", len(missing)) as bar:
-        for job in missing:
-            try:
-                known[job.file_name] = room(job)
-            except UserError:
-                if strict:
-                    raise
-                known[job.file_name] = 0
-            append_line(path, {"file_name": job.file_name, "room": known[job.file_name]})
-            bar.advance()
+        for found in rooms([kept_field(job, out) for job in missing.values()], failed):
+            job = missing[found.file_name]
+            if job.normal is None and not (out / FIELDS / job.file_name).exists():
+                buffer = io.BytesIO()
+                Image.fromarray(np.asarray(found.normal)).save(buffer, "PNG", compress_level=1)
+                atomic.write_bytes(out / FIELDS / job.file_name, buffer.getvalue())
+            note(job, found.cells)
     return [known[job.file_name] for job in jobs]
 
 
 def kept_field(job: Job, out: Path) -> Job:
-    """Return `job` with its generated field kept in `out` once it is made; files of the user's are read again."""
-    if "original" in job.extra:
-        return job
+    """Return `job` with the field that a survey kept of it in `out`, where there is one."""
     path = out / FIELDS / job.file_name
-
-    def normal() -> Pixels:
-        if path.exists():
-            return image_files.read(path)
-        field = job.normal()
-        buffer = io.BytesIO()
-        Image.fromarray(field).save(buffer, "PNG", compress_level=1)
-        atomic.write_bytes(path, buffer.getvalue())
-        return field
-
-    return replace(job, normal=normal)
+    if job.normal is not None or not path.exists():
+        return job
+    return replace(job, normal=partial(image_files.read, path))
 
 
 def forget_field(job: Job, out: Path) -> None:

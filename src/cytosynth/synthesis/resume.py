@@ -49,18 +49,24 @@ def pin(out: Path, wanted: Pinned) -> None:
     wanted = wanted.model_validate(portable(wanted.model_dump()))
     path = out / SETTINGS
     if path.exists():
-        old = read(Pinned, path)
-        if old != wanted:
-            changed = "other settings or models"
-            if old.plan != wanted.plan:
-                changed = "another plan"
-            elif old.model_copy(update={"images": wanted.images}) == wanted:
-                changed = "other images, over which the counts were dealt"
-            elif old.model_copy(update={"source": wanted.source}) == wanted:
-                changed = "images of another set, with other licences or another description"
+        changed = difference(read(Pinned, path), wanted)
+        if changed:
             raise UsageError(f"{out}: begun with {changed} (see {SETTINGS}); use another folder")
     else:
         atomic.write_text(path, dump(wanted))
+
+
+def difference(old: Pinned, wanted: Pinned) -> str:
+    """Return in words what is another in `wanted`, nothing where the two are of the same run."""
+    if old == wanted:
+        return ""
+    if old.plan != wanted.plan:
+        return "another plan"
+    if old.model_copy(update={"images": wanted.images}) == wanted:
+        return "other images, over which the counts were dealt"
+    if old.model_copy(update={"source": wanted.source}) == wanted:
+        return "images of another set, with other licences or another description"
+    return "other settings or models"
 
 
 def same_original(out: Path, job: Job, record: Mapping[str, Any]) -> None:

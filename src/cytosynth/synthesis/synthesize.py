@@ -1,34 +1,31 @@
 """What `synthesize` and `edit` do: load the models by name and run the pipeline on their jobs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..annotations import DataSet
-from ..cell.edit import CellEditor
 from ..cell.editing import categories
-from ..cell.quality.classifier import load_gate
-from ..cell.quality.gate import NUCLEUS
 from ..data.pseudonyms import Pseudonyms
 from ..data.read import FOUND_OUT, Place
-from ..detection import model as detectors
-from ..devices import available
+from ..data.shard import Shard
 from ..errors import UsageError
 from ..foundation.names import BUNDLED
-from ..io.bundled import model_folder
 from ..io.progress import console
-from ..normal.generate import NormalImageGenerator
-from ..provenance import short
-from . import own_images
+from . import models, own_images
 from . import plan as plans
 from .jobs import Job, fields, planned_fields, planned_own
 from .jobs import own_images as jobs_of
-from .pipeline import Pipeline, run
+from .models import NONE, Models
+from .pipeline import Engine
+from .run import run
 from .settings import PipelineSettings, check
 
+__all__ = ["NONE", "edit", "synthesize"]
+
 DEFAULT = PipelineSettings()
-NONE = "none"
-"""Stands for no model: no LoRA, no gate."""
+Load = Callable[[Models], Engine]
+"""Loads models: into this process (`models.load`), or elsewhere."""
 
 
 def synthesize(
@@ -45,18 +42,18 @@ def synthesize(
     gate: str = NONE,
     data_root: Path = Path(),
     device: str = "cpu",
+    shard: Shard | None = None,
+    load: Load = models.load,
 ) -> DataSet:
-    """Make the images `start` to `start + count - 1`, or those of `plan`, into `out`; see the verb `synthesize`."""
+    """Make the images `start` to `start + count - 1`, or those of `plan`, into `out`; see the command `synthesize`."""
     known = categories(cell)
     _check(settings, plan, count or None, known)
     given = plans.read(plan, known) if plan else None
-    generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device, settings.precision)
-    names = {"cell": cell, "foundation": foundation, "normal": normal, "gate": gate, "detector": detector}
-    pipeline = load_pipeline(names, settings, data_root, device, generator, finds=plan is None)
+    engine = load(Models(foundation, cell, gate, None if plan else detector, normal, True, settings, data_root, device))
     if given and plan:
-        jobs, sizes = planned_fields(given, plan, generator, settings)
-        return _follow(pipeline, given, plan, jobs, sizes, settings, out)
-    return run(pipeline, list(fields(generator, range(start, start + count), settings)), settings, out)
+        jobs, sizes = planned_fields(given, plan, settings)
+        return _follow(engine, given, plan, jobs, sizes, settings, out, shard=shard)
+    return run(engine, list(fields(range(start, start + count), settings)), settings, out, shard=shard)
 
 
 def edit(
@@ -77,28 +74,22 @@ def edit(
     strict: bool = False,
     place: Place = FOUND_OUT,
     pseudonyms: Pseudonyms | None = None,
+    shard: Shard | None = None,
+    load: Load = models.load,
 ) -> DataSet:
-    """Edit cells of the images of `source` into abnormal ones, into `out`; see the verb `edit`."""
+    """Edit cells of the images of `source` into abnormal ones, into `out`; see the command `edit`."""
     own = own_images.gather(source, label, part, place).under(pseudonyms)
     images = own.images[:limit]
     known = categories(cell)
     _check(settings, plan, len(images), known)
     given = plans.read(plan, known) if plan else None
-    names = {"cell": cell, "foundation": foundation, "gate": gate, "detector": detector}
-    pipeline = load_pipeline(names, settings, data_root, device, None, finds=plan is None)
+    engine = load(Models(foundation, cell, gate, None if plan else detector, NONE, False, settings, data_root, device))
     about: dict[str, Any] = {"licences": own.licences, "derived_from": own.info, "strict": strict,
-                             "refused": own.refused}  # fmt: skip
+                             "refused": own.refused, "shard": shard}  # fmt: skip
     if given and plan:
         jobs, sizes = planned_own(given, plan, images, settings)
-        return _follow(pipeline, given, plan, jobs, sizes, settings, out, **about)
-    return run(pipeline, list(jobs_of(images, settings)), settings, out, **about)
-
-
-def load(models: dict[str, str], settings: PipelineSettings, device: str = "cpu") -> Pipeline:
-    """Load `models` (foundation, normal, cell, detector) for a run on generated fields, without a gate."""
-    normal = None if models["normal"] == NONE else models["normal"]
-    generator = NormalImageGenerator(models["foundation"], normal, device, settings.precision)
-    return load_pipeline({**models, "gate": NONE}, settings, Path(), device, generator, finds=True)
+        return _follow(engine, given, plan, jobs, sizes, settings, out, **about)
+    return run(engine, list(jobs_of(images, settings)), settings, out, **about)
 
 
 def _check(settings: PipelineSettings, plan: Path | None, images: int | None, known: Sequence[str]) -> None:
@@ -109,7 +100,7 @@ def _check(settings: PipelineSettings, plan: Path | None, images: int | None, kn
 
 
 def _follow(
-    pipeline: Pipeline,
+    engine: Engine,
     plan: plans.Plan,
     path: Path,
     jobs: list[Job],
@@ -119,31 +110,12 @@ def _follow(
     **about: Any,
 ) -> DataSet:
     """Run the `jobs` of the `plan` that was read from `path`."""
-    settings = pipeline.settle(settings)
+    settings = engine.settle(settings)
     plans.fit(plan, path, sizes, settings.cell.box_scale or 1.0)
-    now = pipeline.models()
+    now = engine.models()
     other = [role for role, model in plan.models.items() if role in now and now[role] != model]
     if other:
         console.print(
             f"{path}: was made with another model ({', '.join(other)}): the cells will look different", soft_wrap=True
         )
-    return run(pipeline, jobs, settings, out, plan=plan.digest, **about)
-
-
-def load_pipeline(
-    given: dict[str, str],
-    settings: PipelineSettings,
-    data_root: Path,
-    device: str,
-    generator: NormalImageGenerator | None,
-    finds: bool,
-) -> Pipeline:
-    """Load the models `given` by role; a detector only where it `finds` the cells."""
-    gate = None if given["gate"] == NONE else load_gate(given["gate"], settings.gate, data_root, device)
-    detector = None
-    if finds:
-        detector = detectors.load(model_folder(given["detector"], "detector"))
-        detector.network.to(available(device))
-    editor = CellEditor.load(given["foundation"], given["cell"], device, settings.precision)
-    names = {role: name if name in (BUNDLED, NUCLEUS) else short(name) for role, name in given.items()}
-    return Pipeline(editor, names, detector, generator, gate)
+    return run(engine, jobs, settings, out, plan=plan.digest, **about)

@@ -25,11 +25,26 @@ from .registration import Writer
 __all__ = ["LARGEST", "LONGEST", "Report", "category", "encode", "file_name", "name", "number", "read", "refuse"]
 
 FILE = "annotations.json"
+PARTS = "annotations"
+"""Folder of the files `000000.json` ... of a data set that is too large for one; see `coco_parts`."""
 OF_IMAGE = frozenset({"id", "file_name", "width", "height"})
 OF_CELL = frozenset({"id", "image_id", "category_id", "bbox", "score"})
 """The fields of an image and of an annotation that have a place of their own; all others are its extra ones."""
 LISTS = ("images", "annotations", "categories")
 Id = int | str
+
+
+def parts(root: Path) -> list[Path]:
+    """Return the files of the data set in the folder `root` that was written in parts (`coco_parts`), in order."""
+    return sorted((root / PARTS).glob("[0-9]" * 6 + ".json")) if not (root / FILE).exists() else []
+
+
+def parse(content: dict[str, Any], where: Path) -> DataSet:
+    """Return the data set of the COCO object `content` that was found at `where`; raise FormatProblem if it is none."""
+    for key in LISTS:
+        if not isinstance(content.get(key), list):
+            raise FormatProblem(f"{where}: no list '{key}'; a COCO object has images, annotations and categories")
+    return _parse(content, where, refuse, findings.ignore)
 
 
 def read(
@@ -45,6 +60,9 @@ def read(
     Raises FormatProblem for a file that is missing, not JSON or without its three lists; entries that
     cannot be understood go to `report`, corrections to `note`.
     """
+    if root.is_dir() and not annotations and (numbered := parts(root)):
+        each = [read(file, report, note, images=root / "images") for file in numbered]
+        return replace(each[0], images=tuple(image for data in each for image in data.images))
     files = [annotations] if annotations else coco_files.find(root) if root.is_dir() else [root]
     found = []
     for file in files or [root / FILE]:

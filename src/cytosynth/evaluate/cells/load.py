@@ -8,6 +8,7 @@ from ...classifier.model import CellClassifier
 from ...detection import model as detectors
 from ...devices import available
 from ...errors import UsageError
+from ...foundation import load as foundations
 from ...io.bundled import model_folder
 from ...normal.generate import NormalImageGenerator
 from ..networks import features
@@ -45,12 +46,13 @@ def load(
         places[name] = Path(path)
     networks = [features.load(name, places.get(name), device) for name in extractors]
     generator = detector = None
+    foundation = foundations.load(names["foundation"], channels=(4,) if drawn else ())
+    editor = CellEditor.load(foundation, names["cell"], device)
     if drawn:
         name, normal = names["detector"], names["normal"]
-        generator = NormalImageGenerator(names["foundation"], None if normal == "none" else normal, device)
+        generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device)
         detector = detectors.load(model_folder(name, "detector"))
         detector.network.to(available(device))
-    editor = CellEditor.load(names["foundation"], names["cell"], device)
     return Models(
         editor, networks, CellClassifier.load(classifier, device) if classifier else None, generator, detector
     )

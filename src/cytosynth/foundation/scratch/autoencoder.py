@@ -6,6 +6,7 @@ steps the latent is shrunk or turned and must decode to the shrunk or turned ima
 """
 
 import math
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -87,8 +88,8 @@ class AutoencoderTask(Task):
     def __init__(
         self,
         recipe: AutoencoderRecipe,
-        samples: list[Sample],
-        held_out: list[Sample],
+        samples: Sequence[Sample],
+        held_out: Sequence[Sample],
         vae: AutoencoderKL | None = None,
     ) -> None:
         """Build the network, or go on with `vae`; `held_out` images are only shown."""

@@ -1,0 +1,32 @@
+"""What was seen before, however much there is: kept in a temporary file of the system's, not in memory."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+
+class Seen:
+    """Names by key, each key with the first name it was seen with."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        """Keep them in `database`, which is empty."""
+        self.database = database
+        database.execute("PRAGMA cache_size = -8000")  # KiB
+        database.execute("CREATE TABLE seen (key TEXT PRIMARY KEY, name TEXT) WITHOUT ROWID")
+
+    def first(self, key: str, name: str) -> str | None:
+        """Return the name that `key` was seen with first, or None if that is now, with `name`."""
+        if self.database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, name)).rowcount:
+            return None
+        (found,) = self.database.execute("SELECT name FROM seen WHERE key = ?", (key,)).fetchone()
+        return str(found)
+
+
+@contextmanager
+def seen() -> Iterator[Seen]:
+    """Yield an empty `Seen`, which is gone when the block ends."""
+    with closing(sqlite3.connect("", isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute("BEGIN")
+        yield Seen(database)

@@ -1,0 +1,83 @@
+"""The models of a run by name, each loaded and hashed once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..cell.edit import CellEditor
+from ..cell.quality.classifier import load_gate
+from ..cell.quality.gate import NUCLEUS
+from ..detection import model as detectors
+from ..devices import available
+from ..foundation import load as foundations
+from ..foundation.model import DTYPES
+from ..foundation.names import BUNDLED
+from ..io.bundled import model_folder
+from ..normal.generate import NormalImageGenerator
+from ..provenance import short
+from .pipeline import Pipeline
+from .settings import PipelineSettings
+
+NONE = "none"
+"""Stands for no model: no LoRA, no gate."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """What the user called the models of a run, and how they are to be loaded; it can be sent to another process.
+
+    Attributes:
+        foundation: Stable Diffusion of both stages.
+        cell: the Abnormal Cell Synthesizer.
+        gate: 'nucleus', folder of a cell classifier, or 'none'.
+        detector: finds NILM cells; None where a plan says which to edit.
+        normal: adapter of stage 1, or 'none'.
+        generates: whether fields are drawn; else the user's images are edited.
+        settings: precision, and what the gate asks for.
+        data_root: folder that holds the data sets of `gate.reference`.
+        device: cpu, cuda ...
+    """
+
+    foundation: str
+    cell: str
+    gate: str
+    detector: str | None
+    normal: str
+    generates: bool
+    settings: PipelineSettings
+    data_root: Path = Path()
+    device: str = "cpu"
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What records call the model of each role; of a folder, its last part."""
+        given = {"cell": self.cell, "foundation": self.foundation, "normal": self.normal, "gate": self.gate,
+                 "detector": self.detector or NONE}  # fmt: skip
+        return {role: name if name in (BUNDLED, NUCLEUS, NONE) else short(name) for role, name in given.items()}
+
+
+def for_fields(named: dict[str, str], settings: PipelineSettings, device: str = "cpu") -> Pipeline:
+    """Load the models `named` (foundation, normal, cell, detector) for a run on generated fields, without a gate."""
+    return load(
+        Models(
+            named["foundation"], named["cell"], NONE, named["detector"], named["normal"], True, settings, device=device
+        )
+    )
+
+
+def load(given: Models) -> Pipeline:
+    """Return the models in this process; the foundation, which both stages build on, is read once."""
+    settings, device = given.settings, given.device
+    gate = None if given.gate == NONE else load_gate(given.gate, settings.gate, given.data_root, device)
+    detector = None
+    if given.detector:
+        detector = detectors.load(model_folder(given.detector, "detector"))
+        detector.network.to(available(device))
+    foundation = foundations.load(given.foundation, channels=(4,) if given.generates else ())
+    editor = CellEditor.load(foundation, given.cell, device)
+    generator = None
+    if given.generates:
+        adapter = None if given.normal == NONE else given.normal
+        generator = NormalImageGenerator(foundation, adapter, device)
+        generator.model.to(DTYPES[settings.precision])
+    editor.model.to(DTYPES[settings.precision])
+    return Pipeline(editor, given.names, detector, generator, gate)
