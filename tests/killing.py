@@ -203,9 +203,9 @@ def _note_batches(path: Path) -> None:
     """Write (seed, rank, step, micro-step) and the hash of every batch that the training loop takes."""
     import torch
 
-    from cytosynth.training import loop
+    from cytosynth.training import batches
 
-    seeded, moved = loop._seed, loop._to
+    seeded, moved = batches.seeded, batches.moved
     place: list[tuple[int, ...]] = []
 
     def seed(*numbers: int) -> Any:
@@ -226,7 +226,7 @@ def _note_batches(path: Path) -> None:
             file.write(json.dumps([*place[-1], plain(dict(batch))]) + "\n")
         return moved(batch, device)
 
-    loop._seed, loop._to = seed, note
+    batches.seeded, batches.moved = seed, note
 
 
 if __name__ == "__main__":

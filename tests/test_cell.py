@@ -92,7 +92,7 @@ def test_the_patch_is_centred_away_from_borders() -> None:
 
 
 def test_the_mask_covers_every_latent_cell_that_the_box_touches() -> None:
-    mask = synthesizer.mask_of((7.0, 16.0, 25.0, 31.9), 32)
+    mask = synthesizer.mask_of((7.0, 16.0, 25.0, 31.9), 256, 8)
     zeros = {(int(y), int(x)) for y, x in torch.nonzero(mask[0] == 0)}
     assert zeros == {(y, x) for y in (2, 3) for x in (0, 1, 2, 3)}
     assert mask.shape == (1, 32, 32)
@@ -205,7 +205,7 @@ def test_the_network_is_given_what_diffusers_gligen_inpainting_gives_it(tiny: Pa
     shown, output = seen[0]
     with torch.no_grad():
         clean = model.encode_pixels(field[None])
-        extra = synthesizer.extra_channels(clean, synthesizer.mask_of(box, side // 8)[None])
+        extra = synthesizer.extra_channels(clean, synthesizer.mask_of(box, side, 8)[None])
         assert torch.allclose(shown[0][0, 4:], extra[0], atol=1e-4)
         ours = synthesizer.grounding([box], side, model.pool_text(["HSIL"]))
         for name, expected in (("boxes", ours["boxes"]), ("positive_embeddings", ours["positive_embeddings"])):

@@ -378,7 +378,7 @@ def test_fields_need_a_denoiser_that_draws_from_noise_alone(tiny: Path, tmp_path
     assert load(str(tmp_path / "inpainting")).unet.config.in_channels == 9
     for use in (
         lambda: NormalImageGenerator(str(tmp_path / "inpainting"), None),
-        lambda: load(str(tmp_path / "inpainting"), channels=(4,)),
+        lambda: load(str(tmp_path / "inpainting"), denoiser="plain"),
     ):
         with pytest.raises(UserError, match="its U-Net has 9 input channels; one with 4 is expected"):
             use()

@@ -24,7 +24,8 @@ from cytosynth.foundation import load as foundations
 from cytosynth.foundation import noise
 from cytosynth.normal.recipe import NormalRecipe
 from cytosynth.normal.train import NormalTask
-from cytosynth.training.loop import lr_factor, train
+from cytosynth.training.loop import train
+from cytosynth.training.optimizer import lr_factor
 from cytosynth.training.recipe import Recipe
 from cytosynth.training.task import Batch, Losses, Task
 

@@ -1,6 +1,7 @@
 """The training loop: the same run whether it is killed or not, for every trainer."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -10,10 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 from typer.testing import CliRunner
 
 from conftest import AUTOENCODER, DENOISER, TEXT, same_on_gpu
@@ -31,13 +34,15 @@ from cytosynth.errors import UsageError, UserError
 from cytosynth.evaluate import reconstruction
 from cytosynth.evaluate.detection.scoring import validation
 from cytosynth.evaluate.held_out import HeldOut
-from cytosynth.foundation.scratch.recipe import AutoencoderRecipe, DenoiserRecipe, TextRecipe
-from cytosynth.foundation.scratch.train import train_autoencoder, train_denoiser, train_text
+from cytosynth.foundation.scratch.recipe import AutoencoderRecipe, DecoderRecipe, DenoiserRecipe, TextRecipe
+from cytosynth.foundation.scratch.train import train_autoencoder, train_decoder, train_denoiser, train_text
 from cytosynth.normal.recipe import NormalRecipe, preset
 from cytosynth.normal.train import train_normal
-from cytosynth.training import checkpoint, loop
-from cytosynth.training.loop import Outcome, lr_factor
+from cytosynth.training import batches, checkpoint
+from cytosynth.training.loop import Outcome, train
+from cytosynth.training.optimizer import lr_factor
 from cytosynth.training.recipe import Recipe
+from cytosynth.training.task import Batch, Losses, Task
 
 DATA = [Source(root="drawn")]
 COMMON = {"max_steps": 6, "batch_size": 2, "log_every": 4, "checkpoint_every": 100, "preview_every": 5, "seed": 3,
@@ -57,6 +62,10 @@ def trainers(tiny: Path, fields: Path) -> dict[str, tuple[Recipe, Callable[[Reci
         "autoencoder": (
             AutoencoderRecipe(data=DATA, ema_decay=0.9, **AUTOENCODER, **COMMON),
             lambda r, run: train_autoencoder(r, run, fields, measure=reconstruction.validation),
+        ),
+        "decoder": (
+            DecoderRecipe(data=DATA, ema_decay=0.9, crops=[64], adversarial_start=2, **COMMON | {"batch_size": 1}),
+            lambda r, run: train_decoder(r, tiny / "foundation/vae", run, fields),
         ),
         "text": (
             TextRecipe(data=DATA, **TEXT, **COMMON),
@@ -139,7 +148,7 @@ def test_a_text_encoder_that_is_not_done_gets_no_denoiser(
 
 @pytest.mark.promise("Training resumes exactly")
 @pytest.mark.parametrize(
-    "name", ["autoencoder", "text", "denoiser", "normal", *ADAPTERS, "cell", "features", "detector"]
+    "name", ["autoencoder", "decoder", "text", "denoiser", "normal", *ADAPTERS, "cell", "features", "detector"]
 )
 def test_stopped_and_continued_equals_never_stopped(name: str, tiny: Path, fields: Path, tmp_path: Path) -> None:
     if name == "detector":
@@ -180,7 +189,7 @@ def stopped_after(steps: int, full: Recipe, start: Callable[[Recipe, Path], Outc
         return original(*arguments)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cytosynth.training.loop.lr_factor", counting)
+        patch.setattr("cytosynth.training.trainer.lr_factor", counting)
         return start(full, run)
 
 
@@ -219,6 +228,83 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
     assert torch.equal(found.weights["a"], torch.full((4,), 2.0))
     assert len(complaints) == 1
     assert "weights.safetensors does not match its hash" in complaints[0]
+
+
+class Duel(Task):
+    """A number that a second optimiser pushes away from what the first one pulls it to."""
+
+    def __init__(self, worth: float = 1.0) -> None:
+        super().__init__()
+        self.number, self.rival = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(1.0))
+        self.worth = worth
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        return {"aim": torch.tensor(float(rng.normal()))}
+
+    def forward(self, batch: Batch) -> Losses:
+        return {
+            "loss": self.worth * (self.number - batch["aim"] - self.rival.detach()).square(),
+            "adversary": -0.1 * (self.rival - self.number.detach()).square() + self.rival.square(),
+        }
+
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        return [([self.number], 1.0)]
+
+    def adversary_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        return [([self.rival], 0.5)]
+
+    def export(self, folder: Path) -> None:
+        save_file(dict(self.trained()), folder / "model.safetensors")
+
+
+@pytest.mark.promise("Training resumes exactly")
+def test_two_optimisers_step_by_their_own_losses_and_resume(tmp_path: Path) -> None:
+    """Against two optimisers of PyTorch in a plain loop of eight lines."""
+    made = Recipe(max_steps=6, learning_rate=0.1, log_every=2, checkpoint_every=6, betas=(0.5, 0.9), max_grad_norm=0.8)
+    train(Duel, made, tmp_path / "once", title="duel")
+    train(Duel, made.model_copy(update={"max_steps": 3}), tmp_path / "twice", title="duel")
+    train(Duel, made, tmp_path / "twice", title="duel")
+    end = "checkpoints/step-00000006"
+    assert weights(tmp_path / "once" / end) == weights(tmp_path / "twice" / end)
+    task = Duel()
+    pull = torch.optim.AdamW([task.number], 0.1, betas=(0.5, 0.9))
+    push = torch.optim.AdamW([task.rival], 0.05, betas=(0.5, 0.9))
+    for step in range(6):
+        losses = task(task.batch(batches.seeded(0, 0, step, 0)[0], 1))
+        pull.zero_grad(), push.zero_grad()
+        losses["loss"].backward(), losses["adversary"].backward()
+        nn.utils.clip_grad_norm_([task.number], 0.8), nn.utils.clip_grad_norm_([task.rival], 0.8)
+        pull.step(), push.step()
+    reached = load_file(tmp_path / "once" / end / "weights.safetensors")
+    assert float(reached["number"]) == pytest.approx(float(task.number), rel=1e-5)
+    assert float(reached["rival"]) == pytest.approx(float(task.rival), rel=1e-5)
+    assert {"0.exp_avg", "adversary.0.exp_avg"} <= load_file(tmp_path / "once" / end / "optimizer.safetensors").keys()
+
+
+class Broken(Duel):
+    """The gradient of its fourth step is not a number, the loss is one."""
+
+    def forward(self, batch: Batch) -> Losses:
+        losses = super().forward(batch)
+        if self.step == 3:
+            losses["loss"] = losses["loss"] + (self.number - self.number).sqrt()
+        return losses
+
+
+def test_a_checkpoint_holds_no_weight_that_is_not_finite(tmp_path: Path) -> None:
+    made = Recipe(max_steps=9, learning_rate=0.1, log_every=50, checkpoint_every=2)
+    with pytest.raises(UserError, match=r"after step 4; .* the last checkpoint is untouched") as caught:
+        train(Broken, made, tmp_path, title="broken")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in checkpoint.found(tmp_path / "checkpoints")] == ["step-00000002"]
+    assert not (tmp_path / "weights").exists()
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step(tmp_path: Path) -> None:
+    made = Recipe(max_steps=9, log_every=4, checkpoint_every=2)
+    with pytest.raises(UserError, match=r"the loss is nan at step 0; .* the last checkpoint is untouched"):
+        train(lambda: Duel(math.nan), made, tmp_path, title="duel")
+    assert not checkpoint.found(tmp_path / "checkpoints")
 
 
 def test_settings_by_key_and_value() -> None:
@@ -287,8 +373,8 @@ def test_two_processes_train_together(
     assert run.returncode == 0, run.stderr[-2000:]
     assert len((tmp_path / "run/stats.jsonl").read_text().splitlines()) == 2
     assert json.loads((tmp_path / "run/stats.jsonl").read_text().splitlines()[1])["step"] == 2
-    seeded = loop._seed
-    monkeypatch.setattr(loop, "_seed", lambda seed, rank, step, micro: seeded(seed, micro, step, rank))
+    seeded = batches.seeded
+    monkeypatch.setattr(batches, "seeded", lambda seed, rank, step, micro: seeded(seed, micro, step, rank))
     alone = config.override(preset("paper", "lora"), [*settings, "gradient_accumulation=2"])
     monkeypatch.setenv(devices.ACCELERATE, "cpu")
     PartialState._reset_state()

@@ -54,7 +54,7 @@ def load_pipeline(
     """Load the models once, for many fields and edits in memory; `normal` None is the foundation as it is."""
     chosen = as_settings(settings, cell=cell)
     tuned = None if normal is None else str(normal)
-    base = foundations.load(str(foundation), channels=(4,))
+    base = foundations.load(str(foundation), denoiser="plain")
     editor = CellEditor.load(base, str(cell), device)
     generator = NormalImageGenerator(base, tuned, device)
     for model in (editor.model, generator.model):

@@ -37,8 +37,9 @@ class CellEditor:
 
     def __init__(self, model: Foundation, trained: Editing = editing.PAPER) -> None:
         """Use `model`, whose U-Net is a synthesizer `trained` on such regions and categories."""
-        if model.unet.config.in_channels != 9 or model.unet.config.attention_type != "gated":
-            raise UserError(f"{model.name}: its U-Net has no nine input channels with gated attention")
+        channels = 2 * model.channels + 1
+        if model.unet.config.in_channels != channels or model.unet.config.attention_type != "gated":
+            raise UserError(f"{model.name}: its U-Net has no {channels} input channels with gated attention")
         text_channels = model.text_encoder.config.hidden_size
         if model.unet.config.cross_attention_dim != text_channels:
             raise UserError(
@@ -65,7 +66,7 @@ class CellEditor:
         path = model_folder(unet, "cell")
         if not (path / "config.json").exists():
             raise UserError(f"{path}: no Abnormal Cell Synthesizer there (config.json of a diffusers U-Net)")
-        base = foundation if isinstance(foundation, Foundation) else load(foundation, channels=())
+        base = foundation if isinstance(foundation, Foundation) else load(foundation, denoiser="unused")
         model = replace(base, unet=part(UNet2DConditionModel, path))
         editor = cls(model.freeze().to(available(device)), editing.read(path))
         trial.denoise(model, str(path), synthesizer.grounding([(8, 8, 40, 40)], trial.SIDE, model.pool_text([""])))
@@ -122,7 +123,7 @@ class CellEditor:
         filled = [*range(count), *[count - 1] * (fill - count)]
         edits = [edits[index] for index in filled]
         clean = torch.cat([model.encode_pixels(window[None]) for window in windows])[filled].float()
-        masks = torch.stack([synthesizer.mask_of(edit.box, size // 8) for edit in edits]).to(clean)
+        masks = torch.stack([synthesizer.mask_of(edit.box, size, model.factor) for edit in edits]).to(clean)
         noises = torch.cat([sampling.noise((1, *clean.shape[1:]), edit.seed) for edit in edits]).to(clean)
         text = model.encode_text([abnormal_prompt(edit.category) for edit in edits])
         ground = synthesizer.grounding(

@@ -51,6 +51,6 @@ BUNDLED_RECIPE = CellRecipe(
     balance=0.7, variants=4, most_cells=500,
     batch_size=12, learning_rate=3e-4, weight_decay=1e-3, warmup_steps=100, max_steps=20_000,
     ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, gate_rate=30.0, checkpoint_every=250, preview_every=500,
-    validate_every=500, joint_dropout=JOINT,
+    validate_every=500, joint_dropout=JOINT, mixed_precision="bf16", memory_format="channels_last",
 )  # fmt: skip
 PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}

@@ -1,9 +1,11 @@
-"""The Abnormal Cell Synthesizer: a nine-channel U-Net with gated self-attention on box and class.
+"""The Abnormal Cell Synthesizer: a U-Net of 2C + 1 input channels with gated self-attention on box and class.
+
+C is 4 in Stable Diffusion, and the input then has nine channels.
 
 Equations 3 to 5 are diffusers' own GLIGEN blocks: `GLIGENTextBoundingboxProjection` (3) and
 `GatedSelfAttentionDense` (4, 5), before every cross-attention; both gates start at zero, and so do the
-five new input channels, so that an untrained synthesizer equals its foundation exactly.
-The channels follow GLIGEN: latent 4 | latent x mask 4 | mask 1, where 1 is kept and 0 repainted.
+C + 1 new input channels, so that an untrained synthesizer equals its foundation exactly.
+The channels follow GLIGEN: latent C | latent x mask C | mask 1, where 1 is kept and 0 repainted.
 """
 
 import math
@@ -23,17 +25,19 @@ GATED_PARTS = ("position_net.", ".fuser.", "conv_in.")
 def build(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """Return the synthesizer that extends `unet`, equal to it before training, or `unet` if it is one already.
 
-    Raises UserError for nine channels without gated attention: those of Stable Diffusion inpainting have
+    Raises UserError for 2C + 1 channels without gated attention: those of Stable Diffusion inpainting have
     another order and the opposite mask.
     """
-    if unet.config.attention_type == "gated" and unet.config.in_channels == 9:
+    channels = unet.config.out_channels
+    inpainting = 2 * channels + 1
+    if unet.config.attention_type == "gated" and unet.config.in_channels == inpainting:
         return unet
-    if unet.config.in_channels != 4:
+    if unet.config.in_channels != channels:
         raise UserError(
-            f"the foundation's U-Net has {unet.config.in_channels} input channels; give one with 4, or a GLIGEN "
-            "inpainting one (9, gated)"
+            f"the foundation's U-Net has {unet.config.in_channels} input channels; give one with {channels}, or a "
+            f"GLIGEN inpainting one ({inpainting}, gated)"
         )
-    config = dict(unet.config) | {"in_channels": 9, "attention_type": "gated"}
+    config = dict(unet.config) | {"in_channels": inpainting, "attention_type": "gated"}
     config.pop("_use_default_values", None)  # from_config would reset to its default whatever is named there
     synthesizer = UNet2DConditionModel.from_config(config)
     weights = unet.state_dict()
@@ -52,20 +56,21 @@ def trainable(unet: UNet2DConditionModel, everything: bool) -> None:
         parameter.requires_grad_(everything or any(part in name for part in GATED_PARTS))
 
 
-def mask_of(box: Box, side: int) -> Tensor:
-    """Return the (1, side, side) mask at latent scale of `box` (xyxy pixels of the patch): 0 inside, 1 kept.
+def mask_of(box: Box, size: int, factor: int) -> Tensor:
+    """Return the mask, 0 inside and 1 kept, of `box` (xyxy pixels) in the latents of a patch of `size` pixels a side.
 
-    Every latent cell that the box touches is repainted.
+    It is (1, size/factor, size/factor). Every latent cell that the box touches is repainted.
     """
+    side = size // factor
     mask = torch.ones(1, side, side)
-    x0, y0 = (max(0, math.floor(value / 8)) for value in box[:2])
-    x1, y1 = (min(side, math.ceil(value / 8)) for value in box[2:])
+    x0, y0 = (max(0, math.floor(value / factor)) for value in box[:2])
+    x1, y1 = (min(side, math.ceil(value / factor)) for value in box[2:])
     mask[:, y0:y1, x0:x1] = 0
     return mask
 
 
 def extra_channels(latents: Tensor, masks: Tensor) -> Tensor:
-    """Return (n, 5, h, w): the background latents z_0,bg and the mask, from z_0 (n, 4, h, w) and (n, 1, h, w)."""
+    """Return (n, C + 1, h, w): the background latents z_0,bg and the mask, from z_0 (n, C, h, w) and (n, 1, h, w)."""
     return torch.cat([latents * masks, masks], dim=1)
 
 

@@ -43,7 +43,7 @@ class Crop:
 
 
 class CellTask(Task):
-    """Trains the nine-channel gated U-Net to repaint the box of a cell."""
+    """Trains the gated U-Net to repaint the box of a cell."""
 
     text: Tensor
     pooled: Tensor
@@ -83,7 +83,7 @@ class CellTask(Task):
         self.scored_latents = [turns[0] for turns in cached(model, self.scored, cache, [0])]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Return latents (n, 4, 32, 32), masks, boxes, categories, and what is withheld for guidance."""
+        """Return latents (n, C, h, w) of patches, masks, boxes, categories, and what is withheld for guidance."""
         chosen = rng.choice(len(self.crops), size, p=self.weights / self.weights.sum())
         captioned = rng.random(size) >= self.recipe.caption_dropout
         boxed = rng.random(size) >= self.recipe.box_dropout
@@ -92,26 +92,33 @@ class CellTask(Task):
             "captioned": torch.as_tensor(captioned & shown), "boxed": torch.as_tensor(boxed & shown),
         }  # fmt: skip
 
+    def networks(self) -> list[nn.Module]:
+        """Return the U-Net."""
+        return [self.unet]
+
+    def place(self, device: torch.device) -> None:
+        """Move the latents to `device`."""
+        self.latents = [latent.to(device) for latent in self.latents]
+
     def _packed(self, crops: Sequence[Crop], latents: Sequence[Tensor]) -> dict[str, Tensor]:
-        side = latents[0].shape[-1]
+        size, factor = latents[0].shape[-1] * self.model.factor, self.model.factor
         return {
             "latents": torch.stack(list(latents)).float(),
-            "masks": torch.stack([synthesizer.mask_of(crop.box, side) for crop in crops]),
+            "masks": torch.stack([synthesizer.mask_of(crop.box, size, factor) for crop in crops]),
             "boxes": torch.tensor([crop.box for crop in crops]),
             "category": torch.tensor([self.names.index(crop.category) for crop in crops]),
         }
 
     def forward(self, batch: Batch) -> Losses:
-        """Return the noise loss (equation 1) of `batch` through the gated, nine-channel U-Net."""
+        """Return the noise loss (equation 1) of `batch` through the gated U-Net."""
         noisy, target, timesteps = noise.add_noise(self.model.scheduler, batch["latents"])
         return {"loss": self._loss(batch, noisy, target, timesteps)}
 
     def _loss(self, batch: Batch, noisy: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
         scheduler, latents, masks = self.model.scheduler, batch["latents"], batch["masks"]
         text = self.text[(batch["category"] + 1) * batch["captioned"]]
-        ground = synthesizer.grounding(
-            batch["boxes"].tolist(), latents.shape[-1] * 8, self.pooled[batch["category"]], batch["boxed"]
-        )
+        size = latents.shape[-1] * self.model.factor
+        ground = synthesizer.grounding(batch["boxes"].tolist(), size, self.pooled[batch["category"]], batch["boxed"])
         model_input = torch.cat([noisy, synthesizer.extra_channels(latents, masks)], dim=1)
         prediction = self.unet(model_input, timesteps, text, cross_attention_kwargs={"gligen": ground}).sample
         weight = (1 + (self.recipe.inside_weight - 1) * (1 - masks)).sqrt()

@@ -118,6 +118,11 @@ def there_if(path: Path | None) -> Path | None:
     return path and there(path)
 
 
+def all_there(paths: list[Path] | None) -> list[Path]:
+    """Return `paths`, to be read; raise UserError as `there` does."""
+    return [there(path) for path in paths or []]
+
+
 def _stopped() -> None:
     print("cytosynth: stopped; the same command continues", file=sys.stderr)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..io import wording
-from . import app, there
+from . import all_there, app, there
 from .options import Device, Scale
 
 evaluate_app = typer.Typer(help="Measure a model on held-out data.", no_args_is_help=True)
@@ -26,19 +26,38 @@ Detector = Annotated[
 @evaluate_app.command()
 def reconstruction(
     data: Data,
-    foundation: Annotated[str, typer.Option(help="Foundation whose autoencoder is measured.")] = "bundled",
+    foundation: Annotated[
+        list[str] | None, typer.Option(help="Foundation whose autoencoder is measured; may be given several times.")
+    ] = None,
+    autoencoder: Annotated[
+        list[Path] | None,
+        typer.Option(callback=all_there, help="Folder of an autoencoder alone; may be given several times."),
+    ] = None,
     split: Split = "test",
     scale: Scale = 1.0,
-    sheet: Annotated[Path | None, typer.Option(help="PNG to write: originals above reconstructions.")] = None,
+    timed: Annotated[bool, typer.Option("--time", help="Time the decoding of 1024x1024 pixels, too.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for the table and sheets of images.")] = None,
 ) -> None:
-    """PSNR of images that the autoencoder encodes and decodes."""
+    """What autoencoders keep of images: PSNR, gradient, power by octave, fine detail, kernel distance."""
+    from diffusers import AutoencoderKL
+
     from ..data import sources
     from ..data.sources import Source
-    from ..evaluate.reconstruction import measure
-    from ..foundation.load import load
+    from ..evaluate.reconstruction import evaluate
+    from ..foundation.load import load, part
 
+    named = foundation or ([] if autoencoder else ["bundled"])
+    found = {Path(name).name: load(name, denoiser="unused").freeze().vae for name in named}
+    for path in autoencoder or []:
+        name = path.name if path.name not in found else f"{path.parent.name}-{path.name}"
+        found[name] = part(AutoencoderKL, path).eval().requires_grad_(False)
     samples = sources.load([Source(root=data.name, scale=scale, split=split)], data.parent)
-    print(json.dumps(measure(load(foundation, channels=()).freeze().vae, samples, sheet).summary()))
+    facts = {"data": data.name, "part": split, "scale": scale}
+    report = evaluate(found, samples, facts, timed=timed, sheets=output)
+    report.show()
+    if output:
+        report.write(output, "autoencoder")
+        print(f"{output}/autoencoder.md")
 
 
 @evaluate_app.command()

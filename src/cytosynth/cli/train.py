@@ -70,10 +70,10 @@ def foundation(
             return
     encoded = run / "autoencoder" / "weights"
     if part == "decoder":
-        recipe = _recipe(recipes.DECODER, data, settings, max_steps)
+        sharper = _recipe(recipes.DECODER, data, settings, max_steps)
         _ended(
-            room.train_autoencoder(
-                recipe, run / "decoder", data_root, max_minutes, start=encoded, measure=reconstruction.validation
+            room.train_decoder(
+                sharper, encoded, run / "decoder", data_root, max_minutes, measure=reconstruction.validation
             )
         )
     if part in ("all", "text"):
@@ -81,8 +81,8 @@ def foundation(
         if not _ended(room.train_text(words, run / "text", data_root, max_minutes)):
             return
     if part in ("all", "denoiser"):
-        refined = run / "decoder" / "weights"
-        vae = refined if refined.is_dir() else encoded
+        refined = [run / "decoder" / name for name in ("best", "weights")]
+        vae = next((folder for folder in refined if folder.is_dir()), encoded)
         denoiser = _recipe(recipes.DENOISER, data, settings, max_steps)
         text = run / "text" / "weights"
         _ended(room.train_denoiser(denoiser, vae, text, run / "denoiser", data_root, max_minutes))

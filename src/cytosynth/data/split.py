@@ -11,6 +11,8 @@ from ..io import plain
 from ..io.plain import load
 
 FILE = "split.json"
+FIXED = {"lbc_x40": Path(__file__).parent / "splits" / "lbc_x40.json"}
+"""Splits, by image, of published sets whose folders come without one, by the name of the folder."""
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
@@ -72,8 +74,10 @@ def assigned(group_name: str, fractions: dict[str, float] = FRACTIONS) -> str:
 
 
 def _file(root: Path) -> Path:
-    """Return where the split of the data set at `root` is, its folder or its annotations."""
-    return (root.parent if root.is_file() else root) / FILE
+    """Return where the split of the data set at `root` is: with it, or in this package for a set of `FIXED`."""
+    folder = root.parent if root.is_file() else root
+    file = folder / FILE
+    return file if file.exists() else FIXED.get(folder.resolve().name, file)
 
 
 def _disjoint(parts: dict[str, tuple[str, ...]], groups: dict[str, str], where: Path) -> None:

@@ -15,7 +15,7 @@ from ..errors import UsageError, UserError
 from ..evaluate import sheet
 from ..evaluate.statistics import Estimate, estimates
 from ..foundation.load import load
-from ..foundation.scratch.autoencoder import psnr, reconstruct
+from ..foundation.scratch.sharpness import psnr, reconstruct
 from ..io.progress import meter
 from ..io.report import Report
 
@@ -51,9 +51,11 @@ def figure3(
     Raises UsageError for a `window` that the autoencoder cannot halve as often as it must, UserError when there is no
     window of one kind.
     """
-    if window % 8:
-        raise UsageError(f"--window {window}: must be a multiple of 8, as {window // 8 * 8} or {-(-window // 8) * 8}")
-    vae = load(foundation, channels=()).freeze().vae
+    model = load(foundation, denoiser="unused").freeze()
+    vae, factor = model.vae, model.factor
+    if window % factor:
+        near = f"{window // factor * factor} or {-(-window // factor) * factor}"
+        raise UsageError(f"--window {window}: must be a multiple of {factor}, as {near}")
     kept: dict[str, list[Kept]] = {kind: [] for kind in KINDS}
     samples = sources.load([source], data_root)
     with meter("reconstructing", len(samples)) as bar:

@@ -126,7 +126,7 @@ def from_models(
         detector: of NILM cells.
         device: cpu, cuda ...
     """
-    base = foundations.load(foundation, channels=() if image else (4,))
+    base = foundations.load(foundation, denoiser="unused" if image else "plain")
     editor = CellEditor.load(base, cell, device)
     edit = editor.settled(settings.cell, real=image is not None)
     if image:

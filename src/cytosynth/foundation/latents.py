@@ -28,9 +28,9 @@ class Shown(Protocol):
 
 @torch.no_grad()
 def cached(model: Foundation, images: Sequence[Shown], folder: Path, turns: Sequence[int]) -> list[list[Tensor]]:
-    """Return, for each image and each D4 turn of `turns`, its (4, h/8, w/8) scaled latents, float16.
+    """Return, for each image and each D4 turn of `turns`, its (C, h/factor, w/factor) scaled latents, float16.
 
-    Sides are cut to multiples of 8 after turning. They are kept under `folder`, named by the content of
+    Sides are cut to multiples of the factor after turning. They are kept under `folder`, named by the content of
     the images and of the encoder, one file an image, so that a killed run continues. Several processes
     divide the work.
     """
@@ -56,5 +56,5 @@ def cached(model: Foundation, images: Sequence[Shown], folder: Path, turns: Sequ
 
 def _encode(model: Foundation, pixels: Pixels, turn: int) -> Tensor:
     turned = augment.d4(pixels, turn)
-    height, width = (side // 8 * 8 for side in turned.shape[:2])
+    height, width = (side // model.factor * model.factor for side in turned.shape[:2])
     return model.encode_pixels(turned[None, :height, :width])[0].half().contiguous().cpu()

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -38,19 +38,21 @@ INDEX = {
 }
 PROBLEMS = ("missing", "unexpected", "mismatched")
 """Of weights and a configuration, as the libraries call them."""
+Denoiser = Literal["any", "plain", "unused"]
 PREDICTIONS = ("epsilon", "v_prediction")
 LONGEST = 10_000
 """Tokens of a prompt."""
 
 
-def load(source: str, dtype: torch.dtype = torch.float32, channels: Sequence[int] = (4, 9)) -> Foundation:
+def load(source: str, dtype: torch.dtype = torch.float32, denoiser: Denoiser = "any") -> Foundation:
     """Load a Stable Diffusion 1.x, and try it on a very small image.
 
     Args:
         source: `bundled`, a folder in diffusers' layout, a `.safetensors` file in the original layout, or
             the id of a model hub's repository.
         dtype: of all weights.
-        channels: that its U-Net may read: 4 draws from noise alone, 9 is an inpainting one; none: it is not used.
+        denoiser: what its U-Net must be: `plain` draws from noise alone (C channels, 4 in Stable Diffusion), `any` may
+            be an inpainting one (2C + 1) as well; `unused` it is not even tried.
 
     Raises UserError for a folder or file that is not a Stable Diffusion or holds pickled weights,
     EnvironmentProblem where a hub cannot be reached.
@@ -66,7 +68,7 @@ def load(source: str, dtype: torch.dtype = torch.float32, channels: Sequence[int
         model = _from_layout(str(path) if path.is_dir() else source, dtype, path.is_dir())
     else:
         raise UserError(f"{source}: no such folder or file, and not a hub id (owner/name)")
-    _check(model, source, channels)
+    _check(model, source, denoiser)
     model.name = source if source == BUNDLED or not path.exists() else last(path)
     model.digest = weights_digest(*model.parts.values())
     return model
@@ -118,7 +120,7 @@ def _quiet() -> None:
     transformers_logging.set_verbosity_error()
 
 
-def _check(model: Foundation, where: str, channels: Sequence[int]) -> None:
+def _check(model: Foundation, where: str, denoiser: Denoiser) -> None:
     """Raise UserError where `model` is of no use for drawing."""
     scale, kind = model.vae.config.scaling_factor, model.scheduler.config.prediction_type
     length = model.tokenizer.model_max_length
@@ -128,14 +130,16 @@ def _check(model: Foundation, where: str, channels: Sequence[int]) -> None:
         raise UserError(f"{where}: scheduler: prediction_type {str(kind)[:40]!r}; there are {', '.join(PREDICTIONS)}")
     if not isinstance(length, int) or not 2 <= length <= LONGEST:
         raise UserError(f"{where}: tokenizer: model_max_length {length}; 2 to {LONGEST} are expected")
-    if channels and model.unet.config.in_channels not in channels:
+    trial.autoencode(model, where)
+    if denoiser == "unused":
+        return
+    channels = [model.channels] + [2 * model.channels + 1] * (denoiser == "any")
+    if model.unet.config.in_channels not in channels:
         raise UserError(
             f"{where}: its U-Net has {model.unet.config.in_channels} input channels; one with "
             f"{' or '.join(map(str, channels))} is expected"
         )
-    trial.autoencode(model, where)
-    if channels:
-        trial.denoise(model, where)
+    trial.denoise(model, where)
 
 
 def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .pixels import to_pixels, to_tensor
+from .pixels import scale_factor, to_pixels, to_tensor
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What recipes and settings call them."""
@@ -22,8 +22,8 @@ class Foundation:
     """A loaded Stable Diffusion 1.x.
 
     Attributes:
-        unet: the denoiser; (n, 4 or 9, h, w) latents in, (n, 4, h, w) out.
-        vae: the autoencoder, downsampling by 8.
+        unet: the denoiser; (n, C or 2C + 1, h, w) latents in, (n, C, h, w) out.
+        vae: the autoencoder; it decides C, 4 in Stable Diffusion, and the scale factor, 8 there.
         text_encoder: CLIP's text model.
         tokenizer: its tokenizer.
         scheduler: DDPM noise schedule (betas, prediction type) that samplers take their betas from.
@@ -49,6 +49,16 @@ class Foundation:
         """What is no weight but decides what is drawn: the noise schedule and the latents' scale."""
         schedule = {key: value for key, value in self.scheduler.config.items() if not key.startswith("_")}
         return {"schedule": schedule, "scaling_factor": self.vae.config.scaling_factor}
+
+    @property
+    def channels(self) -> int:
+        """C, the channels of the latents: 4 in Stable Diffusion."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def factor(self) -> int:
+        """Pixels of the image, each way, that a pixel of the latents stands for: 8 in Stable Diffusion."""
+        return scale_factor(self.vae)
 
     @property
     def device(self) -> torch.device:
@@ -90,7 +100,7 @@ class Foundation:
         return torch.as_tensor(self.text_encoder(ids).pooler_output)
 
     def encode_pixels(self, pixels: np.ndarray) -> Tensor:
-        """Return (n, 4, height/8, width/8) scaled latents of (n, height, width, 3) byte images: their mode."""
+        """Return (n, C, height/factor, width/factor) scaled latents, their mode, of (n, height, width, 3) bytes."""
         images = to_tensor(pixels).to(self.vae.device, self.vae.dtype)
         return torch.as_tensor(self.vae.encode(images).latent_dist.mode() * self.vae.config.scaling_factor)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def add_noise(scheduler: DDPMScheduler, latents: Tensor, offset: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw timesteps and noise for clean `latents` (n, 4, h, w).
+    """Draw timesteps and noise for clean `latents` (n, C, h, w).
 
     Args:
         scheduler: the noise schedule.

@@ -55,21 +55,22 @@ def autoencode(model: Foundation, where: str) -> None:
         again = model.decode_latents(latents)
     except Exception as error:  # noqa: BLE001
         raise _refused(f"{where}: vae", error) from None
-    if latents.shape != (1, 4, SIDE // 8, SIDE // 8) or again.shape != grey.shape:
+    expected = (model.channels, SIDE // model.factor, SIDE // model.factor)
+    if latents.shape[1:] != expected or again.shape != grey.shape:
         raise UserError(
-            f"{where}: vae: {SIDE}x{SIDE} pixels become latents of {tuple(latents.shape[1:])}; Stable Diffusion's have "
-            f"(4, {SIDE // 8}, {SIDE // 8})"
+            f"{where}: vae: {SIDE}x{SIDE} pixels become latents of {tuple(latents.shape[1:])}; its configuration says "
+            f"{expected}"
         )
 
 
 @torch.no_grad()
 def denoise(model: Foundation, where: str, grounding: dict[str, Tensor] | None = None) -> None:
-    """Walk one step from noise of SIDE/8 latents a side; raise UserError where that fails or ends in NaN."""
-    side, device = SIDE // 8, model.device
-    extra = model.unet.config.in_channels - 4
+    """Walk one step from noise for SIDE pixels a side; raise UserError where that fails or ends in NaN."""
+    side, device = SIDE // model.factor, model.device
+    extra = model.unet.config.in_channels - model.channels
     try:
         text = model.encode_text([""])
-        noise = sampling.noise((1, 4, side, side), 0).to(device)
+        noise = sampling.noise((1, model.channels, side, side), 0).to(device)
         channels = torch.zeros(1, extra, side, side, device=device) if extra else None
         one = sampling.guided(model.unet, text, text, guidance_scale=1.0, extra_channels=channels, grounding=grounding)
         sampling.sample(one, samplers.build("ddim", model.scheduler), noise, steps=1)

@@ -31,7 +31,7 @@ class NormalImageGenerator:
         One that is loaded already, in float32, lends its autoencoder and gives its U-Net away. The networks have
         `precision`; latents and samplers are float32 whatever it is.
         """
-        base = foundation if isinstance(foundation, Foundation) else load(foundation, channels=(4,))
+        base = foundation if isinstance(foundation, Foundation) else load(foundation, denoiser="plain")
         self.model, self.prompt = base, NORMAL_PROMPT
         changed: list[torch.nn.Module] = []
         if adapter:
@@ -47,8 +47,8 @@ class NormalImageGenerator:
     @torch.no_grad()
     def field(self, seed: int, index: int, settings: GenerateSettings) -> Pixels:
         """Return field number `index` of `seed`: (size, size, 3). It depends on nothing else but the weights."""
-        side = settings.size // 8
-        start = sampling.noise((1, 4, side, side), seed, index, 1).to(self.model.device)
+        side = settings.size // self.model.factor
+        start = sampling.noise((1, self.model.channels, side, side), seed, index, 1).to(self.model.device)
         text = self.model.encode_text([settings.prompt or self.prompt, ""])
         denoise = sampling.guided(
             self.model.unet, text[:1], text[1:], guidance_scale=settings.guidance_scale,

@@ -127,11 +127,11 @@ def count(recipe: NormalRecipe) -> Need:
 
 
 def _step(recipe: NormalRecipe, model: Foundation, prompt: str | None, optimizer: torch.optim.Optimizer) -> None:
-    side, unet = recipe.window // 8, model.unet
+    side, unet = recipe.window // model.factor, model.unet
     length, channels = model.tokenizer.model_max_length, model.text_encoder.config.hidden_size
     precision = DTYPES.get(recipe.mixed_precision, torch.bfloat16)
     with torch.autocast("cpu", dtype=precision, enabled=recipe.mixed_precision != "no"):
-        latents = torch.randn(recipe.batch_size, 4, side, side)
+        latents = torch.randn(recipe.batch_size, model.channels, side, side)
         text = torch.randn(2, length, channels) if prompt is None else model.encode_text([prompt, ""])
         text = text[torch.zeros(recipe.batch_size, dtype=torch.long)]
         timesteps = torch.zeros(recipe.batch_size, dtype=torch.long)

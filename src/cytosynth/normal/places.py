@@ -34,7 +34,7 @@ def usable(samples: Sequence[Sample], window: int) -> list[Sample]:
 
 
 def _has_normal(sample: Sample, window: int) -> bool:
-    width, height = (side // 8 * 8 for side in sample.size)
+    width, height = sample.size
     if min(height, width) < window:
         return False
     rng = np.random.default_rng(0)

@@ -73,8 +73,9 @@ class NormalTask(Task):
             self.register_buffer("text", model.encode_text([self.prompt, ""]), persistent=False)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Return latents of normal windows (n, 4, window/8, window/8) and whether each keeps its prompt."""
-        side = self.recipe.window // 8
+        """Return latents of normal windows (n, C, window/factor, window/factor) and whether each keeps its prompt."""
+        factor = self.model.factor
+        side = self.recipe.window // factor
         windows: list[Tensor] = []
         while len(windows) < size:
             index = int(rng.integers(len(self.samples)))
@@ -82,11 +83,20 @@ class NormalTask(Task):
             latent = self.latents[index][turn]
             for _ in range(ATTEMPTS):
                 y, x = (int(rng.integers(extent - side + 1)) for extent in latent.shape[1:])
-                if normal(self.samples[index], turn, (8 * x, 8 * y, 8 * (x + side), 8 * (y + side))):
+                window = (factor * x, factor * y, factor * (x + side), factor * (y + side))
+                if normal(self.samples[index], turn, window):
                     windows.append(latent[:, y : y + side, x : x + side])
                     break
         empty = torch.as_tensor(rng.random(size) < self.recipe.caption_dropout)
         return {"latents": torch.stack(windows).float(), "caption": empty.long()}
+
+    def networks(self) -> list[nn.Module]:
+        """Return the U-Net."""
+        return [self.unet]
+
+    def place(self, device: torch.device) -> None:
+        """Move the latents to `device`."""
+        self.latents = [[turn.to(device) for turn in turns] for turns in self.latents]
 
     def forward(self, batch: Batch) -> Losses:
         """Return the noise loss (equation 1) of `batch`."""
@@ -122,8 +132,8 @@ class NormalTask(Task):
         return self.model.encode_text([self.prompt, ""]) if self.adapter.encodes else self.text
 
     def _drawn(self, index: int) -> Pixels:
-        side, text = self.recipe.window // 8, self._text().to(self.unet.dtype)
-        start = sampling.noise((1, 4, side, side), 0, index).to(self.model.device, self.unet.dtype)
+        side, text = self.recipe.window // self.model.factor, self._text().to(self.unet.dtype)
+        start = sampling.noise((1, self.model.channels, side, side), 0, index).to(self.model.device, self.unet.dtype)
         denoise = sampling.guided(self.unet, text[:1], text[1:])
         latents = sampling.sample(denoise, samplers.build("ddim", self.model.scheduler), start)
         return np.asarray(self.model.decode_latents(latents)[0])
@@ -155,7 +165,7 @@ def train_normal(
     def make() -> NormalTask:
         loaded = sources.load(recipe.data, data_root)
         samples = varied.with_copies(loaded, recipe.augment, recipe.augment_copies, recipe.seed)
-        model = load(recipe.foundation, channels=(4,))
+        model = load(recipe.foundation, denoiser="plain")
         scored = None
         if recipe.validate_every and held_out:
             scored = partial(held_out, recipe, sources.held_out(recipe.data, data_root), kept)

@@ -72,7 +72,7 @@ def load(given: Models) -> Pipeline:
     if given.detector:
         detector = detectors.load(model_folder(given.detector, "detector"))
         detector.network.to(available(device))
-    foundation = foundations.load(given.foundation, channels=(4,) if given.generates else ())
+    foundation = foundations.load(given.foundation, denoiser="plain" if given.generates else "unused")
     editor = CellEditor.load(foundation, given.cell, device)
     generator = None
     if given.generates:

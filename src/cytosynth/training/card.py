@@ -14,7 +14,7 @@ RUN = """# A training run: {title}
 |---|---|
 | `recipe.yaml` | every setting |
 | `stats.jsonl` | losses, means over the steps since the line before |
-| `timing.jsonl` | seconds of a step |
+| `timing.jsonl` | seconds of a step, mean since the previous entry |
 | `previews/` | what the weights can do, by step |
 | `checkpoints/` | whole states to continue from, verified by hash when read |
 | `weights/` | the trained weights as their ecosystem loads them |

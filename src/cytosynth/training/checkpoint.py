@@ -123,23 +123,30 @@ def same_frozen(saved: Checkpoint, now: str, run: Path) -> None:
         )
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimiser's state as tensors named `<parameter index>.<field>`."""
+def flatten_optimizer(optimizer: torch.optim.Optimizer, prefix: str = "") -> dict[str, Tensor]:
+    """Return the optimiser's state as tensors named `<prefix><parameter index>.<field>`."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{index}.{field}": value if isinstance(value, Tensor) else torch.tensor(value)
+        f"{prefix}{index}.{field}": value if isinstance(value, Tensor) else torch.tensor(value)
         for index, fields in state.items()
         for field, value in fields.items()
         if value is not None
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put the state of `flatten_optimizer` back into `optimizer`."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Put the state of `flatten_optimizer` with that `prefix` back into `optimizer`.
+
+    Each tensor gets the memory format of its parameter, which fused optimisers rely on.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        index, field = key.split(".", 1)
-        state.setdefault(int(index), {})[field] = value
+        index, _, field = key.removeprefix(prefix).partition(".")
+        if key.startswith(prefix) and index.isdecimal():
+            like = parameters[int(index)]
+            held = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
+            state.setdefault(int(index), {})[field] = held
     whole = optimizer.state_dict()
     whole["state"] = state
     optimizer.load_state_dict(whole)

@@ -13,23 +13,15 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from diffusers.training_utils import EMAModel
-
 from .. import devices
 from ..config import pin
-from ..errors import UserError
 from ..io import atomic, lock, records
-from ..io.progress import console, meter
-from . import card, tensorboard, validation
-from . import checkpoint as checkpoints
-from .optimizer import build as build_optimizer
-from .optimizer import lr_factor
+from ..io.progress import Meter, console, meter
+from . import card, checkpoint, tensorboard, validation
 from .recipe import Recipe
-from .task import Batch, Task
+from .task import Task
+from .tensorboard import Show
+from .trainer import Trainer
 from .validation import Best
 
 
@@ -85,10 +77,10 @@ def train(
         run: run folder: `recipe.yaml`, `stats.jsonl`, `timing.jsonl`, `previews/`, `checkpoints/`, `weights/`,
             and, with `validate_every`, `validation.jsonl` and `best/`.
         title: what the progress bar says.
-        max_minutes: stop (saved, to be continued) after so many minutes of wall time.
+        max_minutes: stop (saved, to be continued) after this many minutes of wall time.
 
-    Returns where it ended. Raises UserError when another process trains there, or when the loss is no longer
-    finite; UsageError when scores are asked for and nothing is held out.
+    Returns where it ended. Raises UserError when another process trains there, or when a loss or a weight is no
+    longer finite; UsageError when scores are asked for and nothing is held out.
     """
     with lock.run(run, "recipe.yaml") if devices.first() else nullcontext():
         return _train(build, recipe, run, title, max_minutes)
@@ -96,190 +88,89 @@ def train(
 
 def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max_minutes: float | None) -> Outcome:
     deadline = time.monotonic() + max_minutes * 60 if max_minutes is not None else math.inf
-    AcceleratorState._reset_state()  # one process may train several parts, each in its own precision
-    accelerator = Accelerator(
-        mixed_precision=recipe.mixed_precision,
-        gradient_accumulation_steps=recipe.gradient_accumulation,
-        cpu=not torch.accelerator.is_available(),  # without it several processes on a CPU ignore each other
-    )
-    torch.backends.cudnn.deterministic = True  # a GPU's gradients of convolutions would differ from run to run
-    main = accelerator.is_main_process
-    if main:
-        run.mkdir(parents=True, exist_ok=True)
-        atomic.recover(run / validation.BEST)
-        pin(recipe, run / "recipe.yaml", begun=any((run / "checkpoints").glob("*")))  # caches are named by content
-        atomic.write_text(run / "README.md", card.run_card(title))
-    torch.manual_seed(recipe.seed)
-    task = build().train()
-    frozen = checkpoints.fingerprint(task, {name for name, _ in [*task.trained(), *task.trained_buffers()]})
-    groups = task.groups()
-    parameters = [parameter for group, _ in groups for parameter in group]
-    optimizer = build_optimizer(recipe, groups)
-    ema = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=True, power=0.75) if recipe.ema_decay else None
-    model, optimizer = accelerator.prepare(task, optimizer)
-    if ema:
-        ema.to(accelerator.device)
-    task = accelerator.unwrap_model(model)
-
-    step, sums = 0, {}
-    resumed, complaints = checkpoints.newest(run / "checkpoints")
-    for complaint in complaints:
-        console.print(complaint, soft_wrap=True)
-    if resumed:
-        checkpoints.same_frozen(resumed, frozen, run)
-        step, sums = resumed.step, dict(resumed.extra["sums"])
-        _restore(task, optimizer, ema, accelerator, resumed)
-    if main:
-        records.truncate(run / records.STATS, step)
-        records.truncate(run / records.TIMING, step)
-        records.truncate(run / validation.SCORES, step)
-
-    def save() -> None:
-        if main:
-            keep = checkpoints.Checkpoint(
-                step=step,
-                weights=dict(task.trained()) | dict(task.trained_buffers()),
-                optimizer=checkpoints.flatten_optimizer(optimizer),
-                ema={str(i): p for i, p in enumerate(ema.shadow_params)} if ema else {},
-                extra={
-                    "sums": sums,
-                    "frozen": frozen,
-                    "ema_step": ema.optimization_step if ema else 0,
-                    "scaler": _scaler(accelerator),
-                },
-            )
-            checkpoints.save(run / "checkpoints", keep, recipe.keep_checkpoints)
-
-    saved = step
+    if devices.first():
+        _begin(recipe, run, title)
+    trainer = Trainer(build, recipe, run)
+    _resume(trainer)
+    saved = trainer.step
     with (
         _stoppable() as stop,
-        tensorboard.opened(recipe, run, step, main) as show,
-        meter(title, recipe.max_steps, step) as bar,
+        tensorboard.opened(recipe, run, trainer.step, trainer.main) as show,
+        meter(title, recipe.max_steps, trainer.step) as bar,
     ):
-        while step < recipe.max_steps and not _agreed(
-            accelerator, stop.requested or time.monotonic() >= deadline or (main and validation.exhausted(run, recipe))
+        while trainer.step < recipe.max_steps and not trainer.agreed(
+            stop.requested or time.monotonic() >= deadline or (trainer.main and validation.exhausted(run, recipe))
         ):
-            started = time.monotonic()
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * group["factor"] * lr_factor(recipe, step)
-            for micro in range(recipe.gradient_accumulation):
-                rng = _seed(recipe.seed, accelerator.process_index, step, micro)
-                batch = _to(task.batch(rng, recipe.batch_size), accelerator.device)
-                with accelerator.accumulate(model):
-                    losses = model(batch)
-                    accelerator.backward(losses["loss"])
-                    if accelerator.sync_gradients:
-                        accelerator.clip_grad_norm_(parameters, recipe.max_grad_norm)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                if not math.isfinite(float(losses["loss"].detach())):
-                    raise UserError(
-                        f"{run}: the loss is {float(losses['loss'].detach())} at step {step}; lower learning_rate, or "
-                        "mixed_precision=no; the last checkpoint is untouched"
-                    )
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + float(value.detach()) / recipe.gradient_accumulation
-            step += 1
-            if ema:
-                ema.step(parameters)
-            if step % recipe.log_every == 0 and main:
-                means = {name: total / recipe.log_every for name, total in sums.items()}
-                records.append(run / records.STATS, {"step": step, **means, "lr": optimizer.param_groups[0]["lr"]})
-                show(step, means | {"lr": optimizer.param_groups[0]["lr"]})
-                records.append(run / records.TIMING, {"step": step, "seconds": round(time.monotonic() - started, 4)})
-            bar.advance(f"loss {float(losses['loss'].detach()):.4f}")
-            if step % recipe.log_every == 0:
-                sums = {}
-            if recipe.validate_every and step % recipe.validate_every == 0:
-                if main:
-                    with _averaged(ema, parameters), evaluating(task):
-                        score = validation.validate(task, recipe, run, step, title)
-                    bar.note(f"step {step}: held-out score {score:.5g}")
-                    show(step, {"held-out score": score})
-                accelerator.wait_for_everyone()
-            if step % recipe.preview_every == 0 and main:
-                with _averaged(ema, parameters), evaluating(task):
-                    task.preview(run / "previews", step)
-            if step % recipe.checkpoint_every == 0:  # last: a kill loses what would follow it
-                save()
-                saved = step
-        if step != saved:  # still within the block: who asks twice to stop loses nothing
-            save()
-        elif main:
-            checkpoints.prune(run / "checkpoints", step, recipe.keep_checkpoints)
+            trainer.advance()
+            if _follow(trainer, title, show, bar):
+                saved = trainer.step
+        if trainer.step != saved:  # still within the block: who asks twice to stop loses nothing
+            trainer.save()
+        elif trainer.main:
+            checkpoint.prune(run / "checkpoints", trainer.step, recipe.keep_checkpoints)
+        trainer.batches.close()
         weights = run / "weights"
-        if main:
-            with _averaged(ema, parameters), evaluating(task), atomic.folder(weights) as part:
-                task.export(part)
-                atomic.write_text(part / "README.md", card.weights_card(title, step, recipe))
-    accelerator.wait_for_everyone()
-    finished = step >= recipe.max_steps or validation.exhausted(run, recipe)
-    return Outcome(step, finished, weights, sum(p.numel() for p in parameters), validation.best(run), stop.requested)
+        if trainer.main:
+            with trainer.evaluating(), atomic.folder(weights) as part:
+                trainer.task.export(part)
+                atomic.write_text(part / "README.md", card.weights_card(title, trainer.step, recipe))
+    trainer.wait()
+    finished = trainer.step >= recipe.max_steps or validation.exhausted(run, recipe)
+    parameters = sum(parameter.numel() for parameter in trainer.parameters[0])
+    return Outcome(trainer.step, finished, weights, parameters, validation.best(run), stop.requested)
 
 
-def _agreed(accelerator: Accelerator, stop: bool) -> bool:
-    """Return whether any process wants to stop, so that all stop at the same step."""
-    if accelerator.num_processes == 1:
-        return stop
-    votes = accelerator.gather(torch.tensor([float(stop)], device=accelerator.device))
-    return bool(votes.max() > 0)
+def _begin(recipe: Recipe, run: Path, title: str) -> None:
+    """Write what a run folder says of itself, or make sure that it is of this recipe."""
+    run.mkdir(parents=True, exist_ok=True)
+    atomic.recover(run / validation.BEST)
+    pin(recipe, run / "recipe.yaml", begun=any((run / "checkpoints").glob("*")))  # caches are named by content
+    atomic.write_text(run / "README.md", card.run_card(title))
 
 
-@contextmanager
-def evaluating(task: Task) -> Iterator[None]:
-    """Put `task` into evaluation mode without gradients for the length of the block."""
-    task.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        task.train()
+def _resume(trainer: Trainer) -> None:
+    """Continue from the newest checkpoint, and drop the lines that were written after it."""
+    for complaint in trainer.resume():
+        console.print(complaint, soft_wrap=True)
+    if trainer.main:
+        for name in (records.STATS, records.TIMING, validation.SCORES):
+            records.truncate(trainer.run / name, trainer.step)
 
 
-def _seed(seed: int, rank: int, step: int, micro: int) -> np.random.Generator:
-    rng = np.random.default_rng([seed, rank, step, micro])
-    torch.manual_seed(int(rng.integers(2**63)))
-    return rng
+def _follow(trainer: Trainer, title: str, show: Show, bar: Meter) -> bool:
+    """Do what is due after a step: losses, scores, previews, a checkpoint; return whether one was written."""
+    recipe, run, step = trainer.recipe, trainer.run, trainer.step
+    if step % recipe.log_every == 0:
+        _log(trainer, show)
+    bar.advance(f"loss {trainer.last['loss']:.4f}" if trainer.last else "")
+    if recipe.validate_every and step % recipe.validate_every == 0:
+        trainer.check()
+        if trainer.main:
+            with trainer.evaluating():
+                score = validation.validate(trainer.task, recipe, run, step, title)
+            bar.note(f"step {step}: held-out score {score:.5g}")
+            show(step, {"held-out score": score})
+        trainer.wait()
+    if step % recipe.preview_every == 0 and trainer.main:
+        with trainer.evaluating():
+            trainer.task.preview(run / "previews", step)
+    if step % recipe.checkpoint_every:
+        return False
+    trainer.save()  # last: a kill loses what would follow it
+    return True
 
 
-def _to(batch: Batch, device: torch.device) -> Batch:
-    return {key: value.to(device) if hasattr(value, "to") else value for key, value in batch.items()}
-
-
-def _scaler(accelerator: Accelerator) -> dict[str, Any]:
-    return dict(accelerator.scaler.state_dict()) if accelerator.scaler else {}
-
-
-def _restore(
-    task: Task,
-    optimizer: torch.optim.Optimizer,
-    ema: EMAModel | None,
-    accelerator: Accelerator,
-    saved: checkpoints.Checkpoint,
-) -> None:
-    with torch.no_grad():
-        for name, tensor in [*task.trained(), *task.trained_buffers()]:
-            tensor.copy_(saved.weights[name])
-        if ema:
-            for index, shadow in enumerate(ema.shadow_params):
-                shadow.copy_(saved.ema[str(index)])
-            ema.optimization_step = saved.extra["ema_step"]
-    checkpoints.restore_optimizer(optimizer, saved.optimizer)
-    if accelerator.scaler and saved.extra["scaler"]:
-        accelerator.scaler.load_state_dict(saved.extra["scaler"])
-
-
-@contextmanager
-def _averaged(ema: EMAModel | None, parameters: list[torch.nn.Parameter]) -> Iterator[None]:
-    if ema is None:
-        yield
-        return
-    ema.store(parameters)
-    ema.copy_to(parameters)
-    try:
-        yield
-    finally:
-        ema.restore(parameters)
+def _log(trainer: Trainer, show: Show) -> None:
+    """Read the losses, and write their means and the seconds of a step since the previous entry."""
+    trainer.read()
+    every, step = trainer.recipe.log_every, trainer.step
+    entry = {name: total / every for name, total in trainer.sums.items()} | {"lr": trainer.rate}
+    seconds = trainer.seconds / trainer.timed
+    trainer.sums, trainer.seconds, trainer.timed = {}, 0.0, 0
+    if trainer.main:
+        records.append(trainer.run / records.STATS, {"step": step, **entry})
+        show(step, entry)
+        records.append(trainer.run / records.TIMING, {"step": step, "seconds": round(seconds, 4)})
 
 
 @contextmanager

@@ -15,7 +15,7 @@ def build(recipe: Recipe, groups: list[tuple[list[torch.nn.Parameter], float]]) 
             wanted, lr=recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay, foreach=True
         )
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(wanted, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return kind(wanted, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
 
 
 def lr_factor(recipe: Recipe, step: int) -> float:

@@ -25,9 +25,17 @@ class Recipe(BaseModel):
     lr_schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="of Adam and AdamW")
     weight_decay: float = Field(default=1e-2, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     mixed_precision: MixedPrecision = "no"
+    memory_format: Literal["contiguous", "channels_last"] = Field(
+        default="contiguous", description="of weights and images; which is faster depends on the network and machine"
+    )
+    compile: bool = Field(
+        default=False,
+        description="torch.compile the networks; resume is then exact on one machine and PyTorch version only",
+    )
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     log_every: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 Batch = Mapping[str, Any]
 Losses = dict[str, Tensor]
+LOSS, ADVERSARY = "loss", "adversary"
+"""The losses that are minimised: by the first optimiser, and by the second of an adversarial training."""
 
 
 class Task(nn.Module):
@@ -16,14 +19,23 @@ class Task(nn.Module):
 
     Only parameters with `requires_grad` are trained and saved; buffers (running statistics) of modules
     that hold such parameters are saved with them.
+
+    Attributes:
+        step: the optimiser steps made so far; the training loop sets it before each.
     """
+
+    step = 0
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return the batch that `rng` determines; nothing else may decide what is in it."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Losses:
-        """Return the losses by name, scalars; `loss` is the one to minimise."""
+        """Return the losses by name, scalars; `loss` is the one to minimise.
+
+        A task with `adversary_groups` returns the loss of those as `adversary`. Neither loss may depend on what the
+        other one trains: both are differentiated in one go.
+        """
         raise NotImplementedError
 
     def preview(self, folder: Path, step: int) -> None:
@@ -43,6 +55,17 @@ class Task(nn.Module):
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """Return all that is trained in groups, each with the factor on the recipe's learning rate."""
         return [([parameter for _, parameter in self.trained()], 1.0)]
+
+    def adversary_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return, in such groups, what a second optimiser trains against the first; nothing for most tasks."""
+        return []
+
+    def networks(self) -> list[nn.Module]:
+        """Return the networks that take the time of a step, which `compile` is for."""
+        return [self]
+
+    def place(self, device: torch.device) -> None:
+        """Move what batches are cut from to `device`, where it fits there; called once, before the first batch."""
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the name and parameter of everything that is trained."""

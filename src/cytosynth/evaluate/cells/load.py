@@ -46,7 +46,7 @@ def load(
         places[name] = Path(path)
     networks = [features.load(name, places.get(name), device) for name in extractors]
     generator = detector = None
-    foundation = foundations.load(names["foundation"], channels=(4,) if drawn else ())
+    foundation = foundations.load(names["foundation"], denoiser="plain" if drawn else "unused")
     editor = CellEditor.load(foundation, names["cell"], device)
     if drawn:
         name, normal = names["detector"], names["normal"]

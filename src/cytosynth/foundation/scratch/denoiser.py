@@ -26,6 +26,8 @@ from ..load import save
 from ..model import Foundation
 from .recipe import DenoiserRecipe
 
+FIELD = 384
+"""Side of the fields that a preview shows, pixels."""
 ANY_PROMPT = "A cervical cytopathological image"
 
 
@@ -35,7 +37,10 @@ def build(
     """Return a Foundation with an untrained denoiser around `vae` and `text_encoder`."""
     levels = range(len(recipe.block_out_channels))
     attends = [level in recipe.attention_levels for level in levels]
+    channels = vae.config.latent_channels
     unet = UNet2DConditionModel(
+        in_channels=channels,
+        out_channels=channels,
         sample_size=max(recipe.crops),
         block_out_channels=tuple(recipe.block_out_channels),
         down_block_types=tuple("CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in attends),
@@ -64,8 +69,9 @@ class DenoiserTask(Task):
         self.frozen = nn.ModuleList([model.text_encoder, model.vae])
         self.latents = cached(model, samples, cache, range(8))
         for sample in samples:
-            if min(sample.size) // 8 < max(recipe.crops):
-                raise UserError(f"{sample.name}: smaller than the crops of {8 * max(recipe.crops)} pixels at its scale")
+            if min(sample.size) // model.factor < max(recipe.crops):
+                side = model.factor * max(recipe.crops)
+                raise UserError(f"{sample.name}: smaller than the crops of {side} pixels at its scale")
         areas = np.array([latent[0].numel() for latent in self.latents], dtype=np.float64)
         self.weights = areas / areas.sum()
         self.cells: dict[str, list[tuple[int, int]]] = {}
@@ -76,7 +82,7 @@ class DenoiserTask(Task):
         self.names = sorted(self.cells)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Return latent crops (n, 4, side, side), n scaled so that n x side^2 stays level, with token ids."""
+        """Return latent crops (n, C, side, side), n scaled so that n x side^2 stays level, with token ids."""
         side = int(rng.choice(self.recipe.crops))
         count = max(1, round(size * self.recipe.crops[0] ** 2 / side**2))
         crops, captions = [], []
@@ -90,11 +96,20 @@ class DenoiserTask(Task):
             captions.append("" if rng.random() < self.recipe.caption_dropout else text)
         return {"latents": torch.stack(crops).float(), "token_ids": self.model.token_ids(captions)}
 
+    def networks(self) -> list[nn.Module]:
+        """Return the U-Net."""
+        return [self.unet]
+
+    def place(self, device: torch.device) -> None:
+        """Move the latents to `device`."""
+        self.latents = [[turn.to(device) for turn in turns] for turns in self.latents]
+
     def _anywhere(self, index: int, side: int, turn: int, rng: np.random.Generator) -> tuple[str, Tensor]:
         """Return caption and latents of a crop that lies anywhere in the image `index`."""
         latent = self.latents[index][turn]
         y, x = (int(rng.integers(extent - side + 1)) for extent in latent.shape[1:])
-        window = (8 * x, 8 * y, 8 * (x + side), 8 * (y + side))
+        factor = self.model.factor
+        window = (factor * x, factor * y, factor * (x + side), factor * (y + side))
         return caption(self.samples[index], turn, window, rng), latent[:, y : y + side, x : x + side]
 
     def _around_cell(self, side: int, turn: int, rng: np.random.Generator) -> tuple[str, Tensor]:
@@ -106,7 +121,7 @@ class DenoiserTask(Task):
         box = augment.d4_box(sample.cells[number].box, turn, width, height)
         corner = []
         for low, high, extent in zip(box[:2], box[2:], (latent.shape[2], latent.shape[1]), strict=True):
-            place = (low + high) / 16 - side * float(rng.uniform(0.25, 0.75))
+            place = (low + high) / 2 / self.model.factor - side * float(rng.uniform(0.25, 0.75))
             corner.append(min(max(round(place), 0), extent - side))
         x, y = corner
         return abnormal_prompt(category), latent[:, y : y + side, x : x + side]
@@ -123,9 +138,11 @@ class DenoiserTask(Task):
         return {"loss": weighted, "mse": mse}
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write eight 384-pixel fields, guidance 3: four normal, then the abnormal categories from one noise."""
+        """Write eight fields, guidance 3: four normal, then the abnormal categories from one noise."""
         prompts = [NORMAL_PROMPT] * 4 + [abnormal_prompt(category) for category in ABNORMAL]
-        start = torch.cat([sampling.noise((1, 4, 48, 48), 0, min(index, 4)) for index in range(len(prompts))])
+        side = FIELD // self.model.factor
+        shape = (1, self.model.channels, side, side)
+        start = torch.cat([sampling.noise(shape, 0, min(index, 4)) for index in range(len(prompts))])
         images = draw(self.model, start, prompts, guidance_scale=3.0)
         save_png(grid(list(images), columns=4), folder / f"{step:08d}.png")
 
@@ -137,7 +154,7 @@ class DenoiserTask(Task):
 def draw(
     model: Foundation, start: Tensor, prompts: Sequence[str], *, steps: int = 25, guidance_scale: float = 5.0
 ) -> np.ndarray:
-    """Return (n, 8h, 8w, 3) images of `prompts`, sampled by DDIM from `start` (n, 4, h, w)."""
+    """Return (n, factor h, factor w, 3) images of `prompts`, sampled by DDIM from `start` (n, C, h, w)."""
     with torch.no_grad():
         text, empty = model.encode_text(prompts), model.encode_text([""] * len(prompts))
         denoise = sampling.guided(model.unet, text, empty, guidance_scale=guidance_scale)

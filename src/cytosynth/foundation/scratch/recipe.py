@@ -15,14 +15,33 @@ class AutoencoderRecipe(Recipe):
     kind: Literal["autoencoder"] = "autoencoder"
     data: list[Source]
     crops: list[int] = Field(default=[64, 128, 256], description="sides of the training crops, taken at random")
-    block_out_channels: list[int] = [16, 32, 64, 128]
+    latent_channels: int = Field(default=4, ge=1, description="C, that the latents have")
+    block_out_channels: list[int] = Field(
+        default=[16, 32, 64, 128], description="of each level; each but one halves the image"
+    )
     layers_per_block: int = 1
     norm_num_groups: int = 8
     gradient_weight: float = 0.5
     chroma_weight: float = Field(default=1.0, ge=0, description="L1 between colour differences: without it stains grey")
     kl_weight: float = 1e-4
     equivariance: float = Field(default=0.25, ge=0, le=1, description="share of steps with a changed latent")
-    decoder_only: bool = Field(default=False, description="freeze the encoder, so that cached latents stay valid")
+
+
+class DecoderRecipe(Recipe):
+    """Settings of the sharpening of a decoder; its encoder stays as it is, so that cached latents stay valid."""
+
+    kind: Literal["decoder"] = "decoder"
+    encoder: str = Field(default="", description="hash of the frozen encoder; filled in by itself")
+    data: list[Source]
+    crops: list[int] = Field(default=[128], description="sides of the training crops, taken at random")
+    gradient_weight: float = 0.5
+    chroma_weight: float = Field(default=1.0, ge=0)
+    perceptual_weight: float = Field(default=0.3, ge=0, description="of the distance in features of EfficientNet-Lite1")
+    adversarial_start: int = Field(default=300, ge=0, description="step from which the decoder feels the discriminator")
+    adversarial_weight: float = Field(default=0.5, ge=0, description="most that the adaptive weight may be")
+    discriminator_channels: int = Field(default=32, ge=1)
+    r1_weight: float = Field(default=0.1, ge=0, description="of the squared gradient of the scores of real images")
+    r1_share: float = Field(default=0.25, gt=0, le=1, description="share of the steps with R1, which then weighs more")
 
 
 class TextRecipe(Recipe):
@@ -60,16 +79,22 @@ class DenoiserRecipe(Recipe):
 
 
 AUTOENCODER = AutoencoderRecipe(
-    data=CC_BY, batch_size=8, learning_rate=3e-4, warmup_steps=50, weight_decay=0.0, max_steps=100_000,
-    ema_decay=0.999, checkpoint_every=500, preview_every=500, log_every=50,
+    data=CC_BY, crops=[128], latent_channels=16, batch_size=8, learning_rate=5e-4, warmup_steps=50,
+    betas=(0.9, 0.99), weight_decay=0.0, max_steps=100_000, memory_format="channels_last", ema_decay=0.998,
+    checkpoint_every=100, preview_every=500, log_every=20,
 )  # fmt: skip
 
-DECODER = AUTOENCODER.model_copy(update={"decoder_only": True, "equivariance": 0.0})
+DECODER = DecoderRecipe(
+    data=CC_BY, batch_size=8, learning_rate=2e-4, betas=(0.5, 0.9), weight_decay=0.0, max_steps=100_000,
+    memory_format="channels_last", ema_decay=0.998, checkpoint_every=100, preview_every=500,
+    log_every=20, validate_every=100,
+)  # fmt: skip
 TEXT = TextRecipe(
     data=CC_BY, batch_size=64, learning_rate=1e-3, warmup_steps=50, weight_decay=1e-2, max_steps=800,
     lr_schedule="cosine", checkpoint_every=200, preview_every=100_000, log_every=50,
 )  # fmt: skip
 DENOISER = DenoiserRecipe(
-    data=CC_BY, batch_size=16, learning_rate=5e-4, warmup_steps=200, weight_decay=1e-3, max_steps=100_000,
+    data=CC_BY, crops=[32], block_out_channels=[96, 192, 256, 256], batch_size=16, learning_rate=3e-4,
+    warmup_steps=200, weight_decay=1e-3, max_steps=100_000, mixed_precision="bf16", memory_format="channels_last",
     ema_decay=0.9995, checkpoint_every=250, preview_every=500, log_every=50,
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
@@ -18,8 +18,9 @@ from ...io.tensors import weights_digest
 from ...training.loop import Outcome, train
 from ..load import load, part
 from .autoencoder import AutoencoderTask
+from .decoder import DecoderTask
 from .denoiser import DenoiserTask, build
-from .recipe import AutoencoderRecipe, DenoiserRecipe, TextRecipe
+from .recipe import AutoencoderRecipe, DecoderRecipe, DenoiserRecipe, TextRecipe
 from .text import TextTask, similarity
 
 Measure = Callable[[AutoencoderKL, Sequence[Sample], Path], dict[str, float]]
@@ -36,22 +37,57 @@ def train_autoencoder(
 ) -> Outcome:
     """Train the autoencoder of a foundation in the run folder `run`, or continue it; then `measure` it.
 
-    With `start`, an autoencoder's folder, training begins there: what `decoder_only` recipes need.
+    With `start`, an autoencoder's folder, training begins there.
     """
     unseen = sources.held_out(recipe.data, data_root)
 
     def make() -> AutoencoderTask:
-        vae = part(AutoencoderKL, start) if start else None
+        vae = read_autoencoder(start) if start else None
         return AutoencoderTask(recipe, sources.load(recipe.data, data_root), unseen, vae)
 
     outcome = train(make, recipe, run, title="autoencoder", max_minutes=max_minutes)
+    return _measured(outcome, unseen, run, measure)
+
+
+def train_decoder(
+    recipe: DecoderRecipe,
+    start: Path,
+    run: Path,
+    data_root: Path,
+    max_minutes: float | None = None,
+    measure: Measure | None = None,
+) -> Outcome:
+    """Sharpen the decoder of the autoencoder in the folder `start`, or continue in the run folder `run`; `measure` it.
+
+    Raises UserError where there is no autoencoder.
+    """
+    vae = read_autoencoder(start)
+    recipe = recipe.model_copy(update={"encoder": weights_digest(vae.encoder, vae.quant_conv)})
+    unseen = sources.held_out(recipe.data, data_root)
+
+    def make() -> DecoderTask:
+        return DecoderTask(recipe, sources.load(recipe.data, data_root), unseen, vae)
+
+    outcome = train(make, recipe, run, title="decoder", max_minutes=max_minutes)
+    return _measured(outcome, unseen, run, measure)
+
+
+def _measured(outcome: Outcome, unseen: Sequence[Sample], run: Path, measure: Measure | None) -> Outcome:
+    """Write what `measure` says of the selected autoencoder on `unseen` images; return `outcome`."""
     if not unseen or measure is None or not devices.first():
         return outcome
-    trained = part(AutoencoderKL, outcome.weights).eval()
+    trained = part(AutoencoderKL, outcome.selected).eval()
     summary = measure(trained, unseen, run / "validation.png")
-    atomic.write_json(run / "validation.json", {"step": outcome.step, "psnr_db": summary})
-    console.print(f"held-out PSNR: {summary['mean']} dB on {summary['pictures']} images")
+    atomic.write_json(run / "validation.json", {"step": outcome.selected_step, "psnr_db": summary})
+    console.print(f"held-out PSNR: {summary['mean']} dB on {summary['images']} images")
     return outcome
+
+
+def read_autoencoder(folder: Path) -> AutoencoderKL:
+    """Return the autoencoder in `folder`; raise UserError where there is none."""
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: no trained autoencoder there; train the part 'autoencoder' first")
+    return part(AutoencoderKL, folder)
 
 
 def train_text(recipe: TextRecipe, run: Path, data_root: Path, max_minutes: float | None = None) -> Outcome:
@@ -92,28 +128,35 @@ def train_denoiser(
     run: Path,
     data_root: Path,
     max_minutes: float | None = None,
+    start: Path | None = None,
 ) -> Outcome:
     """Train a denoiser on the latents of the `autoencoder` folder, under the text encoder in the `text` folder.
 
+    With `start`, the folder of a U-Net, training begins there.
     Exports the whole foundation. Raises UserError where either is missing, or the foundation to begin with has
     another architecture.
     """
-    if not (autoencoder / "config.json").exists():
-        raise UserError(f"{autoencoder}: no trained autoencoder there; train the part 'autoencoder' first")
-    vae = part(AutoencoderKL, autoencoder)
+    vae = read_autoencoder(autoencoder)
     tokenizer, encoder = read_text(text)
     hashes = {"encoder": weights_digest(vae.encoder, vae.quant_conv), "text": weights_digest(encoder)}
     recipe = recipe.model_copy(update=hashes)
 
     def make() -> DenoiserTask:
         model = build(recipe, vae, tokenizer, encoder)
-        if recipe.start:
-            try:
-                model.unet.load_state_dict(load(recipe.start).unet.state_dict())
-            except RuntimeError:
-                raise UserError(f"{recipe.start}: its denoiser has another architecture than the recipe") from None
+        if start:
+            _begin(model.unet, part(UNet2DConditionModel, start), str(start))
+        elif recipe.start:
+            _begin(model.unet, load(recipe.start).unet, recipe.start)
         loaded = sources.load(recipe.data, data_root)
         samples = varied.with_copies(loaded, recipe.augment, recipe.augment_copies, recipe.seed)
         return DenoiserTask(recipe, model, samples, run / "latents")
 
     return train(make, recipe, run, title="denoiser", max_minutes=max_minutes)
+
+
+def _begin(unet: UNet2DConditionModel, other: UNet2DConditionModel, name: str) -> None:
+    """Give `unet` the weights of the `other` one, called `name`; raise UserError where they do not fit."""
+    try:
+        unet.load_state_dict(other.state_dict())
+    except RuntimeError:
+        raise UserError(f"{name}: its denoiser has another architecture than the recipe") from None

@@ -1,0 +1,104 @@
+"""Sharpening the decoder of a trained autoencoder: a perceptual loss, then a discriminator of patches as well.
+
+The encoder stays as it is, so that everything trained on its latents stays valid. The discriminator learns from the
+first step; the decoder feels it from `adversarial_start` on. Weights are selected by the power spectrum of held-out
+reconstructions, which such training first brings near that of the originals and then beyond it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+
+from ...data.sources import Sample
+from ...training.task import Batch, Losses, Task
+from ..parts import save_part
+from ..pixels import whole
+from . import sharpness
+from .autoencoder import preview
+from .crops import Crops
+from .discriminator import Discriminator, adaptive_weight, hinge, r1
+from .losses import pixel_losses, weighted
+from .perceptual import Perceptual
+from .recipe import DecoderRecipe
+
+SCORED = 8
+"""Held-out images, at most, by which weights are selected."""
+SCORED_SIDE = 256
+"""Side of what of them is decoded, pixels."""
+
+
+class DecoderTask(Task):
+    """Trains the decoder of an AutoencoderKL, and against it a discriminator."""
+
+    def __init__(
+        self, recipe: DecoderRecipe, samples: Sequence[Sample], held_out: Sequence[Sample], vae: AutoencoderKL
+    ) -> None:
+        """Go on with `vae`, its encoder frozen; `held_out` images are shown and scored."""
+        super().__init__()
+        self.recipe, self.held_out, self.vae = recipe, held_out, vae
+        for frozen in (vae.encoder, vae.quant_conv):
+            frozen.requires_grad_(False)
+        self.crops = Crops(samples, recipe.crops, recipe.augment)
+        self.perceptual = Perceptual()
+        self.discriminator = Discriminator(recipe.discriminator_channels)
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """Return random crops (n, 3, side, side) in -1..1, and whether R1 is taken."""
+        return {"pixels": self.crops.batch(rng, size), "r1": rng.random() < self.recipe.r1_share}
+
+    def forward(self, batch: Batch) -> Losses:
+        """Return the losses of `batch`: of the decoder `loss`, of the discriminator `adversary`, and their parts."""
+        recipe, pixels = self.recipe, batch["pixels"]
+        with torch.no_grad():
+            latents = self.vae.encode(pixels).latent_dist.sample()
+        output = self.vae.decode(latents).sample.float()
+        found = pixel_losses(output, pixels) | {"perceptual": self.perceptual(output, pixels)}
+        loss = weighted(found, recipe) + recipe.perceptual_weight * found["perceptual"]
+        adversarial = -self.discriminator.fixed(output).mean()
+        weight = torch.zeros_like(adversarial)
+        if self.step >= recipe.adversarial_start:
+            weight = adaptive_weight(loss, adversarial, self.vae.decoder.conv_out.weight, recipe.adversarial_weight)
+        adversary = hinge(self.discriminator(pixels), self.discriminator(output.detach()))
+        penalty = r1(self.discriminator, pixels) if batch["r1"] else torch.zeros_like(adversary)
+        return {
+            "loss": loss + weight * adversarial,
+            "adversary": adversary + recipe.r1_weight / recipe.r1_share * penalty,
+            **found, "adversarial": adversarial, "adaptive weight": weight, "hinge": adversary,
+        }  # fmt: skip
+
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return the decoder."""
+        return [([p for name, p in self.trained() if not name.startswith("discriminator.")], 1.0)]
+
+    def adversary_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return the discriminator."""
+        return [(list(self.discriminator.parameters()), 1.0)]
+
+    def networks(self) -> list[nn.Module]:
+        """Return encoder, decoder and the network of the perceptual loss."""
+        return [self.vae.encoder, self.vae.decoder, self.perceptual]
+
+    def place(self, device: torch.device) -> None:
+        """Move the images to `device`, where they fit."""
+        self.crops.place(device)
+
+    def score(self) -> float | None:
+        """Return by how many octaves of power held-out reconstructions are off, on average over the bands."""
+        found = []
+        for sample in self.held_out[:SCORED]:
+            side = min(SCORED_SIDE, *(whole(extent, self.vae) for extent in sample.size))
+            pixels = sample.pixels[:side, :side]
+            found.append(sharpness.compare(pixels, sharpness.reconstruct(self.vae, pixels)))
+        return sharpness.distance(found) if found else None
+
+    def preview(self, folder: Path, step: int) -> None:
+        """Write held-out crops above their reconstructions."""
+        preview(self.vae, self.held_out, folder / f"{step:08d}.png")
+
+    def export(self, folder: Path) -> None:
+        """Write the AutoencoderKL in diffusers' layout."""
+        save_part(self.vae, folder, torch.float32)

@@ -1,0 +1,127 @@
+"""Sharpening a decoder: its losses against values known by hand, and what the measures of sharpness say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from typer.testing import CliRunner
+
+from cytosynth.cli import app
+from cytosynth.cli import evaluate as _commands  # noqa: F401
+from cytosynth.evaluate import reconstruction
+from cytosynth.evaluate.networks import features
+from cytosynth.foundation.scratch import sharpness
+from cytosynth.foundation.scratch.discriminator import Discriminator, adaptive_weight, hinge, r1
+from cytosynth.foundation.scratch.perceptual import STRIDES, Perceptual
+
+
+def waves(*cycles: float) -> np.ndarray:
+    """Return (128, 128, 3) bytes: waves of so many cycles a pixel, of equal height."""
+    across = np.arange(128)
+    image = 128 + sum(30 * np.sin(2 * np.pi * cycle * across) for cycle in cycles)
+    return np.repeat(np.round(np.tile(image, (128, 1)))[..., None], 3, axis=2).astype(np.uint8)
+
+
+def test_octaves_gradient_and_fine_detail_of_known_images() -> None:
+    coarse, fine = waves(3 / 128), waves(40 / 128)
+    assert sharpness.octaves(sharpness.brightness(coarse)).argmax() == 0, "1/64 to 1/32 of a cycle a pixel"
+    assert sharpness.octaves(sharpness.brightness(fine)).argmax() == 4, "a quarter to half a cycle a pixel"
+    both = waves(3 / 128, 40 / 128)
+    lost = sharpness.compare(both, coarse)
+    assert lost.power[0] == pytest.approx(1, abs=0.02) and lost.power[4] < 0.01
+    assert lost.gradient < 0.3
+    noisy = np.clip(coarse + np.random.default_rng(0).normal(0, 12, (128, 128, 1)), 0, 255).astype(np.uint8)
+    added = sharpness.compare(both, noisy)
+    assert added.power[4] > 0.05 and abs(added.fine) < 0.1, "noise has the power and nothing of the detail"
+    kept = sharpness.compare(both, both)
+    assert kept.fine == pytest.approx(1) and kept.gradient == 1 and kept.power == pytest.approx((1,) * 5)
+    assert sharpness.distance([kept]) == pytest.approx(0)
+    halved = kept._replace(power=(1.0, 1.0, 1.0, 0.5, 0.25))
+    assert sharpness.distance([halved]) == pytest.approx(3 / 5), "octaves off, mean over bands"
+    assert sharpness.compare(both, np.minimum(both, 254) + np.uint8(1)).psnr == pytest.approx(
+        20 * np.log10(255), abs=0.1
+    )
+
+
+def test_the_discriminator_moves_images_through_fixed_weights() -> None:
+    torch.manual_seed(0)
+    network, images = Discriminator(4), torch.randn(2, 3, 64, 64, requires_grad=True)
+    assert torch.equal(network.fixed(images), network(images))
+    network.fixed(images).sum().backward()
+    assert images.grad is not None and images.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert float(hinge(torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0]))) == pytest.approx(0.25 + 0.5)
+    linear = Discriminator(1)
+    linear.layers = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False))
+    weights = linear.layers[0].weight.detach().flatten()  # type: ignore[operator, union-attr]
+    assert float(r1(linear, images).detach()) == pytest.approx(float(weights.square().sum()) / 64**2)
+
+
+def test_the_adaptive_weight_balances_both_losses_up_to_its_cap() -> None:
+    last = nn.Parameter(torch.tensor([1.0, -2.0]))
+    pixels, adversarial = (3 * last).sum(), (6 * last).sum()
+    assert float(adaptive_weight(pixels, adversarial, last, 9.0)) == pytest.approx(0.5, rel=1e-4)
+    pixels, adversarial = (3 * last).sum(), (6 * last).sum()
+    assert float(adaptive_weight(pixels, adversarial, last, 0.1)) == pytest.approx(0.1)
+    assert not adaptive_weight((3 * last).sum(), last.sum(), last, 9.0).requires_grad
+
+
+def test_the_perceptual_loss_sees_blur_and_not_itself() -> None:
+    network = Perceptual().train()
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    torch.manual_seed(0)
+    image = nn.functional.interpolate(torch.rand(1, 3, 16, 16), 64, mode="nearest") * 2 - 1
+    blurred = [nn.functional.avg_pool2d(image, size, 1, size // 2, count_include_pad=False) for size in (3, 7)]
+    assert float(network(image, image)) == 0
+    assert 0 < float(network(blurred[0], image)) < float(network(blurred[1], image)) < 4 * len(STRIDES)
+    assert [64 // maps.shape[-1] for maps in network._features(image)] == list(STRIDES)
+
+
+def test_what_an_autoencoder_keeps_is_reported_beside_real_against_real(
+    tiny: Path, fields: Path, tmp_path: Path
+) -> None:
+    ran = CliRunner().invoke(
+        app,
+        ["evaluate", "reconstruction", str(fields / "drawn"), "--split", "train", "--output", str(tmp_path),
+         "--autoencoder", str(tiny / "foundation/vae"), "--foundation", str(tiny / "foundation")],
+    )  # fmt: skip
+    assert ran.exit_code == 0, ran.output
+    said = json.loads((tmp_path / "autoencoder.json").read_text())
+    one, other = said["rows"]
+    assert {one["autoencoder"], other["autoencoder"]} == {"foundation", "vae"}
+    assert one["PSNR, dB"] == other["PSNR, dB"] and one["factor"] == 8 and one["C"] == 4
+    assert (tmp_path / "reconstruction_vae.png").exists()
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (224, 224, 3), dtype=np.uint8) for _ in range(6)]
+    network = features.load("efficientnet-lite0")
+    made, real = reconstruction.kernel_distances(images, images, network)
+    assert made == real, "an autoencoder that keeps everything is as far from other images as they are"
+    worse, floor = reconstruction.kernel_distances(images, [image // 4 for image in images], network)
+    assert worse > floor == real
+    ran = CliRunner().invoke(app, ["evaluate", "reconstruction", str(fields / "drawn"), "--split", "test"])
+    assert ran.exit_code == 1 and "between halves of them needs 4" in str(ran.exception)
+
+
+def test_only_the_decoder_is_sharpened(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    from cytosynth.data.sources import Source
+    from cytosynth.foundation.scratch.recipe import DecoderRecipe
+    from cytosynth.foundation.scratch.train import train_decoder
+
+    recipe = DecoderRecipe(
+        data=[Source(root="drawn")], crops=[64], batch_size=1, max_steps=2, adversarial_start=1, r1_share=1.0,
+        log_every=1, validate_every=2, preview_every=2, learning_rate=1e-3,
+    )  # fmt: skip
+    outcome = train_decoder(recipe, tiny / "foundation/vae", tmp_path, fields)
+    before = load_file(tiny / "foundation/vae/diffusion_pytorch_model.safetensors")
+    after = load_file(outcome.selected / "diffusion_pytorch_model.safetensors")
+    assert before.keys() == after.keys(), "no discriminator, no network of the loss"
+    for key, value in before.items():
+        trained = key.startswith(("decoder.", "post_quant_conv."))
+        assert torch.equal(value, after[key]) != trained or not value.any(), key
+    first, second = (json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines())
+    assert first["adaptive weight"] == 0 < second["adaptive weight"] <= 0.5
+    assert second["adversary"] > second["hinge"], "R1 is part of it"
