@@ -86,8 +86,8 @@ def test_what_an_autoencoder_keeps_is_reported_beside_real_against_real(
 ) -> None:
     ran = CliRunner().invoke(
         app,
-        ["evaluate", "reconstruction", str(fields / "drawn"), "--split", "train", "--output", str(tmp_path),
-         "--autoencoder", str(tiny / "foundation/vae"), "--foundation", str(tiny / "foundation")],
+        ["evaluate", "reconstruction", str(fields / "drawn"), "--split", "all", "--scale", "1.5",
+         "--output", str(tmp_path), "--autoencoder", str(tiny / "foundation/vae"), "--foundation", str(tiny / "foundation")],
     )  # fmt: skip
     assert ran.exit_code == 0, ran.output
     said = json.loads((tmp_path / "autoencoder.json").read_text())
@@ -96,14 +96,14 @@ def test_what_an_autoencoder_keeps_is_reported_beside_real_against_real(
     assert one["PSNR, dB"] == other["PSNR, dB"] and one["factor"] == 8 and one["C"] == 4
     assert (tmp_path / "reconstruction_vae.png").exists()
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (224, 224, 3), dtype=np.uint8) for _ in range(6)]
+    images = [rng.integers(0, 256, (224, 224, 3), dtype=np.uint8) for _ in range(8)]
     network = features.load("efficientnet-lite0")
     made, real = reconstruction.kernel_distances(images, images, network)
     assert made == real, "an autoencoder that keeps everything is as far from other images as they are"
     worse, floor = reconstruction.kernel_distances(images, [image // 4 for image in images], network)
     assert worse > floor == real
     ran = CliRunner().invoke(app, ["evaluate", "reconstruction", str(fields / "drawn"), "--split", "test"])
-    assert ran.exit_code == 1 and "between halves of them needs 4" in str(ran.exception)
+    assert ran.exit_code == 1 and "needs two images and 8 windows" in str(ran.exception)
 
 
 def test_only_the_decoder_is_sharpened(tiny: Path, fields: Path, tmp_path: Path) -> None:

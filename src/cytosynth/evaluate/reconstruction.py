@@ -23,6 +23,8 @@ from .networks.extractor import Extractor
 
 WINDOW = 224
 """Side of the windows whose features are compared, pixels."""
+LEAST = 8
+"""Windows of all images together."""
 HALVINGS = 20
 """Random halvings of the images behind a kernel distance."""
 DECODED = 1024
@@ -102,10 +104,8 @@ def evaluate(
         timed: decode an image of 1024x1024 pixels, too, and say how long that takes.
         sheets: folder for a PNG each, originals above reconstructions.
 
-    Raises UserError for fewer than four images, or one smaller than a window.
+    Raises UserError for images too few or too small for a kernel distance.
     """
-    if len(samples) < 4:
-        raise UserError(f"{len(samples)} images; a kernel distance between halves of them needs 4")
     extractor = features.load(network)
     rows: list[tuple[Value, ...]] = []
     for name, vae in autoencoders.items():
@@ -139,8 +139,11 @@ def kernel_distances(
     Never of an image to its own reconstruction, which would be nearer than two images ever are.
     """
     groups = [index for index, image in enumerate(originals) for _ in windows(image)]
-    if not groups:
-        raise UserError(f"no image is as large as a window of {WINDOW} pixels")
+    if len(groups) < LEAST or len(originals) < 2:
+        raise UserError(
+            f"{len(originals)} images with {len(groups)} windows of {WINDOW} pixels; a kernel distance between halves "
+            f"needs two images and {LEAST} windows"
+        )
     real = extractor([window for image in originals for window in windows(image)])
     made = extractor([window for image in outputs for window in windows(image)])
     rng, found = np.random.default_rng(seed), []
