@@ -361,14 +361,19 @@ def test_memory_that_is_refused_while_loading_is_no_fault_of_the_model(
             load(str(tiny / "foundation"))
 
 
-def test_an_autoencoder_of_another_scale_is_refused(tiny: Path, tmp_path: Path) -> None:
-    shutil.copytree(tiny / "foundation", tmp_path / "f")
-    vae = AutoencoderKL(**sd15.VAE | {"block_out_channels": [32] * 3, "down_block_types": ["DownEncoderBlock2D"] * 3,
-                                      "up_block_types": ["UpDecoderBlock2D"] * 3})  # fmt: skip
-    shutil.rmtree(tmp_path / "f/vae")
-    save_part(vae, tmp_path / "f/vae", torch.float32)
-    with pytest.raises(UserError, match=r"64x64 pixels become latents of \(4, 16, 16\); .* have \(4, 8, 8\)"):
-        load(str(tmp_path / "f"))
+def test_the_autoencoder_says_scale_and_channels_and_the_denoiser_must_fit_them(tiny: Path, tmp_path: Path) -> None:
+    levels = {"block_out_channels": [32] * 3, "down_block_types": ["DownEncoderBlock2D"] * 3,
+              "up_block_types": ["UpDecoderBlock2D"] * 3}  # fmt: skip
+    for channels in (4, 3):
+        shutil.copytree(tiny / "foundation", tmp_path / f"{channels}")
+        shutil.rmtree(tmp_path / f"{channels}/vae")
+        vae = AutoencoderKL(**sd15.VAE | levels | {"latent_channels": channels})
+        save_part(vae, tmp_path / f"{channels}/vae", torch.float32)
+    model = load(str(tmp_path / "4"))
+    assert (model.factor, model.channels) == (4, 4)
+    assert model.encode_pixels(np.zeros((1, 64, 64, 3), np.uint8)).shape == (1, 4, 16, 16)
+    with pytest.raises(UserError, match="its U-Net has 4 input channels; one with 3 or 7 is expected"):
+        load(str(tmp_path / "3"))
 
 
 def test_fields_need_a_denoiser_that_draws_from_noise_alone(tiny: Path, tmp_path: Path) -> None:
