@@ -87,7 +87,8 @@ def test_what_an_autoencoder_keeps_is_reported_beside_real_against_real(
     ran = CliRunner().invoke(
         app,
         ["evaluate", "reconstruction", str(fields / "drawn"), "--split", "all", "--scale", "1.5",
-         "--output", str(tmp_path), "--autoencoder", str(tiny / "foundation/vae"), "--foundation", str(tiny / "foundation")],
+         "--output", str(tmp_path), "--autoencoder", str(tiny / "foundation/vae"),
+         "--foundation", str(tiny / "foundation")],
     )  # fmt: skip
     assert ran.exit_code == 0, ran.output
     said = json.loads((tmp_path / "autoencoder.json").read_text())
