@@ -647,3 +647,13 @@ def test_every_tree_of_the_table_is_read(layout: layouts.Layout, tmp_path: Path)
     assert all(len(image.cells) == 1 and data.path(image).is_file() for image in data.images)
     divided = {"train", "valid", "val", "train2017"} & {part for line in tree for part in line.split("/")[:-1]}
     assert bool(data.parts) == bool(divided)
+
+
+def test_slides_among_images_are_named(tmp_path: Path) -> None:
+    PILImage.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    (tmp_path / "b.svs").write_bytes(b"x")
+    assert guess(tmp_path) == "images"
+    (line,) = check(tmp_path)
+    assert line.startswith("b.svs: a slide (.svs); `cytosynth tiles` cuts fields out of it")
+    (tmp_path / "a.png").unlink()
+    assert guess(tmp_path) == "slides"

@@ -58,7 +58,7 @@ def guess(root: Path, place: Place = FOUND_OUT) -> str:
 def annotated(root: Path) -> bool:
     """Return whether what lies at `root` is a data set with annotations in a known layout, rather than images alone."""
     try:
-        return layouts.detect(root) not in ("images", "folders")
+        return layouts.detect(root) not in ("images", "folders", "slides")
     except UserError:
         return False
 

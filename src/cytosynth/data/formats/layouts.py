@@ -115,7 +115,7 @@ def detect(root: Path) -> str:
 
     Raises UserError that names the nearest known layout and what differs where none is known.
     """
-    if reader.holds_slides(root):
+    if reader.holds_slides(root) and not _has_plain_images(root):
         return "slides"
     if root.is_file():
         by_suffix = {".json": "coco", ".yaml": "yolo", ".yml": "yolo"} | dict.fromkeys(image_files.SUFFIXES, "images")
@@ -139,6 +139,12 @@ def bare(root: Path) -> bool:
     inside = _listing(root)
     known = any(layout.needs and all(_meets(root, need, inside) for need in layout.needs) for layout in LAYOUTS)
     return not known and not _strange(root, inside)
+
+
+def _has_plain_images(root: Path) -> bool:
+    """Return whether images that are no slides lie in the folder `root` itself."""
+    inside = sorted(root.iterdir()) if root.is_dir() else []
+    return any(_is_image(path.name) and not gather.litter(path) and not reader.is_slide(path) for path in inside)
 
 
 def _listing(root: Path) -> list[str]:
