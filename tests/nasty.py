@@ -473,6 +473,7 @@ def _recipe(data: bytes, sandbox: Path) -> None:
 
 
 def _records(data: bytes, sandbox: Path) -> None:
+    from cytosynth.bethesda import ABNORMAL
     from cytosynth.provenance import read_records
     from cytosynth.synthesis.publish import About, publish
     from cytosynth.synthesis.settings import PipelineSettings
@@ -480,7 +481,7 @@ def _records(data: bytes, sandbox: Path) -> None:
     (sandbox / "images").mkdir(exist_ok=True)
     (sandbox / "images/000000.png").write_bytes(image("PNG"))
     (sandbox / "provenance.jsonl").write_bytes(data)
-    records = read_records(sandbox)
+    records = read_records(sandbox, ABNORMAL)
     for name, record in records.items():
         assert image_files.unsafe(name) is None
         assert record["file_name"] == name

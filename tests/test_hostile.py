@@ -24,6 +24,7 @@ import configurations
 import nasty
 from conftest import write_fields
 from cytosynth import config, provenance
+from cytosynth.bethesda import ABNORMAL
 from cytosynth.data import convert, image_files
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco, cric
@@ -78,9 +79,9 @@ def test_a_record_that_cannot_be_ours_is_not_gone_on_from(wrong: dict[str, objec
     (tmp_path / "images").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "images/a.png")
     provenance.write_records(tmp_path, [ours])
-    assert provenance.read_records(tmp_path) == {"a.png": ours}
+    assert provenance.read_records(tmp_path, ABNORMAL) == {"a.png": ours}
     provenance.write_records(tmp_path, [ours | wrong])
-    assert provenance.read_records(tmp_path) == {}
+    assert provenance.read_records(tmp_path, ABNORMAL) == {}
 
 
 @fuzzed
