@@ -29,10 +29,10 @@ from cytosynth.config import override
 from cytosynth.data import image_files, sources
 from cytosynth.data.formats import coco
 from cytosynth.data.sources import Sample, Source
-from cytosynth.detection import folder, model, references
+from cytosynth.detection import architecture, folder, model, references
 from cytosynth.detection.backbones import resnet
 from cytosynth.detection.comparison_detector import ComparisonDetector, _distances
-from cytosynth.detection.recipe import PRESETS, DetectorRecipe
+from cytosynth.detection.recipe import DetectorRecipe, preset
 from cytosynth.detection.train import DetectorTask, steps, train_detector
 from cytosynth.errors import EnvironmentProblem, Incomplete, UsageError, UserError
 from cytosynth.evaluate.detection.average_precision import Scores, evaluate
@@ -136,14 +136,14 @@ def test_labels_count_from_one() -> None:
 
 
 def test_the_registry_names_what_there_is() -> None:
-    assert set(model.BUILDERS) == set(registry.DETECTORS)
-    assert all(set(presets) == set(registry.DETECTORS) for presets in PRESETS.values())
-    assert all(recipe.architecture == name for presets in PRESETS.values() for name, recipe in presets.items())
+    for name in registry.DETECTORS:
+        assert isinstance(architecture.load(name), architecture.Architecture)
+        assert all(preset(each, name).architecture == name for each in ("paper", "bundled"))
 
 
 def test_the_papers_settings() -> None:
     """Section IV-C: SGD 2e-4 and 1e-3, batch 2, 20 epochs."""
-    faster, retina = PRESETS["paper"]["faster-rcnn"], PRESETS["paper"]["retinanet"]
+    faster, retina = preset("paper", "faster-rcnn"), preset("paper", "retinanet")
     for recipe, rate in ((faster, 2e-4), (retina, 1e-3)):
         assert (recipe.optimizer, recipe.learning_rate, recipe.batch_size, recipe.epochs) == ("sgd", rate, 2, 20)
         assert recipe.backbone == "resnet50"
@@ -151,7 +151,7 @@ def test_the_papers_settings() -> None:
         assert steps(recipe, 3000) == 30_000
         assert steps(recipe.model_copy(update={"max_steps": 7}), 3000) == 7
     assert steps(faster, 3001) == 30_010
-    assert PRESETS["paper"]["dino"].max_grad_norm == 0.1
+    assert preset("paper", "dino").max_grad_norm == 0.1
     with pytest.raises(UsageError, match=r"architecture: .*there are faster-rcnn, retinanet"):
         override(faster, ["architecture=yolo"])
 

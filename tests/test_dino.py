@@ -21,7 +21,7 @@ from cytosynth.detection import backbones, model
 from cytosynth.detection.dino import Dino, boxes, build, denoising, encoder, keys, losses, queries
 from cytosynth.detection.dino.denoising import Truth
 from cytosynth.detection.dino.sizes import SIZES, Sizes
-from cytosynth.detection.recipe import PRESETS, DetectorRecipe
+from cytosynth.detection.recipe import DetectorRecipe, preset
 from cytosynth.detection.train import DetectorTask
 from cytosynth.errors import UserError
 from cytosynth.training.optimizer import build as build_optimizer
@@ -395,7 +395,7 @@ def test_a_converted_checkpoint_is_loaded_whole_or_but_for_its_categories(tmp_pa
     assert torch.equal(task.network.selection.content.weight, state["transformer.tgt_embed.weight"])
     rates = {factor: len(group) for group, factor in task.groups()}
     assert set(rates) == {1.0, 0.1}
-    optimizer = build_optimizer(PRESETS["paper"]["dino"], task.groups())
+    optimizer = build_optimizer(preset("paper", "dino"), task.groups())
     slow = {id(p) for group in optimizer.param_groups if group["factor"] == 0.1 for p in group["params"]}
     assert slow == {id(p) for p in task.network.backbone.parameters() if p.requires_grad}
 
@@ -447,6 +447,6 @@ def test_large_images_are_read_in_windows_of_the_training_size(tmp_path: Path) -
 
 def test_the_papers_settings() -> None:
     """Section IV-C: AdamW at 1e-4, batch 2, 20 epochs."""
-    recipe = PRESETS["paper"]["dino"]
+    recipe = preset("paper", "dino")
     assert (recipe.optimizer, recipe.learning_rate, recipe.batch_size, recipe.epochs) == ("adamw", 1e-4, 2, 20)
     assert recipe.backbone == "resnet50"

@@ -258,11 +258,11 @@ def _train_cell(preset: str, given: Mapping[str, Any], run: Path, data_root: Pat
 def _train_detector(
     preset: str, given: Mapping[str, Any], run: Path, data_root: Path, minutes: float | None
 ) -> "Outcome":
-    from .detection.recipe import PRESETS
+    from .detection.recipe import preset as recipe_of
     from .detection.train import train_detector
     from .evaluate.detection.scoring import validation
 
-    base = PRESETS[preset][str(given.get("architecture", "faster-rcnn"))]
+    base = recipe_of(preset, str(given.get("architecture", "faster-rcnn")))
     return train_detector(override(base, _assignments(given)), run, data_root, minutes, validation)
 
 

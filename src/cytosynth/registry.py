@@ -144,17 +144,17 @@ DETECTORS: Final = Registry(
     {
         "faster-rcnn": Entry(
             "Faster R-CNN with a feature pyramid, on ResNet-50 or a small ResNet",
-            "cytosynth.detection.faster_rcnn:build",
+            "cytosynth.detection.faster_rcnn:ARCHITECTURE",
             {"paper": {"learning_rate": 2e-4}},
         ),
         "retinanet": Entry(
-            "RetinaNet: one stage, focal loss, on ResNet-50 or a small ResNet", "cytosynth.detection.retinanet:build",
+            "RetinaNet: one stage, focal loss, on ResNet-50 or a small ResNet", "cytosynth.detection.retinanet:ARCHITECTURE",
             {"paper": {"learning_rate": 1e-3}},
         ),
         # Gradients are cut at 0.1, as the authors of DINO do; a cosine stands for their drop to a tenth near the end.
         "dino": Entry(
             "DINO-DETR: a transformer with denoising queries, on ResNet-50 or a small ResNet",
-            "cytosynth.detection.dino:build",
+            "cytosynth.detection.dino:ARCHITECTURE",
             {
                 "paper": {"optimizer": "adamw", "learning_rate": 1e-4, "max_grad_norm": 0.1, "lr_schedule": "cosine"},
                 "bundled": {"learning_rate": 4e-4, "weight_decay": 1e-4, "max_grad_norm": 1.0},
@@ -164,7 +164,7 @@ DETECTORS: Final = Registry(
         # A cosine stands for its two drops to a tenth at epochs 35 and 50.
         "comparison-detector": Entry(
             "Comparison Detector: Faster R-CNN that compares cells with a prototype of each class",
-            "cytosynth.detection.comparison_detector:build",
+            "cytosynth.detection.comparison_detector:ARCHITECTURE",
             {"paper": {"learning_rate": 1e-3, "epochs": 60, "max_grad_norm": 5.0, "lr_schedule": "cosine"}},
         ),
     },

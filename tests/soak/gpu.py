@@ -19,7 +19,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from PIL import Image as PILImage
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from cytosynth import devices
+from cytosynth import devices, registry
 from cytosynth.annotations import Cell, DataSet, Image
 from cytosynth.bethesda import ABNORMAL
 from cytosynth.cell.edit import CellEditor, PlannedEdit
@@ -29,7 +29,7 @@ from cytosynth.cell.synthesizer import build
 from cytosynth.cell.train import train_cell
 from cytosynth.config import override
 from cytosynth.data.formats import coco
-from cytosynth.detection.recipe import PRESETS as DETECTOR
+from cytosynth.detection.recipe import preset as detector_preset
 from cytosynth.detection.train import train_detector
 from cytosynth.foundation import sd15, tokens
 from cytosynth.foundation.load import load, save
@@ -138,7 +138,8 @@ def parts(root: Path, device: str, side: int) -> Iterator[tuple[str, Callable[[]
     for precision in ("no", "bf16"):
         name = f"cell {precision}"
         yield name, training(train_cell, CELL["paper"], name, sd, abnormal, f"mixed_precision={precision}")
-    for architecture, recipe in DETECTOR["paper"].items():
+    for architecture in registry.DETECTORS:
+        recipe = detector_preset("paper", architecture)
         name, whole = f"detector {architecture}", ("weights=none", "epochs=null", f"categories=[{', '.join(ABNORMAL)}]")
         yield name, training(train_detector, recipe, name, abnormal, *whole)
     for precision in ("fp32", "bf16", "fp16"):

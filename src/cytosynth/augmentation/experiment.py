@@ -12,7 +12,7 @@ from pathlib import Path
 from ..config import pin
 from ..data.sources import Source
 from ..data.sources import part as part_of
-from ..detection.recipe import PRESETS as DETECTORS
+from ..detection import recipe as detectors
 from ..evaluate.detection import scoring
 from ..evaluate.detection.failures import MISSED
 from ..evaluate.statistics import Estimate
@@ -106,7 +106,7 @@ def _lengths(recipe: AugmentationRecipe, detector: str, name: str, images: Mappi
     if detector in recipe.commands:
         base = recipe.steps or recipe.epochs * images[REAL]
     else:
-        preset = DETECTORS[recipe.preset][detector]
+        preset = detectors.preset(recipe.preset, detector)
         given = preset.model_dump(include={"batch_size", "gradient_accumulation"}) | changes(recipe, detector)
         own = preset.epochs if detector in recipe.alone else None
         batch = given["batch_size"] * given["gradient_accumulation"]

@@ -16,7 +16,7 @@ import torch
 from ..data import sources
 from ..data.sources import Sample, Source
 from ..detection import external, model
-from ..detection.recipe import DetectorRecipe, compared
+from ..detection.recipe import DetectorRecipe, compared, preset
 from ..detection.train import DetectorTask
 from ..devices import available, peak_memory
 from ..evaluate.detection.scoring import Scored, scored
@@ -131,8 +131,8 @@ def _samples(data: tuple[Source, ...], data_root: Path) -> tuple[Sample, ...]:
 def settings(trial: Trial, recipe: AugmentationRecipe, steps: int) -> DetectorRecipe:
     """Return the recipe by which the detector of `trial` is trained for `steps`."""
     return compared(
-        recipe.preset, trial.detector, changes(recipe, trial.detector), categories=recipe.categories, data=trial.data,
-        seed=trial.seed, steps=steps,
+        preset(recipe.preset, trial.detector), changes(recipe, trial.detector), categories=recipe.categories,
+        data=trial.data, seed=trial.seed, steps=steps,
     )  # fmt: skip
 
 

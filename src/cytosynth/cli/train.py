@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from ..cell.recipe import PRESETS as CELL
 from ..classifier import recipe as classifier_recipes
 from ..config import override
-from ..detection.recipe import PRESETS as DETECTOR
+from ..detection import recipe as detector_recipes
 from ..errors import UsageError
 from ..foundation.scratch import recipe as recipes
 from ..normal import recipe as normal_recipes
@@ -151,7 +151,7 @@ def detector(
     """Train a cell detector: with the recipes as they are, the pipeline's NILM detector."""
     if architecture not in DETECTORS:
         raise UsageError(f"--architecture {architecture}: there are {', '.join(DETECTORS)}")
-    chosen = _recipe(DETECTOR[preset][architecture], data, settings, max_steps)
+    chosen = _recipe(detector_recipes.preset(preset, architecture), data, settings, max_steps)
     from ..detection.train import train_detector
     from ..evaluate.detection.scoring import validation
 

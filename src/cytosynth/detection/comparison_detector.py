@@ -12,8 +12,9 @@ backbone stands on frozen ImageNet statistics; from scratch this one has group n
 references and images by different statistics.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
@@ -23,9 +24,12 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from . import backbones
+from ..data.sources import Sample
+from . import backbones, references
+from .architecture import Architecture
 from .backbones.backbone import group_norm
 from .faster_rcnn import generator, limits
+from .recipe import DetectorRecipe
 
 SIDE: Final = 7
 MOST_PROPOSALS: Final = 200
@@ -157,3 +161,16 @@ class ComparisonDetector(FasterRCNN):  # type: ignore[misc]
             with torch.no_grad():
                 self.head.prototypes.copy_(self.measure())
         return self
+
+
+def refer(network: ComparisonDetector, recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path) -> None:
+    """Give `network` its reference cells: of the recipe's folder, or of the training data."""
+    side = backbones.load(recipe.backbone).reference_side
+    if recipe.references:
+        found = references.of_folder(data_root / recipe.references, recipe.categories, recipe.shots, side)
+    else:
+        found = references.of_samples(samples, recipe.categories, recipe.shots, side, recipe.seed)
+    network.refer(found)
+
+
+ARCHITECTURE = Architecture(build, prepare=refer)

@@ -9,6 +9,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign
 
 from . import backbones
+from .architecture import Architecture
 from .backbones.backbone import Anchors
 
 SIDE = 7
@@ -51,3 +52,6 @@ def limits() -> dict[str, Any]:
         "box_score_thresh": 0.05,
         "box_nms_thresh": 0.5,
     }
+
+
+ARCHITECTURE = Architecture(build)

@@ -1,7 +1,7 @@
 """A trained detector in its folder: safetensors weights and `config.json`; reading it and finding cells."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
@@ -18,23 +18,12 @@ from ..data.image_files import Pixels
 from ..errors import UserError
 from ..io import plain, tensors
 from ..io.tensors import refuse_pickles, weights_digest
-from ..registry import BACKBONES
-from . import comparison_detector, dino, faster_rcnn, retinanet, tiles
+from ..registry import BACKBONES, DETECTORS
+from . import architecture, tiles
 
 WEIGHTS = "model.safetensors"
 TILE: Final = 1024
 """Side of the tiles that large images are read in."""
-BUILDERS: Final[dict[str, Callable[[str, int, bool], nn.Module]]] = {
-    "faster-rcnn": faster_rcnn.build,
-    "retinanet": retinanet.build,
-    "dino": dino.build,
-    "comparison-detector": comparison_detector.build,
-}
-"""What builds each architecture of `registry.DETECTORS` from backbone, number of categories, and whether pretrained.
-
-The network is torchvision's kind: called with images ((3, h, w) in 0..1) and targets (`boxes` xyxy, `labels` from 1) it
-returns losses by name while training, and with images alone, in evaluation, `boxes`, `labels` and `scores` of each.
-"""
 
 
 class DetectorConfig(BaseModel):
@@ -108,9 +97,9 @@ class Detector:
 
 def build(config: DetectorConfig) -> nn.Module:
     """Return the untrained network of `config`."""
-    if config.architecture not in BUILDERS:
-        raise UserError(f"detector architecture {config.architecture!r}: there are {', '.join(BUILDERS)}")
-    return BUILDERS[config.architecture](config.backbone, len(config.categories), config.pretrained)
+    if config.architecture not in DETECTORS:
+        raise UserError(f"detector architecture {config.architecture!r}: there are {', '.join(DETECTORS)}")
+    return architecture.load(config.architecture).build(config.backbone, len(config.categories), config.pretrained)
 
 
 def save(network: nn.Module, config: DetectorConfig, folder: Path) -> None:

@@ -62,41 +62,18 @@ _BUNDLED = DetectorRecipe(
     batch_size=4, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, warmup_steps=50, max_steps=800,
     lr_schedule="cosine", max_grad_norm=5.0, checkpoint_every=200, preview_every=250,
 )  # fmt: skip
-PRESETS: dict[str, dict[str, DetectorRecipe]] = {
-    "paper": {
-        "faster-rcnn": _PAPER.model_copy(update={"learning_rate": 2e-4}),
-        "retinanet": _PAPER.model_copy(update={"architecture": "retinanet", "learning_rate": 1e-3}),
-        # Gradients are cut at 0.1, as the authors of DINO do; a cosine stands for their drop to a tenth near the end.
-        "dino": _PAPER.model_copy(
-            update={
-                "architecture": "dino", "optimizer": "adamw", "learning_rate": 1e-4, "max_grad_norm": 0.1,
-                "lr_schedule": "cosine",
-            }
-        ),
-        # "The original settings in [52]", from its authors' code: SGD at 1e-3, batch 2, 60 epochs, gradients cut at 5.
-        # A cosine stands for its two drops to a tenth at epochs 35 and 50.
-        "comparison-detector": _PAPER.model_copy(
-            update={
-                "architecture": "comparison-detector", "learning_rate": 1e-3, "epochs": 60, "max_grad_norm": 5.0,
-                "lr_schedule": "cosine",
-            }
-        ),
-    },
-    "bundled": {
-        name: _BUNDLED.model_copy(update={"architecture": name})
-        for name in ("faster-rcnn", "retinanet", "comparison-detector")
-    }
-    | {
-        "dino": _BUNDLED.model_copy(
-            update={"architecture": "dino", "learning_rate": 4e-4, "weight_decay": 1e-4, "max_grad_norm": 1.0}
-        ),
-    },
-}  # fmt: skip
+PRESETS = {"paper": _PAPER, "bundled": _BUNDLED}
+"""What the architectures share; what each sets differently is in `registry.DETECTORS`."""
+
+
+def preset(name: str, architecture: str = "faster-rcnn") -> DetectorRecipe:
+    """Return the recipe of `architecture` in the preset `name`; raise UsageError where it is not registered."""
+    changes = {"architecture": DETECTORS.check(architecture), **DETECTORS.settings(architecture, name)}
+    return PRESETS[name].model_copy(update=changes)
 
 
 def compared(
-    preset: str,
-    architecture: str,
+    base: DetectorRecipe,
     changes: Mapping[str, Any],
     *,
     categories: Sequence[str],
@@ -107,9 +84,8 @@ def compared(
     """Return the recipe of one of several trainings that are compared: of fixed length, nothing chosen on the way.
 
     Args:
-        preset: whose recipe of the architecture it begins from.
-        architecture: a name of `registry.DETECTORS`.
-        changes: settings instead of the preset's.
+        base: the recipe of the architecture that it begins from.
+        changes: settings instead of that recipe's.
         categories: what is detected.
         data: what is trained on.
         seed: of the training.
@@ -119,4 +95,4 @@ def compared(
         "categories": list(categories), "data": list(data), "seed": seed, "epochs": None, "max_steps": steps,
         "validate_every": 0,
     }  # fmt: skip
-    return DetectorRecipe.model_validate(PRESETS[preset][architecture].model_dump() | dict(changes) | fixed)
+    return DetectorRecipe.model_validate(base.model_dump() | dict(changes) | fixed)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 
 from . import backbones
+from .architecture import Architecture
 from .faster_rcnn import generator
 
 WIDE = 256
@@ -58,3 +59,6 @@ class CellRetinaNet(RetinaNet):  # type: ignore[misc]
         """Return boxes, scores and labels of each image."""
         found = super().postprocess_detections(*outputs)
         return [{**image, "labels": image["labels"] + 1} for image in found]
+
+
+ARCHITECTURE = Architecture(build)

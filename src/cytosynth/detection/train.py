@@ -21,9 +21,7 @@ from ..io.atomic import write_json
 from ..io.progress import console
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
-from . import backbones, model, references, transfer
-from .comparison_detector import ComparisonDetector
-from .dino import Dino
+from . import architecture, backbones, model, transfer
 from .recipe import NO_WEIGHTS, DetectorRecipe
 
 Measure = Callable[[model.Detector, Sequence[Sample]], Mapping[str, float]]
@@ -58,26 +56,27 @@ class DetectorTask(Task):
             pretrained=pretrained, tile=_tile(recipe, samples),
         )  # fmt: skip
         self.network = model.build(self.config)
+        own = architecture.load(recipe.architecture)
         if transferred:
             console.print(transfer.start(self.network, recipe.weights), soft_wrap=True)
-        elif imagenet and isinstance(self.network, Dino):
-            console.print(self.network.start(recipe.weights), soft_wrap=True)
+        elif imagenet and own.start:
+            console.print(own.start(self.network, recipe.weights), soft_wrap=True)
         elif imagenet:
             base.start(self.network.get_submodule("backbone.body"), recipe.weights)
-        if isinstance(self.network, ComparisonDetector):
-            self.network.refer(_references(recipe, samples, data_root))
+        if own.prepare:
+            own.prepare(self.network, recipe, samples, data_root)
 
     def groups(self) -> list[tuple[list[torch.nn.Parameter], float]]:
         """Return all that is trained; ImageNet weights apart, with the rate that suits them."""
-        base = backbones.load(self.config.backbone)
-        rate = self.network.backbone_rate if isinstance(self.network, Dino) else base.rate
+        own = architecture.load(self.config.architecture)
+        rate = backbones.load(self.config.backbone).rate if own.rate is None else own.rate
         if rate == 1.0 or not self.config.pretrained:
             return super().groups()
-        own_names = "network.backbone." if isinstance(self.network, Dino) else "network.backbone.body."
+        prefix = f"network.{own.backbone}"
         trained = list(self.trained())
-        own = [parameter for name, parameter in trained if name.startswith(own_names)]
-        rest = [parameter for name, parameter in trained if not name.startswith(own_names)]
-        return [(rest, 1.0), (own, rate)]
+        slow = [parameter for name, parameter in trained if name.startswith(prefix)]
+        rest = [parameter for name, parameter in trained if not name.startswith(prefix)]
+        return [(rest, 1.0), (slow, rate)]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return `size` augmented windows (each (3, h, w) in 0..1) and torchvision's targets."""
@@ -119,18 +118,10 @@ class DetectorTask(Task):
 
 
 def _tile(recipe: DetectorRecipe, samples: Sequence[Sample]) -> int:
-    """Return the side of the tiles to read large images in; DINO's boxes are fractions of what it saw in training."""
-    if recipe.architecture != "dino":
+    """Return the side of the tiles to read large images in; where boxes are fractions, of what is seen in training."""
+    if not architecture.load(recipe.architecture).fractions:
         return model.TILE
     return recipe.window or max([model.TILE, *(side for sample in samples for side in sample.size)])
-
-
-def _references(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path) -> torch.Tensor:
-    """Return the reference cells of a Comparison Detector."""
-    side = backbones.load(recipe.backbone).reference_side
-    if recipe.references:
-        return references.of_folder(data_root / recipe.references, recipe.categories, recipe.shots, side)
-    return references.of_samples(samples, recipe.categories, recipe.shots, side, recipe.seed)
 
 
 def _window(sample: Sample, recipe: DetectorRecipe, rng: np.random.Generator) -> tuple[Pixels, list[Cell]]:

@@ -14,7 +14,7 @@ from ..data.image_files import Pixels
 from ..data.preview import grid, save_png, with_boxes
 from ..data.sources import Sample, Source
 from ..detection import model
-from ..detection.recipe import NO_WEIGHTS, PRESETS, DetectorRecipe
+from ..detection.recipe import NO_WEIGHTS, DetectorRecipe, preset
 from ..detection.train import train_detector
 from ..errors import UserError
 from ..evaluate.detection.scoring import measure, validation
@@ -96,7 +96,7 @@ def tabulate(recipe: SanityRecipe, entries: Sequence[Entry], objects: int) -> Re
 
 def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequence[Sample]) -> Entry:
     """Train `detector` and measure it on the `unseen` images."""
-    chosen = PRESETS["bundled"][detector].model_dump() | {
+    chosen = preset("bundled", detector).model_dump() | {
         "backbone": "small", "weights": NO_WEIGHTS, "ema_decay": None,
         "data": [Source(root=PICTURES)], "categories": list(ellipses.CLASSES), "window": None, "jitter": 0.0,
         "blur": 0.0, "checkpoint_every": 100, "log_every": min(10, recipe.steps), "preview_every": recipe.steps,

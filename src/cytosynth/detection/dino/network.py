@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.models.deformable_detr.modeling_deformable_detr import DeformableDetrMultiscaleDeformableAttention
 
 from .. import backbones
+from ..architecture import Architecture
 from ..backbones import resnet
 from ..backbones.backbone import Backbone
 from ..recipe import TORCHVISION
@@ -165,3 +166,6 @@ def _look_around(attention: Any) -> None:
         nn.init.zeros_(parameter)
     for linear in (attention.value_proj, attention.output_proj):
         nn.init.zeros_(linear.bias)
+
+
+ARCHITECTURE = Architecture(build, start=Dino.start, backbone="backbone.", rate=Dino.backbone_rate, fractions=True)
