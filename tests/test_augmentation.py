@@ -353,7 +353,7 @@ def test_a_split_lies_beside_the_file_too(fields: Path) -> None:
     data = coco.read(root)
     for name in ("train", "test"):
         assert split.part(data, name, root / "annotations.json") == split.part(data, name, root)
-    assert split.names(root / "annotations.json") == split.names(root)
+    assert split.names(data, root / "annotations.json") == split.names(data, root)
 
 
 def test_other_data_under_the_same_name_are_noticed(finished: Path, tiny: Path, fields: Path, tmp_path: Path) -> None:

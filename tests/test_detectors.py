@@ -40,7 +40,7 @@ from cytosynth.evaluate.detection.failures import failures
 from cytosynth.evaluate.detection.scoring import validation
 from cytosynth.io import atomic
 from cytosynth.synthesis import synthesize
-from cytosynth.synthesis.jobs import own_images
+from cytosynth.synthesis.jobs import identified, own_images
 from cytosynth.synthesis.settings import PipelineSettings
 from cytosynth.training.loop import Outcome
 
@@ -471,7 +471,7 @@ def test_a_huge_file_and_a_pipe_are_skipped_unread(
         pipe
     ]
     jobs = own_images([(path.name, path, {}) for path in sorted(place.iterdir())], PipelineSettings())
-    assert [bool(job.extra["original_sha256"]) for job in jobs] == [True, False, False]
+    assert [bool(identified(job).extra["original_sha256"]) for job in jobs] == [True, False, False]
     assert hashed and max(hashed) <= image_files.MAX_FILE
 
 
@@ -496,7 +496,7 @@ def test_a_found_line_that_is_not_ours_is_not_gone_on_from(finder: Path, tmp_pat
         (out / "found.jsonl").write_text(json.dumps(record | change) + "\n")
         folder.detect(found, out, detector, threshold=0.2)
         assert (out / "annotations.json").read_bytes() == whole
-        assert (out / "found.jsonl").read_text().endswith("\n" + line), "detected anew"
+        assert (out / "found.jsonl").read_text() == line, "detected anew, what is not ours is dropped"
 
 
 def test_intervals_are_those_of_resampled_images() -> None:
@@ -529,8 +529,7 @@ def test_evaluate_detection_equals_pycocotools_and_says_null_of_what_is_not_anno
     folder.detect(folder.gather(fields / "drawn"), tmp_path / "out", model.load(finder), threshold=0.05)
     truth = COCO(str(fields / "drawn/annotations.json"))
     results = json.loads((tmp_path / "out/results.json").read_text())
-    names = {1: 1, 2: 4}  # NILM and LSIL among the five categories of the truth
-    judge = COCOeval(truth, truth.loadRes([r | {"category_id": names[r["category_id"]]} for r in results]), "bbox")
+    judge = COCOeval(truth, truth.loadRes(results), "bbox")
     judge.params.catIds = [1, 4]
     judge.params.maxDets = [1, 10, 300]
     judge.evaluate()
@@ -549,7 +548,7 @@ def test_evaluate_detection_equals_pycocotools_and_says_null_of_what_is_not_anno
 def test_most_makes_it_pycocotools_own_figure(finder: Path, fields: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(
-        "cytosynth.evaluate.detection.scoring.evaluate", lambda *_, **how: (asked.append(how["most"]), NO_SCORES)[1]
+        "cytosynth.evaluate.detection.average_precision.evaluate", lambda *given: (asked.append(given[3]), NO_SCORES)[1]
     )
     command = ("evaluate", "detection", str(fields / "drawn"), "--detector", str(finder), "--draws", "0", "--json")
     assert json.loads(verb(*command))["most"] == 300

@@ -261,7 +261,7 @@ def test_all_slides_of_a_patient_are_in_one_part(tmp_path: Path) -> None:
 def test_annotations_of_slides_are_read_strictly(tmp_path: Path) -> None:
     slide = tmp_path / "s1.svs"
     content = {
-        "images": [{"id": 1, "file_name": "s1.svs", "width": 9, "height": 9}],
+        "images": [{"id": 1, "file_name": "s1.svs", "width": 90, "height": 90}],
         "categories": [{"id": 1, "name": "HSIL"}],
     }
     (tmp_path / "annotations.json").write_text(

@@ -24,7 +24,7 @@ import killing
 from conftest import AUTOENCODER, write_fields
 from cytosynth.cli import main
 from cytosynth.io import lock
-from cytosynth.synthesis.jobs import own_images
+from cytosynth.synthesis.jobs import identified, own_images
 from cytosynth.synthesis.settings import PipelineSettings
 from test_crash import FLAGS, detect, edit, models, synthesize
 
@@ -58,7 +58,7 @@ def test_names_that_grow_too_long_and_files_that_cannot_be_opened_are_no_end(tmp
     assert len(set(names)) == 3
     assert max(map(len, names)) <= 184
     assert names[2] == "c.png"
-    assert jobs[2].extra["original_sha256"] == ""
+    assert identified(jobs[2]).extra["original_sha256"] == ""
 
 
 @skipping

@@ -148,7 +148,8 @@ DETECTORS: Final = Registry(
             {"paper": {"learning_rate": 2e-4}},
         ),
         "retinanet": Entry(
-            "RetinaNet: one stage, focal loss, on ResNet-50 or a small ResNet", "cytosynth.detection.retinanet:ARCHITECTURE",
+            "RetinaNet: one stage, focal loss, on ResNet-50 or a small ResNet",
+            "cytosynth.detection.retinanet:ARCHITECTURE",
             {"paper": {"learning_rate": 1e-3}},
         ),
         # Gradients are cut at 0.1, as the authors of DINO do; a cosine stands for their drop to a tenth near the end.

@@ -12,14 +12,19 @@ class Seen:
         """Keep them in `database`, which is empty."""
         self.database = database
         database.execute("PRAGMA cache_size = -8000")  # KiB
-        database.execute("CREATE TABLE seen (key TEXT PRIMARY KEY, name TEXT) WITHOUT ROWID")
+        database.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, name BLOB) WITHOUT ROWID")
 
     def first(self, key: str, name: str) -> str | None:
         """Return the name that `key` was seen with first, or None if that is now, with `name`."""
-        if self.database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, name)).rowcount:
+        if self.database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (_bytes(key), _bytes(name))).rowcount:
             return None
-        (found,) = self.database.execute("SELECT name FROM seen WHERE key = ?", (key,)).fetchone()
-        return str(found)
+        (found,) = self.database.execute("SELECT name FROM seen WHERE key = ?", (_bytes(key),)).fetchone()
+        return bytes(found).decode("utf-8", "surrogatepass")
+
+
+def _bytes(name: str) -> bytes:
+    """Return `name` as bytes, be it no valid text: names of files need not be."""
+    return name.encode("utf-8", "surrogatepass")
 
 
 @contextmanager
