@@ -58,9 +58,9 @@ _PAPER = DetectorRecipe(
     weights=TORCHVISION, checkpoint_every=1000, preview_every=1000,
 )  # fmt: skip
 _BUNDLED = DetectorRecipe(
-    backbone="small", data=[Source(root="cric", scale=0.5)], window=320, turns=True, jitter=0.15, blur=0.5,
-    batch_size=4, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, warmup_steps=50, max_steps=800,
-    lr_schedule="cosine", max_grad_norm=5.0, checkpoint_every=200, preview_every=250,
+    backbone="efficientnet-lite0", weights="imagenet", data=[Source(root="cric", scale=0.5)], window=256, turns=True,
+    jitter=0.15, blur=0.5, batch_size=4, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, warmup_steps=50,
+    max_steps=800, lr_schedule="cosine", max_grad_norm=5.0, ema_decay=0.99, checkpoint_every=100, preview_every=600,
 )  # fmt: skip
 PRESETS = {"paper": _PAPER, "bundled": _BUNDLED}
 """What the architectures share; what each sets differently is in `registry.DETECTORS`."""
