@@ -31,6 +31,9 @@ from cytosynth.synthesis import synthesize
 from cytosynth.synthesis.settings import PipelineSettings
 
 BOX = (40.0, 50.0, 100.0, 120.0)
+APPEARANCE = ("seam", "colour", "detail", "grain", "straightness")
+"""Criteria of how a region looks in its image, which have a test file of their own."""
+LOOSE = [f"gate.{name}=null" for name in APPEARANCE if name != "seam"]
 WHOLE = (0.0, 0.0, 160.0, 160.0)
 
 
@@ -104,7 +107,7 @@ def verdict(new: int, category: str = "HSIL", reference: Reference | None = None
     original = np.full((300, 300, 3), 150, np.uint8)
     edited = original.copy()
     edited[100:160, 100:160] = new
-    wanted = GateSettings(**({"seam": None} | changes))  # type: ignore[arg-type]
+    wanted = GateSettings(**(dict.fromkeys(APPEARANCE) | changes))  # type: ignore[arg-type]
     box = (110.0, 110.0, 150.0, 150.0)
     return Gate(Rule(), wanted, reference).verdict(original, edited, box, (100.0, 100.0, 160.0, 160.0), category)
 
@@ -129,7 +132,7 @@ def test_every_reason_of_the_gate() -> None:
 
 
 def test_without_a_judge_a_cell_needs_a_nucleus_and_no_seam() -> None:
-    gate = load_gate("nucleus", GateSettings(), Path())
+    gate = load_gate("nucleus", GateSettings(**dict.fromkeys(APPEARANCE[1:])), Path())
     gate.check(["HSIL"])
     empty, box, changed = slide([]), (110.0, 110.0, 150.0, 150.0), (100.0, 100.0, 160.0, 160.0)
     cell = slide([(128, 128, 24, 10)])
@@ -161,7 +164,11 @@ def test_a_run_with_the_nucleus_gate_says_what_it_rejected(tiny: Path, tmp_path:
     ]
     out = tmp_path / "out"
     data = synthesize.synthesize(
-        out, count=2, settings=override(PipelineSettings(seed=5), [*changes, "gate.tries=2"]), gate="nucleus", **names
+        out,
+        count=2,
+        settings=override(PipelineSettings(seed=5), [*changes, *LOOSE, "gate.tries=2"]),
+        gate="nucleus",
+        **names,
     )
     records = [json.loads(line) for line in (out / "provenance.jsonl").read_text().splitlines()]
     rejected = [cell for record in records for cell in record["rejected"]]
@@ -309,7 +316,7 @@ def test_rejected_cells_are_tried_again_and_then_left_normal(editor: CellEditor)
     image, _ = drawn(1)
     answers = {(40,): [True], (44,): [False, False, True], (48,): [False] * 3, (52,): [True]}
     how = EditSettings(steps=1, batch=2)
-    queue = EditQueue(editor, how, Gate(Picky(answers), GateSettings(seam=None)))
+    queue = EditQueue(editor, how, Gate(Picky(answers), GateSettings(**dict.fromkeys(APPEARANCE))))
     canvas = Canvas("a.png", image, [spot(0, 40), spot(60, 44), spot(120, 48)], [spot(180, 52, "")])
     assert queue.add(canvas) + queue.flush() == [canvas]
     assert [s.cell.size[0] for s in canvas.kept] == [40, 44, 52], "the spare one stands in for the rejected"
@@ -329,7 +336,8 @@ FAST = ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.1", "c
 
 
 def gated(out: Path, tiny: Path, judge: Path, *changes: str, count: int = 3) -> None:
-    wanted = override(PipelineSettings(seed=2), [*FAST, "gate.top=1", "gate.probability=1", "gate.tries=2", *changes])
+    strict = ["gate.top=1", "gate.probability=1", "gate.tries=2"]
+    wanted = override(PipelineSettings(seed=2), [*FAST, *strict, *LOOSE, *changes])
     given = {name: str(tiny / name) for name in ("foundation", "normal", "cell", "detector")}
     synthesize.synthesize(out, count=count, settings=wanted, gate=str(judge), **given)
 
@@ -346,7 +354,7 @@ def test_a_gated_run_says_what_it_rejected_and_is_exact(
     assert kept and rejected, "this judge keeps some and rejects some"
     assert all(cell["attempts"][-1]["reasons"] == [] for cell in kept)
     assert all(len(cell["attempts"]) == 2 and all(a["reasons"] for a in cell["attempts"]) for cell in rejected)
-    assert {"probability", "seam", "normal_before", "normal_after"} == set(kept[0]["attempts"][0]["scores"])
+    assert {"probability", *APPEARANCE, "normal_before", "normal_after"} == set(kept[0]["attempts"][0]["scores"])
     assert all(record["models"]["gate"].startswith("own:tiny ") for record in records)
     data = coco.read(out)
     assert sum(len(image.cells) for image in data.images) == len(kept), "rejected cells are not annotated"

@@ -36,13 +36,12 @@ def merge(model: Foundation, path: Path) -> str:
             f"{path}: trained on foundation {card.foundation} {card.digest}, put into {model.name} {model.digest}",
             soft_wrap=True,
         )
+    known = set(model.tokenizer.get_vocab())
     kind.merge(model, file)
     if card:
         return card.prompt
-    if not kind.encodes:
-        return NORMAL_PROMPT
-    words = [word for word in model.tokenizer.get_added_vocab() if word not in model.tokenizer.all_special_tokens]
-    return f"{NORMAL_PROMPT} {' '.join(words)}"
+    words = [word for word in model.tokenizer.get_added_vocab() if word not in known]
+    return " ".join([NORMAL_PROMPT, *words])
 
 
 def identified(path: Path) -> tuple[type[Adapter], Path]:
@@ -65,4 +64,6 @@ def identified(path: Path) -> tuple[type[Adapter], Path]:
     found = [kind for kind in map(ADAPTERS.load, reversed(list(ADAPTERS))) if kind.recognises(keys)]
     if found:
         return found[0], path
+    if "clip_g" in keys:
+        raise UserError(f"{path}: an embedding of Stable Diffusion XL (clip_g); one of Stable Diffusion 1.x is needed")
     raise UserError(f"{path}: weights of no known adapter; there are {', '.join(ADAPTERS)}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..foundation.model import Foundation
-from . import lora_file
+from . import lora_file, tokens
 from .adapter import Adapter, Tuning, fits
 
 TARGETS = ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"]
@@ -47,8 +47,10 @@ class Lora(Adapter):
 
     @classmethod
     def merge(cls, model: Foundation, file: Path) -> None:
-        """Put the LoRA in `file` (diffusers', peft's or Kohya's names) into the weights of `model`."""
+        """Put the LoRA in `file` (any of `lora_names`) into the weights of `model`, and teach it the bundled words."""
         load(model, file)
+        for word, vectors in lora_file.words(file).items():
+            tokens.merge(model, word, vectors)
 
 
 def add(unet: UNet2DConditionModel, rank: int) -> None:
@@ -64,7 +66,7 @@ def save(unet: UNet2DConditionModel, folder: Path) -> None:
 
 
 def load(model: Foundation, file: Path) -> None:
-    """Add the LoRA in the `.safetensors` `file` (diffusers', peft's or Kohya's names) to the weights of `model`.
+    """Add the LoRA in the `.safetensors` `file` (named as one of `lora_names`) to the weights of `model`.
 
     All of it is checked before any weight changes. Raises UserError where there is none, or where a layer is
     missing or of another shape.

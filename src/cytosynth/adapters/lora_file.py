@@ -13,11 +13,14 @@ from torch import Tensor
 from ..data.formats import coco
 from ..errors import UserError
 from ..io import plain, wording
+from . import lora_names
 from .adapter import tensors
+from .lora_names import PEFT_PREFIX
 
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-PEFT_PREFIX = "base_model.model."
 PARTS = ("unet", "text_encoder")
+OTHERS = {"hada_": "a LoHa", "lokr_": "a LoKr", "oft_": "an OFT", ".diff": "a full difference of weights"}
+"""What LyCORIS and its like write, by what is in their keys."""
 MATRIX = re.compile(r"(.+)\.lora_([AB])\.weight")
 NAME = re.compile(r"[\w.]+")
 """What a key of `alpha_pattern` is but for peft's `^` and escaped dots: the end of a layer's name."""
@@ -35,28 +38,42 @@ def read(file: Path, unet_config: Any) -> dict[tuple[str, str], Pair]:
     """Return, by part (`unet`, `text_encoder`) and layer, what the LoRA in `file` adds.
 
     alpha is Kohya's `.alpha`, or that of the configuration in diffusers' header or beside peft's file; else the
-    rank. Raises UserError when the file holds anything else, or none for a U-Net.
+    rank. Words that are bundled with it are left out (`words`). Raises UserError when the file holds anything else, or
+    none for a U-Net.
     """
-    state = {key: value.float() for key, value in tensors(file).items()}
+    _, state = lora_names.words({key: value.float() for key, value in tensors(file).items()})
     settings = _settings(file, state)
     if any("dora_scale" in key or "magnitude" in key for key in state) or any(
         value for key, value in settings.items() if key.endswith("use_dora")
     ):
         raise UserError(f"{file}: a DoRA, whose magnitudes are not supported; a LoRA is needed")
+    for mark, kind in OTHERS.items():
+        if any(mark in key for key in state):
+            raise UserError(f"{file}: {kind}, not a LoRA; merge it into the foundation with the tool that made it")
     try:
-        named, _ = StableDiffusionLoraLoaderMixin.lora_state_dict(_alphas_taken(file, state), unet_config=unet_config)
+        renamed = lora_names.diffusers(_alphas_taken(file, state))
+        named, _ = StableDiffusionLoraLoaderMixin.lora_state_dict(renamed, unet_config=unet_config)
     except (ValueError, KeyError) as error:
         raise UserError(f"{file}: not a LoRA ({' '.join(str(error).split())[:200]})") from None
-    if not any(key.startswith("unet.") for key in named):
-        raise UserError(f"{file}: no weights for a U-Net's layers in it")
     strange = sorted(key for key in named if key.split(".")[0] not in PARTS)
     if strange:
         raise UserError(f"{file}: {strange[0]} is for neither the U-Net nor the text encoder of Stable Diffusion 1.x")
+    if not any(key.startswith("unet.") for key in named):
+        raise UserError(f"{file}: no weights for a U-Net's layers in it, only for a text encoder's")
     return {
         (part, layer): Pair(a, b, _scale(file, settings, part, layer, len(a)))
         for part in PARTS
         for layer, (a, b) in _pairs(file, part, named).items()
     }
+
+
+def words(file: Path) -> dict[str, Tensor]:
+    """Return the vectors (n, channels) of each word that is bundled with the LoRA in `file`, by name."""
+    found, _ = lora_names.words(tensors(file))
+    for word, vectors in found.items():
+        if vectors.ndim != 2 or not vectors.numel():
+            raise UserError(f"{file}: {lora_names.BUNDLE}{word}: an embedding of shape {tuple(vectors.shape)}")
+    return found
 
 
 def _pairs(file: Path, part: str, named: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -80,11 +97,13 @@ def _pairs(file: Path, part: str, named: dict[str, Tensor]) -> dict[str, tuple[T
 
 
 def _alphas_taken(file: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return `state` with each `.alpha` of Kohya's multiplied in, and peft's prefix replaced by diffusers'."""
-    taken = {re.sub(f"^{re.escape(PEFT_PREFIX)}", "unet.", key): value for key, value in state.items()}
+    """Return `state` with each `.alpha` of Kohya's multiplied in."""
+    taken = dict(state)
     for key in [key for key in taken if key.endswith(".alpha")]:
         layer, alpha = key.removesuffix(".alpha"), taken.pop(key)
         up, down = f"{layer}.lora_up.weight", f"{layer}.lora_down.weight"
+        if f"{layer}.lora_B.weight" in taken:
+            up, down = f"{layer}.lora_B.weight", f"{layer}.lora_A.weight"
         if up not in taken or down not in taken:
             raise UserError(f"{file}: {key} belongs to no lora_up and lora_down")
         if alpha.numel() != 1 or not taken[down].numel() or not taken[down].ndim:

@@ -6,21 +6,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from torch import Tensor
 
 from ..annotations import Box
 from ..bethesda import abnormal_prompt
 from ..data.image_files import Pixels
 from ..devices import available
-from ..errors import UserError
+from ..errors import UsageError, UserError
 from ..foundation import samplers, sampling, trial
 from ..foundation.load import load, part
 from ..foundation.model import DTYPES, Foundation
-from ..foundation.names import BUNDLED, Precision
+from ..foundation.names import BUNDLED, Precision, PredictionType
 from ..io.bundled import model_folder
 from ..io.tensors import weights_digest
 from . import editing, grain, patch, synthesizer
 from .editing import Editing
 from .settings import EditSettings
+from .stain import Stain, Transfer
+from .training_images import FILE, TrainingImages
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,17 @@ class PlannedEdit:
 class CellEditor:
     """The Abnormal Cell Synthesizer with its foundation, ready to edit."""
 
-    def __init__(self, model: Foundation, trained: Editing = editing.PAPER) -> None:
-        """Use `model`, whose U-Net is a synthesizer `trained` on such regions and categories."""
-        channels = 2 * model.channels + 1
-        if model.unet.config.in_channels != channels or model.unet.config.attention_type != "gated":
-            raise UserError(f"{model.name}: its U-Net has no {channels} input channels with gated attention")
-        text_channels = model.text_encoder.config.hidden_size
-        if model.unet.config.cross_attention_dim != text_channels:
-            raise UserError(
-                f"the cell synthesizer reads {model.unet.config.cross_attention_dim} text channels, the foundation "
-                f"{model.name} gives {text_channels}: it was trained on another foundation"
-            )
+    def __init__(
+        self, model: Foundation, trained: Editing = editing.PAPER, training_images: TrainingImages | None = None
+    ) -> None:
+        """Use `model`, whose U-Net is a synthesizer `trained` on such regions and categories.
+
+        What is known of its `training_images` lets it edit images of another stain (`EditSettings.stain`).
+        """
+        _check(model, model.name)
         self.model = model
         self.box_scale, self.categories = trained.box_scale, trained.categories
+        self.training_images = training_images
         self.digest = ""
 
     @classmethod
@@ -57,29 +58,41 @@ class CellEditor:
         unet: str = BUNDLED,
         device: str = "cpu",
         precision: Precision = "fp32",
+        prediction_type: PredictionType | None = None,
     ) -> "CellEditor":
         """Load the synthesizer `unet` (a folder in diffusers' layout or `bundled`) on its `foundation`.
 
         A foundation that is loaded already, in float32, lends its autoencoder and text encoder. The networks have
-        `precision`; latents and samplers are float32 whatever it is.
+        `precision`; latents and samplers are float32 whatever it is. The U-Net predicts what `prediction_type` says, or
+        where that is None, the foundation.
         """
         path = model_folder(unet, "cell")
         if not (path / "config.json").exists():
             raise UserError(f"{path}: no Abnormal Cell Synthesizer there (config.json of a diffusers U-Net)")
-        base = foundation if isinstance(foundation, Foundation) else load(foundation, denoiser="unused")
+        if not isinstance(foundation, Foundation):
+            foundation = load(foundation, denoiser="unused", prediction_type=prediction_type)
+        base = foundation
         model = replace(base, unet=part(UNet2DConditionModel, path))
-        editor = cls(model.freeze().to(available(device)), editing.read(path))
+        _check(model, str(path))
+        editor = cls(model.freeze().to(available(device)), editing.read(path), TrainingImages.read(path))
         trial.denoise(model, str(path), synthesizer.grounding([(8, 8, 40, 40)], trial.SIDE, model.pool_text([""])))
         editor.digest = weights_digest(model.unet, beside=[base.digest, model.conventions])
         model.to(DTYPES[precision])
         return editor
 
     def settled(self, settings: EditSettings, *, real: bool) -> EditSettings:
-        """Return `settings` with the region and the grain that they leave open, for `real` or generated images."""
+        """Return `settings` with what they leave open (region, grain, stain), for `real` or generated images.
+
+        Raises UsageError where the stain of the training images is asked for and not known.
+        """
         scale = self.box_scale if settings.box_scale is None else settings.box_scale
         amount = settings.grain if settings.paste == "box" else 0.0
         amount = float(real) if amount is None else amount
-        return settings.model_copy(update={"box_scale": scale, "grain": amount})
+        known = self.training_images is not None
+        if settings.stain and not known:
+            raise UsageError(f"cell.stain=true: the cell synthesizer has no {FILE} beside it; set it to false")
+        stain = real and known if settings.stain is None else settings.stain
+        return settings.model_copy(update={"box_scale": scale, "grain": amount, "stain": stain})
 
     def edit(self, pixels: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings) -> Pixels:
         """Return a copy of (height, width, 3) `pixels` with every edit made, put back as `patch.compose` says.
@@ -97,32 +110,50 @@ class CellEditor:
         not full is filled up by repeating its last request. Matrix products of another shape round otherwise, so
         this makes the pixels of a patch independent, to the bit on a CPU, of what else is edited beside it.
         """
-        windows, local = [], []
+        windows, local, transfers = [], [], []
         for pixels, edit in requests:
             height, width = pixels.shape[:2]
             patch.check_size(width, height)
             at = patch.corner(edit.box, width, height)
             windows.append(patch.window(pixels, at))
             local.append(PlannedEdit(patch.inner(edit.box, at), edit.category, edit.seed))
+            transfers.append(self._transfer(pixels) if settings.stain else None)
         painted: list[Pixels] = []
         for first in range(0, len(requests), settings.batch):
             chosen = slice(first, first + settings.batch)
-            painted += list(self.patch(np.stack(windows[chosen]), local[chosen], settings, fill=settings.batch))
+            painted += list(
+                self.patch(np.stack(windows[chosen]), local[chosen], settings, settings.batch, transfers[chosen])
+            )
         return painted
 
+    def _transfer(self, pixels: Pixels) -> Transfer | None:
+        """Return how patches of the image `pixels` come to the training images' stain; None where it has no stain."""
+        stain = Stain.of(pixels)
+        return Transfer(stain, self.training_images.stain) if stain and self.training_images else None
+
     @torch.no_grad()
-    def patch(self, windows: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings, fill: int = 0) -> Pixels:
+    def patch(
+        self,
+        windows: Pixels,
+        edits: Sequence[PlannedEdit],
+        settings: EditSettings,
+        fill: int = 0,
+        transfers: Sequence[Transfer | None] = (),
+    ) -> Pixels:
         """Return the decoded patches (n, size, size, 3) of as many `windows`, one edit each.
 
         z_T comes from the forward process on z_0; mask and z_0,bg join it at every step (Figure 5a). With a
         `strength` below 1 it is z_t of an earlier step, from which more of the normal cell shines through.
-        At least `fill` are denoised: the last one is repeated.
+        At least `fill` are denoised: the last one is repeated. A window that has a transfer is edited in the stain of
+        the training images.
         """
         model = self.model
         count, size = windows.shape[:2]
         filled = [*range(count), *[count - 1] * (fill - count)]
         edits = [edits[index] for index in filled]
-        clean = torch.cat([model.encode_pixels(window[None]) for window in windows])[filled].float()
+        stains = transfers or [None] * count
+        inputs = [window if way is None else way.there(window) for window, way in zip(windows, stains, strict=True)]
+        clean = torch.cat([model.encode_pixels(window[None]) for window in inputs])[filled].float()
         masks = torch.stack([synthesizer.mask_of(edit.box, size, model.factor) for edit in edits]).to(clean)
         noises = torch.cat([sampling.noise((1, *clean.shape[1:]), edit.seed) for edit in edits]).to(clean)
         text = model.encode_text([abnormal_prompt(edit.category) for edit in edits])
@@ -138,11 +169,32 @@ class CellEditor:
             denoise, samplers.build(settings.sampler, model.scheduler), noises, steps=settings.steps, clean=clean,
             strength=settings.strength, seeds=[(edit.seed,) for edit in edits],
         )  # fmt: skip
-        decoded = np.concatenate([model.decode_latents(latent[None]) for latent in latents[:count]])
+        decoded = np.stack([self._decoded(latent, way) for latent, way in zip(latents[:count], stains, strict=True)])
         if settings.paste == "box" and settings.grain:
             for index, edit in enumerate(edits[:count]):
-                again = model.decode_latents(clean[index][None])[0]
+                again = self._decoded(clean[index], stains[index])
                 decoded[index] = grain.added(
                     decoded[index], windows[index], again, edit.box, edit.seed, settings.grain
                 )  # fmt: skip
         return decoded
+
+    def _decoded(self, latent: Tensor, transfer: Transfer | None) -> Pixels:
+        """Return the (size, size, 3) pixels of one (4, h, w) latent, in the source's stain of `transfer`."""
+        pixels = self.model.decode_latents(latent[None])[0]
+        return pixels if transfer is None else transfer.back(pixels)
+
+
+def _check(model: Foundation, where: str) -> None:
+    """Raise UserError, naming `where` it is from, when the U-Net of `model` is no synthesizer for the rest of it."""
+    config, text_channels = model.unet.config, model.text_encoder.config.hidden_size
+    wanted = 2 * model.channels + 1
+    if config.in_channels != wanted or config.attention_type != "gated":
+        kind = f"{config.in_channels} input channels and {config.attention_type} attention"
+        if config.in_channels == wanted:
+            kind = f"{wanted} input channels but no gated attention, as Stable Diffusion inpainting's"
+        raise UserError(f"{where}: its U-Net has {kind}; give a synthesizer of `train cell`, with {wanted} and gated")
+    if config.cross_attention_dim != text_channels:
+        raise UserError(
+            f"{where}: the cell synthesizer reads {config.cross_attention_dim} text channels, the foundation "
+            f"{model.name} gives {text_channels}: it was trained on another foundation"
+        )

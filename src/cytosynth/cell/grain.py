@@ -4,8 +4,8 @@ Decoded pixels are softer than a microscope's. Laid into a real image they show,
 images may learn softness in the place of cells. What is lost can be measured around the edited region, where the
 original is known: it is the original less its reconstruction. From it noise is drawn that has
 
-- the spectrum of what was lost, and its covariance of colours: white noise convolved with it (spot noise; Galerne,
-  Gousseau and Morel, Random Phase Textures, IEEE Transactions on Image Processing 20, 2011);
+- the spectrum of the fine part of what was lost, and its covariance of colours: white noise convolved with it (spot
+  noise; Galerne, Gousseau and Morel, Random Phase Textures, IEEE Transactions on Image Processing 20, 2011);
 - its level at each luminance, for cytoplasm and nuclei have more of it than the background: a robust one, as the edges
   and structures that were lost too are none of the grain.
 
@@ -14,11 +14,15 @@ Not in the paper. Nothing is learnt from it: the noise has no nucleus, no membra
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from ..annotations import Box
 from ..data.image_files import Pixels
 
 Values = NDArray[np.float64]
+COARSE = 1.5
+"""Deviation of the Gaussian, pixels, whose share of what was lost is left out: colours that are a little off over whole
+cells, as in images of another stain, are no grain, and would be speckles."""
 LEVELS = 8
 """Parts of the surroundings, by luminance, of which the level is taken."""
 FLOOR = 0.5
@@ -50,6 +54,7 @@ def added(
     if np.count_nonzero(around) < LEVELS:
         return edited
     lost = original.astype(np.float64) - reconstructed
+    lost -= gaussian_filter(lost, (COARSE, COARSE, 0), mode="nearest")
     lost -= lost[around].mean(axis=0)
     luminances, levels = _levels(lost[around], reconstructed[around] @ LUMINANCE)
     level = np.interp(reconstructed @ LUMINANCE, luminances, levels)[..., None]

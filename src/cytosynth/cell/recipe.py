@@ -6,7 +6,7 @@ from pydantic import Field
 
 from ..bethesda import ABNORMAL
 from ..data.sources import Source
-from ..foundation.names import BUNDLED, CC_BY, STABLE_DIFFUSION
+from ..foundation.names import BUNDLED, CC_BY, STABLE_DIFFUSION, PredictionType
 from ..training.recipe import Recipe
 
 
@@ -15,6 +15,9 @@ class CellRecipe(Recipe):
 
     kind: Literal["cell"] = "cell"
     foundation: str = STABLE_DIFFUSION
+    prediction_type: PredictionType | None = Field(
+        default=None, description="of the foundation's U-Net; none: what its files say"
+    )
     data: list[Source] = [Source(root="abnormal", split="train")]
     categories: list[str] = list(ABNORMAL)
     trainable: Literal["gated", "all"] = Field(

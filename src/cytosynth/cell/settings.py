@@ -31,6 +31,11 @@ class EditSettings(BaseModel):
         description="fine texture added inside the region (paste=box) over what the autoencoder loses around it; "
         "none: 1 on real images, 0 on generated fields, which have none to lose",
     )  # fmt: skip
+    stain: bool | None = Field(
+        default=None,
+        description="edit in the stain of the synthesizer's training images, then give the image's own back "
+        "(cell/stain.py); none: on real images, where training_images.json is beside the synthesizer",
+    )
     batch: int = Field(default=4, ge=1, le=1024, description="cells denoised at a time, of one image or of several")
 
 
@@ -50,6 +55,20 @@ class GateSettings(BaseModel):
         default=True, description="NILM must be less likely than before the edit, and no longer the likeliest class"
     )
     seam: float | None = Field(default=1.5, gt=0, description="greatest seam ratio (cell/quality/seam.py); none: any")
+    colour: float | None = Field(
+        default=0.045, ge=0, le=1,
+        description="greatest share of the region whose colours its image lacks (cell/quality/colour.py); none: any",
+    )  # fmt: skip
+    detail: float | None = Field(
+        default=0.475, gt=0, description="least sharpness over the surroundings' (cell/quality/sharpness.py); none: any"
+    )
+    grain: float | None = Field(
+        default=2.2, gt=0, description="greatest grain over the surroundings' (cell/quality/sharpness.py); none: any"
+    )
+    straightness: float | None = Field(
+        default=1.6, gt=0,
+        description="greatest straightness of the region's border (cell/quality/straight_edges.py); none: any",
+    )  # fmt: skip
     copy_percentile: float = Field(
         default=1.0, ge=0, le=100,
         description="a copy is nearer to a crop of `reference` than this percentile of its crops are to each other",

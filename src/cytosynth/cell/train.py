@@ -1,6 +1,6 @@
 """`train cell`: fit the Abnormal Cell Synthesizer to annotated cells (Section III-C, IV-A)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,14 @@ from ..foundation.load import load
 from ..foundation.model import Foundation
 from ..foundation.parts import save_part
 from ..io import atomic
+from ..io.progress import meter
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
 from . import editing, patch, synthesizer
 from .edit import CellEditor, PlannedEdit
 from .recipe import CellRecipe
 from .settings import EditSettings
+from .training_images import FILE, TrainingImages
 
 GATES = ("alpha_attn", "alpha_dense")
 TIMESTEPS = (100, 300, 500, 700)
@@ -55,11 +57,16 @@ class CellTask(Task):
         crops: Sequence[Crop],
         held_out: Sequence[Crop],
         cache: Path,
+        images: TrainingImages | None = None,
     ) -> None:
-        """Extend `model`, encode `crops` (kept under `cache`); `held_out` crops are only shown and scored."""
+        """Extend `model`, encode `crops` (kept under `cache`); `held_out` crops are only shown and scored.
+
+        What the training `images` are like is written with the weights.
+        """
         super().__init__()
         model.freeze()
         self.recipe, self.model, self.crops, self.held_out = recipe, model, crops, held_out
+        self.images = images
         self.unet = model.unet = synthesizer.build(model.unet)
         self.frozen = nn.ModuleList([model.vae, model.text_encoder])
         synthesizer.trainable(self.unet, recipe.trainable == "all")
@@ -163,6 +170,8 @@ class CellTask(Task):
         abnormal = [name for name in self.recipe.categories if name != NILM]
         scale = round(sum(self.recipe.box_scale) / 2, 4)
         atomic.write_json(folder / editing.FILE, {"box_scale": scale, "categories": abnormal})
+        if self.images:
+            atomic.write_json(folder / FILE, self.images.model_dump(mode="json"))
 
 
 def _evenly(crops: Sequence[Crop], names: Sequence[str], count: int) -> list[Crop]:
@@ -198,6 +207,19 @@ def crops_of(samples: Sequence[Sample], recipe: CellRecipe, variants: int) -> li
     return crops
 
 
+def images_of(samples: Sequence[Sample], recipe: CellRecipe) -> TrainingImages | None:
+    """Return what those `samples` are like that `crops_of` cuts from."""
+    used = [s for s in samples if min(s.size) >= patch.SIZE and any(c.category in recipe.categories for c in s.cells)]
+
+    def images() -> Iterator[Pixels]:
+        with meter("stain of the training images", len(used)) as bar:
+            for sample in used:
+                yield sample.pixels
+                bar.advance()
+
+    return TrainingImages.of(images())
+
+
 def _crop(pixels: Pixels, cell: Cell, recipe: CellRecipe, variant: int, rng: np.random.Generator) -> Crop:
     height, width = pixels.shape[:2]
     low, high = recipe.box_scale
@@ -224,6 +246,7 @@ def train_cell(recipe: CellRecipe, run: Path, data_root: Path, max_minutes: floa
         if not crops:
             raise UserError(f"no cell of {', '.join(recipe.categories)} in images of at least {patch.SIZE} pixels")
         unseen = crops_of(sources.held_out(recipe.data, data_root), recipe, 1)
-        return CellTask(recipe, load(recipe.foundation), crops, unseen, run / "latents")
+        model = load(recipe.foundation, prediction_type=recipe.prediction_type)
+        return CellTask(recipe, model, crops, unseen, run / "latents", images_of(samples, recipe))
 
     return train(make, recipe, run, title="cell synthesizer", max_minutes=max_minutes)

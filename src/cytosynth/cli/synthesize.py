@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -10,6 +10,7 @@ from ..config import override, read
 from ..data.shard import Shard
 from ..data.streaming import pack
 from ..errors import UsageError
+from ..foundation.names import PredictionType
 from ..registry import SAMPLERS
 from ..synthesis.settings import PipelineSettings, check
 from ..variation.centre import Centre
@@ -36,6 +37,7 @@ from .places import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseu
 if TYPE_CHECKING:
     from ..synthesis.synthesize import Load
 
+PREDICTIONS = get_args(PredictionType)
 Plan = Annotated[Path | None, typer.Option(help="plan.json: which cell of which image becomes what, by hand.")]
 Counts = Annotated[
     str | None,
@@ -60,6 +62,13 @@ StyleMpp = Annotated[
     float | None,
     typer.Option(min=0.06, max=5, help="Micrometres a pixel of those fields: images take their scale too."),
 ]
+Predicts = Annotated[
+    str | None,
+    typer.Option(
+        "--prediction-type",
+        help=f"Of the foundation's U-Net: {' or '.join(PREDICTIONS)}. \\[default: what its files say]",
+    ),
+]
 
 
 @app.command()
@@ -78,6 +87,7 @@ def synthesize(
     tries: Tries = None,
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
+    prediction_type: Predicts = None,
     device: Device = "auto",
     vary: Vary = None,
     style_from: StyleFrom = None,
@@ -89,9 +99,9 @@ def synthesize(
 ) -> None:
     """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
     _excluded(plan, {"--count": count, "--start": start, "--seed": seed, "--counts": counts})
-    chosen = pipeline_settings(
-        plan, {"seed": seed, **sampler_of(sampler, "normal", "cell")}, counts, tries, settings, cell
-    )
+    given: dict[str, object] = {"seed": seed, "prediction_type": prediction_type}
+    given |= sampler_of(sampler, "normal", "cell")
+    chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
     chosen = _shown(chosen, vary, style_from, style_mpp)
     from ..synthesis import synthesize as pipeline
 
@@ -119,6 +129,7 @@ def edit(
     tries: Tries = None,
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
+    prediction_type: Predicts = None,
     device: Device = "auto",
     scale: Annotated[
         float | None, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20. \\[default: 1]")
@@ -144,7 +155,8 @@ def edit(
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
     part = None if split == "all" else split
     _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
-    given: dict[str, object] = {"seed": seed, "scale": scale, **sampler_of(sampler, "cell")}
+    given: dict[str, object] = {"seed": seed, "scale": scale, "prediction_type": prediction_type}
+    given |= sampler_of(sampler, "cell")
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
     chosen = _shown(chosen, vary, style_from, style_mpp)
     from ..data.slides import reader

@@ -1,10 +1,11 @@
 """One loader for any Stable Diffusion 1.x: hub id, diffusers folder, single safetensors file, `bundled`."""
 
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -18,9 +19,9 @@ from ..io import atomic
 from ..io.bundled import model_folder
 from ..io.plain import last
 from ..io.tensors import refuse_pickle, refuse_pickles, weights_digest
-from . import tokens, trial
+from . import hub, tokens, trial
 from .model import Foundation
-from .names import BUNDLED
+from .names import BUNDLED, PredictionType
 from .parts import save_part
 from .single_file import read_single_file
 
@@ -39,12 +40,17 @@ INDEX = {
 PROBLEMS = ("missing", "unexpected", "mismatched")
 """Of weights and a configuration, as the libraries call them."""
 Denoiser = Literal["any", "plain", "unused"]
-PREDICTIONS = ("epsilon", "v_prediction")
+PREDICTIONS = get_args(PredictionType)
 LONGEST = 10_000
 """Tokens of a prompt."""
 
 
-def load(source: str, dtype: torch.dtype = torch.float32, denoiser: Denoiser = "any") -> Foundation:
+def load(
+    source: str,
+    dtype: torch.dtype = torch.float32,
+    denoiser: Denoiser = "any",
+    prediction_type: PredictionType | None = None,
+) -> Foundation:
     """Load a Stable Diffusion 1.x, and try it on a very small image.
 
     Args:
@@ -53,6 +59,7 @@ def load(source: str, dtype: torch.dtype = torch.float32, denoiser: Denoiser = "
         dtype: of all weights.
         denoiser: what its U-Net must be: `plain` draws from noise alone (C channels, 4 in Stable Diffusion), `any` may
             be an inpainting one (2C + 1) as well; `unused` it is not even tried.
+        prediction_type: what its U-Net predicts; None: what its files say.
 
     Raises UserError for a folder or file that is not a Stable Diffusion or holds pickled weights,
     EnvironmentProblem where a hub cannot be reached.
@@ -68,6 +75,8 @@ def load(source: str, dtype: torch.dtype = torch.float32, denoiser: Denoiser = "
         model = _from_layout(str(path) if path.is_dir() else source, dtype, path.is_dir())
     else:
         raise UserError(f"{source}: no such folder or file, and not a hub id (owner/name)")
+    if prediction_type:
+        model.scheduler = DDPMScheduler.from_config(model.scheduler.config, prediction_type=prediction_type)
     _check(model, source, denoiser)
     model.name = source if source == BUNDLED or not path.exists() else last(path)
     model.digest = weights_digest(*model.parts.values())
@@ -85,8 +94,9 @@ def part(kind: Any, folder: Path, headless: bool = False) -> Any:
     try:
         trial.bounded(_config(kind, str(folder), local_files_only=True), str(folder))
         found = kind.from_pretrained(
-            folder, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
+            folder, use_safetensors=True, torch_dtype=torch.float32, local_files_only=True, output_loading_info=True,
+            variant=_variant(folder),
+        )  # fmt: skip
     except UserError:
         raise
     except Exception as error:
@@ -116,6 +126,7 @@ def _fitting(found: tuple[Any, Mapping[str, Any]], where: str, problems: Sequenc
 def _quiet() -> None:
     """Keep the libraries from telling at length, beside our lines, what they load and what is wrong with it."""
     disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
 
@@ -148,17 +159,26 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
             if not (Path(source) / part).is_dir():
                 raise UserError(f"{source}: no folder '{part}'; a Stable Diffusion in diffusers' layout has one")
             refuse_pickles(Path(source) / part)
-    common: dict[str, Any] = {"local_files_only": local}
+    parts = ("unet", "vae", "text_encoder")
+    variants = {name: _variant(Path(source) / name) if local else None for name in parts}
+    cached = local or not hub.reachable()
+    common: dict[str, Any] = {"local_files_only": cached}
     weights = common | {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
         warnings.filterwarnings("ignore", module="huggingface_hub")  # of its own, about how diffusers calls it
         for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL), ("text_encoder", CLIPTextModel)):
             trial.bounded(_config(kind, source, subfolder=name, **common), f"{source}/{name}")
         found = {
-            "unet": UNet2DConditionModel.from_pretrained(source, subfolder="unet", **weights),
-            "vae": AutoencoderKL.from_pretrained(source, subfolder="vae", **weights),
+            "unet": UNet2DConditionModel.from_pretrained(source, subfolder="unet", variant=variants["unet"], **weights),
+            "vae": AutoencoderKL.from_pretrained(source, subfolder="vae", variant=variants["vae"], **weights),
             "text_encoder": CLIPTextModel.from_pretrained(
-                source, subfolder="text_encoder", dtype=dtype, use_safetensors=True, output_loading_info=True, **common
+                source,
+                subfolder="text_encoder",
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                variant=variants["text_encoder"],
+                **common,
             ),
         }
         schedule = DDPMScheduler.load_config(source, subfolder="scheduler", **common)
@@ -177,7 +197,23 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
         line = " ".join(str(error).split())[:200]
         if local or not isinstance(error, OSError | ValueError):
             raise UserError(f"{source}: {line}") from None
-        raise EnvironmentProblem(f"{source}: the hub cannot be reached, or has no such model ({line})") from None
+        if cached:
+            reason = f"the hub cannot be reached (tried for {hub.PATIENCE:g} s), and it is not in the hub's cache"
+            raise EnvironmentProblem(f"{source}: {reason}; give a folder or a .safetensors file") from None
+        raise EnvironmentProblem(f"{source}: the hub has no such model, or not all of it ({line})") from None
+
+
+VARIANT = re.compile(r"(?:diffusion_pytorch_model|model)(?:\.(\w+))?(?:-\d+-of-\d+)?\.safetensors")
+"""File of a network's weights, or of a part of them; the group is the variant: `fp16`, none."""
+
+
+def _variant(folder: Path) -> str | None:
+    """Return the variant of the weights in `folder`: None where they have no variant, else the first by name.
+
+    Half-precision copies are published as `diffusion_pytorch_model.fp16.safetensors`, often by themselves.
+    """
+    found = [match[1] for path in folder.iterdir() if (match := VARIANT.fullmatch(path.name))]
+    return None if None in found else min(found, default=None)
 
 
 def _schedule(config: dict[str, Any]) -> DDPMScheduler:

@@ -18,6 +18,10 @@ CC_BY = [Source(root="cric", scale=0.5), Source(root="lbc_x40", scale=0.5)]
 SamplerName = Annotated[str, AfterValidator(SAMPLERS.known)]
 
 
+PredictionType = Literal["epsilon", "v_prediction"]
+"""What a denoiser predicts: the noise, or the velocity."""
+
+
 DISTILLED = ("lcm", "tcd")
 """Samplers of models distilled for few steps; they know 50 timesteps."""
 

@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..errors import EnvironmentProblem, UserError
 from ..io import tensors
-from . import sd15
+from . import prediction, sd15
 from .model import Foundation
 
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
@@ -31,13 +31,15 @@ def read_single_file(
 ) -> Foundation:
     """Load the file at `path`, whose networks have the given configurations (Stable Diffusion 1.5's).
 
-    The tokenizer is taken from a folder `tokenizer` beside the file, else from the hub's cache.
+    The tokenizer is taken from a folder `tokenizer` beside the file, else from the hub's cache; what it predicts, from
+    where `prediction.schedule` finds it.
     Raises UserError for a file that is not a Stable Diffusion 1.x of those shapes, naming the first key
     that is missing or does not fit.
     """
     weights = tensors.read(path)
     if UNET_INPUT not in weights:
         raise UserError(f"{path}: no key {UNET_INPUT}; not a Stable Diffusion 1.x checkpoint in the original layout")
+    schedule = sd15.SCHEDULER | prediction.schedule(path, weights)
     unet = unet | {"in_channels": weights[UNET_INPUT].shape[1]}
     denoiser = _fill(UNet2DConditionModel, unet, convert_ldm_unet_checkpoint(dict(weights), config=unet), path)
     autoencoder = _fill(AutoencoderKL, vae, convert_ldm_vae_checkpoint(dict(weights), config=vae), path)
@@ -48,7 +50,7 @@ def read_single_file(
         vae=autoencoder.to(dtype),
         text_encoder=encoder.to(dtype),
         tokenizer=_tokenizer(path.parent / "tokenizer"),
-        scheduler=DDPMScheduler.from_config(sd15.SCHEDULER),
+        scheduler=DDPMScheduler.from_config(schedule),
         name=path.name,
     )
 

@@ -18,7 +18,9 @@ SUFFIX = ".safetensors"
 CONVERT = (
     'convert it on a machine you can lose: python -c "import torch, safetensors.torch as s; '
     "w = torch.load('IN', map_location='cpu', weights_only=True); w = w.get('state_dict', w); "
-    "s.save_file({k: v.contiguous() for k, v in w.items() if hasattr(v, 'shape')}, 'OUT.safetensors')\""
+    "w = {'emb_params': w['string_to_param']['*']} if 'string_to_param' in w else w; "
+    "w = {k: v.detach().contiguous() for k, v in w.items() if hasattr(v, 'shape')}; "
+    "s.save_file(w, 'OUT.safetensors') if w else exit('no weights found in it')\""
 )
 
 

@@ -10,7 +10,7 @@ from ..devices import available
 from ..foundation import samplers, sampling
 from ..foundation.load import load
 from ..foundation.model import DTYPES, Foundation
-from ..foundation.names import BUNDLED, Precision
+from ..foundation.names import BUNDLED, Precision, PredictionType
 from ..io.bundled import model_folder
 from ..io.tensors import equal_weights, weights_digest
 from .settings import GenerateSettings
@@ -25,13 +25,17 @@ class NormalImageGenerator:
         adapter: str | None = BUNDLED,
         device: str = "cpu",
         precision: Precision = "fp32",
+        prediction_type: PredictionType | None = None,
     ) -> None:
         """Load `foundation` and merge the `adapter` of any kind (folder, file, `bundled`, or None) into it.
 
         One that is loaded already, in float32, lends its autoencoder and gives its U-Net away. The networks have
-        `precision`; latents and samplers are float32 whatever it is.
+        `precision`; latents and samplers are float32 whatever it is. The U-Net predicts what `prediction_type` says, or
+        where that is None, the foundation.
         """
-        base = foundation if isinstance(foundation, Foundation) else load(foundation, denoiser="plain")
+        if not isinstance(foundation, Foundation):
+            foundation = load(foundation, denoiser="plain", prediction_type=prediction_type)
+        base = foundation
         self.model, self.prompt = base, NORMAL_PROMPT
         changed: list[torch.nn.Module] = []
         if adapter:

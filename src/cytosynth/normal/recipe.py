@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ..bethesda import NORMAL_PROMPT
 from ..data.sources import Source
-from ..foundation.names import BUNDLED, CC_BY, STABLE_DIFFUSION
+from ..foundation.names import BUNDLED, CC_BY, STABLE_DIFFUSION, PredictionType
 from ..registry import ADAPTERS
 from ..training.recipe import Recipe
 
@@ -18,6 +18,9 @@ class NormalRecipe(Recipe):
 
     kind: Literal["normal"] = "normal"
     foundation: str = STABLE_DIFFUSION
+    prediction_type: PredictionType | None = Field(
+        default=None, description="of the foundation's U-Net; none: what its files say"
+    )
     adapter: Annotated[str, AfterValidator(ADAPTERS.known)] = "lora"
     rank: int = Field(default=8, ge=1, description="of LoRA")
     token: str = Field(default=WORD, min_length=1, description="the word that is learnt, where the adapter learns one")

@@ -165,7 +165,7 @@ def train_normal(
     def make() -> NormalTask:
         loaded = sources.load(recipe.data, data_root)
         samples = varied.with_copies(loaded, recipe.augment, recipe.augment_copies, recipe.seed)
-        model = load(recipe.foundation, denoiser="plain")
+        model = load(recipe.foundation, denoiser="plain", prediction_type=recipe.prediction_type)
         scored = None
         if recipe.validate_every and held_out:
             scored = partial(held_out, recipe, sources.held_out(recipe.data, data_root), kept)

@@ -72,7 +72,9 @@ def load(given: Models) -> Pipeline:
     if given.detector:
         detector = detectors.load(model_folder(given.detector, "detector"))
         detector.network.to(available(device))
-    foundation = foundations.load(given.foundation, denoiser="plain" if given.generates else "unused")
+    foundation = foundations.load(
+        given.foundation, denoiser="plain" if given.generates else "unused", prediction_type=settings.prediction_type
+    )
     editor = CellEditor.load(foundation, given.cell, device)
     generator = None
     if given.generates:

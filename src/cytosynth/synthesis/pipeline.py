@@ -229,6 +229,9 @@ class Pipeline:
         for spot, said in zip(canvas.kept, record["cells"], strict=True):
             changed = patch.covered(spot.edit.box, width, height, settings.cell)
             said["seam"] = round(seam(finished, canvas.normal, changed), 4)
+        trained = self.editor.training_images
+        if self.generator is None and trained:
+            record["outside_training"] = trained.outside(canvas.normal)
         if self.gate:
             record["rejected"] = [said_of(spot, self.gate) for spot in canvas.rejected]
         if canvas.candidates is not None:

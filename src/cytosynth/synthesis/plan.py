@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .. import boxes
 from ..annotations import Box
@@ -20,7 +20,7 @@ from ..cell import patch
 from ..cell.settings import EditSettings
 from ..data import image_files
 from ..errors import UserError
-from ..foundation.names import Precision
+from ..foundation.names import Precision, PredictionType
 from ..io import atomic, plain
 from ..normal.settings import GenerateSettings
 from .settings import PipelineSettings
@@ -79,6 +79,16 @@ class PlanSettings(BaseModel):
     cell: EditSettings = EditSettings()
     scale: float = Field(default=1.0, gt=0, le=8)
     precision: Precision = "fp32"
+    prediction_type: PredictionType | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was(cls, values: Any) -> Any:
+        """Leave off what plans of earlier versions did without, so that they make the same pixels."""
+        cell = values.get("cell") if isinstance(values, dict) else None
+        if isinstance(cell, dict) and "grain" in cell and "stain" not in cell:
+            return values | {"cell": cell | {"stain": False}}
+        return values
 
 
 class Plan(_Strict):
@@ -96,8 +106,7 @@ class Plan(_Strict):
 
     def base(self) -> PipelineSettings:
         """Return the settings of a run that follows the plan."""
-        said = self.settings
-        return PipelineSettings(normal=said.normal, cell=said.cell, scale=said.scale, precision=said.precision)
+        return PipelineSettings(**dict(self.settings))
 
 
 def read(path: Path, categories: Sequence[str] = ABNORMAL) -> Plan:
@@ -174,7 +183,7 @@ def write(
         entry |= {"width": record["width"], "height": record["height"]}
         entry["cells"] = [{key: cell[key] for key in ("bbox_xyxy", "category", "seed")} for cell in record["cells"]]
         entries.append(entry)
-    used = PlanSettings(normal=settings.normal, cell=settings.cell, scale=settings.scale, precision=settings.precision)
+    used = PlanSettings(**{key: getattr(settings, key) for key in PlanSettings.model_fields})
     content = {"version": 1, "settings": used.model_dump(mode="json"), "models": dict(models), "images": entries}
     atomic.write_json(out / FILE, content)
 

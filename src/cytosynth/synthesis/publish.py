@@ -13,6 +13,7 @@ from PIL import Image as PILImage
 from .. import __version__
 from ..annotations import Cell, DataSet, Image
 from ..bethesda import ABNORMAL
+from ..cell import training_images
 from ..cell.quality import gate
 from ..data import image_files
 from ..data.formats import coco_parts
@@ -81,7 +82,7 @@ def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSe
         preview(replace(data, images=tuple(map(_image, islice(records, SHOWN)))), out, about.origin)
     models = {role: " | ".join(name.rsplit(" ", 1)) for role, name in about.models.items()}
     uses_bundled = "bundled" in {name.rsplit(" ", 1)[0] for name in about.models.values()}
-    sections = [*_part(about.shard), *_counts(records, settings, about.missing)]
+    sections = [*_part(about.shard), *_outside(records), *_counts(records, settings, about.missing)]
     sections += _acceptance(records, "gate" in about.models)
     told = portable(settings.model_dump(mode="json", exclude={"style": {"fields"}}))
     said = card.text(data, models, told, about.problems, uses_bundled, about.origin, sections, map(_image, records))
@@ -139,6 +140,16 @@ def _counts(records: Collection[dict[str, Any]], settings: PipelineSettings, mis
                 soft_wrap=True,
             )
     return [*lines, ""]
+
+
+def _outside(records: Collection[dict[str, Any]]) -> list[str]:
+    """Return the card's section on images unlike those that the synthesizer was trained on, and print the same."""
+    outside = [record["outside_training"] for record in records if record.get("outside_training")]
+    if not outside:
+        return []
+    said = training_images.line(outside, len(records))
+    console.print(said, markup=False, soft_wrap=True)
+    return ["## Unlike the training images", "", f"{said}.", ""]
 
 
 def _acceptance(records: Collection[dict[str, Any]], gated: bool) -> list[str]:

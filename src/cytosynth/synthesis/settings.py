@@ -10,7 +10,7 @@ from ..bethesda import ABNORMAL
 from ..cell.settings import Choice, EditSettings, GateSettings
 from ..config import Settings
 from ..errors import UsageError
-from ..foundation.names import DISTILLED, Precision
+from ..foundation.names import DISTILLED, Precision, PredictionType
 from ..normal.settings import GenerateSettings
 from ..variation.centre import Centre
 from ..variation.style import Style
@@ -39,6 +39,9 @@ class PipelineSettings(Settings):
     precision: Precision = Field(
         default="fp32",
         description="of the diffusion networks; bf16 or fp16 takes half the memory, and less time on a GPU",
+    )
+    prediction_type: PredictionType | None = Field(
+        default=None, description="of the foundation's U-Net; none: what its files say"
     )
     style: Style | None = Field(default=None, description="of a centre's fields (--style-from), which images take")
     vary: Centre | None = Field(default=None, description="variations that each image gets (--vary)")

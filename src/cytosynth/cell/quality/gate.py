@@ -20,7 +20,10 @@ from ...io.progress import meter
 from .. import patch
 from ..settings import GateSettings
 from . import morphology
+from .colour import unseen
 from .seam import seam
+from .sharpness import against_surroundings
+from .straight_edges import straightness
 
 Matrix = NDArray[np.float64]
 NUCLEUS = "nucleus"
@@ -134,12 +137,11 @@ class Gate:
         window, inner = patch.window(edited, at), patch.inner(box, at)
         wanted = self.settings
         reasons: list[str] = []
-        scores = {"seam": seam(edited, original, changed)}
+        scores = appearance(edited, original, changed)
         if self.classifier:
             reasons, classified = self._classified(self.classifier, patch.window(original, at), window, inner, category)
             scores = classified | scores
-        if wanted.seam is not None and scores["seam"] > wanted.seam:
-            reasons.append("seam")
+        reasons += self._conspicuous(scores)
         if wanted.nucleus or self.classifier is None:
             found = morphology.measure(window, inner)
             scores["nucleus_diameter"] = found.diameter if found else 0.0
@@ -151,6 +153,14 @@ class Gate:
             if scores["distance"] <= self.reference.threshold:
                 reasons.append("copy")
         return Verdict(tuple(reasons), {key: round(value, 6) for key, value in scores.items()})
+
+    def _conspicuous(self, scores: Mapping[str, float]) -> list[str]:
+        """Return the names of those `scores` of `appearance` that are beyond what the settings allow."""
+        wanted = self.settings
+        greatest = {"seam": wanted.seam, "colour": wanted.colour, "grain": wanted.grain,
+                    "straightness": wanted.straightness}  # fmt: skip
+        found = [name for name, limit in greatest.items() if limit is not None and scores[name] > limit]
+        return found + (["detail"] if wanted.detail is not None and scores["detail"] < wanted.detail else [])
 
     def _classified(
         self, classifier: CellClassifier, original: Pixels, edited: Pixels, box: Box, category: str
@@ -173,6 +183,15 @@ class Gate:
             if after[NILM] >= before[NILM] or after[NILM] == max(after.values()):
                 reasons.append("normal")
         return reasons, scores
+
+
+def appearance(edited: Pixels, original: Pixels, changed: Box) -> dict[str, float]:
+    """Return how the region `changed` of `edited` looks in its image: a score of each criterion in this folder."""
+    detail, grain = against_surroundings(edited, changed)
+    return {
+        "seam": seam(edited, original, changed), "colour": unseen(edited, original, changed), "detail": detail,
+        "grain": grain, "straightness": straightness(edited, original, changed),
+    }  # fmt: skip
 
 
 def retry_seed(seed: int, attempt: int) -> int:
