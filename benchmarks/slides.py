@@ -17,7 +17,7 @@ from cytosynth.evaluate.slide import border_distance, gradient_ratio, repetition
 from cytosynth.io.report import Report
 from cytosynth.slides.decode import OVERLAP, TILE
 from cytosynth.slides.make import Pinned
-from cytosynth.slides.windows import Plane
+from cytosynth.slides.windows import Plane, kept
 
 WINDOW = 224
 """Side of the windows of which features are taken, pixels."""
@@ -29,7 +29,7 @@ def borders(folder: Path, width: int, height: int, steps: int) -> dict[str, tupl
     """Return columns and rows of the borders of the last `steps` steps' windows, and of the decoder's tiles."""
     settings = read(Pinned, folder / "settings.yaml").settings
     both = settings.pipeline
-    side = both.normal.size // LATENT
+    side, _ = kept(settings.windows, both.normal.size // LATENT)
     plane = Plane.around(-(-width // LATENT), -(-height // LATENT), side)
     found: dict[str, tuple[list[int], list[int]]] = {}
     columns, rows = [], []

@@ -40,6 +40,7 @@ class Denoising:
         prompt: of normal fields.
         settings: of stage 1; the window is a field of them.
         plane: of the latents.
+        margin: latents around what is kept of a window that the denoiser sees too.
         kind: where the windows lie.
         seed: of the run.
         preparation: where cells may lie.
@@ -52,6 +53,7 @@ class Denoising:
     prompt: str
     settings: GenerateSettings
     plane: Plane
+    margin: int
     kind: WindowsName
     seed: int
     preparation: Preparation
@@ -100,11 +102,13 @@ class Denoising:
     def _window(
         self, step: int, scheduler: Any, denoiser: sampling.Denoiser, before: MappedArray, x: int, y: int
     ) -> np.ndarray:
-        """Return the (C, side, side) latents of the window at (x, y) after `step`."""
+        """Return the (C, side, side) latents that are kept of the window around (x, y), after `step`."""
         cover = torch.from_numpy(self._gather(self._cover, x, y))
         start = torch.from_numpy(self._gather(self._white(FIRST), x, y))
-        if float(cover.max()) < NOTHING:
-            return np.asarray(noised(scheduler, self.glass.expand_as(start), start, step + 1).numpy())
+        kept = slice(self.margin, self.margin + self.plane.side)
+        if float(cover[kept, kept].max()) < NOTHING:
+            left = noised(scheduler, self.glass.expand_as(start), start, step + 1)
+            return np.asarray(left[:, kept, kept].numpy())
         if step == 0:
             latents = start * scheduler.init_noise_sigma
         else:
@@ -114,16 +118,16 @@ class Denoising:
             latents = cover * latents + (1 - cover) * held
         placed = latents[None].float().to(self.model.device)
         added = self._white(FIRST + 1 + step)
-        result = stepped(scheduler, step, denoiser, placed, lambda: torch.from_numpy(self._gather(added, x, y)))[
-            0
-        ].cpu()
+        moved = stepped(scheduler, step, denoiser, placed, lambda: torch.from_numpy(self._gather(added, x, y)))
+        result = moved[0].cpu()
         if not result.isfinite().all():
             raise UserError("the denoiser gives NaN or infinity: its weights or an adapter's are damaged")
-        return np.asarray(result.numpy())
+        return np.asarray(result[:, kept, kept].numpy())
 
     def _gather(self, read: Callable[[slice, slice], Any], x: int, y: int) -> np.ndarray:
-        """Return what `read` gives of the window at (x, y), whose parts may lie on both ends of the plane."""
-        side = self.plane.side
+        """Return what `read` gives of the window around (x, y), whose parts may lie on both ends of the plane."""
+        side = self.plane.side + 2 * self.margin
+        x, y = x - self.margin, y - self.margin
         rows = [
             np.concatenate(
                 [np.asarray(read(down, across)) for across, _ in wrapped(x, side, self.plane.width)], axis=-1

@@ -27,7 +27,7 @@ from .pooled import pooled
 from .preparation import Preparation, read_map
 from .settings import DISC, FULL, SlideSettings
 from .stage2 import edited
-from .windows import Plane, share
+from .windows import Plane, kept, share
 from .work import Work
 
 SETTINGS = "settings.yaml"
@@ -122,17 +122,18 @@ def _draw(generator: NormalImageGenerator, settings: SlideSettings, work: Work, 
     model, both = generator.model, settings.pipeline
     factor = 2 ** (len(model.vae.config.block_out_channels) - 1)
     window = both.normal.size // factor
-    plane = Plane.around(-(-settings.width // factor), -(-settings.height // factor), window)
+    side, margin = kept(settings.windows, window)
+    plane = Plane.around(-(-settings.width // factor), -(-settings.height // factor), side)
     shape = read_map(settings.density_map)
     preparation = Preparation(both.seed, settings.width, settings.height, shape)
     colour, latent = _glass(generator, settings, work, factor)
     denoising = Denoising(
-        model, generator.prompt, both.normal, plane, settings.windows, both.seed, preparation, latent, factor,
+        model, generator.prompt, both.normal, plane, margin, settings.windows, both.seed, preparation, latent, factor,
         work.folder,
     )  # fmt: skip
     steps = both.normal.steps
     done = work.done(STEPS)
-    a_step = plane.width * plane.height // window**2 * share(settings.windows)
+    a_step = plane.width * plane.height // side**2 * share(settings.windows)
     if done < steps:
         console.print(
             f"{settings.width}x{settings.height}: {plane.width}x{plane.height} latents of {len(latent)} channels, "

@@ -21,7 +21,7 @@ class Plane:
     Attributes:
         width: a multiple of `side`.
         height: the same.
-        side: of a window.
+        side: of what is kept of a window.
     """
 
     width: int
@@ -48,6 +48,17 @@ class Plane:
         for y in range(0, self.height, stride):
             for x in range(0, self.width, stride):
                 yield (x + shift_x) % self.width, (y + shift_y) % self.height
+
+
+def kept(kind: WindowsName, field: int) -> tuple[int, int]:
+    """Return the side of what is kept of a window of `field` latents, and the margin around it that is seen alone.
+
+    SpotDiffusion keeps all of it. Then, of the last steps, which no later one undoes, borders stayed visible: the
+    denoiser knows nothing of the other side (results/slides.md). So an eighth on each side is context here: what is
+    kept does not overlap, what is seen does. MultiDiffusion's windows overlap anyway.
+    """
+    margin = 0 if kind == "overlapping" else field // 8
+    return field - 2 * margin, margin
 
 
 def share(kind: WindowsName) -> int:
