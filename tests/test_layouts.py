@@ -22,6 +22,7 @@ from cytosynth.data import convert, image_files, sources, split
 from cytosynth.data.check import check
 from cytosynth.data.formats import layouts
 from cytosynth.data.formats.registration import Writer
+from cytosynth.data.pseudonyms import Pseudonyms
 from cytosynth.data.read import Place, guess, read
 from cytosynth.data.sources import Source
 from cytosynth.errors import FormatProblem, UserError
@@ -499,6 +500,9 @@ def test_pseudonyms_leave_no_name_in_what_is_written(tmp_path: Path) -> None:
     coco(tmp_path / "set", [[1, 2, 30, 40]], (64, 48), f"{secret}/{secret}_1.png", slide=secret, source=secret)
     (tmp_path / "set/split.json").write_text(json.dumps({"train": [f"{secret}/{secret}_1.png"]}))
     key = tmp_path / "secret/key"
+    content = json.loads((tmp_path / "set/annotations.json").read_text())
+    content["images"][0]["id"] = content["annotations"][0]["image_id"] = secret
+    (tmp_path / "set/annotations.json").write_text(json.dumps(content))
     names = []
     for out in ("one", "two"):
         command = [
@@ -519,6 +523,8 @@ def test_pseudonyms_leave_no_name_in_what_is_written(tmp_path: Path) -> None:
         (image,) = read(tmp_path / out).images
         assert read(tmp_path / out).parts == {"train": (image.file_name,)}
         assert image.extra["slide"] not in ("", secret)
+    convert.convert(tmp_path / "set", tmp_path / "coco", None, "coco", pseudonyms=Pseudonyms.load(key))
+    assert secret not in (tmp_path / "coco/annotations.json").read_text()
     assert names[0] == names[1], "the same key gives the same names"
     assert key.stat().st_mode & 0o077 == 0
     ended = CliRunner().invoke(app, [*command[:2], str(tmp_path / "three"), *command[3:-1], str(tmp_path / "other")])
@@ -550,7 +556,6 @@ def test_ids_of_the_users_coco_come_back(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_originals_that_are_edited_have_pseudonyms_too(tmp_path: Path) -> None:
-    from cytosynth.data.pseudonyms import Pseudonyms
     from cytosynth.synthesis import own_images
 
     PILImage.new("RGB", (300, 300)).save(tmp_path / "S23-1.png")

@@ -87,7 +87,7 @@ class Pseudonyms:
         return tuple(
             replace(
                 image, file_name=self.name(image.file_name), extra=self.extra(image.extra),
-                cells=tuple(map(_bare, image.cells)),
+                cells=tuple(map(_bare, image.cells)), id=image.id if isinstance(image.id, int) else None,
             )
             for image in images
         )  # fmt: skip

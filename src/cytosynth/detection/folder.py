@@ -54,7 +54,7 @@ class Images:
         return replace(
             self, files=tuple((pseudonyms.name(name), path) for name, path in self.files), pseudonyms=pseudonyms,
             source=pseudonyms.hashed(self.source), refused=tuple(map(pseudonyms.line, self.refused)),
-            ids={pseudonyms.name(name): key for name, key in self.ids.items()},
+            ids={pseudonyms.name(name): key for name, key in self.ids.items() if isinstance(key, int)},
         )  # fmt: skip
 
 
