@@ -28,11 +28,19 @@ from .training_images import FILE, TrainingImages
 
 @dataclass(frozen=True)
 class PlannedEdit:
-    """One edit: the region to repaint (xyxy whole pixels), what to make of it, and its seed."""
+    """One edit: the region to repaint (xyxy whole pixels), what to make of it, its seed, and a strength of its own."""
 
     box: Box
     category: str
     seed: int
+    strength: float | None = None
+
+    @classmethod
+    def around(
+        cls, box: Box, box_scale: float, size: tuple[int, int], category: str, seed: int, strength: float | None = None
+    ) -> "PlannedEdit":
+        """Return the edit of the cell in `box`: its region is `box_scale` times as wide, inside (width, height)."""
+        return cls(patch.enlarge(box, box_scale, *size), category, seed, strength)
 
 
 class CellEditor:
@@ -108,15 +116,20 @@ class CellEditor:
 
         They may be of different images. `settings.batch` are denoised at a time, never fewer: a last batch that is
         not full is filled up by repeating its last request. Matrix products of another shape round otherwise, so
-        this makes the pixels of a patch independent, to the bit on a CPU, of what else is edited beside it.
+        this makes the pixels of a patch independent, to the bit on a CPU, of what else is edited beside it. Edits of
+        different strength take different steps and are never in one batch.
         """
+        if len({edit.strength for _, edit in requests}) > 1:
+            return self._by_strength(requests, settings)
+        if requests and requests[0][1].strength is not None:
+            settings = settings.model_copy(update={"strength": requests[0][1].strength})
         windows, local, transfers = [], [], []
         for pixels, edit in requests:
             height, width = pixels.shape[:2]
             patch.check_size(width, height)
             at = patch.corner(edit.box, width, height)
             windows.append(patch.window(pixels, at))
-            local.append(PlannedEdit(patch.inner(edit.box, at), edit.category, edit.seed))
+            local.append(replace(edit, box=patch.inner(edit.box, at)))
             transfers.append(self._transfer(pixels) if settings.stain else None)
         painted: list[Pixels] = []
         for first in range(0, len(requests), settings.batch):
@@ -125,6 +138,14 @@ class CellEditor:
                 self.patch(np.stack(windows[chosen]), local[chosen], settings, settings.batch, transfers[chosen])
             )
         return painted
+
+    def _by_strength(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:
+        """Return what `paint` does, for requests of several strengths."""
+        painted: dict[int, Pixels] = {}
+        for strength in {edit.strength for _, edit in requests}:
+            alike = [index for index, (_, edit) in enumerate(requests) if edit.strength == strength]
+            painted |= zip(alike, self.paint([requests[index] for index in alike], settings), strict=True)
+        return [painted[index] for index in range(len(requests))]
 
     def _transfer(self, pixels: Pixels) -> Transfer | None:
         """Return how patches of the image `pixels` come to the training images' stain; None where it has no stain."""

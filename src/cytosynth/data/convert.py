@@ -58,7 +58,7 @@ def convert(
             raise UserError(f"{source}: no image in it")
         _refuse_broken(data)
         _refuse_collisions(data, target, kind)
-        return _write(data, out, kind, target, pseudonyms)
+        return write(data, out, kind, target, pseudonyms)
 
 
 def _cut(source: Path, out: Path, target: str, names: Mapping[str, str], pseudonyms: Pseudonyms | None) -> DataSet:
@@ -69,11 +69,12 @@ def _cut(source: Path, out: Path, target: str, names: Mapping[str, str], pseudon
         data = split.with_parts(fields.tiles(source, cut, every, names=names, strict=True), cut)
         if not data.images:
             raise UserError(f"{source}: no field with anything on it")
-        return _write(data, out, "coco", target, pseudonyms)
+        return write(data, out, "coco", target, pseudonyms)
 
 
-def _write(data: DataSet, out: Path, kind: str, target: str, pseudonyms: Pseudonyms | None) -> DataSet:
-    write, folder = registration.writer(target)
+def write(data: DataSet, out: Path, kind: str, target: str, pseudonyms: Pseudonyms | None = None) -> DataSet:
+    """Write `data`, read from the format `kind`, to the new folder `out` as `target`, images with it."""
+    write_annotations, folder = registration.writer(target)
     new = _as_pngs(data) if kind == "comparison-detector" else data
     if pseudonyms:
         new = pseudonyms.of(new)
@@ -92,7 +93,7 @@ def _write(data: DataSet, out: Path, kind: str, target: str, pseudonyms: Pseudon
                 else:
                     shutil.copyfile(path, place)
             bar.advance()
-        write(new, part)
+        write_annotations(new, part)
         if new.parts:
             atomic.write_json(part / split.FILE, {name: list(members) for name, members in new.parts.items()})
     return new

@@ -105,7 +105,7 @@ def usable(found: Iterable[tuple[str, Path]], folder: Path) -> tuple[list[tuple[
         if reason := unsafe(name):
             bare = PureWindowsPath(name)  # whose root may be written in either way
             refused.append(f"file name {(bare.name if bare.anchor else name)[:200]!r}: {reason}")
-        elif _leaves(folder, name):
+        elif leaves(folder, name):
             refused.append(f"{name}: {LEAVES}")
         else:
             good.append((name, path))
@@ -133,12 +133,12 @@ def inside(folder: Path, file_name: str) -> Path:
     reason = unsafe(file_name)
     if reason:
         raise ImageProblem(f"{folder}: file name {file_name[:200]!r}: {reason}")
-    if _leaves(folder, file_name):
+    if leaves(folder, file_name):
         raise ImageProblem(f"{folder / file_name}: {LEAVES}")
     return folder / file_name
 
 
-def _leaves(folder: Path, file_name: str) -> bool:
+def leaves(folder: Path, file_name: str) -> bool:
     """Return whether `file_name`, a safe name, is or passes a link that leaves `folder`."""
     try:
         return not (folder / file_name).resolve().is_relative_to(folder.resolve())

@@ -6,7 +6,6 @@ from typing import Any
 
 from ..annotations import Cell
 from ..bethesda import NILM
-from ..cell import patch
 from ..cell.edit import PlannedEdit
 from ..data.image_files import Pixels
 from ..detection.tiled_search import Search, find
@@ -93,7 +92,9 @@ def _planned(plan: plans.Plan, path: Path, size: tuple[int, int], scale: float) 
     plans.fit(plan, path, {plan.images[0].file_name: size}, scale)
     return [
         Wanted(
-            number, Cell(cell.box, NILM), PlannedEdit(patch.enlarge(cell.box, scale, *size), cell.category, cell.seed)
+            number,
+            Cell(cell.box, NILM),
+            PlannedEdit.around(cell.box, scale, size, cell.category, cell.seed, cell.strength),
         )
         for number, cell in enumerate(plan.images[0].cells)
     ]

@@ -168,10 +168,13 @@ class Pipeline:
         if job.planned is not None:
             scale = settings.cell.box_scale or 1.0
             given = [
-                (Cell(cell.box, NILM), PlannedEdit(patch.enlarge(cell.box, scale, *size), cell.category, cell.seed))
+                Spot(
+                    Cell(cell.box, NILM),
+                    PlannedEdit.around(cell.box, scale, size, cell.category, cell.seed, cell.strength),
+                )
                 for cell in job.planned
             ]
-            return Canvas(job.file_name, field, [Spot(*pair) for pair in given])
+            return Canvas(job.file_name, field, given)
         found, candidates = self._find(field, settings)
         rng = np.random.default_rng([job.seed, job.key, 2])
         if job.categories is not None:
@@ -277,6 +280,8 @@ def said_of(spot: Spot, gate: Gate | None) -> dict[str, Any]:
         "edited_xyxy": list(spot.edit.box),
         "seed": spot.verdicts[-1][0] if spot.verdicts else spot.edit.seed,
     }
+    if spot.edit.strength is not None:
+        said["strength"] = spot.edit.strength
     if spot.cell.score is not None:
         said["detector_score"] = spot.cell.score
     if gate:

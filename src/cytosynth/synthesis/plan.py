@@ -26,6 +26,8 @@ from ..normal.settings import GenerateSettings
 from .settings import PipelineSettings
 
 FILE = "plan.json"
+CELL = ("bbox_xyxy", "category", "seed", "strength")
+"""What a plan says of a cell."""
 LARGEST = 2**63
 """Seeds and numbers of fields are below this."""
 
@@ -39,11 +41,15 @@ class _Strict(BaseModel):
 
 
 class PlannedCell(_Strict):
-    """A cell to be edited: its box (xyxy pixels, as it is annotated), what it becomes, and the seed of its noise."""
+    """A cell to be edited: its box (xyxy pixels, as it is annotated), what it becomes, and the seed of its noise.
+
+    A `strength` of its own stands for that of the settings.
+    """
 
     bbox_xyxy: list[float] = Field(min_length=4, max_length=4)
     category: str
     seed: int = Field(ge=0, lt=LARGEST)
+    strength: float | None = Field(default=None, gt=0, le=1)
 
     @property
     def box(self) -> Box:
@@ -102,7 +108,8 @@ class Plan(_Strict):
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that tell plans apart, whatever their layout."""
-        return hashlib.sha256(self.model_dump_json(include={"images"}).encode()).hexdigest()[:16]
+        text = self.model_dump_json(include={"images"}).replace(',"strength":null', "")  # as before there were any
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def base(self) -> PipelineSettings:
         """Return the settings of a run that follows the plan."""
@@ -181,7 +188,7 @@ def write(
         else:
             entry["generated"] = {"seed": record["seed"], "index": record["key"]}
         entry |= {"width": record["width"], "height": record["height"]}
-        entry["cells"] = [{key: cell[key] for key in ("bbox_xyxy", "category", "seed")} for cell in record["cells"]]
+        entry["cells"] = [{key: cell[key] for key in CELL if key in cell} for cell in record["cells"]]
         entries.append(entry)
     used = PlanSettings(**{key: getattr(settings, key) for key in PlanSettings.model_fields})
     content = {"version": 1, "settings": used.model_dump(mode="json"), "models": dict(models), "images": entries}

@@ -52,7 +52,7 @@ def synthesize(
     engine = load(Models(foundation, cell, gate, None if plan else detector, normal, True, settings, data_root, device))
     if given and plan:
         jobs, sizes = planned_fields(given, plan, settings)
-        return _follow(engine, given, plan, jobs, sizes, settings, out, shard=shard)
+        return follow(engine, given, plan, jobs, sizes, settings, out, shard=shard)
     return run(engine, list(fields(range(start, start + count), settings)), settings, out, shard=shard)
 
 
@@ -88,7 +88,7 @@ def edit(
                              "refused": own.refused, "shard": shard}  # fmt: skip
     if given and plan:
         jobs, sizes = planned_own(given, plan, images, settings)
-        return _follow(engine, given, plan, jobs, sizes, settings, out, **about)
+        return follow(engine, given, plan, jobs, sizes, settings, out, **about)
     return run(engine, list(jobs_of(images, settings)), settings, out, **about)
 
 
@@ -99,7 +99,7 @@ def _check(settings: PipelineSettings, plan: Path | None, images: int | None, kn
         raise UsageError("counts: the plan says what each cell becomes; give one or the other")
 
 
-def _follow(
+def follow(
     engine: Engine,
     plan: plans.Plan,
     path: Path,

@@ -16,11 +16,15 @@ def encode(cells: Sequence[Cell], name: str) -> dict[str, Any]:
     return {"type": "FeatureCollection", "features": [_feature(c, f"{name}/{i}") for i, c in enumerate(cells, 1)]}
 
 
-def write(cells: Sequence[Cell], name: str, path: Path) -> None:
-    """Write the `cells` of the image called `name` to `path`, atomically, a feature a line: slides have many."""
+def write(cells: Sequence[Cell], name: str, path: Path, description: str = "") -> None:
+    """Write the `cells` of the image called `name` to `path`, atomically, a feature a line: slides have many.
+
+    A `description` of the whole, such as the mark of synthetic images, is a member of its own.
+    """
     features = (json.dumps(_feature(c, f"{name}/{i}"), ensure_ascii=False) for i, c in enumerate(cells, 1))
     body = ",\n".join(features)
-    atomic.write_text(path, f'{{"type": "FeatureCollection", "features": [\n{body}\n]}}\n')
+    mark = f'"description": {json.dumps(description)}, ' if description else ""
+    atomic.write_text(path, f'{{"type": "FeatureCollection", {mark}"features": [\n{body}\n]}}\n')
 
 
 def _feature(cell: Cell, key: str) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Reader studies and teaching quizzes: which class is this cell, and is it real or synthetic?"""

@@ -1,0 +1,1 @@
+"""The studio: a page in the browser for editing cells, looking at data sets, correcting them, and making quizzes."""

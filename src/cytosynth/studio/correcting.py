@@ -1,0 +1,165 @@
+"""Correcting a finished data set: cells accepted or rejected, boxes moved; written as a new data set."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..annotations import Cell, DataSet, Image
+from ..data import convert
+from ..data.formats import qupath
+from ..data.read import guess
+from ..errors import UserError
+from ..io import atomic, lock, plain
+from ..io.wording import amount
+from ..provenance import NOTICE, RECORDS
+from ..synthesis import plan as plans
+
+FILE = "corrections.json"
+GEOJSON = "geojson"
+FORMATS = ("coco", "yolo", "voc", GEOJSON)
+
+
+class Decision(BaseModel):
+    """What was decided of a cell: `number` in its image; another box or category where that was changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    image: str
+    number: int = Field(ge=0)
+    state: Literal["accepted", "rejected", "open"] = "open"
+    box: tuple[float, float, float, float] | None = None
+    category: str | None = None
+
+
+class Corrections(BaseModel):
+    """All decisions on a data set, named as the page names it, whose annotations had that digest."""
+
+    model_config = ConfigDict(extra="forbid")
+    digest: str
+    decisions: list[Decision] = []
+
+
+def read(file: Path, digest: str) -> Corrections:
+    """Return the corrections in `file`, none where there is none; raise UserError where the set has changed since."""
+    if not file.exists():
+        return Corrections(digest=digest)
+    try:
+        found = Corrections.model_validate(plain.load(file))
+    except ValidationError as error:
+        raise UserError(f"{file.name}: not readable ({error.error_count()} problems); remove it") from None
+    if found.digest != digest:
+        raise UserError(f"{file.name}: the data set has changed since it was corrected; remove the file to begin anew")
+    return found
+
+
+def decide(corrections: Corrections, data: DataSet, decision: Decision) -> None:
+    """Take in `decision`; raise UserError where there is no such cell, category or the box is not in the image."""
+    image, _ = _cell(data, decision)
+    if decision.category is not None and decision.category not in data.categories:
+        raise UserError(f"category {decision.category[:40]!r}; there are {', '.join(data.categories)}")
+    if decision.box is not None:
+        x0, y0, x1, y1 = decision.box
+        if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
+            raise UserError("the box is not inside the image")
+    key = (decision.image, decision.number)
+    corrections.decisions = [one for one in corrections.decisions if (one.image, one.number) != key] + [decision]
+
+
+def corrected(data: DataSet, corrections: Corrections) -> DataSet:
+    """Return `data` with the decisions carried out: rejected cells are left out, boxes and categories changed."""
+    by_cell = {(one.image, one.number): one for one in corrections.decisions}
+    images = []
+    for image in data.images:
+        cells = []
+        for number, cell in enumerate(image.cells):
+            decision = by_cell.get((image.file_name, number))
+            if decision is None:
+                cells.append(cell)
+            elif decision.state != "rejected":
+                cells.append(_changed(cell, decision))
+        images.append(replace(image, cells=tuple(cells)))
+    return replace(data, images=tuple(images))
+
+
+def export(data: DataSet, source: Path, corrections: Corrections, out: Path, target: str) -> dict[str, Any]:
+    """Write the corrected `data`, read from `source`, to the new folder `out` in the format `target`.
+
+    With it go `corrections.json`, provenance, and, where the set has a plan, the plan without the rejected cells: made
+    again from it, the images have none of them, while in the copies they can still be seen.
+    """
+    if target not in FORMATS:
+        raise UserError(f"format {target[:40]!r}; there are {', '.join(FORMATS)}")
+    done = corrected(data, corrections)
+    states = [one.state for one in corrections.decisions]
+    with lock.new(out):
+        if target == GEOJSON:
+            with atomic.folder(out, fresh=True) as part:
+                for image in done.images:
+                    mark = NOTICE if image.extra.get("synthetic") else ""
+                    qupath.write(image.cells, image.file_name, part / f"{image.file_name}.geojson", mark)
+        else:
+            convert.write(done, out, guess(source), target)
+        _beside(source, corrections, out, data, states)
+    return {"images": len(done.images), "cells": sum(len(image.cells) for image in done.images),
+            "rejected": states.count("rejected"), "accepted": states.count("accepted")}  # fmt: skip
+
+
+def _beside(source: Path, corrections: Corrections, out: Path, data: DataSet, states: Sequence[str]) -> None:
+    atomic.write_json(out / FILE, corrections.model_dump(mode="json"))
+    if (source / RECORDS).is_file():
+        atomic.write_bytes(out / RECORDS, (source / RECORDS).read_bytes())
+    if (source / plans.FILE).is_file():
+        plan = _without_rejected(_plan(source), corrections, data)
+        if plan.images:
+            atomic.write_json(out / plans.FILE, plan.model_dump(mode="json", exclude_none=True))
+    changed = sum(one.box is not None or one.category is not None for one in corrections.decisions)
+    lines = [
+        f"# Corrected copy of {source.name}", "", *([f"**{NOTICE}**", ""] if data.info.get("synthetic") else []),
+        f"{amount(states.count('accepted'), 'cell')} accepted, {states.count('rejected')} rejected, {changed} changed; "
+        f"the others were not looked at. The decisions are in `{FILE}`.", "",
+        "Rejected cells are not annotated but can still be seen in these images."
+        + (f" `{plans.FILE}` makes the images again without them." if (out / plans.FILE).exists() else ""), "",
+    ]  # fmt: skip
+    atomic.write_text(out / "README.md", "\n".join(lines))
+
+
+def _plan(source: Path) -> plans.Plan:
+    """Return the plan of the data set at `source`, whatever categories its synthesizer had."""
+    content = plain.load(source / plans.FILE)
+    named = {str(cell.get("category")) for image in content.get("images", []) if isinstance(image, dict)
+             for cell in image.get("cells", []) if isinstance(cell, dict)}  # fmt: skip
+    return plans.read(source / plans.FILE, sorted(named))
+
+
+def _without_rejected(plan: plans.Plan, corrections: Corrections, data: DataSet) -> plans.Plan:
+    """Return `plan` without the cells that were rejected, and without images that have none left."""
+    rejected: dict[str, set[tuple[float, ...]]] = {}
+    for one in corrections.decisions:
+        if one.state == "rejected":
+            rejected.setdefault(one.image, set()).add(_rounded(_cell(data, one)[1].box))
+    images = []
+    for image in plan.images:
+        gone = rejected.get(image.file_name, set())
+        kept = [cell for cell in image.cells if _rounded(cell.box) not in gone]
+        if kept:
+            images.append(image.model_copy(update={"cells": kept}))
+    return plan.model_copy(update={"images": images})
+
+
+def _cell(data: DataSet, decision: Decision) -> tuple[Image, Cell]:
+    for image in data.images:
+        if image.file_name == decision.image and decision.number < len(image.cells):
+            return image, image.cells[decision.number]
+    raise UserError(f"{decision.image[:80]}: no cell number {decision.number}")
+
+
+def _changed(cell: Cell, decision: Decision) -> Cell:
+    extra = {key: value for key, value in cell.extra.items()
+             if decision.box is None or key not in ("area", "segmentation", "nucleus")}  # fmt: skip
+    return replace(cell, box=decision.box or cell.box, category=decision.category or cell.category, extra=extra)
+
+
+def _rounded(box: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(value, 2) for value in box)
