@@ -255,7 +255,7 @@ def test_another_foundation_of_the_same_name_is_noticed(tiny: Path, fields: Path
 HOLD = """
 import sys, time
 from pathlib import Path
-from cytosynth.data import lock
+from cytosynth.io import lock
 with lock.only(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

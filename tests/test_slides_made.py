@@ -87,10 +87,8 @@ def test_single_steps_are_those_of_the_sampling_loop(tiny: Path, name: str) -> N
     model = load(str(tiny / "foundation")).freeze()
     text = model.encode_text(["a", ""])
     start = sampling.noise((1, 4, 16, 16), 5)
-    options = {"guidance_scale": 3.0}
-    whole = sampling.sample(
-        model.unet, samplers.build(name, model.scheduler), start, text[:1], text[1:], steps=4, seeds=[(5,)], **options
-    )
+    guided = sampling.guided(model.unet, text[:1], text[1:], 3.0)
+    whole = sampling.sample(guided, samplers.build(name, model.scheduler), start, steps=4, seeds=[(5,)])
     scheduler = samplers.build(name, model.scheduler)
     scheduler.set_timesteps(4)
     denoiser = sampling.guided(model.unet, text[:1], text[1:], 3.0)

@@ -367,7 +367,8 @@ def test_two_processes_train_together(
     flags = [flag for setting in settings for flag in ("--set", setting)]
     run = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29533", "-m",
-         "cytosynth", "train", "normal", str(tmp_path / "run"), "--data-root", str(fields), *flags],
+         "cytosynth", "train", "normal", str(tmp_path / "run"), "--preset", "paper", "--data-root", str(fields),
+         *flags],
         capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]

@@ -119,7 +119,7 @@ def judge(drawn: ImageSet, real: ImageSet, extractors: Sequence[Extractor], seed
         made, reference, other = (features.cached(extractor, side, cache) for side in sides)
         values[extractor.name] = _measures(made, reference)
         floor[extractor.name] = _measures(other, reference)
-    return {"pictures": number, "values": values, "floor": floor}
+    return {"images": number, "values": values, "floor": floor}
 
 
 def _cytology(recipe: Table1Recipe, run: Path) -> list[str]:

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
+
+from pydantic import AliasChoices, Field
 
 from ..augmentation.published import FID
 from ..evaluate.image_set import ImageSet
@@ -34,7 +37,7 @@ class Entry:
     seed: int
     parameters: int
     step: int
-    images: int
+    images: Annotated[int, Field(validation_alias=AliasChoices("images", "pictures"))]
     values: dict[str, dict[str, float]]
     floor: dict[str, dict[str, float]]
 
