@@ -139,7 +139,7 @@ def train(
         settings: keys as of `--set`.
         data_root: folder that holds the data sets of the recipe.
         device: auto, cpu, cuda, cuda:1, mps ...
-        max_minutes: save and stop after so many minutes; the same call continues.
+        max_minutes: save a checkpoint and stop after N minutes; the same call continues.
     """
     given = dict(settings or {})
     if data is not None:

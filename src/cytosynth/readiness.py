@@ -24,7 +24,8 @@ GIB = 2**30
 REQUIRED = ("torch", "torchvision", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 EXTRAS = {
     "slides": ("openslide-python", "tifffile"),
-    "studio": ("gradio",),
+    "studio": ("starlette", "uvicorn"),
+    "parquet": ("pyarrow",),
     "ray": ("ray",),
     "tensorboard": ("tensorboard",),
 }

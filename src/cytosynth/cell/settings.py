@@ -21,7 +21,7 @@ class EditSettings(BaseModel):
     box_scale: float | None = Field(
         default=None, ge=0.5, le=8, description="edited region over the detected box; none: as the model was trained"
     )
-    strength: float = Field(default=1.0, gt=0, le=1, description="share of the timesteps that z_T goes; 1: all of them")
+    strength: float = Field(default=1.0, gt=0, le=1, description="denoising strength (SDEdit), 0–1; 1: all timesteps")
     paste: Literal["box", "patch"] = Field(
         default="box", description="put back the edited region alone, or the whole decoded patch as the paper does"
     )
@@ -48,7 +48,7 @@ class GateSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     tries: int = Field(default=3, ge=1, le=100, description="edits of a cell, each of another seed, until one is kept")
     top: int = Field(
-        default=2, ge=0, description="the category is among the classifier's so many likeliest (0: does not count)"
+        default=2, ge=0, description="the category is among the classifier's N likeliest (0: not required)"
     )
     probability: float = Field(default=0.5, gt=0, le=1, description="or has at least this probability")
     less_normal: bool = Field(

@@ -32,7 +32,7 @@ class ClassifierRecipe(Recipe):
     views: int = Field(default=1, ge=1, le=8, description="flips and turns over which probabilities are averaged")
     folds: int = Field(
         default=1, ge=1, le=20,
-        description="cross-fitting: images go to so many folds, and as many classifiers each see all but one",
+        description="cross-fitting: the number of folds images go to, and as many classifiers each see all but one",
     )  # fmt: skip
     fold: int | None = Field(default=None, ge=0, description="train only the classifier that does not see this fold")
     even_images: bool = Field(default=False, description="of a class, an image is drawn first and then a cell of it")

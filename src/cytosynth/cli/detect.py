@@ -19,7 +19,7 @@ def detect(
     detector: Annotated[
         str, typer.Option(help="Folder of the detector (RUN/weights of `train detector`), or 'bundled'.")
     ] = "bundled",
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a cell.")] = 0.5,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Score threshold, 0–1.")] = 0.5,
     split: Annotated[str | None, typer.Option(help="Part of a data set; none: all.")] = None,
     scale: Scale = 1.0,
     mpp: Mpp = None,

@@ -126,7 +126,7 @@ def cells(
         list[str] | None, typer.Option(metavar="NAME=PATH", help="Weights of a feature network; may be repeated.")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="NILM cells to edit, each into every category.")] = 100,
-    fields: Annotated[int, typer.Option(min=0, help="Edit cells of so many generated fields instead.")] = 0,
+    fields: Annotated[int, typer.Option(min=0, help="Edit cells of N generated fields instead.")] = 0,
     normal: Annotated[str, typer.Option(help="With --fields, the LoRA of stage 1, or 'none'.")] = "bundled",
     detector: Annotated[str, typer.Option(help="With --fields, the detector of NILM cells.")] = "bundled",
     categories: Annotated[str, typer.Option(help="Categories to edit into.")] = "ASC-US,ASC-H,LSIL,HSIL",
@@ -140,7 +140,7 @@ def cells(
 ) -> None:
     """Are edited cells nearer to real ones of their category? Distances, a classifier's verdict, nucleus and N/C ratio.
 
-    Every number stands beside that of the same cells before the edit, and beside that of other real cells.
+    Every number is given with that of the same cells before the edit, and beside that of other real cells.
     """
     from ..config import override, validated
     from ..data.sources import Source

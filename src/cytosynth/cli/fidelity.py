@@ -27,7 +27,7 @@ Weights = Annotated[
 ]
 Window = Annotated[int | None, typer.Option(min=32, help="Cut all images into windows of this side; none: whole.")]
 Count = Annotated[int | None, typer.Option(min=10, help="Most images on each side.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of halves, choices and resampling.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed (splits, subsampling, bootstrap).")]
 Cache = Annotated[Path | None, typer.Option(help="Folder of cached features. \\[default: the user's cache folder]")]
 Output = Annotated[Path | None, typer.Option(help="Folder for the table (JSON, Markdown, CSV) and images.")]
 Scale = Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the real images to x20.")]

@@ -23,7 +23,8 @@ def select(
     preset: Preset = "bundled",
     data_root: DataRoot = Path(),
     anyway: Annotated[
-        float | None, typer.Option(min=0.001, metavar="RATIO", help="Write so many by rank; do not ask if they help.")
+        float | None,
+        typer.Option(min=0.001, metavar="RATIO", help="Write this ratio by rank, without testing whether it helps."),
     ] = None,
     device: Devices = "auto",
     workers: Workers = None,
@@ -32,8 +33,8 @@ def select(
     """How much and which synthetic data to add: ranks the images, finds the ratio that helps, writes those images.
 
     Images come first of which the current detector is unsure and that lie near real ones. Their number grows until it
-    no longer surely helps on the validation part; the test part is never looked at. Where nothing helps, nothing is
-    written but the curve.
+    no longer helps significantly on the validation part; the test part is never looked at. Where nothing helps, nothing
+    is written but the curve.
     """
     given = [f"synthetic={synthetic}"] if synthetic else []
     given += [f"detector={detector}"] if detector else []

@@ -137,7 +137,7 @@ def edit(
     mpp: Mpp = None,
     label: Label = None,
     split: Annotated[str, typer.Option(help="Of a data set, take the images of this part of its split.")] = "all",
-    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N images.")] = None,
     strict: Strict = False,
     vary: Vary = None,
     style_from: StyleFrom = None,

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 train_app = typer.Typer(help="Train a model of the pipeline, or continue its training.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 
-Minutes = Annotated[float | None, typer.Option(min=0, help="Stop, saved, after so many minutes.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Train up to so many steps in all.")]
+Minutes = Annotated[float | None, typer.Option(min=0, help="Save a checkpoint and stop after N minutes.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Train up to N steps in all.")]
 Data = Annotated[
     Path | None,
     typer.Option(callback=there_if, help="Data set to train on, its part 'train': for --set 'data=[{root: ...}]'."),

@@ -105,7 +105,7 @@ def detect(
             `pictures/NAME.png`, `qupath/NAME.geojson`, and `found.jsonl`, a line for each finished image. Of a slide,
             the picture is a thumbnail, and `tiles/NAME.jsonl` has a line for each finished tile.
         detector: finds them, in this process or elsewhere.
-        threshold: least score.
+        threshold: score threshold, 0–1.
         scale: factor that brings the images to the detector's scale; boxes are in pixels of the images as they are.
             Slides are brought to it by their microns per pixel.
         mpp: microns per pixel of slides, where their files do not say.

@@ -29,7 +29,7 @@ class DetectorRecipe(Recipe):
     categories: list[str] = [NILM]
     data: list[Source] = [Source(root="fields", split="train")]
     epochs: int | None = Field(
-        default=None, ge=1, description="as many steps as so many passes over the data take, at most max_steps"
+        default=None, ge=1, description="passes over the data; at most max_steps optimiser steps"
     )
     window: int | None = Field(default=None, ge=64, description="side of random training windows; none: whole images")
     turns: bool = Field(default=False, description="train on all eight flips and turns")

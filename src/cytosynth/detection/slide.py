@@ -32,7 +32,7 @@ def detect(
         name: of the slide in the results.
         path: its file.
         detector: finds the cells, at x20.
-        threshold: least score.
+        threshold: score threshold, 0–1.
         mpp: microns per pixel, where the file does not say.
         tiles: folder of what each tile showed.
         files: the thumbnail (PNG) and the GeoJSON to write.

@@ -46,7 +46,7 @@ class Search:
 
     Attributes:
         detector: finds it.
-        threshold: least score.
+        threshold: score threshold, 0–1.
         identity: of field and models; what was found of another identity is not gone on with.
     """
 

@@ -182,7 +182,7 @@ def _some(samples: Sequence[Sample], categories: Sequence[str]) -> None:
 
 
 def steps(recipe: DetectorRecipe, images: int) -> int:
-    """Return how many optimiser steps `recipe` takes on so many `images`, with as many processes as there are."""
+    """Return the optimiser steps of `recipe` on this number of `images`, over all processes."""
     if recipe.epochs is None:
         return recipe.max_steps
     together = recipe.batch_size * recipe.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))

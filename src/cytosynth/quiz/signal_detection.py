@@ -42,7 +42,7 @@ def detection(synthetic: Sequence[bool], called: Sequence[bool]) -> Detection:
 
 
 def area_under_curve(synthetic: Sequence[bool], ratings: Sequence[float]) -> float | None:
-    """Return the area under the ROC curve of `ratings`, higher for more surely synthetic; None with one kind only.
+    """Return the area under the ROC curve of `ratings`, higher for more confidently synthetic; None with one kind only.
 
     It is the Mann-Whitney statistic: the chance that a synthetic cell is rated above a real one, ties counted half.
     """

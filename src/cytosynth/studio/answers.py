@@ -89,6 +89,6 @@ async def later(work: Callable[..., Any], *values: Any) -> Any:
 
 
 def image(pixels: Pixels, origin: str = "", seconds: int = 0) -> Response:
-    """Return `pixels` as a PNG that the browser may keep for so many `seconds`."""
+    """Return `pixels` as a PNG that the browser may keep for `seconds`."""
     headers = {"Cache-Control": f"private, max-age={seconds}"} if seconds else {}
     return Response(png(pixels, origin), media_type="image/png", headers=headers)

@@ -1,4 +1,4 @@
-"""What stands beside the images of a finished run: annotations, plan, records, contact sheet, data card."""
+"""The files written with the images of a finished run: annotations, plan, records, contact sheet, data card."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence

@@ -24,7 +24,7 @@ class PipelineSettings(Settings):
     seed: int = Field(default=0, ge=0, lt=2**63)
     normal: GenerateSettings = GenerateSettings()
     cell: EditSettings = EditSettings()
-    threshold: float = Field(default=0.5, ge=0, le=1, description="least score of a detected NILM cell")
+    threshold: float = Field(default=0.5, ge=0, le=1, description="score threshold of NILM cells")
     min_cells: int = Field(default=1, ge=0, description="minimum number of cells to edit in an image")
     max_cells: int = Field(default=8, ge=1, description="maximum number of cells to edit in an image")
     choice: Choice = Field(default="random", description="which cells first: random, best score, largest, loneliest")

@@ -13,7 +13,7 @@ RUN = """# A training run: {title}
 | | |
 |---|---|
 | `recipe.yaml` | every setting |
-| `stats.jsonl` | losses, means over the steps since the line before |
+| `stats.jsonl` | mean losses since the previous entry |
 | `timing.jsonl` | seconds of a step, mean since the previous entry |
 | `previews/` | what the weights can do, by step |
 | `checkpoints/` | whole states to continue from, verified by hash when read |

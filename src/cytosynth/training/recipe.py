@@ -45,7 +45,7 @@ class Recipe(BaseModel):
         default=0, ge=0, description="steps between scores on held-out data; 0: no best is kept"
     )
     tensorboard: bool = Field(default=False, description="losses and scores for TensorBoard too, in RUN/tensorboard")
-    patience: int | None = Field(default=None, ge=1, description="stop after so many scores in a row without a better")
+    patience: int | None = Field(default=None, ge=1, description="stop after N scores in a row without an improvement")
     augment: Centre | None = Field(
         default=None, description="variations of stain, optics and artefacts that training images get"
     )

@@ -47,7 +47,9 @@ class SelectRecipe(BaseModel):
     )
     seeds: list[int] = Field(default=[0, 1, 2], min_length=3, description="of training")
     measure: str = Field(default="mAP", description=f"{', '.join(MEASURES)}, or the AP of a category: what must gain")
-    patience: int = Field(default=1, ge=1, description="stop after so many ratios in a row without a sure further gain")
+    patience: int = Field(
+        default=1, ge=1, description="stop after N ratios in a row without a significant further gain"
+    )
     control: Literal["none", "chosen", "every"] = Field(
         default="chosen", description="as many images at random beside the ranked ones: at the chosen ratio, at each"
     )

@@ -32,7 +32,7 @@ class Step:
 def walk(
     ratios: Sequence[float], runs: Callable[[float], Runs], measure: str, patience: int = 1
 ) -> tuple[list[Step], float]:
-    """Go up the `ratios` until more does not surely help; return what was tried and the best ratio, 0 for none.
+    """Go up the `ratios` until more does not help significantly; return what was tried and the best ratio, 0 for none.
 
     The best ratio so far begins as 0, the real images alone. A ratio becomes the best when the 95 % interval of its
     gain over the best so far lies above 0. After `patience` ratios in a row of which it holds 0 (or lies below), the

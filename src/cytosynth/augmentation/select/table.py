@@ -56,7 +56,7 @@ class Swept:
         if ratio not in self.random:
             return ""
         found = gain(self.ranked[ratio], self.random[ratio], self.recipe.measure)
-        beside = {HELPS: "better than", HURTS: "WORSE than"}.get(verdict(found), "not surely other than")
+        beside = {HELPS: "better than", HURTS: "WORSE than"}.get(verdict(found), "not significantly different from")
         return f"{ratio:g} x: the ranked images are {beside} as many at random (difference x 100: {hundred(found)})"
 
 

@@ -29,9 +29,9 @@ Mask = NDArray[np.bool_]
 SMOOTHING = 1.0
 """Deviation of the Gaussian that takes the grain off, pixels."""
 DENSE = 0.2
-"""Optical density of a cytoplasm that is surely there."""
+"""Optical density of clearly visible cytoplasm."""
 FEWEST = 12
-"""A nucleus has at least so many pixels."""
+"""Minimum area of a nucleus, pixels."""
 OTHER = 0.5
 """What has at least this share of the nucleus' area is another nucleus, anything smaller is not."""
 

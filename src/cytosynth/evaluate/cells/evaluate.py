@@ -1,6 +1,6 @@
 """`evaluate cells`: do edited cells come nearer to real cells of their category? (Section IV-B.2)
 
-The paper gives one FID for each category. Here every number of edited cells stands beside that of the same cells
+The paper gives one FID for each category. Here every number of edited cells is given with that of the same cells
 before the edit, without which a distance says nothing about the edit, and beside that of other real cells.
 """
 

@@ -17,7 +17,7 @@ class Editing(BaseModel):
     cell: EditSettings = EditSettings()
     fields: bool = Field(default=False, description="cells of generated fields are edited, not of the real images")
     normal: GenerateSettings = GenerateSettings()
-    threshold: float = Field(default=0.5, ge=0, le=1, description="least score of a NILM cell in a generated field")
+    threshold: float = Field(default=0.5, ge=0, le=1, description="score threshold of NILM cells in a generated field")
     models: dict[str, str] = Field(default={}, description="weights' hash of each model by role")
 
 

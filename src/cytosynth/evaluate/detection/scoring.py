@@ -53,7 +53,7 @@ class Scored(BaseModel):
     failures: failures.Failures
 
     def of(self, categories: Sequence[str], draws: int) -> bool:
-        """Return whether it is of so many `draws` and of a detector of these `categories`."""
+        """Return whether it has this number of `draws` and is of a detector of these `categories`."""
         confusion = self.failures.confusion
         return (
             self.scores.keys() == self.drawn.keys() == {*MEASURES, *categories}
