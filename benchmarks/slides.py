@@ -11,6 +11,7 @@ import numpy as np
 
 from cytosynth.config import read
 from cytosynth.data import image_files
+from cytosynth.data.gather import beside
 from cytosynth.data.slides import reader
 from cytosynth.evaluate.networks import features
 from cytosynth.evaluate.slide import border_distance, gradient_ratio, repetition
@@ -77,9 +78,9 @@ def main() -> None:
         with reader.opened(folder / "slide.tif") as slide:
             width, height = slide.size
             pixels = slide.at().whole()
-        for steps in (1, 3):
+        for steps in (1, 6):
             for name, lines in borders(folder, width, height, steps).items():
-                if steps == 3 and "tiles" in name:
+                if steps == 6 and "tiles" in name:
                     continue
                 rows.append(row(folder.name, f"gradient across {name}", gradient_ratio(pixels, *lines)))
         rows.append(row(folder.name, "gradient across random lines", gradient_ratio(pixels, *elsewhere(width, height))))
@@ -99,7 +100,7 @@ def main() -> None:
         )
         rows.append((folder.name, "KD of the two halves of those at random", floor, None, None, None))
         rows.append((folder.name, *near("windows of the slide", extractor, [pixels])))
-    real = [image_files.read(path, given.scale) for _, path in image_files.beside(given.fields)[: given.limit]]
+    real = [image_files.read(path, given.scale) for _, path in beside(given.fields)[0][: given.limit]]
     ratios = [gradient_ratio(image, *elsewhere(image.shape[1], image.shape[0])) for image in real]
     values = [ratio.value for ratio in ratios]
     rows.append((given.fields.name, "gradient across random lines, mean over images", float(np.mean(values)),
