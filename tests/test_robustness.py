@@ -364,3 +364,65 @@ def test_a_condition_of_the_controlled_test_that_cannot_be_is_refused(condition:
 
     with pytest.raises(UsageError, match=condition.split("-")[0]):
         validated(ControlledRecipe, {"conditions": ["clean", condition]}, "controlled")
+
+
+def test_the_commands_take_detectors_of_other_programs(tmp_path: Path, blobs: str) -> None:
+    from typer.testing import CliRunner
+
+    from cytosynth.cli import app, evaluate, robustness  # noqa: F401
+
+    data_set(tmp_path / "data", 2)
+    data = str(tmp_path / "data")
+    asked = ["evaluate", "detection", data, "--detector", blobs, "--split", "all", "--json", "--draws", "0"]
+    found = CliRunner().invoke(app, asked)
+    assert json.loads(found.stdout.splitlines()[-1])["map_50"] == 1.0
+    base = ["evaluate", "robustness", f"blobs={blobs}", data, "--out", str(tmp_path / "run"), "--split", "all"]
+    base += ["--quick", "--set", "variations=[scale]"]
+    done = CliRunner().invoke(app, base)
+    assert done.exit_code == 0, done.output
+    values = json.loads((tmp_path / "run" / "values.json").read_text())
+    assert set(values["blobs"]) == {"clean", "scale-3"} and values["blobs"]["clean"]["AP.5"]["value"] == 1.0
+    assert CliRunner().invoke(app, [*base, "--export", str(tmp_path / "out")]).exit_code == 0
+    assert len(coco.read(tmp_path / "out" / "scale-3").images) == 2
+
+
+LEARNS = """
+import json, sys
+train, images, annotations, results, seed = sys.argv[1:]
+boxes = [a["bbox"] for a in json.load(open(train + "/annotations.json"))["annotations"]]
+found = [dict(image_id=image["id"], category_id=1, bbox=box, score=0.5 + int(seed) / 10)
+         for image in json.load(open(annotations))["images"] for box in boxes]
+json.dump(found, open(results, "w"))
+"""
+
+
+def test_experiment_and_select_train_detectors_of_other_programs(tmp_path: Path) -> None:
+    from cytosynth.augmentation import experiment, grid
+    from cytosynth.augmentation.recipe import REAL, AugmentationRecipe
+    from cytosynth.augmentation.select.recipe import SelectRecipe
+    from cytosynth.augmentation.select.sweep import Sweep
+    from cytosynth.evaluate.detection import scoring
+
+    (tmp_path / "learns.py").write_text(LEARNS)
+    command = f"{sys.executable} {tmp_path / 'learns.py'} {{train}} {{images}} {{annotations}} {{results}} {{seed}}"
+    data = data_set(tmp_path / "data", 4)
+    parts = {"train": [i.file_name for i in data.images[:2]], "val": [i.file_name for i in data.images[2:]]}
+    (tmp_path / "data" / "split.json").write_text(json.dumps(parts))
+    train, val = (Source(root="data", split=part) for part in ("train", "val"))
+    recipe = AugmentationRecipe(
+        title="t", preset="bundled", detectors=["mine"], commands={"mine": command}, training_sets=[REAL],
+        categories=["NILM"], real=[train], test=val, draws=10, epochs=3,
+    )  # fmt: skip
+    (trial, *_) = experiment.plan(recipe, {REAL: [train]}, {REAL: 2})
+    assert trial.lengths == (6,)
+    grid.work(trial, "cpu", recipe, tmp_path / "run", tmp_path)
+    file = trial.result(tmp_path / "run", 6)
+    result = scoring.read(file, grid.Result, ["NILM"], 10, file)
+    assert 0 < result["scores"]["mAP.5"] <= 1
+    with pytest.raises(ValueError, match="no detector 'yolo'"):
+        AugmentationRecipe.model_validate(recipe.model_dump() | {"detectors": ["yolo"]})
+    chosen = SelectRecipe(
+        preset="bundled", categories=["NILM"], real=[train], validation=val, draws=10, command=command
+    )
+    runs = Sweep(chosen, tmp_path / "select", tmp_path, 6).runs("real")
+    assert runs.seeds("mAP.5").tolist() == [result["scores"]["mAP.5"]] * 3
