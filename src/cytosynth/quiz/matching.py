@@ -46,8 +46,8 @@ def matched(
     """Return the `number` of pairs of `real` and `synthetic` cells of one category that are most alike.
 
     Of all sets of this number of pairs, the one with the least sum of squared differences, in standard deviations of
-    all these cells: a linear assignment (Kuhn 1955) in which stand-ins without cost take the cells that are left over. Cells
-    without a measurable nucleus come last.
+    all these cells: a linear assignment (Kuhn 1955) in which stand-ins without cost take the cells that are left over.
+    Cells without a measurable nucleus come last.
     """
     if not by:
         return list(real[:number]), list(synthetic[:number])
