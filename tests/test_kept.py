@@ -67,3 +67,36 @@ def test_an_experiment_under_its_old_names() -> None:
     read = config.read(AugmentationRecipe, KEPT / "table2.yaml")
     assert read.training_sets == TABLE2["bundled"].training_sets
     assert read.making.min_cells == TABLE2["bundled"].making.min_cells == 4
+
+
+def test_set_says_what_there_is_where_it_was_looked_for() -> None:
+    with pytest.raises(UsageError, match=r"--set cell.stepz: no such setting in cell; there are batch, .*steps"):
+        config.override(PipelineSettings(), ["cell.stepz=3"])
+    with pytest.raises(UsageError, match=r"--set cel.steps: no such setting; there are category_weights, cell, "):
+        config.override(PipelineSettings(), ["cel.steps=3"])
+    with pytest.raises(UsageError, match=r"--set seed.x: no such setting in seed; there are none below it"):
+        config.override(PipelineSettings(), ["seed.x=3"])
+
+
+def test_a_run_holds_what_it_was_begun_with(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    config.hold(file, {"detector": "a", "scale": 0.5})
+    config.hold(file, {"detector": "a", "scale": 0.5})
+    with pytest.raises(UsageError, match=r"begun with scale 0.5, now 1.0; use another folder"):
+        config.hold(file, {"detector": "a", "scale": 1.0})
+    with pytest.raises(UsageError, match=r"begun with another detector; use another folder"):
+        config.hold(file, {"detector": "b", "scale": 0.5}, shown=False)
+
+
+def test_a_detector_called_like_a_number_is_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from cytosynth.cli import select as command
+
+    asked = []
+    monkeypatch.setattr(command, "override", lambda _preset, settings: asked.append(settings) or _stop())
+    with pytest.raises(KeyboardInterrupt):
+        command.select(tmp_path, synthetic=["2024"], detector="2024", data_root=tmp_path)
+    assert [yaml.safe_load(setting.partition("=")[2]) for setting in asked[0]] == [["2024"], "2024"]
+
+
+def _stop() -> None:
+    raise KeyboardInterrupt

@@ -48,10 +48,13 @@ def override(recipe: R, settings: Sequence[str]) -> R:
             raise UsageError(f"--set {key}: this setting is now called {new}")
         target: Any = values
         *parents, last = key.strip().split(".")
-        for parent in parents:
-            target = target.get(parent) if isinstance(target, dict) else None
-        if not isinstance(target, dict) or last not in target:
-            raise UsageError(f"--set {key}: no such setting; there are {', '.join(sorted(values))}")
+        for number, part in enumerate([*parents, last]):
+            if not isinstance(target, dict) or part not in target:
+                above = ".".join(parents[:number])
+                there = ", ".join(sorted(target)) if isinstance(target, dict) else "none below it"
+                raise UsageError(f"--set {key}: no such setting{f' in {above}' if above else ''}; there are {there}")
+            if number < len(parents):
+                target = target[part]
         try:
             target[last] = plain.from_yaml(text)
         except ValueError as error:
@@ -101,3 +104,18 @@ def pin(recipe: R, path: Path, begun: bool = True) -> R:
                 )
     atomic.write_text(path, dump(wanted))
     return recipe
+
+
+def hold(file: Path, wanted: Mapping[str, Any], *, shown: bool = True) -> None:
+    """Write the plain values `wanted` to the JSON `file`, or make sure that the run there has the same.
+
+    Raises UsageError naming the first value that differs and, if they are to be `shown`, both.
+    """
+    if not file.exists():
+        atomic.write_json(file, dict(wanted))
+        return
+    old = plain.load(file)
+    for name, value in wanted.items():
+        if old.get(name) != value:
+            said = f"{name} {old.get(name)!r}, now {value!r}" if shown else f"another {name}"
+            raise UsageError(f"{file.parent}: begun with {said}; use another folder")

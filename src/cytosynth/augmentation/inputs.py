@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from ..config import hold
 from ..data import split
 from ..data.formats import coco, findings
 from ..data.read import read
-from ..errors import UsageError
-from ..io import atomic, plain
+from ..io import atomic
 from ..provenance import RECORDS
 
 FILE = "inputs.json"
@@ -35,11 +35,4 @@ def digest(folder: Path, names: Sequence[str]) -> str:
 
 def pin(wanted: Mapping[str, str], run: Path) -> None:
     """Write the digests `wanted`, by name, into the folder `run`, or raise UsageError where others are there."""
-    path = run / FILE
-    if not path.exists():
-        atomic.write_json(path, dict(wanted))
-        return
-    old = plain.load(path)
-    for name, found in wanted.items():
-        if old.get(name) != found:
-            raise UsageError(f"{run}: begun with another {name}; use another folder")
+    hold(run / FILE, wanted, shown=False)

@@ -1,5 +1,6 @@
 """`cytosynth select`."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -36,8 +37,8 @@ def select(
     no longer helps significantly on the validation part; the test part is never looked at. Where nothing helps, nothing
     is written but the curve.
     """
-    given = [f"synthetic={synthetic}"] if synthetic else []
-    given += [f"detector={detector}"] if detector else []
+    given = [f"synthetic={json.dumps(synthetic)}"] if synthetic else []
+    given += [f"detector={json.dumps(detector)}"] if detector else []
     recipe = override(PRESETS[preset], [*given, *(settings or [])])
     from ..augmentation.select import select as room
 

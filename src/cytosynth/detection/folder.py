@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..annotations import Cell, DataSet, Image
+from ..config import hold
 from ..data import image_files, split
 from ..data import shard as shards
 from ..data.formats import coco, qupath
@@ -119,7 +120,7 @@ def detect(
     with lock.run(out, RUN):
         names = found.pseudonyms.hashed("") if found.pseudonyms else None
         wanted = {"detector": finder.digest, "threshold": threshold, "scale": scale, "mpp": mpp, "pseudonyms": names}
-        _pin(out, wanted)
+        hold(out / RUN, wanted)
         done = _finished(out, finder.categories)
         shards.begin(out, shard, (name for name, _ in found.files), torch.get_num_threads(), bool(done))
         refused = list(map(one_line, found.refused))
@@ -230,18 +231,6 @@ def publish(data: DataSet, out: Path) -> None:
     keys = ("image_id", "category_id", "bbox", "score")
     atomic.write_json(out / coco.FILE, content)
     atomic.write_json(out / RESULTS, [{key: entry[key] for key in keys} for entry in content["annotations"]])
-
-
-def _pin(out: Path, wanted: dict[str, Any]) -> None:
-    """Write `wanted` into `out`, or make sure that what was begun there is the same."""
-    path = out / RUN
-    if not path.exists():
-        atomic.write_json(path, wanted)
-        return
-    old = plain.load(path)
-    for key, value in wanted.items():
-        if old.get(key) != value:
-            raise UsageError(f"{out}: begun with {key} {old.get(key)!r}, now {value!r}; use another folder")
 
 
 def _finished(out: Path, categories: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...annotations import Cell, DataSet, Image
-from ...errors import UsageError, UserError
+from ...config import hold
+from ...errors import UserError
 from ...io import atomic, lock, plain
 from ...io.progress import console, meter
 from ...io.records import append_line
@@ -91,7 +92,7 @@ def tiles(
     table = _patients(patients, found) if patients else {}
     with lock.run(out, RUN):
         (out / LOOKED).mkdir(exist_ok=True)
-        _pin(out, settings)
+        hold(out / RUN, settings.model_dump(mode="json"))
         run = _Run()
         for path in found:
             try:
@@ -252,16 +253,3 @@ def _looked(path: Path) -> dict[tuple[int, int], sharpness.Worth]:
         except (KeyError, TypeError, ValueError):
             continue
     return known
-
-
-def _pin(out: Path, settings: FieldSettings) -> None:
-    """Write the settings into `out`, or make sure that what was begun there has the same."""
-    wanted = settings.model_dump(mode="json")
-    path = out / RUN
-    if not path.exists():
-        atomic.write_json(path, wanted)
-        return
-    old = plain.load(path)
-    for key, value in wanted.items():
-        if old.get(key) != value:
-            raise UsageError(f"{out}: begun with {key} {old.get(key)!r}, now {value!r}; use another folder")
