@@ -385,3 +385,12 @@ def test_with_counts_another_cell_stands_in_for_a_rejected_one(tiny: Path, judge
     assert any(record["rejected"] for record in records)
     with pytest.raises(UsageError, match="the classifier knows"):
         gated(tmp_path / "x", tiny, save_classifier(tmp_path / "few", classes=["NILM", *"abcd"]))
+
+
+def test_appearance_is_asked_for_on_real_images_alone_unless_it_is_said() -> None:
+    given = GateSettings(seam=1.2, colour=0.1)
+    assert given.on(real=True) == given
+    off = given.on(real=False)
+    assert (off.colour, off.detail, off.grain, off.straightness, off.seam) == (None, None, None, None, 1.2)
+    assert given.model_copy(update={"appearance": True}).on(real=False).colour == 0.1
+    assert given.model_copy(update={"appearance": False}).on(real=True).colour is None

@@ -69,6 +69,11 @@ class GateSettings(BaseModel):
         default=1.6, gt=0,
         description="greatest straightness of the region's border (cell/quality/straight_edges.py); none: any",
     )  # fmt: skip
+    appearance: bool | None = Field(
+        default=None,
+        description="ask for colour, detail, grain and straightness, whose limits were set on real images; none: on "
+        "real images, not on generated fields",
+    )  # fmt: skip
     copy_percentile: float = Field(
         default=1.0, ge=0, le=100,
         description="a copy is nearer to a crop of `reference` than this percentile of its crops are to each other",
@@ -79,3 +84,9 @@ class GateSettings(BaseModel):
     reference: list[Source] = Field(
         default=[], description="the synthesizer's training data, below --data-root; none: no search for copies"
     )
+
+    def on(self, *, real: bool) -> "GateSettings":
+        """Return the settings for `real` images or generated fields: with the criteria of appearance, or without."""
+        if real if self.appearance is None else self.appearance:
+            return self
+        return self.model_copy(update=dict.fromkeys(("colour", "detail", "grain", "straightness")))

@@ -67,7 +67,11 @@ def for_fields(named: dict[str, str], settings: PipelineSettings, device: str = 
 def load(given: Models) -> Pipeline:
     """Return the models in this process; the foundation, which both stages build on, is read once."""
     settings, device = given.settings, given.device
-    gate = None if given.gate == NONE else load_gate(given.gate, settings.gate, given.data_root, device)
+    gate = (
+        None
+        if given.gate == NONE
+        else load_gate(given.gate, settings.gate.on(real=not given.generates), given.data_root, device)
+    )
     detector = None
     if given.detector:
         detector = detectors.load(model_folder(given.detector, "detector"))
