@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from conftest import DENOISER, TEXT, disturb, drawn
+from cytosynth import registry
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.recipe import PRESETS as CELL
 from cytosynth.cell.recipe import CellRecipe
@@ -21,7 +22,7 @@ from cytosynth.cell.train import train_cell
 from cytosynth.data import pack, sources, split
 from cytosynth.data.formats import coco
 from cytosynth.data.sources import Source
-from cytosynth.detection.recipe import PRESETS as DETECTOR
+from cytosynth.detection.recipe import preset as detector
 from cytosynth.errors import UserError
 from cytosynth.foundation.load import load
 from cytosynth.foundation.parts import save_part
@@ -29,7 +30,7 @@ from cytosynth.foundation.scratch import autoencoder, recipe, shards
 from cytosynth.foundation.scratch.recipe import AutoencoderRecipe, DenoiserRecipe
 from cytosynth.foundation.scratch.train import train_denoiser
 from cytosynth.normal.generate import NormalImageGenerator
-from cytosynth.normal.recipe import PRESETS as NORMAL
+from cytosynth.normal.recipe import preset as normal
 from cytosynth.normal.settings import GenerateSettings
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +61,7 @@ def test_latents_have_the_channels_and_the_scale_of_the_autoencoder(tiny: Path, 
     edited = editor.edit(pixels, [edit], EditSettings(steps=1, feather=0, grain=0))
     changed = np.argwhere((edited != pixels).any(axis=2))
     assert changed.min() >= 100 and changed.max() < 140
-    with pytest.raises(UserError, match="its U-Net has no 9 input channels"):
+    with pytest.raises(UserError, match="its U-Net has 13 input channels .* with 9 and gated"):
         CellEditor.load(str(tiny / "foundation"), str(cell))
 
 
@@ -87,7 +88,8 @@ def test_the_split_of_the_liquid_based_set_is_fixed(tmp_path: Path) -> None:
 def test_bundled_recipes_train_on_the_part_train_alone(tmp_path: Path) -> None:
     """`centre` and `unannotated` of CRIC's split.json are parts that nobody asks for."""
     own = [recipe.AUTOENCODER, recipe.DECODER, recipe.TEXT, recipe.DENOISER, CELL["bundled"]]
-    chosen = [*own, NORMAL["bundled"], *DETECTOR["bundled"].values()]
+    chosen = [*own, *(normal("bundled", name) for name in registry.ADAPTERS),
+              *(detector("bundled", name) for name in registry.DETECTORS)]  # fmt: skip
     assert {source.split for one in chosen for source in one.data} == {"train"}
     (tmp_path / "cric/images").mkdir(parents=True)
     names = ["train", "val", "test", "centre", "unannotated", "none"]

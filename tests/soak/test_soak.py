@@ -127,7 +127,7 @@ def trainers(tiny: Path) -> dict[str, list[str]]:
     tuned = flags(sd, "window=64", "batch_size=2", "validate_every=2", "validate_count=8")
     return {
         "autoencoder": [*part, "autoencoder", *flags("batch_size=2", "ema_decay=0.9", *spelled(AUTOENCODER))],
-        "decoder": [*part, "decoder", *flags("batch_size=2", *spelled(AUTOENCODER))],
+        "decoder": [*part, "decoder", *flags("batch_size=2", "crops=[64]", "discriminator_channels=8")],
         "text": [*part, "text", *flags("batch_size=2", *spelled(TEXT))],
         "denoiser": [*part, "denoiser", *flags("batch_size=2", "ema_decay=0.9", *spelled(DENOISER))],
         **{name: [*normal, name, *tuned] for name in registry.ADAPTERS},
