@@ -61,7 +61,7 @@ def test_latents_have_the_channels_and_the_scale_of_the_autoencoder(tiny: Path, 
     edited = editor.edit(pixels, [edit], EditSettings(steps=1, feather=0, grain=0))
     changed = np.argwhere((edited != pixels).any(axis=2))
     assert changed.min() >= 100 and changed.max() < 140
-    with pytest.raises(UserError, match="its U-Net has 13 input channels .* with 9 and gated"):
+    with pytest.raises(UserError, match=r"its U-Net has 13 input channels .* with 9 and gated"):
         CellEditor.load(str(tiny / "foundation"), str(cell))
 
 
