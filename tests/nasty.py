@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from cytosynth import config
-from cytosynth.data import convert, image_files
+from cytosynth.data import convert, file_names, image_files
 from cytosynth.data.check import check
 from cytosynth.errors import UserError
 
@@ -185,7 +185,7 @@ def exercise(root: Path, kind: str, data: bytes, targets: tuple[str, ...] = ("co
         return
     again = convert.read(out, target)
     for entry in again.images:
-        assert image_files.inside(again.folder, entry.file_name).is_file()
+        assert file_names.inside(again.folder, entry.file_name).is_file()
 
 
 def _tree(root: Path, files: dict[str, bytes]) -> None:
@@ -483,7 +483,7 @@ def _records(data: bytes, sandbox: Path) -> None:
     (sandbox / "provenance.jsonl").write_bytes(data)
     records = read_records(sandbox, ABNORMAL)
     for name, record in records.items():
-        assert image_files.unsafe(name) is None
+        assert file_names.unsafe(name) is None
         assert record["file_name"] == name
     publish(sandbox, list(records.values()), PipelineSettings(), About("synthetic", {"gate": "a b"}))
 

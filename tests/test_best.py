@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from cytosynth.errors import EnvironmentProblem, UsageError, UserError
 from cytosynth.io import records
-from cytosynth.training import checkpoint, loop
+from cytosynth.training import checkpoint, trainer
 from cytosynth.training.loop import Outcome, train
 from cytosynth.training.recipe import Recipe
 from cytosynth.training.task import Batch, Losses, Task
@@ -187,7 +187,7 @@ def kill_at(patch: pytest.MonkeyPatch, moment: str) -> None:
 
         patch.setattr(validation.json, "dumps", dying(json.dumps, lambda value, *_: value == {"step": 5, "score": 2.0}))
     else:
-        patch.setattr(loop.checkpoints, "save", dying(checkpoint.save, lambda folder, saved, keep: saved.step == 6))
+        patch.setattr(trainer.checkpoints, "save", dying(checkpoint.save, lambda folder, saved, keep: saved.step == 6))
 
 
 def test_tensorboard_has_what_stats_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ import nasty
 from conftest import write_fields
 from cytosynth import config, provenance
 from cytosynth.bethesda import ABNORMAL
-from cytosynth.data import convert, image_files
+from cytosynth.data import convert, file_names, image_files
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco, cric
 from cytosynth.errors import UsageError, UserError
@@ -387,7 +387,7 @@ def test_a_name_that_leaves_its_folder(name: str, tmp_path: Path) -> None:
     (root / "images/loop.png").symlink_to("loop.png")
     os.mkfifo(root / "images/pipe.png")
     with pytest.raises(image_files.ImageProblem):
-        image_files.size(image_files.inside(root / "images", name))
+        image_files.size(file_names.inside(root / "images", name))
     content = json.loads((root / "annotations.json").read_text())
     content["images"].append({"id": 99, "file_name": name, "width": 20, "height": 20})
     (root / "annotations.json").write_text(json.dumps(content))

@@ -16,7 +16,7 @@ def test_the_wheel_holds_models_and_works_elsewhere(tmp_path: Path) -> None:
         check=True, capture_output=True,
     )  # fmt: skip
     (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.stat().st_size < 65_000_000
+    assert wheel.stat().st_size < 94_000_000
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)

@@ -12,7 +12,7 @@ from cytosynth.data import convert, split
 from cytosynth.data.formats import coco, riva
 from cytosynth.data.preview import save_png
 from cytosynth.data.sources import Source
-from cytosynth.detection import external
+from cytosynth.detection import external, results
 from cytosynth.errors import FormatProblem, UsageError, UserError
 from cytosynth.evaluate.detection.recall import FreeResponse, by_centre, by_overlap
 from cytosynth.robustness import card
@@ -133,7 +133,7 @@ def test_results_that_were_made_elsewhere_are_scored_alike(tmp_path: Path) -> No
 def test_results_that_are_none_are_refused_by_entry(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(FormatProblem, match=says):
-        external.read_results(tmp_path / "results.json", *external.known(None, ["a.png"], ["NILM"]))
+        results.read_results(tmp_path / "results.json", *results.known(None, ["a.png"], ["NILM"]))
 
 
 def test_a_command_that_fails_says_why(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from . import __version__
-from .data import image_files
+from .data import file_names
 from .data.formats import coco_parts
 from .data.image_files import Pixels
 from .io import atomic, plain
@@ -79,7 +79,7 @@ def said(out: Path) -> dict[str, dict[str, Any]]:
     records = {}
     for record in chain.from_iterable(map(plain.lines, files(out))):
         name = record.get("file_name") if isinstance(record, dict) else None
-        if isinstance(name, str) and not image_files.unsafe(name):
+        if isinstance(name, str) and not file_names.unsafe(name):
             records[name] = record
     return records
 

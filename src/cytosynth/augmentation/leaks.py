@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..annotations import Image
-from ..data import image_files, split
+from ..data import file_names, image_files, split
 from ..data.formats import findings
 from ..data.sources import Source
 from ..data.sources import part as part_of
@@ -77,6 +77,6 @@ def _held(held: tuple[Source, ...], data_root: Path) -> tuple[dict[str, str], di
         folder = source.read(data_root, findings.ignore).folder
         for image in _images(source, data_root):
             by_name[image.file_name] = source.split
-            by_hash[image_files.fingerprint(image_files.inside(folder, image.file_name))] = source.split
+            by_hash[image_files.fingerprint(file_names.inside(folder, image.file_name))] = source.split
     by_hash.pop("", None)
     return by_hash, by_name

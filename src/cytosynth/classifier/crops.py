@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..annotations import Cell
-from ..data import image_files
+from ..data import file_names, image_files
 from ..data.image_files import Pixels
 from ..data.sources import Source
 from ..errors import UserError
@@ -47,7 +47,7 @@ def load(recipe: ClassifierRecipe, data_root: Path, held_out: bool = False) -> l
         for source, data, image in chosen:
             cells = [cell for cell in image.cells if cell.category in recipe.categories]
             if cells:
-                pixels = image_files.read(image_files.inside(data.folder, image.file_name), source.scale)
+                pixels = image_files.read(file_names.inside(data.folder, image.file_name), source.scale)
                 name = f"{Path(source.root).name}/{image.file_name}"
                 crops += [cut(pixels, cell.scaled(source.scale), recipe, name) for cell in cells]
             bar.advance()

@@ -11,7 +11,7 @@ from ..errors import FormatProblem
 from ..io import wording
 from ..io.progress import meter
 from ..io.seen import Seen, seen
-from . import gather, image_files
+from . import file_names, gather, image_files
 from .image_files import Pixels
 from .read import FOUND_OUT, Place, guess, read
 from .slides import glass, reader
@@ -75,7 +75,7 @@ def unlisted(data: DataSet) -> list[str]:
 
 
 def _read(data: DataSet, image: Image) -> Pixels:
-    return image_files.read(image_files.inside(data.folder, image.file_name))
+    return image_files.read(file_names.inside(data.folder, image.file_name))
 
 
 def of_image(

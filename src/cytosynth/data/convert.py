@@ -11,7 +11,7 @@ from ..annotations import DataSet
 from ..errors import UsageError, UserError
 from ..io import atomic, lock, plain, wording
 from ..io.progress import meter
-from . import image_files, split
+from . import file_names, image_files, split
 from .formats import comparison_database, registration
 from .preview import save_png
 from .pseudonyms import Pseudonyms
@@ -80,7 +80,7 @@ def write(data: DataSet, out: Path, kind: str, target: str, pseudonyms: Pseudony
         new = pseudonyms.of(new)
     with atomic.folder(out, fresh=True) as part, meter("images", len(data.images)) as bar:
         for image, named in zip(data.images, new.images, strict=True):
-            path = image_files.inside(data.folder, image.file_name)
+            path = file_names.inside(data.folder, image.file_name)
             place = part / folder / named.file_name
             pixels = image_files.read(path)  # whole: its header says nothing of a file cut short
             if kind == "comparison-detector":
@@ -117,7 +117,7 @@ def _refuse_broken(data: DataSet) -> None:
     _writable(data.info, data.folder)
     _writable(list(data.licences), data.folder)
     for image in data.images:
-        reason = image_files.unsafe(image.file_name)
+        reason = file_names.unsafe(image.file_name)
         if reason:
             raise UserError(f"{data.folder}: file name {wording.said(image.file_name)}: {reason}")
         if image.width <= 0 or image.height <= 0:

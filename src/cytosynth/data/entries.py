@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, overload
 
 from ..annotations import DataSet, Image
-from . import image_files
+from . import file_names, image_files
 from .formats import coco, coco_parts
 from .image_files import Pixels
 
@@ -97,4 +97,4 @@ class InParts(Entries):
             self._open = (number, replace(part, folder=self.root / "images"))
         data = self._open[1]
         image = data.images[index - self.ends[number]]
-        return Entry(image, image_files.inside(data.folder, image.file_name))
+        return Entry(image, file_names.inside(data.folder, image.file_name))

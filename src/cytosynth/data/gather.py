@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..io.progress import console
-from . import image_files
+from . import file_names
 from .image_files import SUFFIXES
 from .slides.reader import SLIDES
 
@@ -82,5 +82,5 @@ def beside(folder: Path, recursive: bool = False, slides: bool = False) -> tuple
         raise UserError(f"{folder}: no image there ({known}){''.join(f'; {reason}' for reason in reasons)}")
     if left:
         console.print(f"{folder}: {left}", markup=False, soft_wrap=True)
-    good, unusable = image_files.usable(found, folder)
+    good, unusable = file_names.usable(found, folder)
     return good, [*refused, *unusable]

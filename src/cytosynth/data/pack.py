@@ -13,7 +13,7 @@ from ..annotations import DataSet, Image
 from ..errors import UserError
 from ..io import atomic
 from ..io.progress import meter
-from . import image_files, split
+from . import file_names, image_files, split
 from .formats import coco
 from .sources import Source
 
@@ -40,7 +40,7 @@ def write(sources: Sequence[Source], data_root: Path, path: Path, quality: int =
             images = []
             with meter(f"packing {root.name}", sum(map(len, chosen.values()))) as bar:
                 for image in (image for images_of in chosen.values() for image in images_of):
-                    pixels = image_files.read(image_files.inside(data.folder, image.file_name), source.scale)
+                    pixels = image_files.read(file_names.inside(data.folder, image.file_name), source.scale)
                     name = str(Path(image.file_name).with_suffix(".webp"))
                     encoded = io.BytesIO()
                     Pillow.fromarray(pixels).save(encoded, "WEBP", quality=quality)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..annotations import Cell, DataSet, Image
 from ..errors import UserError
 from ..io.progress import console, meter
-from . import image_files, split, streaming
+from . import file_names, image_files, split, streaming
 from .entries import Entries, Member
 from .formats import findings
 from .image_files import Pixels
@@ -252,7 +252,7 @@ def load(
                 ]
                 bar.advance()
                 continue
-            path = image_files.inside(data.folder, image.file_name)
+            path = file_names.inside(data.folder, image.file_name)
             image_files.same_size(path, (image.width, image.height))
             pixels = room.image(path, source.scale)
             cells = tuple(cell.scaled(source.scale) for cell in image.cells)

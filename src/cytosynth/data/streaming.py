@@ -13,7 +13,7 @@ from ..io import atomic, lock, plain, wording
 from ..io.progress import meter
 from ..io.seen import Seen, seen
 from . import check as checking
-from . import image_files, split
+from . import file_names, image_files, split
 from .entries import Entries, Entry, InParts
 from .formats import coco, coco_parts, packed, parquet, webdataset
 from .read import FOUND_OUT, Place, read
@@ -95,7 +95,7 @@ def entries(root: Path, of: str | None, place: Place = FOUND_OUT) -> tuple[DataS
         found = opened(root)
         return found.about, len(found), iter(found)
     data = read(root, of, place=place)
-    listed = (Entry(image, image_files.inside(data.folder, image.file_name)) for image in data.images)
+    listed = (Entry(image, file_names.inside(data.folder, image.file_name)) for image in data.images)
     return replace(data, images=()), len(data.images), listed
 
 

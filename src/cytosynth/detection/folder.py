@@ -9,7 +9,7 @@ import torch
 
 from ..annotations import Cell, DataSet, Image
 from ..config import hold
-from ..data import image_files, split
+from ..data import file_names, image_files, split
 from ..data import shard as shards
 from ..data.formats import coco, qupath
 from ..data.gather import beside
@@ -72,7 +72,7 @@ def gather(source: Path, part: str | None = None, place: Place = FOUND_OUT) -> I
         chosen = split.part(data, part, source) if part else data.images
         if not chosen:
             raise UserError(f"{source}: no image in part '{part or 'all'}'")
-        files, refused = image_files.usable([(p.file_name, data.folder / p.file_name) for p in chosen], data.folder)
+        files, refused = file_names.usable([(p.file_name, data.folder / p.file_name) for p in chosen], data.folder)
         ids = {image.file_name: image.id for image in chosen if image.id is not None}
         return Images(tuple(files), last(source.resolve()), data.licences, tuple(refused), ids, dict(data.category_ids))
     if part:
@@ -81,7 +81,7 @@ def gather(source: Path, part: str | None = None, place: Place = FOUND_OUT) -> I
         known = image_files.SUFFIXES | reader.SLIDES
         if source.suffix.lower() not in known:
             raise UserError(f"{source}: no image or slide ({', '.join(sorted(known))})")
-        files, refused = image_files.usable([(source.name, source)], source.parent)
+        files, refused = file_names.usable([(source.name, source)], source.parent)
     else:
         files, refused = beside(source, place.recursive, slides=True)
     return Images(tuple(files), last(source.resolve()), refused=tuple(refused))
@@ -250,7 +250,7 @@ def _whole(record: Any, categories: Sequence[str]) -> bool:
     return (
         isinstance(record, dict)
         and isinstance(record.get("file_name"), str)
-        and not image_files.unsafe(record["file_name"])
+        and not file_names.unsafe(record["file_name"])
         and isinstance(record.get("sha256"), str)
         and record["sha256"] != ""
         and all(type(record.get(key)) is int and record[key] > 0 for key in ("width", "height"))

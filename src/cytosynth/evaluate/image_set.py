@@ -9,7 +9,7 @@ from typing import overload
 
 import numpy as np
 
-from ..data import image_files, split, streaming
+from ..data import file_names, image_files, split, streaming
 from ..data.entries import Member
 from ..data.gather import beside
 from ..data.image_files import Pixels
@@ -172,7 +172,7 @@ def _files(source: Path, part: str | None) -> list[tuple[Path, str, str, Member 
         chosen = split.part(data, part or "all", source)
         if not chosen:
             raise UserError(f"{source}: no image in part '{part}'")
-        return [(image_files.inside(data.folder, p.file_name), p.file_name, split.group(p), None) for p in chosen]
+        return [(file_names.inside(data.folder, p.file_name), p.file_name, split.group(p), None) for p in chosen]
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
     if part is not None:

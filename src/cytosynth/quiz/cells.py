@@ -10,7 +10,7 @@ import numpy as np
 
 from ..annotations import Cell, DataSet, Image
 from ..augmentation import inputs
-from ..data import image_files, split
+from ..data import file_names, image_files, split
 from ..data.image_files import Pixels
 from ..data.read import read
 from ..errors import UserError
@@ -70,7 +70,7 @@ def source(root: Path, origin: Origin, settings: QuizSettings) -> Source:
         part, scale = settings.real_split, settings.real_scale
     cells = []
     for image in split.part(data, part, root):
-        path = image_files.inside(data.folder, image.file_name)
+        path = file_names.inside(data.folder, image.file_name)
         for cell in image.cells:
             made = bool(cell.extra.get("synthetic"))
             if origin == REAL and (made or image.extra.get("synthetic") or data.info.get("synthetic")):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import image_files, shard
+from ..data import file_names, shard
 from ..data.shard import ShardFile
 from ..errors import UserError
 from ..io import atomic, wording
@@ -21,7 +21,7 @@ class Finished:
 
     def content(self, name: str) -> bytes:
         """Return the bytes of the file `name`; raise UserError where it is not what it was when it was finished."""
-        path = image_files.inside(self.folder, name)
+        path = file_names.inside(self.folder, name)
         try:
             found = path.read_bytes()
         except FileNotFoundError:

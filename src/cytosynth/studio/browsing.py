@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..annotations import Cell, DataSet
 from ..cell.quality import morphology
 from ..classifier.crop import square
-from ..data import image_files
+from ..data import file_names
 from ..data.image_files import Pixels
 from ..data.read import guess, read
 from ..errors import UserError
@@ -121,7 +121,7 @@ class Browsing:
         raise UserError(f"{image[:80]}: no cell number {number} there")
 
     def _pixels(self, root: Path, image: str) -> Pixels:
-        return self.models.pixels(image_files.inside(self.data(root).folder, image), 1.0)
+        return self.models.pixels(file_names.inside(self.data(root).folder, image), 1.0)
 
 
 def run(folder: Path) -> dict[str, Any]:

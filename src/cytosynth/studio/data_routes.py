@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from ..augmentation import inputs
 from ..config import validated
-from ..data import image_files
+from ..data import file_names, image_files
 from ..errors import UserError
 from ..io import atomic, plain
 from ..quiz import answers, key, make, report
@@ -70,7 +70,7 @@ class DataRoutes:
     async def image(self, request: Request) -> Response:
         """Return the image file of a data set as it is, marks and all."""
         data = await later(self.browsing.data, self._path(request))
-        path = image_files.inside(data.folder, request.query_params.get("image", ""))
+        path = file_names.inside(data.folder, request.query_params.get("image", ""))
         await later(image_files.size, path)
         return FileResponse(path)
 
@@ -98,7 +98,7 @@ class DataRoutes:
 
     async def preview(self, request: Request) -> Response:
         """Return a preview of a training run."""
-        path = image_files.inside(self._path(request) / "previews", request.query_params.get("image", ""))
+        path = file_names.inside(self._path(request) / "previews", request.query_params.get("image", ""))
         await later(image_files.size, path)
         return FileResponse(path)
 
@@ -195,4 +195,4 @@ class DataRoutes:
 
     async def plot(self, request: Request) -> Response:
         """Return the plot of a score."""
-        return FileResponse(image_files.inside(self._path(request), report.PLOT))
+        return FileResponse(file_names.inside(self._path(request), report.PLOT))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..annotations import Cell
 from ..bethesda import NILM
-from ..data import image_files
+from ..data import file_names, image_files
 from ..data.image_files import Pixels
 from ..data.read import FOUND_OUT
 from ..data.slides import reader
@@ -62,7 +62,7 @@ class Editing:
         """Return the file of each image; an opened folder is listed once."""
         folder = self.folder(project)
         if project.kind != "own":
-            return {image.name: image_files.inside(folder, image.name) for image in project.images}
+            return {image.name: file_names.inside(folder, image.name) for image in project.images}
         if folder not in self._listed:
             self._listed[folder] = {
                 name: path for name, path, _ in own_images.gather(folder, None, "all", FOUND_OUT).images
@@ -93,7 +93,7 @@ class Editing:
         Raises ImageProblem for what `image_files.read` refuses.
         """
         bare = Path(name).name
-        if Path(bare).suffix.lower() not in image_files.SUFFIXES or image_files.unsafe(bare) or bare.startswith("."):
+        if Path(bare).suffix.lower() not in image_files.SUFFIXES or file_names.unsafe(bare) or bare.startswith("."):
             raise UserError(f"{bare[:80]!r}: no image ({', '.join(sorted(image_files.SUFFIXES))})")
         if bare in {image.name for image in project.images}:
             raise UserError(f"{bare[:80]}: an image of that name is open already")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data import image_files
+from ..data import file_names, image_files
 from ..data.slides.reader import is_slide
 from ..errors import UserError
 from ..io import records
@@ -42,7 +42,7 @@ class Places:
         if not below:
             return root
         hidden = any(part.startswith(".") for part in Path(below).parts)
-        if image_files.unsafe(below) or hidden or image_files.leaves(root, below) or not (root / below).exists():
+        if file_names.unsafe(below) or hidden or file_names.leaves(root, below) or not (root / below).exists():
             raise UserError(f"no such file or folder in {root.name}")
         return root / below
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..data import image_files
+from ..data import file_names, image_files
 from ..data.read import FOUND_OUT
 from ..errors import UserError
 from ..io import atomic, lock
@@ -22,7 +22,7 @@ LONGEST_NAME = 80
 
 def free(out: Path, name: str) -> Path:
     """Return the folder `name` of `out`, which is to be made; raise UserError for no plain name, or one taken."""
-    if image_files.unsafe(name) or "/" in name or name.startswith(".") or len(name) > LONGEST_NAME:
+    if file_names.unsafe(name) or "/" in name or name.startswith(".") or len(name) > LONGEST_NAME:
         raise UserError(f"{name[:80]!r}: give a plain name for a folder")
     if (out / name).exists():
         raise UserError(f"{name}: exists already in {out.name}; give another name")
@@ -62,7 +62,7 @@ def _plan(editing: Editing, project: Project, folder: Path) -> Path:
         if not cells:
             continue
         height, width = editing.pixels(project, image.name).shape[:2]
-        record = {"file_name": image_files.flat(image.name, ".png", taken), "width": width, "height": height,
+        record = {"file_name": file_names.flat(image.name, ".png", taken), "width": width, "height": height,
                   "cells": cells}  # fmt: skip
         if generated:
             record |= {"seed": project.seed, "key": image.index}

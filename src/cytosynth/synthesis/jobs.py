@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..data import image_files
+from ..data import file_names, image_files
 from ..data.image_files import Pixels
 from .plan import Plan, PlannedCell, PlanProblem
 from .settings import PipelineSettings
@@ -51,7 +51,7 @@ def own_images(images: Iterable[Own], settings: PipelineSettings) -> Iterator[Jo
     """Yield a job for each image file of the user's, seeded by its name; licence and source go along."""
     taken: set[str] = set()
     for original, path, extra in images:
-        name = image_files.flat(original, ".png", taken)
+        name = file_names.flat(original, ".png", taken)
         yield _own(name, original, path, extra, settings)
 
 

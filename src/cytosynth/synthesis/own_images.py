@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bethesda import NILM
-from ..data import image_files, split
+from ..data import file_names, split
 from ..data.gather import beside
 from ..data.pseudonyms import Pseudonyms
 from ..data.read import Place, annotated, read
@@ -69,5 +69,5 @@ def _normal(source: Path, label: str | None, part: str, place: Place) -> OwnImag
             raise UserError(f"{source}: all {left}; normal ones are needed (`convert --rename` names categories)")
         console.print(f"left out: {left}", soft_wrap=True)
     extra = {p.file_name: p.extra for p in normal}
-    chosen, refused = image_files.usable([(p.file_name, data.folder / p.file_name) for p in normal], data.folder)
+    chosen, refused = file_names.usable([(p.file_name, data.folder / p.file_name) for p in normal], data.folder)
     return OwnImages([(name, path, extra[name]) for name, path in chosen], refused, data.licences, data.info)

@@ -18,7 +18,7 @@ from ..annotations import Box
 from ..bethesda import ABNORMAL
 from ..cell import patch
 from ..cell.settings import EditSettings
-from ..data import image_files
+from ..data import file_names
 from ..errors import UserError
 from ..foundation.names import Precision, PredictionType
 from ..io import atomic, plain
@@ -197,7 +197,7 @@ def write(
 
 def _check(image: PlannedImage, where: str, names: set[str], categories: Sequence[str]) -> None:
     name = image.file_name
-    problem = image_files.unsafe(name) or ("in a folder" if "/" in name else None)
+    problem = file_names.unsafe(name) or ("in a folder" if "/" in name else None)
     if not name.endswith(".png"):
         problem = "does not end in .png"
     elif name in names:

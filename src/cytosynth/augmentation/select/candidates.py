@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...annotations import DataSet, Image
-from ...data import image_files
+from ...data import file_names
 from ...data.formats import coco
 from ...data.sources import Room, Sample, Source
 from ...errors import UsageError, UserError
@@ -85,7 +85,7 @@ def candidates(sets: Sequence[SyntheticSet], categories: Sequence[str]) -> list[
     """Return the images of `sets` with an annotated cell of `categories`; raise UserError where there is none."""
     found = [
         Candidate(
-            one.label, image_files.inside(one.data.folder, image.file_name), image,
+            one.label, file_names.inside(one.data.folder, image.file_name), image,
             _original(one.records.get(image.file_name, {})),
         )
         for one in sets

@@ -7,7 +7,7 @@ from typing import Any
 
 from ... import __version__
 from ...annotations import DataSet, Image
-from ...data import image_files
+from ...data import file_names
 from ...data.formats import coco
 from ...io import atomic
 from ...provenance import NOTICES, OTHER, write_records
@@ -38,7 +38,7 @@ def write(
         for rank, one in enumerate(chosen, 1):
             own, image = by_label[one.candidate.label], one.candidate.image
             whole = f"{own.label}_{image.file_name}" if len(sets) > 1 else image.file_name
-            name = image_files.flat(whole, one.candidate.path.suffix, taken)
+            name = file_names.flat(whole, one.candidate.path.suffix, taken)
             atomic.write_bytes(part / "images" / name, one.candidate.path.read_bytes())
             images.append(_image(image, name, number_of[own.label]))
             records.append(_record(one, rank, name, own.records.get(image.file_name)))

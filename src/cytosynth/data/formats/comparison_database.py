@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 
 from ...annotations import DataSet, Image
 from ...bethesda import ABNORMAL
-from .. import image_files
+from .. import file_names, image_files
 from ..image_files import Pixels
 from . import cells, coco, findings, voc
 from .findings import Note, Report, refuse
@@ -49,7 +49,7 @@ def _prepared(data: DataSet, image: Image, report: Report) -> Image:
         report(f"{image.file_name}: size {image.width}x{image.height}")
         longest = SIDE
     try:
-        size = image_files.size(image_files.inside(data.folder, image.file_name))
+        size = image_files.size(file_names.inside(data.folder, image.file_name))
         if size != (image.width, image.height):
             report(f"{image.file_name}: is {size[0]}x{size[1]}, annotated as {image.width}x{image.height}")
     except image_files.ImageProblem as problem:

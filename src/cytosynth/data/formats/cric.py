@@ -10,7 +10,7 @@ from ... import boxes
 from ...annotations import Cell, DataSet, Image
 from ...errors import FormatProblem
 from ...io import plain, wording
-from .. import image_files
+from .. import file_names, image_files
 from . import cells, findings
 from .findings import Note, Report, refuse
 
@@ -45,7 +45,7 @@ def read(root: Path, report: Report = refuse, note: Note = findings.ignore, side
     images = []
     for name, rows in points.items():
         try:
-            width, height = image_files.size(image_files.inside(folder, name))
+            width, height = image_files.size(file_names.inside(folder, name))
         except image_files.ImageProblem as problem:
             report(str(problem))
             continue

@@ -5,7 +5,7 @@ from pathlib import Path
 from ...annotations import DataSet, Image
 from ...bethesda import CATEGORIES
 from ...errors import FormatProblem
-from .. import gather, image_files
+from .. import file_names, gather, image_files
 from . import cells, findings
 from .findings import Note, Report, refuse
 
@@ -32,7 +32,7 @@ def read(root: Path, report: Report = refuse, note: Note = findings.ignore) -> D
             if path.suffix.lower() not in image_files.SUFFIXES or gather.litter(path):
                 continue
             try:
-                width, height = image_files.size(image_files.inside(root, f"{category}/{path.name}"))
+                width, height = image_files.size(file_names.inside(root, f"{category}/{path.name}"))
             except image_files.ImageProblem as problem:
                 report(str(problem))
                 continue

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ...io.wording import said
-from .. import image_files
+from .. import file_names
 from ..gather import images
 from . import cells
 
@@ -56,7 +56,7 @@ class Folder:
 
     def has(self, name: str) -> bool:
         """Return whether a file or link is called `name`."""
-        return not image_files.unsafe(name) and os.path.lexists(self.root / name)
+        return not file_names.unsafe(name) and os.path.lexists(self.root / name)
 
     def find(self, name: str, by_stem: bool = False) -> str:
         """Return the name of the file that is called `name`, as it is on the disk; `name` where there is none.
@@ -64,7 +64,7 @@ class Folder:
         Composed and decomposed letters (NFC, NFD) and the case of the suffix make no difference; `by_stem` nor does the
         suffix. Of an absolute path, which led to the file on another machine, the last part is sought.
         """
-        if image_files.unsafe(name):
+        if file_names.unsafe(name):
             last = PureWindowsPath(name).name  # Windows knows both separators
             return last if PureWindowsPath(name).anchor and self.has(last) else name
         if self.has(name):

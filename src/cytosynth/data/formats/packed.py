@@ -13,7 +13,7 @@ from typing import Any
 from ...annotations import DataSet, Image
 from ...errors import FormatProblem
 from ...io import atomic, plain
-from .. import image_files
+from .. import file_names, image_files
 from . import coco, coco_parts
 
 ABOUT = "about.json"
@@ -63,7 +63,7 @@ def decode(text: bytes, categories: list[Any], where: Path) -> Image:
     image = {key: value for key, value in entry.items() if key != "annotations"}
     content = {"images": [image], "annotations": entry.get("annotations"), "categories": categories}
     (found,) = coco.parse(content, where).images
-    reason = image_files.unsafe(found.file_name)
+    reason = file_names.unsafe(found.file_name)
     if reason:
         raise FormatProblem(f"{where}: file name {found.file_name[:200]!r}: {reason}")
     return found

@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 
 from ...annotations import DataSet, Image
 from ...errors import FormatProblem
-from .. import gather, image_files
+from .. import file_names, gather, image_files
 from . import findings, names
 from .findings import Note, Report, refuse
 
@@ -23,7 +23,7 @@ def read(root: Path, report: Report = refuse, note: Note = findings.ignore, recu
     images = []
     for name, _ in found:
         try:
-            images.append(Image(name, *image_files.size(image_files.inside(folder, name))))
+            images.append(Image(name, *image_files.size(file_names.inside(folder, name))))
         except image_files.ImageProblem as problem:
             report(str(problem))
     parts: dict[str, list[str]] = {}

@@ -11,7 +11,7 @@ from ... import boxes
 from ...annotations import Cell, DataSet, Image
 from ...errors import FormatProblem
 from ...io import plain, wording
-from .. import image_files
+from .. import file_names, image_files
 from . import cells, findings
 from .findings import Note, Report, refuse
 
@@ -73,7 +73,7 @@ def _images(file: Path, base: Path, report: Report) -> Iterator[Image]:
     for name, found in rows.items():
         relative = (folder / name).relative_to(base).as_posix()
         try:
-            width, height = image_files.size(image_files.inside(base, relative))
+            width, height = image_files.size(file_names.inside(base, relative))
         except image_files.ImageProblem as problem:
             report(str(problem))
             continue
@@ -87,7 +87,7 @@ def _images(file: Path, base: Path, report: Report) -> Iterator[Image]:
 
 def _folder(file: Path, base: Path, first: str) -> Path:
     """Return the folder that holds the image called `first`, or `base`, where its absence is reported."""
-    if first and not image_files.unsafe(first):
+    if first and not file_names.unsafe(first):
         for pattern in FOLDERS:
             folder = base / pattern.format(part=file.stem)
             if (folder / first).is_file():

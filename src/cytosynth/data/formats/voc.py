@@ -13,7 +13,7 @@ from defusedxml import DefusedXmlException
 from ...annotations import Cell, DataSet, Image
 from ...errors import FormatProblem
 from ...io import atomic, plain
-from .. import image_files
+from .. import file_names, image_files
 from . import findings, names, sidecar, voc_files, yolo_files
 from .cells import category, make, number
 from .findings import Note, Report, refuse
@@ -39,7 +39,7 @@ def read(
     if not place.is_dir():
         raise FormatProblem(f"{place}: no such folder; a VOC data set has Annotations/ and JPEGImages/")
     folder = images or voc_files.images(root, place)
-    found, refused = image_files.usable(((p.relative_to(place).as_posix(), p) for p in voc_files.files(place)), place)
+    found, refused = file_names.usable(((p.relative_to(place).as_posix(), p) for p in voc_files.files(place)), place)
     for problem in refused:
         report(f"{place}: {problem}")
     there = names.Folder(folder)
@@ -75,7 +75,7 @@ def write(data: DataSet, root: Path) -> None:
         path = root / "Annotations" / PurePosixPath(image.file_name).with_suffix(".xml")
         atomic.write_text(path, ET.tostring(tree, encoding="unicode") + "\n")
     for part, members in data.parts.items():
-        if not image_files.unsafe(part) and "/" not in part:
+        if not file_names.unsafe(part) and "/" not in part:
             stems = (PurePosixPath(name).with_suffix("").as_posix() for name in members)
             atomic.write_text(root / "ImageSets/Main" / f"{part}.txt", "".join(f"{stem}\n" for stem in stems))
     sidecar.write(data, root)
@@ -121,7 +121,7 @@ def _size(tree: ET.Element, there: names.Folder, name: str) -> tuple[int, int]:
     except (ValueError, OverflowError):
         width = height = 0
     if width <= 0 or height <= 0:
-        width, height = image_files.size(image_files.inside(there.root, name))
+        width, height = image_files.size(file_names.inside(there.root, name))
     return width, height
 
 

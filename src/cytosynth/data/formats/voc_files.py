@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from defusedxml.ElementTree import fromstring
 
 from ...io import plain
-from .. import gather, image_files
+from .. import file_names, gather
 from . import names
 
 DECLARED = re.compile(rb"""<\?xml[^>]{0,100}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["'][^>]{0,100}?\?>""")
@@ -78,7 +78,7 @@ def image_name(said: str | None, xml: str, there: names.Folder) -> str:
     image is the one that is called as the XML file.
     """
     name = names.file_name(said.strip()) if said and said.strip() else ""
-    if name and image_files.unsafe(name):
+    if name and file_names.unsafe(name):
         return name
     stem = PurePosixPath(xml).with_suffix("")
     beside = (stem.parent / name).as_posix()

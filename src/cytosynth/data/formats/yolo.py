@@ -12,7 +12,7 @@ import yaml
 from ...annotations import Cell, DataSet, Image
 from ...errors import FormatProblem
 from ...io import atomic, plain, wording
-from .. import gather, image_files
+from .. import file_names, gather, image_files
 from . import findings, sidecar, yolo_files, yolo_lines
 from .cells import category
 from .findings import Note, Report, refuse
@@ -55,7 +55,7 @@ def read(
     used: set[Path] = set()
     for name in gather.images(folder):
         try:
-            size = image_files.size(image_files.inside(folder, name))
+            size = image_files.size(file_names.inside(folder, name))
         except image_files.ImageProblem as problem:
             report(str(problem))
             if label := yolo_files.label(folder, name, texts):
@@ -136,7 +136,7 @@ def _cells(root: Path, label: Path, labels: Labels, size: tuple[int, int]) -> li
         within = root if label.is_relative_to(root) else label.parent
         if within == root and PurePosixPath(label.relative_to(root).as_posix()).parts[0] == "labels":
             within = root / "labels"
-        lines = plain.text(image_files.inside(within, label.relative_to(within).as_posix())).splitlines()
+        lines = plain.text(file_names.inside(within, label.relative_to(within).as_posix())).splitlines()
     except image_files.ImageProblem as problem:
         labels.report(str(problem))
         return []
