@@ -27,6 +27,8 @@ COUNT = 14
 def cluster() -> Iterator[object]:
     """Three nodes of one core each on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    tests = str(Path(__file__).parent)  # where the workers find `die_once`
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
