@@ -14,7 +14,10 @@ from typer.testing import CliRunner
 
 from cytosynth import registry
 from cytosynth.adapters.adapter import Adapter
-from cytosynth.cli import app, doctor, fidelity, info, synthesize, train  # noqa: F401
+from cytosynth.cli import app, detect, doctor, fidelity, info, synthesize, train  # noqa: F401
+from cytosynth.detection import faster_rcnn
+from cytosynth.detection.architecture import Architecture
+from cytosynth.detection.backbones import small
 from cytosynth.errors import UsageError
 from cytosynth.evaluate.networks.network import Network
 from cytosynth.foundation.model import Foundation
@@ -55,11 +58,14 @@ def outside() -> Iterator[None]:
     """Register them under a module that is no part of the package."""
     module = types.ModuleType("someones")
     module.Bias, module.brightness = Bias, brightness  # type: ignore[attr-defined]
+    module.ARCHITECTURE, module.backbone = Architecture(faster_rcnn.build), small.backbone  # type: ignore[attr-defined]
     sys.modules["someones"] = module
     added = [
         (registry.ADAPTERS, "bias", "someones:Bias", {"bundled": {"learning_rate": 0.1}}),
         (registry.EXTRACTORS, "brightness", "someones:brightness", {}),
         (registry.SAMPLERS, "heun", "diffusers:HeunDiscreteScheduler", {}),
+        (registry.DETECTORS, "own-rcnn", "someones:ARCHITECTURE", {"bundled": {"learning_rate": 0.01}}),
+        (registry.BACKBONES, "own-backbone", "someones:backbone", {}),
     ]
     for kind, name, where, settings in added:
         kind.add(name, where, "made up", settings)
@@ -96,6 +102,25 @@ def test_an_adapter_from_outside_is_trained_and_drawn_with(tiny: Path, fields: P
     )
     assert "1 image" in said
     assert "heun" in (tmp_path / "set/settings.yaml").read_text()
+
+
+def test_a_detector_on_a_backbone_from_outside_is_trained_and_finds(fields: Path, tmp_path: Path) -> None:
+    settings = [
+        "backbone=own-backbone",
+        "weights=none",
+        "window=96",
+        "batch_size=1",
+        "max_steps=1",
+        "categories=[LSIL]",
+    ]
+    given = [word for setting in settings for word in ("--set", setting)]
+    command("train", "detector", tmp_path / "run", "--architecture", "own-rcnn", "--data", fields / "drawn", *given)
+    config = json.loads((tmp_path / "run/weights/config.json").read_text())
+    assert (config["architecture"], config["backbone"]) == ("own-rcnn", "own-backbone")
+    assert "learning_rate: 0.01" in (tmp_path / "run/recipe.yaml").read_text()
+    image = next((fields / "drawn/images").iterdir())
+    said = command("detect", image, tmp_path / "found", "--detector", tmp_path / "run", "--threshold", 0.05)
+    assert "1 image" in said
 
 
 def test_a_feature_network_from_outside_measures(fields: Path, tmp_path: Path) -> None:
