@@ -5,18 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...annotations import Box, Cell
+from ...annotations import Cell
+from ...boxes import iou
 
 Matching = Callable[[Cell, Cell], bool]
 """(annotated, detected) to whether the detection is of the annotated cell."""
-
-
-def iou(first: Box, second: Box) -> float:
-    """Return the intersection of two boxes over their union."""
-    width, height = (min(first[i + 2], second[i + 2]) - max(first[i], second[i]) for i in (0, 1))
-    shared = max(width, 0.0) * max(height, 0.0)
-    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)) - shared
-    return shared / union if union > 0 else 0.0
 
 
 def by_overlap(annotated: Cell, detected: Cell, least: float = 0.5) -> bool:
