@@ -26,6 +26,7 @@ from cytosynth.cell.settings import GateSettings
 from cytosynth.cli import studio as command  # noqa: F401
 from cytosynth.data import image_files
 from cytosynth.data.read import read
+from cytosynth.data.slides import reader
 from cytosynth.errors import UserError
 from cytosynth.studio import correcting, verdicts
 from cytosynth.studio.correcting import Corrections, Decision
@@ -38,6 +39,7 @@ from cytosynth.synthesis import plan as plans
 from cytosynth.synthesis.settings import PipelineSettings
 from cytosynth.synthesis.synthesize import edit as edit_images
 from cytosynth.synthesis.synthesize import synthesize
+from slide_files import write_slide
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra [studio] is not installed")
 SETTINGS = PipelineSettings.model_validate(
@@ -614,3 +616,49 @@ def test_a_real_image_and_the_bundled_models_in_a_browser(tmp_path: Path) -> Non
         page.wait_for_function("() => document.querySelectorAll('.gallery img').length === 16")
         screenshot(page, "studio_gallery")
         assert errors == []
+
+
+@pytest.mark.slow
+def test_a_field_of_a_slide_is_cut_edited_and_saved(tiny: Path, tmp_path: Path) -> None:
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    path = write_slide(slides / "s.tif", (2600, 1400), [(700.0, 500.0, 30.0), (1600.0, 900.0, 30.0)], mpp=0.245)
+    with running([slides], tmp_path / "out", tiny) as (client, _):
+        (found,) = [place for place in client.ask("GET", "/places") if place["kind"] == "slide"]
+        name = quote(found["name"])
+        assert client.ask("GET", f"/slide?name={name}") == {"width": 1300, "height": 700}, "at 0.49 microns a pixel"
+        tile = np.asarray(Image.open(BytesIO(client.raw("GET", f"/api/slide/tile?name={name}&level=0&x=0&y=0")[2])))
+        with reader.opened(path) as slide:
+            view = slide.at()
+            assert np.array_equal(tile, view.read(0, 0, tile.shape[1], tile.shape[0]))
+            cut = view.read(100, 0, 700, 700)
+        project = client.ask("POST", "/projects", {"kind": "fields"})["id"]
+        image = client.ask("POST", f"/projects/{project}/field", {"slide": found["name"], "x": 100, "y": 0})["image"]
+        assert image == "s_100_0.png"
+        state = put(client, project, [200.0, 200.0, 240.0, 240.0], "LSIL", image=image)
+        client.finish(state["task"])
+        saved = client.finish(client.ask("POST", f"/projects/{project}/save", {"name": "made"})["id"])
+        assert saved["cells"] == 1
+    made = np.asarray(Image.open(tmp_path / "out/made/images" / image))
+    changed = (made != cut).any(axis=2)
+    assert changed[200:240, 200:240].any() and not changed[:150].any() and not changed[300:].any()
+
+
+@pytest.mark.slow
+def test_the_nearest_training_cell_of_a_training_cell_is_itself(tiny: Path, tmp_path: Path) -> None:
+    write_fields(tmp_path / "set", 3)
+    with running([tmp_path / "set"], tmp_path / "out", tiny) as (client, _):
+        asked = {"name": "0", "training": "0", "image": "field_2.png", "number": 1}
+        found = client.finish(client.ask("POST", "/set/nearest", asked)["id"])
+        assert (found[0]["image"], found[0]["number"], found[0]["likeness"]) == ("field_2.png", 1, 1.0)
+        assert found[0]["likeness"] >= found[1]["likeness"]
+        assert "no cell number 99 there" in json.dumps(_failed(client, asked | {"number": 99}))
+
+
+def _failed(client: Client, asked: dict[str, Any]) -> Any:
+    """Return what a task says that cannot be done."""
+    task = client.ask("POST", "/set/nearest", asked)["id"]
+    while (said := client.ask("GET", f"/tasks/{task}"))["state"] in ("waiting", "running"):
+        time.sleep(0.05)
+    assert said["state"] == "failed", said
+    return said
