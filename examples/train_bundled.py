@@ -59,7 +59,7 @@ class Training:
         return override(chosen, ([f"batch_size={ON_GPU[name]}"] if self.given.device != "cpu" else []) + own)
 
     def train(self, name: str, minutes: float) -> Path:
-        """Train a part for so many minutes; return the folder of its weights."""
+        """Train a part for `minutes`; return the folder of its weights."""
         run, begin, settings = self.work / name, self.newest.get(name), self.recipe(name)
         if name == "autoencoder":
             outcome = train.train_autoencoder(settings, run, self.data, minutes, begin)

@@ -200,7 +200,7 @@ def retry_seed(seed: int, attempt: int) -> int:
 
 
 def acceptance(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return by category how many cells were tried, kept at once, kept at all, and why attempts failed.
+    """Return by category the cells tried, accepted at first attempt and accepted, and why attempts failed.
 
     `records` are those of `provenance.jsonl` of a run with a gate.
     """
@@ -222,7 +222,7 @@ def acceptance(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return `rows` of `acceptance` as lines of a Markdown table."""
-    titles = ["category", "cells tried", "kept at once", "kept", "attempts", "why attempts failed"]
+    titles = ["category", "cells tried", "accepted at first attempt", "accepted", "attempts", "why attempts failed"]
     lines = [f"| {' | '.join(titles)} |", "|---|---|---|---|---|---|"]
     for row in rows:
         why = ", ".join(f"{reason} {count}" for reason, count in sorted(row["reasons"].items())) or "-"
