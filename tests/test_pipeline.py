@@ -1,6 +1,5 @@
 """The pipeline end to end on tiny models: annotated, marked, resumable to the byte."""
 
-import fcntl
 import json
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from cytosynth.config import override
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco
 from cytosynth.errors import UsageError, UserError
+from cytosynth.io import lock
 from cytosynth.synthesis import synthesize
 from cytosynth.synthesis.settings import PipelineSettings
 
@@ -150,10 +150,8 @@ def test_a_folder_begun_otherwise_or_in_use_is_refused(made: Path, tiny: Path, t
     assert (own / "README.md").read_text() == "my notes"
     busy = tmp_path / "busy"
     busy.mkdir()
-    with (busy / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another run is writing there"):
-            synthesize.synthesize(busy, count=1, settings=chosen(0), **models(tiny))
+    with lock.only(busy), pytest.raises(UserError, match="another run is writing there"):
+        synthesize.synthesize(busy, count=1, settings=chosen(0), **models(tiny))
 
 
 def test_own_images_are_edited_with_licence_and_background_kept(tiny: Path, tmp_path: Path) -> None:

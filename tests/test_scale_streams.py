@@ -243,9 +243,9 @@ def test_a_finished_set_is_packed_once_and_anew_when_it_grew(tmp_path: Path) -> 
     )
 
 
-@pytest.mark.parametrize(("system", "unit"), [("Linux", 1024), ("Darwin", 1)])
+@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
 def test_memory_is_counted_in_the_unit_of_the_system(system: str, unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """`getrusage` says KiB on Linux and bytes on macOS (its manual pages)."""
-    monkeypatch.setattr(devices.platform, "system", lambda: system)
+    monkeypatch.setattr(devices.sys, "platform", system)
     monkeypatch.setattr(devices.resource, "getrusage", lambda _who: SimpleNamespace(ru_maxrss=3000))
     assert devices.peak_memory() == 3000 * unit

@@ -1,14 +1,17 @@
 """Which device computes: `auto`, cpu, cuda, cuda:1, mps ..."""
 
 import os
-import platform
-import resource
+import sys
 
+import psutil
 import torch
 from accelerate import PartialState
 
 from .errors import UsageError
 from .io.progress import console
+
+if sys.platform != "win32":
+    import resource
 
 ACCELERATE = "ACCELERATE_TORCH_DEVICE"
 """Where `accelerate` looks for the device it shall use."""
@@ -104,5 +107,7 @@ def _missing(device: str) -> str:
 
 def peak_memory() -> int:
     """Return the most bytes of memory that this process has used; macOS counts them in bytes, Linux in KiB."""
-    unit = 1 if platform.system() == "Darwin" else 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -153,11 +154,8 @@ def _devices() -> list[Line]:
 
 
 def _memory() -> float:
-    """Return the machine's memory, GB; 0 where it does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
-    except (AttributeError, ValueError, OSError):
-        return 0.0
+    """Return the machine's memory, GB."""
+    return float(psutil.virtual_memory().total) / GIB
 
 
 def _disk(folder: Path, wanted: float) -> Line:

@@ -118,7 +118,9 @@ def _interrupt(_signal: int, _frame: Any) -> None:
 def _watch() -> None:
     """Interrupt the work once all are to stop: a training takes note of it, saves and ends."""
     _Worker.told.poll(None)
-    if _Worker.busy:
+    if _Worker.busy and sys.platform == "win32":
+        signal.raise_signal(signal.SIGTERM)  # `os.kill` would end the process at once
+    elif _Worker.busy:
         os.kill(os.getpid(), signal.SIGTERM)
     parent = parent_process()
     assert parent is not None

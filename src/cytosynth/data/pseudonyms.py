@@ -52,10 +52,11 @@ class Pseudonyms:
         """
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):  # another process was first
-                made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(made, "wb") as new:
-                    new.write(secrets.token_bytes(BYTES))
+            with (
+                suppress(FileExistsError),  # another process was first
+                open(file, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as new,
+            ):
+                new.write(secrets.token_bytes(BYTES))
         try:
             key = plain.content(file)
         except (OSError, ValueError) as error:

@@ -23,7 +23,7 @@ def save_part(part: Any, folder: Path, dtype: torch.dtype) -> None:
     if isinstance(part, ConfigMixin):
         part.save_config(folder)
         save_file(state, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text("utf-8"))
         config.pop("_name_or_path", None)  # where it was loaded from is a path of this machine
         atomic.write_json(folder / "config.json", config)
     else:

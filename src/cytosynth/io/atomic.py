@@ -1,10 +1,12 @@
 """Writing files so that each is complete or absent, whatever moment the process dies."""
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +60,11 @@ def opened(path: Path, mode: Literal["wb", "ab", "a+b"]) -> BinaryIO:
     """Return the file at `path`, opened for writing; raise OSError when it is a link."""
 
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+        if sys.platform != "win32":
+            return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+        return os.open(name, flags, 0o666)
 
     return open(path, mode, opener=opener)
 
@@ -153,7 +159,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)  # Windows syncs what it may write
     os.fsync(descriptor)
     os.close(descriptor)
 

@@ -1,11 +1,11 @@
 """One run a folder: a lock that the operating system lets go of when its process dies."""
 
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from ..errors import UsageError, UserError
 from . import atomic
@@ -79,44 +79,25 @@ def _beside(folder: Path) -> Path:
 
 @contextmanager
 def _held(path: Path, folder: Path) -> Iterator[None]:
-    file = _locked(path)
-    if file is None:
-        raise UserError(f"{folder}: {OTHER}")
-    with file:
-        try:
-            yield
-        finally:
+    lock = FileLock(path, thread_local=False)  # the studio's is let go of by another thread than took it
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"{folder}: {OTHER}") from None
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):  # Windows removes no open file; filelock does it there when it lets go
             path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _busy(path: Path) -> bool:
     """Return whether another process holds the lock at `path`, where there is one."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    if not path.exists():
         return False
-    except BlockingIOError:
+    try:
+        with FileLock(path, blocking=False):
+            return False
+    except Timeout:
         return True
-    return False
-
-
-def _locked(path: Path) -> BinaryIO | None:
-    """Return the locked file at `path`, None where another process has it."""
-    while True:
-        file = atomic.opened(path, "ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        if _at(path, file):
-            return file
-        file.close()  # who held it removed it between our opening and our locking: others would lock another file
-
-
-def _at(path: Path, file: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False

@@ -2,11 +2,14 @@
 
 import mmap
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..io import atomic
 
 
 class MappedArray:
@@ -18,25 +21,23 @@ class MappedArray:
         Raises OSError where the disk has no room for all of it: writing to a mapped file that has none ends a process.
         """
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
-            if os.fstat(descriptor).st_size != size:
-                os.ftruncate(descriptor, 0)
-                _allocate(descriptor, size, path)
-            self._map = mmap.mmap(descriptor, size)
-        finally:
-            os.close(descriptor)
+        with atomic.opened(path, "a+b") as file:
+            if os.fstat(file.fileno()).st_size != size:
+                file.truncate(0)
+                _allocate(file.fileno(), size, path)
+            self._map = mmap.mmap(file.fileno(), size)
         self.array: NDArray[Any] = np.frombuffer(self._map, dtype=dtype).reshape(shape)
 
     def release(self) -> None:
         """Write what changed to the file and give its memory back; the array stays usable."""
         self._map.flush()
-        self._map.madvise(mmap.MADV_DONTNEED)
+        if sys.platform != "win32":  # which knows no such advice
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def _allocate(descriptor: int, size: int, path: Path) -> None:
     """Give the opened file `size` bytes of the disk; leave it empty where there is no room."""
-    if not hasattr(os, "posix_fallocate"):  # macOS
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
         os.ftruncate(descriptor, size)
         return
     try:

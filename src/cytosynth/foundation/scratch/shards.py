@@ -32,7 +32,7 @@ def write(folder: Path, out: Path, name: str, largest: int = LARGEST) -> list[Pa
         if path.suffix == tensors.SUFFIX:
             rows += [(f"{file}{BETWEEN}{key}", _half(value, path)) for key, value in sorted(load_file(path).items())]
         else:
-            texts[file] = path.read_text()
+            texts[file] = path.read_text("utf-8")
     shards: list[dict[str, Tensor]] = [{}]
     for key, value in rows:
         if value.nbytes > largest:
