@@ -22,12 +22,13 @@ from cytosynth.config import override
 from cytosynth.data.sources import Source
 from cytosynth.errors import UsageError, UserError
 from cytosynth.foundation import load as foundations
-from cytosynth.foundation import samplers, sampling, sd15
+from cytosynth.foundation import sd15
 from cytosynth.foundation.model import Foundation
 from cytosynth.normal import memory
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.recipe import NormalRecipe, preset
 from cytosynth.normal.train import train_normal
+from stable_diffusion import Tensors, draw, drawn_by, fresh, kohya, pipeline, weight_of
 
 KINDS = tuple(registry.ADAPTERS)
 PROMPTS = {"textual-inversion": "A cell of <x>", "custom-diffusion": "A <x> cell"}
@@ -36,10 +37,6 @@ PROMPTS = {"textual-inversion": "A cell of <x>", "custom-diffusion": "A <x> cell
 def recipe(kind: str, **changes: object) -> NormalRecipe:
     given = {"adapter": kind, "token": "<x>", "prompt": PROMPTS.get(kind, NORMAL_PROMPT), "rank": 4}
     return NormalRecipe.model_validate(given | changes)
-
-
-def fresh(tiny: Path) -> Foundation:
-    return foundations.load(str(tiny / "foundation")).freeze()
 
 
 def trained(model: Foundation) -> dict[str, torch.nn.Parameter]:
@@ -62,33 +59,6 @@ def tuned(tiny: Path, kind: str, folder: Path, **changes: object) -> tuple[Found
     folder.mkdir()
     adapter.save(made, prompt, folder)
     return model, prompt
-
-
-def draw(model: Foundation, prompt: str) -> np.ndarray:
-    text = model.encode_text([prompt, ""])
-    start = sampling.noise((1, 4, 16, 16), 1)
-    with torch.no_grad():
-        latents = sampling.sample(
-            sampling.guided(model.unet, text[:1], text[1:]), samplers.build("ddim", model.scheduler), start, steps=4
-        )
-        return model.decode_latents(latents)[0].astype(int)
-
-
-def pipeline(model: Foundation) -> StableDiffusionPipeline:
-    made = StableDiffusionPipeline(
-        model.vae, model.text_encoder, model.tokenizer, model.unet, samplers.build("ddim", model.scheduler), None, None,
-        requires_safety_checker=False,
-    )  # fmt: skip
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
-def drawn_by(made: StableDiffusionPipeline, prompt: str) -> np.ndarray:
-    images = made(
-        prompt, height=128, width=128, num_inference_steps=4, guidance_scale=5.0, output_type="np",
-        latents=sampling.noise((1, 4, 16, 16), 1),
-    ).images  # fmt: skip
-    return np.rint(images[0] * 255).astype(int)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,33 +158,6 @@ def test_spectral_shifts_are_numpys(tiny: Path, tmp_path: Path) -> None:
         again = u @ np.diag(np.maximum(sigma + shifts[f"{name}.delta"].numpy(), 0)) @ v
         layer.weight.data = torch.tensor(again, dtype=torch.float32).reshape(layer.weight.shape)
     assert np.abs(draw(plain, prompt) - draw(model, prompt)).max() <= 2
-
-
-Tensors = dict[str, torch.Tensor]
-
-
-def kohya(model: Foundation, rank: int, alpha: float) -> tuple[Tensors, Tensors]:
-    """Return a LoRA of both networks in Kohya's names, and what it adds to each weight by its name in `model`."""
-    torch.manual_seed(2)
-    state, added = {}, {}
-    unet = ("attn1.to_q", "attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0", "ff.net.0.proj", "proj_in")
-    text = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-    for part, prefix, ends in (("unet", "lora_unet_", unet), ("text_encoder", "lora_te_text_model_", text)):
-        for name, module in model.parts[part].named_modules():
-            if name.endswith(ends):
-                shape = module.weight.shape
-                kernel = (1,) * (len(shape) - 2)
-                down, up = torch.randn(rank, shape[1], *kernel), 0.1 * torch.randn(shape[0], rank, *kernel)
-                key = f"{prefix}{name.removeprefix('text_model.').replace('.', '_')}"
-                state |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}
-                state[f"{key}.alpha"] = torch.tensor(alpha)
-                added[f"{part}.{name}"] = (alpha / rank * up.flatten(1) @ down.flatten(1)).reshape(shape)
-    return state, added
-
-
-def weight_of(model: Foundation, name: str) -> torch.Tensor:
-    part, _, layer = name.partition(".")
-    return model.parts[part].get_submodule(layer).weight
 
 
 def test_kohyas_lora_with_its_own_alpha(tiny: Path, tmp_path: Path) -> None:

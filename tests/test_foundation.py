@@ -28,6 +28,7 @@ from cytosynth.foundation.scratch import autoencoder
 from cytosynth.foundation.scratch.recipe import AutoencoderRecipe
 from cytosynth.foundation.single_file import read_single_file
 from cytosynth.normal.generate import NormalImageGenerator
+from stable_diffusion import ldm_unet, ldm_vae, original_layout
 
 
 def test_the_papers_prompts_exactly() -> None:
@@ -157,59 +158,6 @@ def test_latents_are_standardised_without_changing_what_they_decode_to() -> None
     assert torch.allclose(image, again, atol=1e-4)
 
 
-def original_layout(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
-    """Return the weights of the tiny foundation under the key names of the original Stable Diffusion files."""
-    configs = {
-        part: json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae", "text_encoder")
-    }
-    unet = load_file(folder / "unet/diffusion_pytorch_model.safetensors")
-    vae = load_file(folder / "vae/diffusion_pytorch_model.safetensors")
-    text = load_file(folder / "text_encoder/model.safetensors")
-    out = {f"model.diffusion_model.{_ldm_unet(key)}": value for key, value in unet.items()}
-    out |= {f"first_stage_model.{_ldm_vae(key)}": value for key, value in vae.items()}
-    for key, value in text.items():
-        out["cond_stage_model.transformer." + (key if key.startswith("text_model.") else f"text_model.{key}")] = value
-    return out, configs
-
-
-INNER = [("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("norm2", "out_layers.0"), ("conv2", "out_layers.3"),
-         ("time_emb_proj", "emb_layers.1"), ("conv_shortcut", "skip_connection")]  # fmt: skip
-
-
-def _ldm_unet(key: str, layers: int = 1, attends: tuple[bool, ...] = (True, True, False, False)) -> str:
-    simple = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-              "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
-    for ours, theirs in simple.items():
-        if key.startswith(ours + "."):
-            return key.replace(ours, theirs, 1)
-    if ".resnets." in key:
-        for ours, theirs in INNER:
-            key = key.replace(f".{ours}.", f".{theirs}.")
-    if match := re.match(r"mid_block\.(resnets|attentions)\.(\d)\.(.*)", key):
-        kind, index, rest = match.groups()
-        return f"middle_block.{1 if kind == 'attentions' else 2 * int(index)}.{rest}"
-    kind, block, part, index, rest = re.match(r"(down|up)_blocks\.(\d)\.(\w+)\.(\d)\.(.*)", key).groups()
-    block, index = int(block), int(index)
-    if kind == "down":
-        if part == "downsamplers":
-            return f"input_blocks.{(block + 1) * (layers + 1)}.0.op.{rest.removeprefix('conv.')}"
-        return f"input_blocks.{1 + block * (layers + 1) + index}.{0 if part == 'resnets' else 1}.{rest}"
-    if part == "upsamplers":
-        return f"output_blocks.{block * (layers + 1) + layers}.{2 if attends[block] else 1}.{rest}"
-    return f"output_blocks.{block * (layers + 1) + index}.{0 if part == 'resnets' else 1}.{rest}"
-
-
-def _ldm_vae(key: str) -> str:
-    key = key.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
-    key = re.sub(r"encoder\.down_blocks\.(\d)\.resnets\.(\d)", r"encoder.down.\1.block.\2", key)
-    key = re.sub(r"encoder\.down_blocks\.(\d)\.downsamplers\.0", r"encoder.down.\1.downsample", key)
-    key = re.sub(r"decoder\.up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"decoder.up.{3 - int(m[1])}.block.{m[2]}", key)
-    key = re.sub(r"decoder\.up_blocks\.(\d)\.upsamplers\.0", lambda m: f"decoder.up.{3 - int(m[1])}.upsample", key)
-    for ours, theirs in (("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out")):
-        key = key.replace(f"mid_block.attentions.0.{ours}.", f"mid.attn_1.{theirs}.")
-    return re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", key)
-
-
 def test_a_single_original_file_loads_to_the_same_weights(tiny: Path, tmp_path: Path) -> None:
     weights, configs = original_layout(tiny / "foundation")
     save_file(weights, tmp_path / "model.safetensors")
@@ -260,9 +208,9 @@ def test_every_key_of_a_full_size_original_file_finds_its_place() -> None:
         unet, vae = UNet2DConditionModel(**sd15.UNET), AutoencoderKL(**sd15.VAE)
         text = CLIPTextModel(CLIPTextConfig(**sd15.TEXT))
     attends = (False, True, True, True)
-    original = {f"model.diffusion_model.{_ldm_unet(k, 2, attends)}": v for k, v in unet.state_dict().items()}
+    original = {f"model.diffusion_model.{ldm_unet(k, 2, attends)}": v for k, v in unet.state_dict().items()}
     for key, value in vae.state_dict().items():
-        name = _ldm_vae(key)
+        name = ldm_vae(key)
         squares = ".attn_1." in name and name.endswith("weight") and value.ndim == 2
         original[f"first_stage_model.{name}"] = value[:, :, None, None] if squares else value
     assert original["model.diffusion_model.output_blocks.2.1.conv.weight"].shape == (1280, 1280, 3, 3)

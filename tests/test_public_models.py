@@ -26,8 +26,7 @@ from cytosynth.foundation.single_file import read_single_file
 from cytosynth.io.tensors import refuse_pickle
 from cytosynth.synthesis.plan import PlanSettings
 from cytosynth.synthesis.settings import PipelineSettings
-from test_adapters import draw, drawn_by, fresh, kohya, pipeline, weight_of
-from test_foundation import _ldm_unet, original_layout
+from stable_diffusion import draw, drawn_by, fresh, kohya, ldm_unet, original_layout, pipeline, weight_of
 
 CASES = Path(__file__).parent / "cases"
 
@@ -58,7 +57,7 @@ def test_comfyuis_original_names_of_layers_are_those_of_diffusers_that_kohya_wri
         if name.endswith(("attn2.to_q", "attn2.to_v", "proj_in")):
             shape = module.weight.shape
             down, up = torch.randn(rank, *shape[1:]), torch.randn(shape[0], rank, *(1,) * (len(shape) - 2))
-            layer = _ldm_unet(f"{name}.weight").removesuffix(".weight")
+            layer = ldm_unet(f"{name}.weight").removesuffix(".weight")
             comfy |= {f"diffusion_model.{layer}.lora_A.weight": down, f"diffusion_model.{layer}.lora_B.weight": up}
             comfy[f"diffusion_model.{layer}.alpha"] = torch.tensor(1.0)
             key = f"lora_unet_{name.replace('.', '_')}"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image as PILImage
 
-from conftest import CATEGORIES, LICENCE, drawn
-from cytosynth.annotations import Cell, DataSet, Image
+from candidate_sets import MODELS, selecting, small, write_candidates, write_synthetic
+from conftest import CATEGORIES
+from cytosynth.annotations import Cell, Image
 from cytosynth.augmentation import leaks
 from cytosynth.augmentation.gains import Runs
 from cytosynth.augmentation.select import candidates, parts, ranking, rule, select, subset, sweep, uncertainty
-from cytosynth.augmentation.select.recipe import PRESETS, SelectRecipe
+from cytosynth.augmentation.select.recipe import PRESETS
 from cytosynth.cli import app
 from cytosynth.config import override
 from cytosynth.data.check import check
@@ -25,56 +25,10 @@ from cytosynth.evaluate.distance import neighbourhood
 from cytosynth.io import atomic, plain
 from cytosynth.provenance import NOTICES, said, write_records
 
-MODELS = {"cell": "bundled 0123", "foundation": "bundled 4567"}
-
-
-def write_synthetic(root: Path, count: int, first: int, original: str | None = None) -> None:
-    """Write drawn fields as a set of synthetic images, with records; the last one has no abnormal cell."""
-    (root / "images").mkdir(parents=True)
-    images, records = [], []
-    for index in range(count):
-        pixels, cells = drawn(first + index)
-        cells = [Cell(c.box, "NILM" if index == count - 1 else CATEGORIES[1 + n % 4]) for n, c in enumerate(cells)]
-        name = f"{index:06d}.png"
-        PILImage.fromarray(pixels).save(root / "images" / name)
-        images.append(Image(name, 320, 288, tuple(cells), {"license": 1}))
-        record = {"file_name": name, "origin": "synthetic", "width": 320, "height": 288, "models": MODELS}
-        records.append(record | ({"original": original, "origin": "real-to-synthetic"} if original else {}))
-    coco.write(DataSet(root / "images", tuple(images), CATEGORIES, (LICENCE,), {"synthetic": True}), root)
-    write_records(root, records)
-
 
 @pytest.fixture(scope="module")
 def data(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_candidates(fields, tmp_path_factory.mktemp("select"))
-
-
-def write_candidates(fields: Path, root: Path) -> Path:
-    """Write a real set and two synthetic ones to `root`; return it."""
-    shutil.copytree(fields / "drawn", root / "drawn")
-    write_synthetic(root / "made", 4, 100)
-    write_synthetic(root / "other/made", 2, 200)
-    return root
-
-
-def small(**changes: object) -> SelectRecipe:
-    base = SelectRecipe(
-        preset="bundled", steps=1, window=128, neighbours=2, ratios=[0.25, 0.5, 1, 4], draws=10,
-        training={"backbone": "small", "weights": "none", "window": 96, "batch_size": 1, "lr_schedule": "constant",
-                  "warmup_steps": 0},
-        real=[Source(root="drawn", split="train")], validation=Source(root="drawn", split="val"),
-        synthetic=["made", "other/made"],
-    )  # fmt: skip
-    return SelectRecipe.model_validate(base.model_dump() | changes)
-
-
-def selecting(run: Path, root: Path) -> list[str]:
-    """Return the command line that chooses in `run` as `small` says from the sets of `root`."""
-    recipe = json.loads(json.dumps(small().model_dump(mode="json")))
-    settings = [part for key, value in recipe.items() if key not in ("synthetic", "preset")
-                for part in ("--set", f"{key}={json.dumps(value)}")]  # fmt: skip
-    sets = ["--synthetic", "made", "--synthetic", "other/made"]
-    return ["select", str(run), *sets, "--data-root", str(root), *settings]
 
 
 def everything(root: Path, *names: str) -> list[candidates.SyntheticSet]:

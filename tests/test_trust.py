@@ -21,12 +21,12 @@ import torch
 from PIL import Image
 
 import killing
+from command_lines import FLAGS, detect, edit, models, synthesize
 from conftest import write_fields
 from cytosynth.cli import main
 from cytosynth.io import lock
 from cytosynth.synthesis.jobs import identified, own_images
 from cytosynth.synthesis.settings import PipelineSettings
-from test_crash import FLAGS, detect, edit, models, synthesize
 
 ROOT = Path(__file__).resolve().parents[1]
 

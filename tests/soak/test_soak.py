@@ -16,6 +16,8 @@ from PIL import Image
 import configurations
 import killing
 import nasty
+from candidate_sets import selecting, write_candidates
+from command_lines import VERBS, command, filled, no_id_twice
 from conftest import AUTOENCODER, DENOISER, TEXT, drawn, write_fields
 from cytosynth import registry
 from cytosynth.config import override
@@ -24,8 +26,6 @@ from cytosynth.detection import model
 from cytosynth.io import progress
 from cytosynth.synthesis import synthesize
 from cytosynth.synthesis.settings import PipelineSettings
-from test_crash import VERBS, command, filled, no_id_twice
-from test_select import selecting, write_candidates
 
 SHARE = float(os.environ.get("CYTOSYNTH_SOAK", "1"))
 """Of the counts below, for trying these tests themselves."""
