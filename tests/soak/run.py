@@ -17,8 +17,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "results/reliability.md"
-FILES = (*sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("test_*.py")), "tests/soak")
-"""By name: of two folders, one in the other, pytest forgets the inner one, which is not looked into by itself."""
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py"))
+"""By name: `tests/soak` is not looked into by itself."""
 OPTIONS = (*FILES, "-q", "-p", "no:cacheprovider")
 ORDER = (
     "Generation survives being killed", "Training resumes exactly", "A checkpoint is complete or absent", "Disk full",

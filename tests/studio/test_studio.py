@@ -45,7 +45,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="the extra [studio] is not insta
 SETTINGS = PipelineSettings.model_validate(
     {"cell": {"batch": 1, "steps": 2}, "normal": {"size": 256, "steps": 2}, "threshold": 0.0}
 )
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 BOX, OTHER = [60.0, 60.0, 100.0, 100.0], [200.0, 180.0, 244.0, 220.0]
 
 

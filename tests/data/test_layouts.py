@@ -27,7 +27,7 @@ from cytosynth.data.read import Place, guess, read
 from cytosynth.data.sources import Source
 from cytosynth.errors import FormatProblem, UserError
 
-CASES = Path(__file__).parent / "cases"
+CASES = Path(__file__).parents[1] / "cases"
 XYWH = [(100.0, 80.0, 130.0, 110.0)]
 """The one box of most cases, as COCO and VOC have it."""
 YOLO = [(100.8, 81.6, 129.6, 110.4)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"normal.size": 320, "normal.steps": 1, "cell.steps": 1, "cell.box_scale": 1.2, "threshold": 0.1}
 
 

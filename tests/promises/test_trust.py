@@ -28,7 +28,7 @@ from cytosynth.io import lock
 from cytosynth.synthesis.jobs import identified, own_images
 from cytosynth.synthesis.settings import PipelineSettings
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from cytosynth.errors import UsageError, UserError
 from cytosynth.io import lock, plain, records, tensors
 from cytosynth.normal.recipe import NormalRecipe
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = int(os.environ.get("CYTOSYNTH_EXAMPLES", "30"))
 some = settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
                 suppress_health_check=list(HealthCheck))  # fmt: skip

@@ -28,7 +28,7 @@ from cytosynth.synthesis.plan import PlanSettings
 from cytosynth.synthesis.settings import PipelineSettings
 from stable_diffusion import draw, drawn_by, fresh, kohya, ldm_unet, original_layout, pipeline, weight_of
 
-CASES = Path(__file__).parent / "cases"
+CASES = Path(__file__).parents[1] / "cases"
 
 
 @pytest.mark.parametrize("name", ["diffusers_noprefix", "comfy_native"])

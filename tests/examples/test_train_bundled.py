@@ -33,7 +33,7 @@ from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.recipe import preset as normal
 from cytosynth.normal.settings import GenerateSettings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_latents_have_the_channels_and_the_scale_of_the_autoencoder(tiny: Path, fields: Path, tmp_path: Path) -> None:

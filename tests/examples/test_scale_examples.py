@@ -13,7 +13,7 @@ from cytosynth.cli import merge as _merge  # noqa: F401
 from cytosynth.cli import synthesize as _synthesize  # noqa: F401
 from cytosynth.cli import train as _train  # noqa: F401
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def said(script: str, *arguments: str, **environment: str) -> list[str]:
