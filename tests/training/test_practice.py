@@ -15,8 +15,9 @@ from torch import nn
 from conftest import drawn
 from cytosynth.annotations import Cell
 from cytosynth.cell import patch
+from cytosynth.cell.crops import Crop, crops_of
 from cytosynth.cell.recipe import BUNDLED_RECIPE, PAPER, CellRecipe
-from cytosynth.cell.train import CellTask, Crop, crops_of
+from cytosynth.cell.train import CellTask
 from cytosynth.data import augment
 from cytosynth.data.sources import Sample
 from cytosynth.errors import UserError

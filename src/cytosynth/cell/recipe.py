@@ -10,38 +10,43 @@ from ..foundation.names import BUNDLED, CC_BY, STABLE_DIFFUSION, PredictionType
 from ..training.recipe import Recipe
 
 
-class CellRecipe(Recipe):
-    """Settings of the Abnormal Cell Synthesizer; the defaults are the paper's."""
+class CropRecipe(Recipe):
+    """What every training on patches about cells shares: their data, and how many are scored."""
 
-    kind: Literal["cell"] = "cell"
     foundation: str = STABLE_DIFFUSION
     prediction_type: PredictionType | None = Field(
         default=None, description="of the foundation's U-Net; none: what its files say"
     )
     data: list[Source] = [Source(root="abnormal", split="train")]
     categories: list[str] = list(ABNORMAL)
-    trainable: Literal["gated", "all"] = Field(
-        default="gated", description="the new layers and first convolution, or the whole U-Net"
-    )
     box_scale: tuple[float, float] = Field(default=(1.0, 1.0), description="range of the factor on annotated boxes")
     jitter: int = Field(default=0, ge=0, le=96, description="pixels by which the cell may lie off the patch's middle")
     balance: float = Field(default=0.0, ge=0, le=1, description="0: cells as frequent as they are; 1: classes even")
     most_cells: int | None = Field(default=None, ge=1, description="greatest number of cells of a category to use")
     variants: int = Field(default=1, ge=1, le=64, description="encoded crops a cell, each with its own turn and jitter")
     augment_copies: int = Field(default=1, ge=1, le=64, description="varied copies of an image, with `augment`")
+    inside_weight: float = Field(default=1.0, ge=1, description="weight of the loss inside the box; equation 1 has 1")
+    validate_count: int = Field(default=64, ge=1, description="held-out cells, classes even, on which a score rests")
+    gradient_checkpointing: bool = False
+
+
+class CellRecipe(CropRecipe):
+    """Settings of the Abnormal Cell Synthesizer; the defaults are the paper's."""
+
+    kind: Literal["cell"] = "cell"
+    trainable: Literal["gated", "all"] = Field(
+        default="gated", description="the new layers and first convolution, or the whole U-Net"
+    )
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     box_dropout: float = Field(default=0.1, ge=0, le=1)
     joint_dropout: float = Field(
         default=0.0, ge=0, le=1,
         description="share of samples without prompt and without token, which is the unguided half when sampling",
     )  # fmt: skip
-    inside_weight: float = Field(default=1.0, ge=1, description="weight of the loss inside the box; equation 1 has 1")
     min_snr_gamma: float | None = None
     gate_rate: float = Field(
         default=1.0, ge=1, description="learning rate of the gates, which start at 0, over the rest's"
     )
-    validate_count: int = Field(default=64, ge=1, description="held-out cells, classes even, on which a score rests")
-    gradient_checkpointing: bool = False
 
 
 JOINT = 0.1

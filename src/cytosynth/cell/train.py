@@ -1,19 +1,15 @@
 """`train cell`: fit the Abnormal Cell Synthesizer to annotated cells (Section III-C, IV-A)."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..annotations import Box, Cell
-from ..bethesda import NILM, abnormal_prompt
-from ..data import augment, sources, varied
-from ..data.image_files import Pixels
+from ..bethesda import NILM
+from ..data import sources, varied
 from ..data.preview import grid, save_png
-from ..data.sources import Sample
 from ..errors import UserError
 from ..foundation import noise, sampling
 from ..foundation.latents import cached
@@ -21,10 +17,10 @@ from ..foundation.load import load
 from ..foundation.model import Foundation
 from ..foundation.parts import save_part
 from ..io import atomic
-from ..io.progress import meter
 from ..training.loop import Outcome, train
-from ..training.task import Batch, Losses, Task
+from ..training.task import Batch, Losses
 from . import editing, patch, synthesizer
+from .crops import Crop, CropTask, crops_of, evenly, images_of
 from .edit import CellEditor, PlannedEdit
 from .recipe import CellRecipe
 from .settings import EditSettings
@@ -35,20 +31,8 @@ TIMESTEPS = (100, 300, 500, 700)
 """At which the held-out loss is taken."""
 
 
-@dataclass(frozen=True)
-class Crop:
-    """A training patch: its pixels, the box to repaint in it, its category."""
-
-    pixels: Pixels
-    box: Box
-    category: str
-
-
-class CellTask(Task):
+class CellTask(CropTask):
     """Trains the gated U-Net to repaint the box of a cell."""
-
-    text: Tensor
-    pooled: Tensor
 
     def __init__(
         self,
@@ -63,58 +47,27 @@ class CellTask(Task):
 
         What the training `images` are like is written with the weights.
         """
-        super().__init__()
-        model.freeze()
-        self.recipe, self.model, self.crops, self.held_out = recipe, model, crops, held_out
-        self.images = images
+        super().__init__(recipe, model.freeze(), crops, held_out, cache)
+        self.recipe, self.images = recipe, images
         self.unet = model.unet = synthesizer.build(model.unet)
-        self.frozen = nn.ModuleList([model.vae, model.text_encoder])
         synthesizer.trainable(self.unet, recipe.trainable == "all")
         if recipe.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
-        self.latents = [turns[0] for turns in cached(model, crops, cache, [0])]
-        names = sorted({crop.category for crop in crops})
-        counts = np.array([sum(crop.category == name for crop in crops) for name in names], dtype=np.float64)
-        shares = counts / counts.sum() * (1 - recipe.balance) + recipe.balance / len(names)
-        self.weights = np.array([(shares / counts)[names.index(crop.category)] for crop in crops])
-        with torch.no_grad():
-            self.register_buffer("text", model.encode_text(["", *map(abnormal_prompt, names)]), persistent=False)
-            self.register_buffer("pooled", model.pool_text(names), persistent=False)
-        self.names = names
-        self.scored = _evenly(held_out, names, recipe.validate_count) if recipe.validate_every else []
-        if recipe.validate_every and not self.scored:
-            raise UserError(
-                f"no held-out cell of {', '.join(names)} to select the best by; add a part 'val', or set "
-                "validate_every=0"
-            )
         self.scored_latents = [turns[0] for turns in cached(model, self.scored, cache, [0])]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return latents (n, C, h, w) of patches, masks, boxes, categories, and what is withheld for guidance."""
-        chosen = rng.choice(len(self.crops), size, p=self.weights / self.weights.sum())
+        drawn = self.drawn(rng, size)
         captioned = rng.random(size) >= self.recipe.caption_dropout
         boxed = rng.random(size) >= self.recipe.box_dropout
         shown = rng.random(size) >= self.recipe.joint_dropout
-        return self._packed([self.crops[index] for index in chosen], [self.latents[index] for index in chosen]) | {
+        return drawn | {
             "captioned": torch.as_tensor(captioned & shown), "boxed": torch.as_tensor(boxed & shown),
         }  # fmt: skip
 
     def networks(self) -> list[nn.Module]:
         """Return the U-Net."""
         return [self.unet]
-
-    def place(self, device: torch.device) -> None:
-        """Move the latents to `device`."""
-        self.latents = [latent.to(device) for latent in self.latents]
-
-    def _packed(self, crops: Sequence[Crop], latents: Sequence[Tensor]) -> dict[str, Tensor]:
-        size, factor = latents[0].shape[-1] * self.model.factor, self.model.factor
-        return {
-            "latents": torch.stack(list(latents)).float(),
-            "masks": torch.stack([synthesizer.mask_of(crop.box, size, factor) for crop in crops]),
-            "boxes": torch.tensor([crop.box for crop in crops]),
-            "category": torch.tensor([self.names.index(crop.category) for crop in crops]),
-        }
 
     def forward(self, batch: Batch) -> Losses:
         """Return the noise loss (equation 1) of `batch` through the gated U-Net."""
@@ -142,7 +95,7 @@ class CellTask(Task):
         scheduler, losses = self.model.scheduler, []
         for number, (crop, latents) in enumerate(zip(self.scored, self.scored_latents, strict=True)):
             count = len(TIMESTEPS)
-            batch = self._packed([crop] * count, [latents] * count) | {
+            batch = self.packed([crop] * count, [latents] * count) | {
                 "captioned": torch.ones(count, dtype=torch.bool), "boxed": torch.ones(count, dtype=torch.bool),
             }  # fmt: skip
             batch = {key: value.to(self.text.device) for key, value in batch.items()}
@@ -157,7 +110,7 @@ class CellTask(Task):
         """Write a grid: a row for a held-out crop of each category, first as it is, then as every category."""
         editor = CellEditor(self.model)
         tiles = []
-        for row, crop in enumerate(_evenly(self.held_out, self.names, len(self.names))):
+        for row, crop in enumerate(evenly(self.held_out, self.names, len(self.names))):
             tiles.append(crop.pixels)
             edits = [PlannedEdit(crop.box, name, seed=row) for name in self.names]
             tiles += list(editor.patch(np.stack([crop.pixels] * len(edits)), edits, EditSettings()))
@@ -172,67 +125,6 @@ class CellTask(Task):
         atomic.write_json(folder / editing.FILE, {"box_scale": scale, "categories": abnormal})
         if self.images:
             atomic.write_json(folder / FILE, self.images.model_dump(mode="json"))
-
-
-def _evenly(crops: Sequence[Crop], names: Sequence[str], count: int) -> list[Crop]:
-    """Return about `count` of `crops`, as many of each of the categories `names` as there are, evenly spread."""
-    chosen = []
-    for name in names:
-        own = [crop for crop in crops if crop.category == name]
-        most = min(-(-count // len(names)), len(own))
-        chosen += [own[int(index)] for index in np.linspace(0, len(own) - 1, most)]
-    return chosen
-
-
-def crops_of(samples: Sequence[Sample], recipe: CellRecipe, variants: int) -> list[Crop]:
-    """Return `variants` patches of every cell of the recipe's categories: turned, jittered, box scaled.
-
-    Patches are moved inside at borders, never padded, and hold the whole box; each depends on (recipe seed, image,
-    cell, variant).
-    """
-    cells: dict[str, list[tuple[int, int]]] = {}
-    for index, sample in enumerate(samples):
-        if min(sample.size) >= patch.SIZE:
-            for number, cell in enumerate(sample.cells):
-                if cell.category in recipe.categories and min(cell.size) > 0:
-                    cells.setdefault(cell.category, []).append((index, number))
-    crops = []
-    for category in sorted(cells):
-        order = np.random.default_rng([recipe.seed, len(cells[category])]).permutation(len(cells[category]))
-        for index, number in (cells[category][i] for i in sorted(order[: recipe.most_cells])):
-            pixels = samples[index].pixels
-            for variant in range(variants):
-                rng = np.random.default_rng([recipe.seed, index, number, variant])
-                crops.append(_crop(pixels, samples[index].cells[number], recipe, variant, rng))
-    return crops
-
-
-def images_of(samples: Sequence[Sample], recipe: CellRecipe) -> TrainingImages | None:
-    """Return what those `samples` are like that `crops_of` cuts from."""
-    used = [s for s in samples if min(s.size) >= patch.SIZE and any(c.category in recipe.categories for c in s.cells)]
-
-    def images() -> Iterator[Pixels]:
-        with meter("stain of the training images", len(used)) as bar:
-            for sample in used:
-                yield sample.pixels
-                bar.advance()
-
-    return TrainingImages.of(images())
-
-
-def _crop(pixels: Pixels, cell: Cell, recipe: CellRecipe, variant: int, rng: np.random.Generator) -> Crop:
-    height, width = pixels.shape[:2]
-    low, high = recipe.box_scale
-    box = patch.enlarge(cell.box, float(rng.uniform(low, high)), width, height)
-    drawn = rng.integers(-recipe.jitter, recipe.jitter + 1, 2)
-    room = [(patch.SIZE - int(extent)) // 2 for extent in (box[2] - box[0], box[3] - box[1])]
-    dx, dy = (float(min(max(value, -most), most)) for value, most in zip(drawn, room, strict=True))
-    moved = (box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy)
-    x, y = patch.corner(moved, width, height)
-    inner = (box[0] - x, box[1] - y, box[2] - x, box[3] - y)
-    turn = 0 if recipe.variants == 1 else int(rng.permutation(8)[variant % 8])
-    window = np.ascontiguousarray(augment.d4(augment.crop(pixels, x, y, patch.SIZE), turn))
-    return Crop(window, augment.d4_box(inner, turn, patch.SIZE, patch.SIZE), cell.category)
 
 
 def train_cell(recipe: CellRecipe, run: Path, data_root: Path, max_minutes: float | None = None) -> Outcome:

@@ -9,7 +9,7 @@ from ..data.image_files import Pixels
 from ..data.sources import Sample
 from ..errors import UserError
 from ..normal import places
-from ..normal.recipe import NormalRecipe
+from ..normal.recipe import WindowRecipe
 from . import distance
 from .networks import features
 
@@ -17,7 +17,7 @@ from .networks import features
 class HeldOut:
     """Normal windows of images that are not trained on, in the features of a network."""
 
-    def __init__(self, recipe: NormalRecipe, samples: Sequence[Sample], cache: Path) -> None:
+    def __init__(self, recipe: WindowRecipe, samples: Sequence[Sample], cache: Path) -> None:
         """Take `validate_count` windows of `samples`; features are kept under `cache`.
 
         Raises UserError where `samples` have none.

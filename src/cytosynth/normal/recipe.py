@@ -13,27 +13,17 @@ from ..training.recipe import Recipe
 WORD = "<normal-field>"
 
 
-class NormalRecipe(Recipe):
-    """Settings of the Normal Image Generator; the defaults are the paper's."""
+class WindowRecipe(Recipe):
+    """What every training on normal windows shares: their data, and how its result is scored."""
 
-    kind: Literal["normal"] = "normal"
     foundation: str = STABLE_DIFFUSION
     prediction_type: PredictionType | None = Field(
         default=None, description="of the foundation's U-Net; none: what its files say"
     )
-    adapter: Annotated[str, AfterValidator(ADAPTERS.known)] = "lora"
-    rank: int = Field(default=8, ge=1, description="of LoRA")
-    token: str = Field(default=WORD, min_length=1, description="the word that is learnt, where the adapter learns one")
-    initializer: str = Field(default="cell", description="the word as which it begins; one token")
-    vectors: int = Field(default=1, ge=1, le=64, description="embeddings of the learnt word (textual-inversion)")
     data: list[Source] = [Source(root="normal", split="train")]
     augment_copies: int = Field(default=1, ge=1, le=64, description="varied copies of an image, with `augment`")
     window: int = Field(default=1024, multiple_of=64, description="side of the training windows, pixels")
     turns: bool = Field(default=False, description="train on all eight flips and turns")
-    prompt: str = NORMAL_PROMPT
-    caption_dropout: float = Field(default=0.0, ge=0, le=1, description="share of samples with the empty prompt")
-    min_snr_gamma: float | None = None
-    offset_noise: float = Field(default=0.0, ge=0)
     frozen_dtype: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32", description="of all that is not trained; below fp32 it needs the same mixed_precision"
     )
@@ -43,10 +33,25 @@ class NormalRecipe(Recipe):
     validate_weights: str | None = Field(default=None, description="file or folder of that network's weights")
 
     @model_validator(mode="after")
-    def _one_precision(self) -> "NormalRecipe":
+    def _one_precision(self) -> "WindowRecipe":
         if self.frozen_dtype not in ("fp32", self.mixed_precision):
             raise ValueError(f"frozen_dtype={self.frozen_dtype} needs mixed_precision={self.frozen_dtype}")
         return self
+
+
+class NormalRecipe(WindowRecipe):
+    """Settings of the Normal Image Generator; the defaults are the paper's."""
+
+    kind: Literal["normal"] = "normal"
+    adapter: Annotated[str, AfterValidator(ADAPTERS.known)] = "lora"
+    rank: int = Field(default=8, ge=1, description="of LoRA")
+    token: str = Field(default=WORD, min_length=1, description="the word that is learnt, where the adapter learns one")
+    initializer: str = Field(default="cell", description="the word as which it begins; one token")
+    vectors: int = Field(default=1, ge=1, le=64, description="embeddings of the learnt word (textual-inversion)")
+    prompt: str = NORMAL_PROMPT
+    caption_dropout: float = Field(default=0.0, ge=0, le=1, description="share of samples with the empty prompt")
+    min_snr_gamma: float | None = None
+    offset_noise: float = Field(default=0.0, ge=0)
 
 
 PRESETS = {

@@ -10,22 +10,18 @@ from torch import Tensor, nn
 
 from ..adapters.adapter import save as save_adapter
 from ..adapters.load import attach
-from ..bethesda import NILM
 from ..data import sources, varied
 from ..data.image_files import Pixels
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
-from ..errors import UserError
 from ..foundation import noise, samplers, sampling
-from ..foundation.latents import cached
 from ..foundation.load import load
 from ..foundation.model import DTYPES, Foundation
-from ..io import wording
 from ..io.progress import meter
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
-from .places import ATTEMPTS, normal, usable
 from .recipe import NormalRecipe
+from .windows import Windows
 
 SHARED = ("window", "turns", "batch_size", "gradient_accumulation", "learning_rate", "optimizer", "seed")
 """Settings that go into `adapter.json` beside the adapter's own; all of them are in the run's `recipe.yaml`."""
@@ -61,34 +57,16 @@ class NormalTask(Task):
             model.unet.enable_gradient_checkpointing()
         self.recipe, self.model, self.unet = recipe, model, model.unet
         self.others = nn.ModuleList([model.vae, model.text_encoder])
-        self.turns = range(8) if recipe.turns else range(1)
-        self.samples = usable(samples, recipe.window)
-        if not self.samples:
-            others = wording.listed({cell.category for sample in samples for cell in sample.cells} - {NILM})
-            why = "" if others == "none" else f"; cells are annotated as {others}, not {NILM} (`convert --rename`)"
-            raise UserError(f"no normal image of at least {recipe.window} pixels a side in the data of the recipe{why}")
-        self.latents = cached(model, self.samples, cache / "latents", self.turns)
+        self.windows = Windows(model, samples, recipe.window, recipe.turns, cache)
         self.distance = held_out() if held_out else None
         with torch.no_grad():
             self.register_buffer("text", model.encode_text([self.prompt, ""]), persistent=False)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return latents of normal windows (n, C, window/factor, window/factor) and whether each keeps its prompt."""
-        factor = self.model.factor
-        side = self.recipe.window // factor
-        windows: list[Tensor] = []
-        while len(windows) < size:
-            index = int(rng.integers(len(self.samples)))
-            turn = int(rng.choice(list(self.turns)))
-            latent = self.latents[index][turn]
-            for _ in range(ATTEMPTS):
-                y, x = (int(rng.integers(extent - side + 1)) for extent in latent.shape[1:])
-                window = (factor * x, factor * y, factor * (x + side), factor * (y + side))
-                if normal(self.samples[index], turn, window):
-                    windows.append(latent[:, y : y + side, x : x + side])
-                    break
+        latents = self.windows.draw(rng, size)
         empty = torch.as_tensor(rng.random(size) < self.recipe.caption_dropout)
-        return {"latents": torch.stack(windows).float(), "caption": empty.long()}
+        return {"latents": latents, "caption": empty.long()}
 
     def networks(self) -> list[nn.Module]:
         """Return the U-Net."""
@@ -96,7 +74,7 @@ class NormalTask(Task):
 
     def place(self, device: torch.device) -> None:
         """Move the latents to `device`."""
-        self.latents = [[turn.to(device) for turn in turns] for turns in self.latents]
+        self.windows.to(device)
 
     def forward(self, batch: Batch) -> Losses:
         """Return the noise loss (equation 1) of `batch`."""

@@ -1,0 +1,158 @@
+"""Patches about cells to train on, and what every training on them shares."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..annotations import Box, Cell
+from ..bethesda import abnormal_prompt
+from ..data import augment
+from ..data.image_files import Pixels
+from ..data.sources import Sample
+from ..errors import UserError
+from ..foundation.latents import cached
+from ..foundation.model import Foundation
+from ..io.progress import meter
+from ..training.task import Task
+from . import patch, synthesizer
+from .recipe import CropRecipe
+from .training_images import TrainingImages
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A training patch: its pixels, the box to repaint in it, its category."""
+
+    pixels: Pixels
+    box: Box
+    category: str
+
+
+class CropTask(Task):
+    """Trains on patches about cells: their latents, and the embeddings of their categories.
+
+    Attributes:
+        crops: what is trained on.
+        held_out: crops that are only shown and scored.
+        names: the categories of `crops`, sorted.
+        text: (1 + categories, length, channels) embeddings of the empty prompt and of each category's.
+        pooled: (categories, channels) pooled embeddings of their names, f_text of equation 3.
+        scored: those of `held_out` on which a score rests, classes even.
+    """
+
+    text: Tensor
+    pooled: Tensor
+
+    def __init__(
+        self, recipe: CropRecipe, model: Foundation, crops: Sequence[Crop], held_out: Sequence[Crop], cache: Path
+    ) -> None:
+        """Encode `crops` with `model`, which is a synthesizer, and those of `held_out` that are scored.
+
+        The latents are kept under `cache`.
+        """
+        super().__init__()
+        self.model, self.crops, self.held_out, self.balance = model, crops, held_out, recipe.balance
+        self.frozen = nn.ModuleList([model.vae, model.text_encoder])
+        self.latents = [turns[0] for turns in cached(model, crops, cache, [0])]
+        self.names = sorted({crop.category for crop in crops})
+        with torch.no_grad():
+            texts = ["", *map(abnormal_prompt, self.names)]
+            self.register_buffer("text", model.encode_text(texts), persistent=False)
+            self.register_buffer("pooled", model.pool_text(self.names), persistent=False)
+        self.scored = evenly(held_out, self.names, recipe.validate_count) if recipe.validate_every else []
+        if recipe.validate_every and not self.scored:
+            raise UserError(
+                f"no held-out cell of {', '.join(self.names)} to select the best by; add a part 'val', or set "
+                "validate_every=0"
+            )
+        self.weights = self._weights()
+
+    def _weights(self) -> np.ndarray:
+        """Return the chance of each crop, up to a factor."""
+        counts = np.array([sum(crop.category == name for crop in self.crops) for name in self.names], dtype=np.float64)
+        shares = counts / counts.sum() * (1 - self.balance) + self.balance / len(self.names)
+        return np.array([(shares / counts)[self.names.index(crop.category)] for crop in self.crops])
+
+    def drawn(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
+        """Return `latents` (n, C, h, w) of crops that `rng` determines, `masks`, `boxes` and `category`."""
+        chosen = rng.choice(len(self.crops), size, p=self.weights / self.weights.sum())
+        return self.packed([self.crops[index] for index in chosen], [self.latents[index] for index in chosen])
+
+    def place(self, device: torch.device) -> None:
+        """Move the latents to `device`."""
+        self.latents = [latent.to(device) for latent in self.latents]
+
+    def packed(self, crops: Sequence[Crop], latents: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return `crops` and their `latents` as a batch."""
+        size, factor = latents[0].shape[-1] * self.model.factor, self.model.factor
+        return {
+            "latents": torch.stack(list(latents)).float(),
+            "masks": torch.stack([synthesizer.mask_of(crop.box, size, factor) for crop in crops]),
+            "boxes": torch.tensor([crop.box for crop in crops]),
+            "category": torch.tensor([self.names.index(crop.category) for crop in crops]),
+        }
+
+
+def evenly(crops: Sequence[Crop], names: Sequence[str], count: int) -> list[Crop]:
+    """Return about `count` of `crops`, as many of each of the categories `names` as there are, evenly spread."""
+    chosen = []
+    for name in names:
+        own = [crop for crop in crops if crop.category == name]
+        most = min(-(-count // len(names)), len(own))
+        chosen += [own[int(index)] for index in np.linspace(0, len(own) - 1, most)]
+    return chosen
+
+
+def crops_of(samples: Sequence[Sample], recipe: CropRecipe, variants: int) -> list[Crop]:
+    """Return `variants` patches of every cell of the recipe's categories: turned, jittered, box scaled.
+
+    Patches are moved inside at borders, never padded, and hold the whole box; each depends on (recipe seed, image,
+    cell, variant).
+    """
+    cells: dict[str, list[tuple[int, int]]] = {}
+    for index, sample in enumerate(samples):
+        if min(sample.size) >= patch.SIZE:
+            for number, cell in enumerate(sample.cells):
+                if cell.category in recipe.categories and min(cell.size) > 0:
+                    cells.setdefault(cell.category, []).append((index, number))
+    crops = []
+    for category in sorted(cells):
+        order = np.random.default_rng([recipe.seed, len(cells[category])]).permutation(len(cells[category]))
+        for index, number in (cells[category][i] for i in sorted(order[: recipe.most_cells])):
+            pixels = samples[index].pixels
+            for variant in range(variants):
+                rng = np.random.default_rng([recipe.seed, index, number, variant])
+                crops.append(_crop(pixels, samples[index].cells[number], recipe, variant, rng))
+    return crops
+
+
+def images_of(samples: Sequence[Sample], recipe: CropRecipe) -> TrainingImages | None:
+    """Return what those `samples` are like that `crops_of` cuts from."""
+    used = [s for s in samples if min(s.size) >= patch.SIZE and any(c.category in recipe.categories for c in s.cells)]
+
+    def images() -> Iterator[Pixels]:
+        with meter("stain of the training images", len(used)) as bar:
+            for sample in used:
+                yield sample.pixels
+                bar.advance()
+
+    return TrainingImages.of(images())
+
+
+def _crop(pixels: Pixels, cell: Cell, recipe: CropRecipe, variant: int, rng: np.random.Generator) -> Crop:
+    height, width = pixels.shape[:2]
+    low, high = recipe.box_scale
+    box = patch.enlarge(cell.box, float(rng.uniform(low, high)), width, height)
+    drawn = rng.integers(-recipe.jitter, recipe.jitter + 1, 2)
+    room = [(patch.SIZE - int(extent)) // 2 for extent in (box[2] - box[0], box[3] - box[1])]
+    dx, dy = (float(min(max(value, -most), most)) for value, most in zip(drawn, room, strict=True))
+    moved = (box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy)
+    x, y = patch.corner(moved, width, height)
+    inner = (box[0] - x, box[1] - y, box[2] - x, box[3] - y)
+    turn = 0 if recipe.variants == 1 else int(rng.permutation(8)[variant % 8])
+    window = np.ascontiguousarray(augment.d4(augment.crop(pixels, x, y, patch.SIZE), turn))
+    return Crop(window, augment.d4_box(inner, turn, patch.SIZE, patch.SIZE), cell.category)

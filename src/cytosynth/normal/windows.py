@@ -1,0 +1,58 @@
+"""Latents of windows that hold nothing abnormal, which a trainer of stage 1 is given."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..bethesda import NILM
+from ..data.sources import Sample
+from ..errors import UserError
+from ..foundation.latents import cached
+from ..foundation.model import Foundation
+from ..io import wording
+from .places import ATTEMPTS, normal, usable
+
+
+class Windows:
+    """Draws normal windows of images, in all their turns or as they are."""
+
+    def __init__(self, model: Foundation, samples: Sequence[Sample], window: int, turns: bool, cache: Path) -> None:
+        """Encode the normal images of `samples` with `model`, kept under `cache`, for windows of `window` pixels.
+
+        Raises UserError where there is none.
+        """
+        self.factor, self.side = model.factor, window // model.factor
+        self.turns = range(8) if turns else range(1)
+        self.samples = usable(samples, window)
+        if not self.samples:
+            others = wording.listed({cell.category for sample in samples for cell in sample.cells} - {NILM})
+            why = "" if others == "none" else f"; cells are annotated as {others}, not {NILM} (`convert --rename`)"
+            raise UserError(f"no normal image of at least {window} pixels a side in the data of the recipe{why}")
+        self.latents = cached(model, self.samples, cache / "latents", self.turns)
+
+    def to(self, device: torch.device) -> None:
+        """Move the latents to `device`."""
+        self.latents = [[turn.to(device) for turn in turns] for turns in self.latents]
+
+    def draw(self, rng: np.random.Generator, size: int) -> Tensor:
+        """Return latents (size, C, window/factor, window/factor) of windows that `rng` determines."""
+        windows: list[Tensor] = []
+        while len(windows) < size:
+            index = int(rng.integers(len(self.samples)))
+            turn = int(rng.choice(list(self.turns)))
+            latent = self.latents[index][turn]
+            for _ in range(ATTEMPTS):
+                y, x = (int(rng.integers(extent - self.side + 1)) for extent in latent.shape[1:])
+                window = (
+                    self.factor * x,
+                    self.factor * y,
+                    self.factor * (x + self.side),
+                    self.factor * (y + self.side),
+                )
+                if normal(self.samples[index], turn, window):
+                    windows.append(latent[:, y : y + self.side, x : x + self.side])
+                    break
+        return torch.stack(windows).float()
