@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_COUNT ?= 4
 
-.PHONY: setup demo test soak lint types bundle clean
+.PHONY: setup demo test soak lint types docs bundle clean
 
 setup: $(READY)
 
@@ -38,6 +38,11 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# The documentation site, into site/; a warning (a broken link, a page in no menu) is an error.
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Put the weights of the run folders under RUNS (see docs/bundled_models.md) into the package: the best where a run
 # kept them, else the last; the foundation with the refined decoder where there is one.
 BUNDLED := src/cytosynth/bundled
@@ -60,4 +65,4 @@ bundle: $(READY)
 	    $(DECODER) $(BUNDLED)/foundation/vae; fi
 
 clean:
-	rm -rf demo dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo dist build site .pytest_cache .mypy_cache .ruff_cache
