@@ -51,7 +51,7 @@ def test_check_and_convert(tmp_path: Path) -> None:
 
 def test_what_is_assumed_is_said(tmp_path: Path) -> None:
     said = cytosynth("synthesize", "--help").stdout.replace("│", " ")
-    assert "Images in all. [default: 10]" in " ".join(said.split())
+    assert "Total number of images. [default: 10]" in " ".join(said.split())
     write_fields(tmp_path / "set", 1)
     (tmp_path / "flat/below").mkdir(parents=True)
     shutil.copy(tmp_path / "set/images/field_0.png", tmp_path / "flat")
@@ -62,7 +62,7 @@ def test_what_is_assumed_is_said(tmp_path: Path) -> None:
     file = tmp_path / "set/annotations.json"
     file.write_text(file.read_text().replace('"NILM"', '"normal"'))
     run = cytosynth("evaluate", "detection", str(tmp_path / "set"), "--split", "all", "--draws", "0", code=1)
-    assert "no cell that the detector knows (NILM); annotated are" in run.stderr
+    assert "no cell of the detector's categories (NILM); annotated are" in run.stderr
     assert "'normal'" in run.stderr
 
 

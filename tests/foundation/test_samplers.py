@@ -230,7 +230,7 @@ def test_what_cannot_be_asked_for(
         assert end.value.code == 2
         error = capsys.readouterr().err.strip()
         assert "\n" not in error
-        assert "--sampler heun: no such sampler; there are ddim, dpm++2m" in error
+        assert "--sampler heun: unknown sampler; choose one of ddim, dpm++2m" in error
 
 
 @pytest.mark.parametrize("damaged", ["foundation", "cell"])

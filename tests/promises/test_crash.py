@@ -341,7 +341,7 @@ def test_generation_on_a_full_disk(
     out = small_disk / "out"
     ended = cytosynth.run(*synthesize(tiny, out, 2))
     assert (ended.code, ended.err.count("\n")) == (1, 1), ended.err
-    assert "No space left on device; what was there is intact; make room" in ended.err
+    assert "No space left on device; what was written is intact; free some space" in ended.err
     assert all(path.read_bytes() == (once / "images" / path.name).read_bytes() for path in out.glob("images/*"))
     assert not list(out.rglob(".*.part")), "room is not wasted on halves"
     ballast.unlink()

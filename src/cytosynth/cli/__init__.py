@@ -47,7 +47,7 @@ def options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    """Take the options that stand before the command."""
+    """Take the options given before the command."""
     global debugging
     debugging = debug
 
@@ -92,16 +92,16 @@ def main() -> None:
         _end(str(error), error.exit_code)
     except Exception as error:
         if isinstance(error, BrokenExecutor):
-            _end("a worker's process died, as it does without memory; fewer --workers; the same command continues", 3)
+            _end("a worker process died, probably out of memory; use fewer --workers; the same command continues", 3)
         if out_of_memory(error):
-            _end("not enough memory; smaller images or batches take less; the same command continues", 3)
+            _end("not enough memory; use smaller images or batches; the same command continues", 3)
         if isinstance(error, OSError):
             said = f"{error.filename or 'disk'}: {error.strerror or error}"
             if error.errno in FULL:
-                _end(f"{said}; what was there is intact; make room, then the same command continues", 1)
+                _end(f"{said}; what was written is intact; free some space, then the same command continues", 1)
             _end(said, 3)
         if isinstance(error, ImportError):
-            _end(f"{error}; a package is missing or damaged, or there is not enough memory for it", 3)
+            _end(f"{error}; a package is missing or damaged, or there is not enough memory to load it", 3)
         raise
     except KeyboardInterrupt:
         _stopped()
@@ -109,19 +109,19 @@ def main() -> None:
 
 
 def there(path: Path) -> Path:
-    """Return `path`, to be read; raise UserError where nothing is, before libraries are loaded, which takes seconds."""
+    """Return `path`; raise UserError if it does not exist, before libraries are loaded, which takes seconds."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     return path
 
 
 def there_if(path: Path | None) -> Path | None:
-    """Return `path`, where one is given; raise UserError where nothing is."""
+    """Return `path` if one is given; raise UserError if it does not exist."""
     return path and there(path)
 
 
 def all_there(paths: list[Path] | None) -> list[Path]:
-    """Return `paths`, to be read; raise UserError as `there` does."""
+    """Return `paths`; raise UserError if one does not exist."""
     return [there(path) for path in paths or []]
 
 
@@ -137,10 +137,10 @@ def _end(message: str, code: int) -> NoReturn:
 
 
 def finish(data: "DataSet", out: Path, where: str) -> None:
-    """Say what was written to `out`; raise Incomplete when images were skipped, which the file `where` names."""
+    """Print what was written to `out`; raise Incomplete if images were skipped, which the file `where` lists."""
     cells = sum(len(image.cells) for image in data.images)
-    print(f"{out}: {wording.amount(len(data.images), 'image')}, {wording.amount(cells, 'cell')}; {where} says more")
+    print(f"{out}: {wording.amount(len(data.images), 'image')}, {wording.amount(cells, 'cell')}; see {where}")
     skipped = data.info.get("skipped")
     if skipped:
         some = "image was" if len(skipped) == 1 else "images were"
-        raise Incomplete(f"finished, but {len(skipped)} {some} skipped ({skipped[0]}); {out / where} names all")
+        raise Incomplete(f"finished, but {len(skipped)} {some} skipped ({skipped[0]}); {out / where} lists them")

@@ -12,18 +12,18 @@ from ..registry import FORMATS_IN, FORMATS_OUT, FORMATS_PACKED
 from . import app
 from .places import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
 
-Kind = Annotated[str | None, typer.Option("--from", help=f"{', '.join(FORMATS_IN)}; guessed if not given.")]
+Kind = Annotated[str | None, typer.Option("--from", help=f"Format: {', '.join(FORMATS_IN)}. \\[default: detected]")]
 
 
 @app.command()
 def check(
-    data: Annotated[Path, typer.Argument(help="The data set.")],
+    data: Annotated[Path, typer.Argument(help="Data set.")],
     kind: Kind = None,
     annotations: Annotations = None,
     images: ImageFolder = None,
     recursive: Recursive = False,
 ) -> None:
-    """List everything wrong with a data set; exit code 1 if there is anything."""
+    """List all problems of a data set; the exit code is 1 if there are any."""
     from ..data import check as room
     from ..data import streaming
     from ..data.read import Place
@@ -44,16 +44,16 @@ def check(
 
 @app.command()
 def convert(
-    data: Annotated[Path, typer.Argument(help="The data set.")],
-    out: Annotated[Path, typer.Argument(help="A new folder.")],
-    to: Annotated[str, typer.Option("--to", help=", ".join([*FORMATS_OUT, *FORMATS_PACKED]))],
+    data: Annotated[Path, typer.Argument(help="Data set.")],
+    out: Annotated[Path, typer.Argument(help="New folder.")],
+    to: Annotated[str, typer.Option("--to", help=f"Format: {', '.join([*FORMATS_OUT, *FORMATS_PACKED])}.")],
     kind: Kind = None,
     box_side: Annotated[
-        float | None, typer.Option(min=1, help="CRIC: side of the boxes on nucleus points, pixels (90).")
+        float | None, typer.Option(min=1, help="CRIC: side of the boxes around nucleus points, pixels. \\[default: 90]")
     ] = None,
     rename: Annotated[
         list[str] | None,
-        typer.Option(metavar="OLD=NEW", help="Give a category another name, negative=NILM; may be repeated."),
+        typer.Option(metavar="OLD=NEW", help="Rename a category, for example negative=NILM; may be repeated."),
     ] = None,
     annotations: Annotations = None,
     images: ImageFolder = None,
@@ -61,7 +61,7 @@ def convert(
     pseudonymise: Pseudonymise = False,
     key: Key = None,
 ) -> None:
-    """Write a data set in another format, images and parts with it."""
+    """Write a data set in another format, with its images and parts."""
     from ..data import convert as formats
     from ..data import streaming
     from ..data.read import Place, guess
@@ -71,13 +71,13 @@ def convert(
     place = Place(annotations, images, recursive)
     if to in FORMATS_PACKED or streaming.kind(data):
         if pseudonymise:
-            raise UsageError(f"--pseudonymise: not from or to packed sets; convert {data} to coco with it first")
+            raise UsageError(f"--pseudonymise does not work on packed data sets; first convert {data} to coco with it")
         written = streaming.convert(data, out, kind, to, parsed(rename or []), place)
         _said(out, to, written.images, written.cells, strange(written.about))
         return
     kind = kind or guess(data, place)
     if box_side is not None and kind != "cric":
-        raise UsageError("--box-side is for the CRIC release alone")
+        raise UsageError("--box-side applies only to the CRIC release (--from cric)")
     options = {"side": box_side} if box_side is not None else {}
     done = formats.convert(
         data, out, kind, to, parsed(rename or []), place=place, pseudonyms=pseudonyms(pseudonymise, key), **options

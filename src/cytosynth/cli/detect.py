@@ -14,13 +14,13 @@ from .places import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseu
 
 @app.command()
 def detect(
-    images: Annotated[Path, typer.Argument(callback=there, help="An image, a slide, a folder, or a data set.")],
-    out: Annotated[Path, typer.Argument(help="Folder for what is found; the same command again continues it.")],
+    images: Annotated[Path, typer.Argument(callback=there, help="Image, slide, folder, or data set.")],
+    out: Annotated[Path, typer.Argument(help="Output folder; the same command continues it.")],
     detector: Annotated[
-        str, typer.Option(help="Folder of the detector (RUN/weights of `train detector`), or 'bundled'.")
+        str, typer.Option(help="Folder of a detector or of its training run, or 'bundled'.")
     ] = "bundled",
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Score threshold, 0–1.")] = 0.5,
-    split: Annotated[str | None, typer.Option(help="Part of a data set; none: all.")] = None,
+    split: Annotated[str | None, typer.Option(help="Part of the data set. \\[default: all]")] = None,
     scale: Scale = 1.0,
     mpp: Mpp = None,
     strict: Strict = False,
@@ -33,7 +33,7 @@ def detect(
     shard: ShardOption = None,
     ray: RayOption = None,
 ) -> None:
-    """Find cells on images and whole slides: COCO annotations and results, GeoJSON for QuPath, images with boxes.
+    """Find cells in images and whole slides; write COCO annotations and results, GeoJSON for QuPath, images with boxes.
 
     Detectors report nothing below a score of 0.05.
     """

@@ -18,15 +18,15 @@ MARKS = {"ready": "[green]ready[/green]", "note": "[yellow]note[/yellow]", "miss
 def doctor(
     recipe: Annotated[
         Literal["normal", "cell"] | None,
-        typer.Option(help="Part whose training is asked about: what it will take here."),
+        typer.Option(help="Also estimate what training this part will take on this machine."),
     ] = None,
-    preset: Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe of that part.")] = "paper",
-    folder: Annotated[Path, typer.Option(help="Where runs will be written: its disk is looked at.")] = Path(),
+    preset: Annotated[Literal["paper", "bundled"], typer.Option(help="Preset of that recipe.")] = "paper",
+    folder: Annotated[Path, typer.Option(help="Folder for runs; free space is checked there.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say whether this machine is ready, what is not, and what to do; with --recipe, what a training will take.
+    """Check whether this machine is ready and say what to do; with --recipe, estimate what a training will take.
 
-    Exit code 3 where something that is always needed is missing.
+    The exit code is 3 if a required package is missing.
     """
     from ..readiness import examine, needs
 
@@ -40,5 +40,5 @@ def doctor(
             todo = f"  [dim]{escape(line.todo)}[/dim]" if line.todo else ""
             show(f"{MARKS[line.state]}  {escape(line.what)}: {escape(line.found)}{todo}")
     if any(line.state == "missing" for line in found):
-        print("cytosynth: not ready; the lines marked missing say what to do", file=sys.stderr)
+        print("cytosynth: not ready; see the lines marked missing", file=sys.stderr)
         raise typer.Exit(3)

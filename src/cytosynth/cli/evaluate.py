@@ -14,11 +14,11 @@ evaluate_app = typer.Typer(help="Measure a model on held-out data.", no_args_is_
 app.add_typer(evaluate_app, name="evaluate")
 
 Data = Annotated[Path, typer.Argument(callback=there, help="COCO data set.")]
-Split = Annotated[str, typer.Option(help="Part of its split.json: train, val, test; or all.")]
+Split = Annotated[str, typer.Option(help="Part of the data set: train, val, test or all.")]
 Detector = Annotated[
     str,
     typer.Option(
-        help="Folder of the detector, 'bundled', 'results:FILE' (COCO), or 'command:PROGRAM {images} {results}'."
+        help="Folder of a detector, 'bundled', 'results:FILE' (COCO), or 'command:PROGRAM {images} {results}'."
     ),
 ]
 
@@ -27,18 +27,18 @@ Detector = Annotated[
 def reconstruction(
     data: Data,
     foundation: Annotated[
-        list[str] | None, typer.Option(help="Foundation whose autoencoder is measured; may be given several times.")
+        list[str] | None, typer.Option(help="Foundation whose autoencoder is measured; may be repeated.")
     ] = None,
     autoencoder: Annotated[
         list[Path] | None,
-        typer.Option(callback=all_there, help="Folder of an autoencoder alone; may be given several times."),
+        typer.Option(callback=all_there, help="Folder of an autoencoder; may be repeated."),
     ] = None,
     split: Split = "test",
     scale: Scale = 1.0,
-    timed: Annotated[bool, typer.Option("--time", help="Time the decoding of 1024x1024 pixels, too.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Folder for the table and sheets of images.")] = None,
+    timed: Annotated[bool, typer.Option("--time", help="Also time the decoding of 1024x1024 pixels.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for the table and contact sheets.")] = None,
 ) -> None:
-    """What autoencoders keep of images: PSNR, gradient, power by octave, fine detail, kernel distance."""
+    """Measure what autoencoders preserve of images: PSNR, gradient, power by octave, fine detail, kernel distance."""
     from diffusers import AutoencoderKL
 
     from ..data import sources
@@ -66,18 +66,20 @@ def detection(
     detector: Detector = "bundled",
     split: Split = "test",
     scale: Scale = 1.0,
-    draws: Annotated[int, typer.Option(min=0, help="Resamplings of images behind the 95 % intervals; 0: none.")] = 200,
+    draws: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples of images for the 95 % intervals; 0: no intervals.")
+    ] = 200,
     most: Annotated[
-        int, typer.Option(min=1, help="Detections of an image that count, best first; pycocotools itself counts 100.")
+        int, typer.Option(min=1, help="Maximum detections per image, best first (pycocotools' default is 100).")
     ] = 300,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file.")] = None,
     device: Device = "auto",
 ) -> None:
-    """COCO average precision of a detector: mAP, mAP.5, mAP.75, and AP of each category (Section IV-C).
+    """Measure a detector's COCO average precision: mAP, mAP.5, mAP.75, and AP of each category (Section IV-C).
 
-    A category of which the data have no cell has none (null). As in pycocotools, COCO's crowds (iscrowd) are neither
-    missed nor wrongly found; but for --most the figures are its own.
+    A category without a cell in the data has no AP (null). As in pycocotools, crowds (iscrowd) count neither as
+    missed nor as false positives; except for --most the figures equal its own.
     """
     from dataclasses import asdict
 
@@ -96,7 +98,7 @@ def detection(
     finder = external.load(detector, coco.read(data).categories, device, truth, scale)
     if there.isdisjoint(finder.categories):
         raise UserError(
-            f"{data}: no cell that the detector knows ({', '.join(finder.categories)}); annotated are "
+            f"{data}: no cell of the detector's categories ({', '.join(finder.categories)}); annotated are "
             f"{wording.listed(there)}"
         )
     found = finder.find_all(((sample.name, sample.pixels) for sample in samples), len(samples), LEAST, "clean")
@@ -113,34 +115,41 @@ def cells(
     real: Annotated[
         Path, typer.Argument(callback=there, help="COCO data set of held-out real cells, normal and abnormal.")
     ],
-    out: Annotated[Path, typer.Argument(help="Folder for patches and tables; the same command again continues it.")],
+    out: Annotated[Path, typer.Argument(help="Folder for patches and tables; the same command continues it.")],
     split: Split = "test",
     scale: Scale = 1.0,
     foundation: Annotated[str, typer.Option(help="Foundation of the synthesizer.")] = "bundled",
-    cell: Annotated[str, typer.Option(help="Folder of the synthesizer, or 'bundled'.")] = "bundled",
+    cell: Annotated[
+        str, typer.Option(help="Folder of a synthesizer or of its training run, or 'bundled'.")
+    ] = "bundled",
     classifier: Annotated[
-        Path | None, typer.Option(help="Folder of a cell classifier (RUN/weights of `train features`) apart from it.")
+        Path | None,
+        typer.Option(
+            help="Folder of a cell classifier (RUN/weights of `train features`) that had no part in training or gating."
+        ),
     ] = None,
     extractor: Annotated[list[str] | None, typer.Option("--features", help="Feature network; may be repeated.")] = None,
     weights: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=PATH", help="Weights of a feature network; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="Weights of a feature network: a file or folder; may be repeated."),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="NILM cells to edit, each into every category.")] = 100,
+    count: Annotated[int, typer.Option(min=1, help="Number of NILM cells to edit, each into every category.")] = 100,
     fields: Annotated[int, typer.Option(min=0, help="Edit cells of N generated fields instead.")] = 0,
-    normal: Annotated[str, typer.Option(help="With --fields, the LoRA of stage 1, or 'none'.")] = "bundled",
-    detector: Annotated[str, typer.Option(help="With --fields, the detector of NILM cells.")] = "bundled",
+    normal: Annotated[str, typer.Option(help="With --fields: adapter of stage 1, or 'none'.")] = "bundled",
+    detector: Annotated[str, typer.Option(help="With --fields: detector of NILM cells.")] = "bundled",
     categories: Annotated[str, typer.Option(help="Categories to edit into.")] = "ASC-US,ASC-H,LSIL,HSIL",
     window: Annotated[int, typer.Option(min=32, max=256, help="Side of the compared patches, pixels.")] = 256,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
-    draws: Annotated[int, typer.Option(min=10, help="Resamplings of images behind the intervals.")] = 200,
+    draws: Annotated[int, typer.Option(min=10, help="Bootstrap resamples of images for the intervals.")] = 200,
     device: Device = "auto",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="cell.steps=50, cell.paste=patch ...")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for example cell.steps=50."),
     ] = None,
 ) -> None:
-    """Are edited cells nearer to real ones of their category? Distances, a classifier's verdict, nucleus and N/C ratio.
+    """Measure whether edited cells resemble real ones of their category: distances, classification, nucleus, N/C ratio.
 
-    Every number is given with that of the same cells before the edit, and beside that of other real cells.
+    Every figure is given with that of the same cells before the edit and with that of other real cells.
     """
     from ..config import override, validated
     from ..data.sources import Source

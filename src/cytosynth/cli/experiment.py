@@ -25,7 +25,7 @@ def table1(
     device: Device = "auto",
     settings: Settings = None,
 ) -> None:
-    """Table I: train every adapter equally long, draw fields, and measure their distance to held-out real images."""
+    """Table I: train every adapter for as many steps, generate fields, measure their distance to real images."""
     recipe = override(recipes.PRESETS[preset], settings or [])
     from .. import devices as place
     from ..experiments.table1 import table1 as make
@@ -46,7 +46,7 @@ def table2(
     ray: RayOption = None,
     settings: Settings = None,
 ) -> None:
-    """Table II: detectors on real images and on three mixes with synthetic ones; the gain, and how sure it is.
+    """Table II: train detectors on real images and on three training sets with synthetic ones; gains with intervals.
 
     With --set 'sets={"R + S": my_set}' the synthetic images are your own.
     """
@@ -63,7 +63,7 @@ def table3(
     ray: RayOption = None,
     settings: Settings = None,
 ) -> None:
-    """Table III: the same on another domain, the Comparison Detector database.
+    """Table III: as Table II on another domain, the Comparison Detector database.
 
     `cytosynth convert DATABASE DATA_ROOT/comparison-database --from comparison-detector` prepares it.
     """
@@ -90,7 +90,7 @@ def _augmentation(
 
 @experiment_app.command()
 def sanity(run: Run, settings: Settings = None) -> None:
-    """Sanity set: train the detectors of the small backbone on drawn images and measure them on unseen ones."""
+    """Sanity set: train detectors with the small backbone on images of ellipses and measure them on unseen ones."""
     recipe = override(recipes.SanityRecipe(), settings or [])
     from ..experiments.sanity import sanity as make
 
@@ -101,10 +101,10 @@ def sanity(run: Run, settings: Settings = None) -> None:
 @experiment_app.command()
 def figure3(
     run: Run,
-    data: Annotated[str, typer.Option(help="COCO data set below --data-root.")] = "cric",
-    split: Annotated[str, typer.Option(help="Part of it that the autoencoder never saw.")] = "test",
+    data: Annotated[str, typer.Option(help="COCO data set, relative to --data-root.")] = "cric",
+    split: Annotated[str, typer.Option(help="Part that the autoencoder was not trained on.")] = "test",
     scale: Scale = 0.5,
-    foundation: Annotated[str, typer.Option(help="Foundation whose autoencoder is shown.")] = "bundled",
+    foundation: Annotated[str, typer.Option(help="Foundation whose autoencoder is measured.")] = "bundled",
     window: Annotated[int, typer.Option(min=64, help="Side of the windows, a multiple of 8.")] = 256,
     data_root: DataRoot = Path(),
 ) -> None:
@@ -120,16 +120,16 @@ def figure3(
 def figure6(
     run: Annotated[Path, typer.Argument(help="Run folder of `experiment table1`.")],
     data_root: DataRoot = Path(),
-    samples: Annotated[int, typer.Option(min=1, max=16, help="Fields of each adapter.")] = 4,
+    samples: Annotated[int, typer.Option(min=1, max=16, help="Number of fields of each adapter.")] = 4,
 ) -> None:
-    """Figure 6: fields of every adapter beside real ones."""
+    """Figure 6: fields of every adapter next to real ones."""
     from ..config import read
     from ..errors import UserError
     from ..experiments.figure6 import figure6 as make
 
     path = run / "recipe.yaml"
     if not path.is_file():
-        raise UserError(f"{run}: no run of `experiment table1` there (recipe.yaml)")
+        raise UserError(f"{run}: not a run of `experiment table1` (recipe.yaml is missing)")
     recipe = read(recipes.Table1Recipe, path)
     with lock.only(run):
         print(make(recipe, run, data_root, run, samples))

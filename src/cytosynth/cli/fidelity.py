@@ -23,15 +23,18 @@ Features = Annotated[
     typer.Option(help=f"Feature network, may be repeated: {', '.join(EXTRACTORS)}. \\[default: efficientnet-lite0]"),
 ]
 Weights = Annotated[
-    list[str] | None, typer.Option(metavar="NAME=PATH", help="File or folder of a feature network's weights.")
+    list[str] | None,
+    typer.Option(metavar="NAME=PATH", help="Weights of a feature network: a file or folder; may be repeated."),
 ]
-Window = Annotated[int | None, typer.Option(min=32, help="Cut all images into windows of this side; none: whole.")]
-Count = Annotated[int | None, typer.Option(min=10, help="Most images on each side.")]
+Window = Annotated[
+    int | None, typer.Option(min=32, help="Cut all images into windows of this side, pixels. \\[default: whole images]")
+]
+Count = Annotated[int | None, typer.Option(min=10, help="Maximum number of images on each side.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed (splits, subsampling, bootstrap).")]
-Cache = Annotated[Path | None, typer.Option(help="Folder of cached features. \\[default: the user's cache folder]")]
+Cache = Annotated[Path | None, typer.Option(help="Folder for cached features. \\[default: the user's cache folder]")]
 Output = Annotated[Path | None, typer.Option(help="Folder for the table (JSON, Markdown, CSV) and images.")]
-Scale = Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the real images to x20.")]
-Part = Annotated[str | None, typer.Option(help="Part of a COCO data set's split; none: all.")]
+Scale = Annotated[float, typer.Option(min=0.01, max=8, help="Resize real images by this factor, to bring them to x20.")]
+Part = Annotated[str | None, typer.Option(help="Part of the real data set. \\[default: all]")]
 
 
 @evaluate_app.command()
@@ -49,7 +52,7 @@ def fidelity(
     output: Output = None,
     device: Device = "auto",
 ) -> None:
-    """Fréchet and kernel distances, precision, recall, density, coverage, each with its real-vs-real floor."""
+    """Compare generated with real images: FID, KID, precision, recall, density, coverage, with real-vs-real floors."""
     from ..evaluate import fidelity, image_set
 
     extractors = _extractors(features, weights, device)
@@ -64,14 +67,14 @@ def fidelity(
 @evaluate_app.command()
 def memorisation(
     generated: Annotated[Path, typer.Argument(callback=there, help="Folder of images, or COCO data set.")],
-    training: Annotated[Path, typer.Argument(callback=there, help="What the generator was trained on.")],
+    training: Annotated[Path, typer.Argument(callback=there, help="Images that the generator was trained on.")],
     held_out: Annotated[
-        Path, typer.Argument(callback=there, help="Real images it was not trained on; may be the same data set.")
+        Path, typer.Argument(callback=there, help="Real images that it was not trained on; may be the same data set.")
     ],
     features: Annotated[str, typer.Option(help=f"Feature network: {', '.join(EXTRACTORS)}.")] = "efficientnet-lite0",
     weights: Weights = None,
-    split: Annotated[str | None, typer.Option(help="Part of TRAINING that was trained on; none: all.")] = None,
-    held_out_split: Annotated[str | None, typer.Option(help="Part of HELD_OUT; none: all.")] = None,
+    split: Annotated[str | None, typer.Option(help="Part of TRAINING that was trained on. \\[default: all]")] = None,
+    held_out_split: Annotated[str | None, typer.Option(help="Part of HELD_OUT. \\[default: all]")] = None,
     scale: Scale = 1.0,
     window: Window = None,
     count: Count = None,
@@ -94,14 +97,14 @@ def memorisation(
 
 @evaluate_app.command()
 def membership(
-    members: Annotated[Path, typer.Argument(callback=there, help="What the generator was trained on.")],
+    members: Annotated[Path, typer.Argument(callback=there, help="Images that the generator was trained on.")],
     others: Annotated[
-        Path, typer.Argument(callback=there, help="Real images it was not trained on; may be the same data set.")
+        Path, typer.Argument(callback=there, help="Real images that it was not trained on; may be the same data set.")
     ],
     foundation: Foundation = "bundled",
     normal: Normal = "bundled",
-    split: Annotated[str | None, typer.Option(help="Part of MEMBERS that was trained on; none: all.")] = None,
-    others_split: Annotated[str | None, typer.Option(help="Part of OTHERS; none: all.")] = None,
+    split: Annotated[str | None, typer.Option(help="Part of MEMBERS that was trained on. \\[default: all]")] = None,
+    others_split: Annotated[str | None, typer.Option(help="Part of OTHERS. \\[default: all]")] = None,
     scale: Scale = 1.0,
     window: Window = None,
     count: Count = None,
@@ -137,7 +140,7 @@ def _extractors(names: list[str] | None, weights: list[str] | None, device: str)
     for text in weights or []:
         name, separator, path = text.partition("=")
         if not separator or name not in EXTRACTORS:
-            raise UsageError(f"--weights {text}: expected NAME=PATH with a name of {', '.join(EXTRACTORS)}")
+            raise UsageError(f"--weights {text}: expected NAME=PATH; NAME is one of {', '.join(EXTRACTORS)}")
         given[name] = Path(path)
     return [features.load(name, given.get(name), device) for name in names or ["efficientnet-lite0"]]
 

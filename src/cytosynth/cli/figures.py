@@ -21,9 +21,9 @@ Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1)]
 @experiment_app.command()
 def figure7(
     out: Out,
-    image: Annotated[Path | None, typer.Option(help="Your own normal image; none: a field is generated.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Your own normal image. \\[default: a field is generated]")] = None,
     box: Annotated[
-        list[str] | None, typer.Option(metavar="X0,Y0,X1,Y1", help="A cell to edit, pixels; may be repeated.")
+        list[str] | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box of a cell to edit, pixels; may be repeated.")
     ] = None,
     seed: Seed = 0,
     scale: Scale = 1.0,
@@ -34,7 +34,7 @@ def figure7(
     device: Device = "auto",
     settings: Settings = None,
 ) -> None:
-    """Figure 7: three chosen cells of one image made into each category, and combinations of those edits."""
+    """Figure 7: three cells of one image edited into each category, and combinations of these edits."""
     boxes = [_box(text) for text in box or []]
     chosen = _settings(seed, scale, settings)
     from ..experiments.figure7 import from_models
@@ -49,9 +49,9 @@ def figure7(
 
 @experiment_app.command()
 def figure8(
-    source: Annotated[Path, typer.Argument(callback=there, help="Real normal images: a COCO data set or a folder.")],
+    source: Annotated[Path, typer.Argument(callback=there, help="Real normal images: COCO data set or folder.")],
     out: Out,
-    count: Annotated[int, typer.Option(min=1, max=16, help="Images of each kind.")] = 3,
+    count: Annotated[int, typer.Option(min=1, max=16, help="Number of images of each kind.")] = 3,
     label: Label = None,
     seed: Seed = 0,
     scale: Scale = 1.0,

@@ -19,11 +19,12 @@ PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "peft", "accele
 @app.command()
 def info(
     topic: Annotated[
-        str | None, typer.Argument(help="'formats': how data sets lie that are read. Else everything.")
+        str | None,
+        typer.Argument(help="'formats': the file layouts of data sets that are read. \\[default: everything else]"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what can be chosen, which models are bundled, and the versions at work."""
+    """List what can be chosen, which models are bundled, and the versions installed."""
     if topic is not None:
         _formats(topic, as_json)
         return
@@ -40,7 +41,7 @@ def info(
 def _formats(topic: str, as_json: bool) -> None:
     """Print the tree of each layout of data sets that is known."""
     if topic != "formats":
-        raise UsageError(f"info {topic}: there is 'formats'")
+        raise UsageError(f"info {topic}: unknown topic; the only one is 'formats'")
     from ..data.formats.layouts import trees
 
     if as_json:

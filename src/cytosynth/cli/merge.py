@@ -12,12 +12,12 @@ from .options import PackOption
 
 @app.command()
 def merge(
-    out: Annotated[Path, typer.Argument(help="Folder of the whole; the same command again continues it.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the merged data set; the same command continues it.")],
     shards: Annotated[list[Path], typer.Argument(callback=lambda paths: [there(path) for path in paths],
-                                                 help="Folders that `--shard` made, all of them, in any order.")],
+                                                 help="Folders of all shards, in any order.")],
     to: PackOption = None,
 ) -> None:  # fmt: skip
-    """Put the shards of a run together: the same bytes as the run would have written that is not divided."""
+    """Merge the shards of a run; the result is the same, byte for byte, as that of the undivided run."""
     from ..scale.merge import merge as join
 
     data = join(out, shards)

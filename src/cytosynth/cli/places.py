@@ -18,21 +18,21 @@ def _given(path: Path | None) -> Path | None:
 
 Annotations = Annotated[
     Path | None,
-    typer.Option(callback=_given, help="Annotations: COCO file, YOLO's YAML or labels, VOC's folder. Else found out."),
+    typer.Option(callback=_given, help="COCO file, YOLO's YAML or labels, or VOC folder. \\[default: detected]"),
 ]
 ImageFolder = Annotated[
-    Path | None, typer.Option("--images", callback=_given, help="Folder of the annotated images. Else found out.")
+    Path | None, typer.Option("--images", callback=_given, help="Folder of the annotated images. \\[default: detected]")
 ]
-Recursive = Annotated[bool, typer.Option("--recursive", help="Take plain images from the folders in the folder too.")]
+Recursive = Annotated[bool, typer.Option("--recursive", help="Also read images in subfolders.")]
 Pseudonymise = Annotated[
     bool,
-    typer.Option("--pseudonymise", help="Write a keyed hash wherever the file name of an original would be written."),
+    typer.Option("--pseudonymise", help="Replace file names of originals in all output by keyed hashes."),
 ]
 Key = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Key of --pseudonymise; made where it is missing. Keep it, and keep it secret. "
+        help="Key file of --pseudonymise, created if missing. Keep it secret, and keep it. "
         "\\[default: cytosynth/pseudonym.key in the configuration folder]",
     ),
 ]
@@ -43,5 +43,5 @@ def pseudonyms(wanted: bool, key: Path | None) -> "Pseudonyms | None":
     from ..data.pseudonyms import Pseudonyms, usual
 
     if key and not wanted:
-        raise UsageError(f"--key {key}: is for --pseudonymise")
+        raise UsageError(f"--key {key}: needs --pseudonymise")
     return Pseudonyms.load(key or usual()) if wanted else None

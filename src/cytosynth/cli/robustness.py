@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from ..detection.external import Finder
 
 NAMED = re.compile(r"(?P<name>[\w .+-]{1,40})=(?P<what>.+)", re.DOTALL)
-DETECTOR = "Folder of a detector, 'bundled', 'results:FOLDER' or 'command:...'; NAME= before it names it."
+DETECTOR = "Folder of a detector, 'bundled', 'results:FOLDER' or 'command:...'; NAME=... gives it a name."
 QUICK = {"strengths": [3], "limit": 20, "draws": 50}
 """What --quick sets."""
 Also = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=DETECTOR", help="Another detector; the same NAME again is another training of it."),
+    typer.Option(
+        metavar="NAME=DETECTOR", help="Another detector; repeat a NAME for several trainings of one detector."
+    ),
 ]
 Data = Annotated[Path, typer.Argument(callback=there, help="COCO data set of held-out real images.")]
-Out = Annotated[Path, typer.Option(help="Run folder; the same command again continues it.")]
-Split = Annotated[str, typer.Option(help="Part of its split.json: train, val, test; or all.")]
-Mpp = Annotated[float, typer.Option(min=0.06, max=5, help="Micrometres a pixel of the scaled images.")]
+Out = Annotated[Path, typer.Option(help="Run folder; the same command continues it.")]
+Split = Annotated[str, typer.Option(help="Part of the data set: train, val, test or all.")]
+Mpp = Annotated[float, typer.Option(min=0.06, max=5, help="Micrometres per pixel after scaling.")]
 
 
 @evaluate_app.command()
@@ -38,15 +40,18 @@ def robustness(
     split: Split = "test",
     scale: Scale = 1.0,
     mpp: Mpp = 0.49,
-    quick: Annotated[bool, typer.Option("--quick", help="Strength 3 alone, 20 images, 50 resamples.")] = False,
-    card: Annotated[bool, typer.Option("--card", help="Fill the section of failures in the detectors' cards.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only strength 3, 20 images, 50 resamples.")] = False,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write the section 'Where this detector fails' into the model cards.")
+    ] = False,
     export: Annotated[
-        Path | None, typer.Option(help="Only write the varied images here, for predictions made elsewhere.")
+        Path | None,
+        typer.Option(help="Only write the varied images to this folder, for predictions by another program."),
     ] = None,
     device: Device = "auto",
     settings: Settings = None,
 ) -> None:
-    """How detectors hold up: every variation at five strengths; AP, recall, flips, with intervals."""
+    """Benchmark robustness: AP, recall and flips under every variation at five strengths, with intervals."""
     from ..config import override
     from ..data.sources import Source
     from ..robustness.recipe import RobustnessRecipe
@@ -58,7 +63,7 @@ def robustness(
         from ..robustness.export import export_all
 
         export_all(recipe, data.parent, export)
-        print(f"{export}: a COCO data set for each of {len(recipe.conditions())} conditions")
+        print(f"{export}: {len(recipe.conditions())} COCO data sets, one for each condition")
         return
     from ..robustness import card as cards
     from ..robustness.benchmark import benchmark
@@ -81,15 +86,21 @@ def controlled(
     out: Out,
     also: Also = None,
     real: Annotated[
-        Path | None, typer.Option(callback=lambda path: path and there(path), help="Run of `evaluate robustness`.")
+        Path | None,
+        typer.Option(
+            callback=lambda path: path and there(path), help="Run folder of `evaluate robustness`, to correlate with."
+        ),
     ] = None,
-    data_root: Annotated[Path, typer.Option(callback=there, help="Holds what the detectors were trained on.")] = Path(),
+    data_root: Annotated[
+        Path, typer.Option(callback=there, help="Folder that contains the data the detectors were trained on.")
+    ] = Path(),
     device: Device = "auto",
     settings: Settings = None,
 ) -> None:
-    """One normal cell edited to each class, size and place: found after, not before? On synthetic cells, and only that.
+    """Test detectors on one cell edited to each category, size and place: found after the edit, not before?
 
-    The generator must have trained none of the detectors. With --real, the rank correlation with real images.
+    The cells are synthetic, and the generator must have trained none of the detectors. --real adds the rank
+    correlation with real images.
     """
     from ..config import override
     from ..robustness.controlled import ControlledRecipe
@@ -114,14 +125,14 @@ def centres(
     detector: Annotated[str, typer.Argument(help=DETECTOR)],
     centre: Annotated[
         list[str],
-        typer.Option(metavar="NAME={root: ...}", help="Fields of a centre: root, scale, split, exhaustive; YAML."),
+        typer.Option(metavar="NAME={root: ...}", help="Data of a centre, YAML: root, scale, split, exhaustive."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for centres.json, .md and .csv.")],
     also: Also = None,
-    data_root: Annotated[Path, typer.Option(callback=there, help="Folder that holds the data sets.")] = Path(),
+    data_root: Annotated[Path, typer.Option(callback=there, help="Folder that contains the data sets.")] = Path(),
     device: Device = "auto",
 ) -> None:
-    """A detector on fields of other centres: recall, cells matched by their middles, since boxes differ."""
+    """Measure a detector's recall on other centres; cells are matched by their centres, since boxes differ."""
     from ..config import validated
     from ..io import plain
     from ..robustness.centres import CentreData, compare
@@ -150,19 +161,22 @@ def style(
     fields: Annotated[Path, typer.Argument(callback=there, help="Folder of the fields that give the style.")],
     reference: Annotated[Path, typer.Argument(callback=there, help="Folder of other fields of the same centre.")],
     out: Annotated[Path, typer.Option(help="Folder for style.json, .md and .csv.")],
-    scale: Annotated[float, typer.Option(min=0.01, max=8, help="Factor that brings the fields to x20.")] = 1.0,
+    scale: Annotated[
+        float, typer.Option(min=0.01, max=8, help="Resize the fields by this factor, to bring them to x20.")
+    ] = 1.0,
     group_by: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Slide: what stands before this in a file's name.")
+        str | None, typer.Option(metavar="TEXT", help="Images whose names agree up to this text are of one slide.")
     ] = None,
     features: Annotated[str, typer.Option(help="Feature network of the distance.")] = "efficientnet-lite0",
     window: Annotated[int, typer.Option(min=32, help="Side of the compared windows, pixels.")] = 192,
     detector: Annotated[
-        str | None, typer.Option(help="Where GENERATED is a COCO data set: who names its cells before and after.")
+        str | None,
+        typer.Option(help="Detector that classifies the cells before and after, if GENERATED is a COCO data set."),
     ] = None,
     draws: Annotated[int, typer.Option(min=10, help="Bootstrap resamples.")] = 200,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
 ) -> None:
-    """Does a style bring generated images nearer to a centre? Distance and a linear probe, before and after."""
+    """Measure whether a style brings images nearer to a centre: distance and linear probe, before and after."""
     from ..data import gather, image_files
     from ..evaluate.networks.features import load
     from ..robustness import style as room

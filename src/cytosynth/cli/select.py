@@ -16,22 +16,25 @@ from .options import DataRoot, Devices, Preset, Run, Settings, Workers
 def select(
     run: Run,
     synthetic: Annotated[
-        list[str] | None, typer.Option(help="Synthetic data set below --data-root; may be repeated.")
+        list[str] | None, typer.Option(help="Synthetic data set, relative to --data-root; may be repeated.")
     ] = None,
     detector: Annotated[
-        str | None, typer.Option(help="Folder of your current detector; none: trained first on the real images.")
+        str | None,
+        typer.Option(help="Folder of your current detector. \\[default: one is trained on the real images first]"),
     ] = None,
     preset: Preset = "bundled",
     data_root: DataRoot = Path(),
     anyway: Annotated[
         float | None,
-        typer.Option(min=0.001, metavar="RATIO", help="Write this ratio by rank, without testing whether it helps."),
+        typer.Option(
+            min=0.001, metavar="RATIO", help="Write this ratio of images by rank, without testing whether it helps."
+        ),
     ] = None,
     device: Devices = "auto",
     workers: Workers = None,
     settings: Settings = None,
 ) -> None:
-    """How much and which synthetic data to add: ranks the images, finds the ratio that helps, writes those images.
+    """Select synthetic images to add to a training set: rank them, find the ratio that helps, write those images.
 
     Images come first of which the current detector is unsure and that lie near real ones. Their number grows until it
     no longer helps significantly on the validation part; the test part is never looked at. Where nothing helps, nothing

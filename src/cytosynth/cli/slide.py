@@ -13,19 +13,23 @@ from .synthesize import Counts, GateFolder, Tries, pipeline_settings, sampler_of
 @app.command()
 def slide(
     out: Out,
-    width: Annotated[int, typer.Option(min=256, help="Pixels at x20, 0.49 µm each.")] = 32768,
-    height: Annotated[int, typer.Option(min=256, help="Pixels at x20.")] = 32768,
+    width: Annotated[int, typer.Option(min=256, help="Width in pixels at x20 (0.49 µm per pixel).")] = 32768,
+    height: Annotated[int, typer.Option(min=256, help="Height in pixels at x20.")] = 32768,
     seed: Seed = None,
-    plan: Annotated[Path | None, typer.Option(help="plan.json of one image: which cell becomes what, by hand.")] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="plan.json of one image, which lists the cells and their categories.")
+    ] = None,
     counts: Counts = None,
     density_map: Annotated[
-        str, typer.Option(help="Where cells lie: full, disc, or a grey image (white: most cells).")
+        str, typer.Option(help="Cell density: full, disc, or a grey image (white: most cells).")
     ] = "full",
     windows: Annotated[
-        str, typer.Option(help="shifted (SpotDiffusion), or overlapping (MultiDiffusion, four times the work).")
+        str, typer.Option(help="shifted (SpotDiffusion), or overlapping (MultiDiffusion, four times the cost).")
     ] = "shifted",
-    jpeg: Annotated[int | None, typer.Option(min=50, max=100, help="Store JPEG of this quality.")] = None,
-    ome: Annotated[bool, typer.Option("--ome", help="Write an OME-TIFF as well.")] = False,
+    jpeg: Annotated[
+        int | None, typer.Option(min=50, max=100, help="Compress as JPEG of this quality. \\[default: lossless]")
+    ] = None,
+    ome: Annotated[bool, typer.Option("--ome", help="Also write an OME-TIFF.")] = False,
     foundation: Foundation = "bundled",
     normal: Normal = "bundled",
     cell: Model = "bundled",
@@ -37,7 +41,7 @@ def slide(
     device: Device = "auto",
     settings: Settings = None,
 ) -> None:
-    """Make a whole slide: one coherent field of normal cells, --counts of them edited into abnormal ones."""
+    """Make a whole slide: one coherent field of normal cells, some of them (--counts) edited into abnormal ones."""
     from ..config import validated
     from ..slides.settings import SlideSettings
 

@@ -22,23 +22,28 @@ SHORTEST = 8
 @app.command()
 def studio(
     opened: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FOLDER|SLIDE]...", help="What may be opened. \\[default: none]")
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FOLDER|SLIDE]...", help="Folders and slides that the page may open. \\[default: none]"
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for saved data sets and unfinished work.")] = Path("studio"),
     host: Annotated[
-        str, typer.Option(help=f"Address to listen at; any but this machine's own needs ${PASSWORD}.")
+        str, typer.Option(help=f"Address to listen on; other machines can connect only if ${PASSWORD} is set.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8765,
     foundation: Foundation = "bundled",
     normal: Normal = "bundled",
     cell: Model = "bundled",
     detector: Model = "bundled",
-    gate: Annotated[str, typer.Option(help="Comments on cells: as --gate of `synthesize`, or 'none'.")] = "nucleus",
+    gate: Annotated[
+        str, typer.Option(help="Quality gate that comments on edits: as --gate of `synthesize`, or 'none'.")
+    ] = "nucleus",
     data_root: DataRoot = Path(),
     device: Device = "auto",
     settings: Settings = None,
 ) -> None:
-    """Edit cells by clicking, look at data sets, correct them, make quizzes: a page in your browser."""
+    """Open a page in your browser to edit cells by clicking, inspect and correct data sets, and make quizzes."""
     from importlib.util import find_spec
 
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
@@ -47,7 +52,7 @@ def studio(
     chosen = override(PipelineSettings(), ["cell.batch=1", *(settings or [])])
     check(chosen)
     if chosen.cell.paste != "box":
-        raise UsageError("--set cell.paste=patch: the studio edits regions one by one; use `cytosynth edit`")
+        raise UsageError("--set cell.paste=patch: the studio supports only cell.paste=box; use `cytosynth edit`")
     paths = [there(path) for path in opened or []]
     import uvicorn
 
@@ -62,7 +67,7 @@ def studio(
         try:
             listening.bind((host, port))
         except OSError as error:
-            raise UsageError(f"--host {host} --port {port}: {error.strerror or error}; give another") from None
+            raise UsageError(f"--host {host} --port {port}: {error.strerror or error}; choose another") from None
         application = room.start()
         where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
         print(f"Open {where}{'' if key else f'?key={room.key}'} (Ctrl-C ends)", flush=True)
@@ -74,7 +79,9 @@ def _password(host: str) -> str:
     """Return the password that must be given; none is needed on this machine alone, where the terminal shows a key."""
     password = os.environ.get(PASSWORD, "")
     if host not in LOOPBACK and len(password) < SHORTEST:
-        raise UsageError(f"--host {host}: others could use it; set ${PASSWORD} ({SHORTEST} characters or more)")
+        raise UsageError(
+            f"--host {host}: other machines could connect; set ${PASSWORD} ({SHORTEST} characters or more)"
+        )
     if password and len(password) < SHORTEST:
         raise UsageError(f"${PASSWORD} has fewer than {SHORTEST} characters")
     return password

@@ -38,35 +38,39 @@ if TYPE_CHECKING:
     from ..synthesis.synthesize import Load
 
 PREDICTIONS = get_args(PredictionType)
-Plan = Annotated[Path | None, typer.Option(help="plan.json: which cell of which image becomes what, by hand.")]
+Plan = Annotated[Path | None, typer.Option(help="plan.json, which lists the cells of each image and their categories.")]
 Counts = Annotated[
     str | None,
-    typer.Option(metavar="HSIL=40,...", help="Cells of each category in the whole run, instead of category_weights."),
+    typer.Option(
+        metavar="HSIL=40,...", help="Number of cells of each category in the whole run; replaces category_weights."
+    ),
 ]
 GateFolder = Annotated[
     str,
-    typer.Option("--gate", help="What keeps or rejects cells: 'nucleus', 'bundled', a classifier's folder, 'none'."),
+    typer.Option("--gate", help="Quality gate: 'nucleus', 'bundled', the folder of a classifier, or 'none'."),
 ]
 Tries = Annotated[
-    int | None, typer.Option(min=1, max=100, help="Edits of a cell until the gate keeps one. \\[default: 3]")
+    int | None, typer.Option(min=1, max=100, help="Attempts at a cell until the gate accepts one. \\[default: 3]")
 ]
 Vary = Annotated[
     Path | None,
-    typer.Option(metavar="SPEC.yaml", help="Draw each image's stain, optics and artefacts from this distribution."),
+    typer.Option(metavar="SPEC.yaml", help="Sample stain, optics and artefacts of each image from this distribution."),
 ]
 StyleFrom = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER|SLIDE", help="Stain, focus and noise of these 5 to 50 unlabelled fields of a centre."),
+    typer.Option(
+        metavar="FOLDER|SLIDE", help="Imitate stain, focus and noise of these 5 to 50 unlabelled fields of a centre."
+    ),
 ]
 StyleMpp = Annotated[
     float | None,
-    typer.Option(min=0.06, max=5, help="Micrometres a pixel of those fields: images take their scale too."),
+    typer.Option(min=0.06, max=5, help="Micrometres per pixel of those fields; images then take their scale as well."),
 ]
 Predicts = Annotated[
     str | None,
     typer.Option(
         "--prediction-type",
-        help=f"Of the foundation's U-Net: {' or '.join(PREDICTIONS)}. \\[default: what its files say]",
+        help=f"What the foundation's U-Net predicts: {' or '.join(PREDICTIONS)}. \\[default: from its files]",
     ),
 ]
 
@@ -74,8 +78,8 @@ Predicts = Annotated[
 @app.command()
 def synthesize(
     out: Out,
-    count: Annotated[int | None, typer.Option(min=1, help="Images in all. \\[default: 10]")] = None,
-    start: Annotated[int | None, typer.Option(min=0, help="Number of the first image. \\[default: 0]")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Total number of images. \\[default: 10]")] = None,
+    start: Annotated[int | None, typer.Option(min=0, help="Index of the first image. \\[default: 0]")] = None,
     seed: Seed = None,
     plan: Plan = None,
     counts: Counts = None,
@@ -97,7 +101,7 @@ def synthesize(
     to: PackOption = None,
     settings: Settings = None,
 ) -> None:
-    """Make an annotated data set: normal fields, some of whose cells are edited into abnormal ones."""
+    """Make an annotated data set: generate normal fields and edit some of their cells into abnormal ones."""
     _excluded(plan, {"--count": count, "--start": start, "--seed": seed, "--counts": counts})
     given: dict[str, object] = {"seed": seed, "prediction_type": prediction_type}
     given |= sampler_of(sampler, "normal", "cell")
@@ -117,7 +121,7 @@ def synthesize(
 
 @app.command()
 def edit(
-    images: Annotated[Path, typer.Argument(callback=there, help="A folder of normal images, a data set, or a slide.")],
+    images: Annotated[Path, typer.Argument(callback=there, help="Folder of normal images, data set, or slide.")],
     out: Out,
     seed: Seed = None,
     plan: Plan = None,
@@ -132,12 +136,13 @@ def edit(
     prediction_type: Predicts = None,
     device: Device = "auto",
     scale: Annotated[
-        float | None, typer.Option(min=0.01, max=8, help="Factor that brings the images to x20. \\[default: 1]")
+        float | None,
+        typer.Option(min=0.01, max=8, help="Resize images by this factor, to bring them to x20. \\[default: 1]"),
     ] = None,
     mpp: Mpp = None,
     label: Label = None,
-    split: Annotated[str, typer.Option(help="Of a data set, take the images of this part of its split.")] = "all",
-    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N images.")] = None,
+    split: Annotated[str, typer.Option(help="Part of the data set to use: train, val, test or all.")] = "all",
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N images.")] = None,
     strict: Strict = False,
     vary: Vary = None,
     style_from: StyleFrom = None,
@@ -164,9 +169,9 @@ def edit(
     names = pseudonyms(pseudonymise, key)
     if reader.is_slide(images):
         if chosen.vary or chosen.style:
-            raise UsageError(f"{images}: a slide; --vary and --style-from are for images")
+            raise UsageError(f"{images}: --vary and --style-from work on images, not on a slide")
         if shard or ray or to:
-            raise UsageError(f"{images}: --shard, --ray and --to are for images, not for a slide")
+            raise UsageError(f"{images}: --shard, --ray and --to work on images, not on a slide")
         from ..slides import commands
 
         data = commands.edit_slide(
@@ -190,7 +195,7 @@ def edit(
 
 
 def _loading(ray: str | None) -> "AbstractContextManager[Load]":
-    """Return the context of what loads models: into this process, or into the workers of the cluster at `ray`."""
+    """Return the context in which models are loaded: into this process, or into the workers of the cluster at `ray`."""
     if ray is None:
         from ..synthesis import models
 
@@ -201,16 +206,18 @@ def _loading(ray: str | None) -> "AbstractContextManager[Load]":
 
 
 def _excluded(plan: Path | None, options: dict[str, object]) -> None:
-    """Raise UsageError for an option about what a plan says already."""
+    """Raise UsageError for an option that a plan sets already."""
     for name, value in options.items():
         if plan and value is not None:
-            raise UsageError(f"{name} {value}: the plan says which images, cells and seeds; give one or the other")
+            raise UsageError(
+                f"{name} {value}: the plan sets images, cells and seeds already; give {name} or --plan, not both"
+            )
 
 
 def sampler_of(name: str | None, *stages: str) -> dict[str, object]:
     """Return the setting of each of `stages`; raise UsageError where there is no sampler `name`."""
     if name is not None and name not in SAMPLERS:
-        raise UsageError(f"--sampler {name}: no such sampler; there are {', '.join(SAMPLERS)}")
+        raise UsageError(f"--sampler {name}: unknown sampler; choose one of {', '.join(SAMPLERS)}")
     return {f"{stage}.sampler": name for stage in stages}
 
 
@@ -222,7 +229,7 @@ def pipeline_settings(
     changes: list[str] | None,
     cell: str,
 ) -> PipelineSettings:
-    """Return the settings of a run: those of the plan or the defaults, then the options, then `--set`."""
+    """Return the settings of a run: of the plan or the defaults, then the options, then `--set`."""
     from ..cell.editing import categories
     from ..synthesis import plan as plans
 
@@ -240,9 +247,9 @@ def pipeline_settings(
 def _shown(
     settings: PipelineSettings, vary: Path | None, style_from: Path | None, style_mpp: float | None
 ) -> PipelineSettings:
-    """Return `settings` with the centre that the images are to look as if they were of."""
+    """Return `settings` with the centre whose appearance the images take."""
     if style_mpp is not None and style_from is None:
-        raise UsageError(f"--style-mpp {style_mpp:g}: is of the fields of --style-from, which is missing")
+        raise UsageError(f"--style-mpp {style_mpp:g}: needs --style-from")
     update: dict[str, object] = {}
     if vary is not None:
         update["vary"] = read(Centre, vary)
@@ -259,6 +266,6 @@ def _counts(text: str) -> dict[str, int]:
     for part in text.split(","):
         name, _, number = part.strip().partition("=")
         if not number.strip().isdecimal() or len(number) > 9 or name.strip() in asked:
-            raise UsageError(f"--counts {text}: expected CATEGORY=NUMBER,..., each category once")
+            raise UsageError(f"--counts {text}: expected CATEGORY=NUMBER,..., with each category once")
         asked[name.strip()] = int(number)
     return asked

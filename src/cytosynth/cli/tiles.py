@@ -11,29 +11,36 @@ from .options import Mpp, Out, Strict
 
 @app.command()
 def tiles(
-    slides: Annotated[Path, typer.Argument(callback=there, help="A slide, or a folder of slides.")],
+    slides: Annotated[Path, typer.Argument(callback=there, help="Slide, or folder of slides.")],
     out: Out,
     annotations: Annotated[
         Path | None,
-        typer.Option(help="GeoJSON or COCO in pixels of the slides, or a folder of such. \\[default: beside them]"),
+        typer.Option(
+            help="GeoJSON or COCO file in slide pixels, or a folder of them. \\[default: files next to the slides]"
+        ),
     ] = None,
     patients: Annotated[
-        Path | None, typer.Option(help="CSV with columns slide and patient: parts are by patient, else by slide.")
+        Path | None,
+        typer.Option(help="CSV with columns slide and patient, to split by patient. \\[default: split by slide]"),
     ] = None,
-    per_slide: Annotated[int | None, typer.Option(min=1, help="Fields of a slide at most. \\[default: all]")] = None,
+    per_slide: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of fields per slide. \\[default: all]")
+    ] = None,
     side: Annotated[int, typer.Option(min=64, max=8192, help="Side of a field, pixels at x20.")] = 1024,
-    min_nuclei: Annotated[int, typer.Option(min=0, help="Nuclei in a field without annotated cells.")] = 10,
-    min_focus: Annotated[float, typer.Option(min=0, help="Sharpness over the slide's median.")] = 0.8,
+    min_nuclei: Annotated[
+        int, typer.Option(min=0, help="Minimum number of nuclei in a field without annotated cells.")
+    ] = 10,
+    min_focus: Annotated[float, typer.Option(min=0, help="Minimum sharpness, relative to the slide's median.")] = 0.8,
     only_annotated: Annotated[
-        bool, typer.Option("--only-annotated", help="Only fields with an annotated cell.")
+        bool, typer.Option("--only-annotated", help="Keep only fields with an annotated cell.")
     ] = False,
     mpp: Mpp = None,
     rename: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="Give a category another name; may be repeated.")
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="Rename a category; may be repeated.")
     ] = None,
     strict: Strict = False,
 ) -> None:
-    """From whole slides to a data set: sharp fields with cells, at x20, with their annotations."""
+    """Cut whole slides into a data set of sharp fields with cells, at x20, with their annotations."""
     from ..data.rename import parsed
     from ..data.slides import fields
 

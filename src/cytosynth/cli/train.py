@@ -22,18 +22,18 @@ from .options import DataRoot, Device, Preset, Run, Settings
 if TYPE_CHECKING:
     from ..training.loop import Outcome
 
-train_app = typer.Typer(help="Train a model of the pipeline, or continue its training.", no_args_is_help=True)
+train_app = typer.Typer(help="Train a model of the pipeline, or continue a training.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 
 Minutes = Annotated[float | None, typer.Option(min=0, help="Save a checkpoint and stop after N minutes.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Train up to N steps in all.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Stop after N steps in total.")]
 Data = Annotated[
     Path | None,
-    typer.Option(callback=there_if, help="Data set to train on, its part 'train': for --set 'data=[{root: ...}]'."),
+    typer.Option(
+        callback=there_if, help="Data set to train on (its part 'train'); short for --set 'data=[{root: ...}]'."
+    ),
 ]
-Part = Annotated[
-    Literal["all", "autoencoder", "decoder", "text", "denoiser"], typer.Option(help="Which part to train.")
-]
+Part = Annotated[Literal["all", "autoencoder", "decoder", "text", "denoiser"], typer.Option(help="Part to train.")]
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -48,7 +48,7 @@ def foundation(
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
-    """Train the small Stable Diffusion that is bundled: autoencoder, text encoder, denoiser.
+    """Train a small Stable Diffusion, as the bundled one: autoencoder, text encoder, denoiser.
 
     `all` is the three in turn; the whole, in diffusers' layout, is in RUN/denoiser/weights at the end. `decoder`
     sharpens the decoder alone, so that everything trained on its latents stays valid. --max-steps and --set are
@@ -59,7 +59,7 @@ def foundation(
 
     _on(device)
     if part == "all" and (settings or max_steps):
-        raise UsageError("--set and --max-steps: say with --part which one they are for")
+        raise UsageError("--set and --max-steps apply to one part; choose it with --part")
     if part in ("all", "autoencoder"):
         recipe = _recipe(recipes.AUTOENCODER, data, settings, max_steps)
         if not _ended(
@@ -93,17 +93,19 @@ def normal(
     run: Run,
     data_root: DataRoot = Path(),
     preset: Preset = "bundled",
-    adapter: Annotated[str, typer.Option(help=f"Way of tuning: {', '.join(ADAPTERS)}.")] = "lora",
+    adapter: Annotated[str, typer.Option(help=f"Tuning method: {', '.join(ADAPTERS)}.")] = "lora",
     data: Data = None,
     settings: Settings = None,
     device: Device = "auto",
     max_minutes: Minutes = None,
     max_steps: Steps = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is trained and the memory it takes.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be trained and the memory it needs.")
+    ] = False,
 ) -> None:
     """Train stage 1, the Normal Image Generator: an adapter on a foundation (Section III-B)."""
     if adapter not in ADAPTERS:
-        raise UsageError(f"--adapter {adapter}: there are {', '.join(ADAPTERS)}")
+        raise UsageError(f"--adapter {adapter}: unknown adapter; choose one of {', '.join(ADAPTERS)}")
     chosen = _recipe(normal_recipes.preset(preset, adapter), data, settings, max_steps)
     if dry_run:
         from ..normal.memory import report
@@ -148,9 +150,9 @@ def detector(
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
-    """Train a cell detector: with the recipes as they are, the pipeline's NILM detector."""
+    """Train a cell detector; the default recipe is the pipeline's NILM detector."""
     if architecture not in DETECTORS:
-        raise UsageError(f"--architecture {architecture}: there are {', '.join(DETECTORS)}")
+        raise UsageError(f"--architecture {architecture}: unknown architecture; choose one of {', '.join(DETECTORS)}")
     chosen = _recipe(detector_recipes.preset(preset, architecture), data, settings, max_steps)
     from ..detection.train import train_detector
     from ..evaluate.detection.scoring import validation
@@ -171,7 +173,7 @@ def features(
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
-    """Train a cell classifier: the network of FID@Cytopathology, or one for `--gate`."""
+    """Train a cell classifier: for FID@Cytopathology, for `--gate`, or to measure edited cells."""
     chosen = _recipe(classifier_recipes.preset(preset, architecture), data, settings, max_steps)
     from ..classifier.train import train_classifier
 
