@@ -26,11 +26,12 @@ ORIGINAL = ("original", "original_sha256")
 MOST_ROOM = 100_000
 """Cells of an image that can be edited, far above what a detector finds in the largest."""
 NOTICE = "Synthetic cervical cytology made by CytoSynth. Not for diagnosis."
-OTHER = "other"
+OTHER, MIXED = "other", "mixed"
 NOTICES = {
     "synthetic": NOTICE,
     "real-to-synthetic": "Real cervical cytology whose marked cells CytoSynth made synthetic. Not for diagnosis.",
     OTHER: "Synthetic cervical cytology of several origins, chosen by CytoSynth. Not for diagnosis.",
+    MIXED: "Real and synthetic cervical cytology together; CytoSynth made the synthetic part. Not for diagnosis.",
 }
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>

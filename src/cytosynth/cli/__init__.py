@@ -73,6 +73,7 @@ def main() -> None:
             figures,
             info,
             merge,
+            mix,
             quiz,
             robustness,
             select,

@@ -56,8 +56,8 @@ def convert(
         data = renamed(read(source, kind, place=place, **options), names or {})
         if not data.images:
             raise UserError(f"{source}: no image in it")
-        _refuse_broken(data)
-        _refuse_collisions(data, target, kind)
+        refuse_broken(data)
+        refuse_collisions(data, target, kind)
         return write(data, out, kind, target, pseudonyms)
 
 
@@ -112,7 +112,7 @@ def _as_png(file_name: str) -> str:
     return str(PurePosixPath(file_name).with_suffix(".png"))
 
 
-def _refuse_broken(data: DataSet) -> None:
+def refuse_broken(data: DataSet) -> None:
     """Raise UserError for what no format can hold: images without a size or a safe name, values that are none."""
     _writable(data.info, data.folder)
     _writable(list(data.licences), data.folder)
@@ -132,7 +132,7 @@ def _writable(value: Any, where: Path) -> Any:
         raise UserError(f"{where}: {str(error)[:120]}") from None
 
 
-def _refuse_collisions(data: DataSet, target: str, kind: str) -> None:
+def refuse_collisions(data: DataSet, target: str, kind: str) -> None:
     """Raise UserError when two images would share one file of the new data set."""
     by_stem = target in LABELS_BY_STEM or kind == "comparison-detector"
     taken: dict[str, str] = {}

@@ -96,3 +96,16 @@ def text(
     if bundled:
         lines += ["", "## Sources and licences", "", ATTRIBUTION.rstrip()]
     return "\n".join(lines) + "\n"
+
+
+def models_of(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the models that made the images of `records`, as `text` takes them: several of a role by number."""
+    named: dict[str, str] = {}
+    for record in records:
+        given = record.get("models")
+        for role, model in given.items() if isinstance(given, dict) else ():
+            label, number = role, 2
+            while named.get(label, model) != model:
+                label, number = f"{role} ({number})", number + 1
+            named[label] = model
+    return {role: " | ".join(str(model).rsplit(" ", 1)) for role, model in named.items()}

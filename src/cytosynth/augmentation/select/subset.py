@@ -103,14 +103,7 @@ def _licences(sets: Sequence[SyntheticSet]) -> list[dict[str, Any]]:
 def _card(
     data: DataSet, records: Sequence[Mapping[str, Any]], origin: str, how: Sequence[str], settings: Mapping[str, Any]
 ) -> str:
-    named: dict[str, str] = {}
-    for record in records:
-        for role, model in _dict(record, "models").items():
-            label, number = role, 2
-            while named.get(label, model) != model:
-                label, number = f"{role} ({number})", number + 1
-            named[label] = model
-    shown = {role: " | ".join(str(model).rsplit(" ", 1)) for role, model in named.items()}
-    bundled = any(str(model).startswith("bundled ") for model in named.values())
+    models = card.models_of(records)
+    bundled = any(model.startswith("bundled ") for model in models.values())
     section = ["## How these images were chosen", "", *(f"- {line}" for line in how), ""]
-    return card.text(data, shown, settings, (), bundled, origin, section)
+    return card.text(data, models, settings, (), bundled, origin, section)

@@ -13,7 +13,7 @@ from ...io import plain
 from .. import gather
 from . import names
 
-OURS = ("split.json", "plan.json")
+OURS = ("split.json", "plan.json", "mix.json")
 LISTS = ("images", "annotations", "categories")
 LOOKED_AT = 200
 """Images by whose names the folder of a file's images is found."""
@@ -99,7 +99,7 @@ def merged(sets: Sequence[DataSet], files: Sequence[Path], root: Path) -> DataSe
         part = part_of(file, root)
         if part:
             parts.setdefault(part, []).extend(image.file_name for image in own)
-        images += _licensed(own, data.licences, licences)
+        images += licensed(own, data.licences, licences)
     first: dict[str, int | str] = {}
     for data in sets:
         for name in data.categories:
@@ -120,7 +120,7 @@ def _below(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
-def _licensed(images: Sequence[Image], given: Sequence[dict[str, Any]], licences: list[dict[str, Any]]) -> list[Image]:
+def licensed(images: Sequence[Image], given: Sequence[dict[str, Any]], licences: list[dict[str, Any]]) -> list[Image]:
     """Return `images` with the numbers that their `given` licences have among `licences`; new ones are added there."""
     numbers: dict[str, Any] = {}
     for entry in given:

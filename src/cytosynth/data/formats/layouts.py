@@ -107,7 +107,7 @@ FOREIGN = (
 NUMBERED = re.compile(r"(slide|case|patient|pat|sample|wsi|scan|specimen|s|p|c)?[-_ ]?\d+")
 GENERIC = frozenset({"images", "image", "img", "imgs", "raw", "data", "jpegimages", "photos", "tiles", "slides"})
 SEEN = 4096
-ASIDE = frozenset({"split.json", "dataset.json", "plan.json", "notes.json"})
+ASIDE = frozenset({"split.json", "dataset.json", "plan.json", "notes.json", "mix.json"})
 
 
 def detect(root: Path) -> str:

@@ -1,0 +1,67 @@
+"""The data card of a mix: how many real and synthetic images and cells each part has, and what to mind."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..annotations import DataSet
+from ..provenance import MIXED, NOTICES
+from ..synthesis import card
+
+KINDS = (False, True)
+"""Of `synthetic`: real, synthetic."""
+
+
+def silent(categories: Sequence[str], kept: bool) -> str:
+    """Return the line on `categories` of normal cells that real images alone annotate, and whether they are `kept`."""
+    named = ", ".join(categories)
+    if kept:
+        return f"{named}: annotated on real images alone; on synthetic ones such cells have no box"
+    return f"{named}: boxes left out, because synthetic images have none on such cells; --keep-normal keeps them"
+
+
+def text(data: DataSet, records: Sequence[Mapping[str, Any]], note: str = "") -> str:
+    """Return the data card of the mix `data` as Markdown.
+
+    Args:
+        data: real and synthetic images.
+        records: how each synthetic image came to be.
+        note: a line on normal cells.
+    """
+    part_of = {member: name for name, members in data.parts.items() for member in members}
+    images: Counter[tuple[str, bool]] = Counter()
+    cells: Counter[tuple[str, bool]] = Counter()
+    named: Counter[tuple[str, bool]] = Counter()
+    for image in data.images:
+        key = (part_of[image.file_name], image.extra["synthetic"])
+        images[key] += 1
+        cells[key] += len(image.cells)
+        if key[0] == "train":
+            named.update((cell.category, key[1]) for cell in image.cells)
+    models = card.models_of(records)
+    lines = [
+        "# Real and synthetic cervical cytology", "", f"**{NOTICES[MIXED]}**", "",
+        "`synthetic` of each image entry says which it is (COCO; in YOLO and VOC, `dataset.json`); parts are in "
+        "`split.json`. Synthetic images are in `train` alone, and `provenance.jsonl` says how each came to be. Test on "
+        "real images only.", "",
+        "| part | real images | synthetic images | real cells | synthetic cells |", "|---|---|---|---|---|",
+        *(
+            f"| {name} | {' | '.join(str(found[name, kind]) for found in (images, cells) for kind in KINDS)} |"
+            for name in data.parts
+        ),
+        "", "| category, in `train` | real cells | synthetic cells |", "|---|---|---|",
+        *(f"| {name} | {' | '.join(str(named[name, kind]) for kind in KINDS)} |" for name in data.categories), "",
+    ]  # fmt: skip
+    if note:
+        lines += [f"{note}.", ""]
+    if models:
+        lines += ["## Models", "", "| role | model | weights |", "|---|---|---|"]
+        lines += [*(f"| {role} | {name} |" for role, name in models.items()), ""]
+    if data.licences or "derived_from" in data.info:
+        lines += ["## The real images", ""]
+        lines += [f"- licence: {entry.get('name')} {entry.get('url', '')}".rstrip() for entry in data.licences]
+        lines += [f"- {key}: {value}" for key, value in data.info.get("derived_from", {}).items()]
+        lines += [""]
+    if any(model.startswith("bundled ") for model in models.values()):
+        lines += ["## Sources and licences", "", card.ATTRIBUTION.rstrip(), ""]
+    return "\n".join(lines)
