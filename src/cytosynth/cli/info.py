@@ -22,9 +22,15 @@ def info(
         str | None,
         typer.Argument(help="'formats': the file layouts of data sets that are read. \\[default: everything else]"),
     ] = None,
+    licences: Annotated[
+        bool, typer.Option("--licences", help="List the packages at work with the licences that they state.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List what can be chosen, which models are bundled, and the versions installed."""
+    if licences:
+        _licences(as_json)
+        return
     if topic is not None:
         _formats(topic, as_json)
         return
@@ -36,6 +42,18 @@ def info(
         show(f"[bold]{title}[/bold]")
         for name, about in values.items() if isinstance(values, dict) else ((values, ""),):
             show(f"  {name}  [dim]{about}[/dim]" if about else f"  {name}")
+
+
+def _licences(as_json: bool) -> None:
+    """Print the packages that the program needs, those of installed extras too, and their licences."""
+    from ..licences import packages
+
+    found = packages()
+    if as_json:
+        print(json.dumps([one._asdict() for one in found], indent=1))
+        return
+    for one in found:
+        print(f"{one.name} {one.version}: {one.licence}" + ("" if one.needed_by == "always" else f" [{one.needed_by}]"))
 
 
 def _formats(topic: str, as_json: bool) -> None:

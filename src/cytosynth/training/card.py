@@ -4,7 +4,9 @@ from pathlib import Path
 
 from ..config import dump
 from ..data.sources import Source
+from ..io.bundled import BUNDLED
 from ..io.plain import portable
+from ..licences import passed_on
 from ..provenance import NOTICE
 from .recipe import Recipe
 
@@ -34,6 +36,11 @@ Weights after {step} steps of this recipe:
 
 Licences of the data sets named there apply. Images made with these weights are synthetic. {notice}
 """
+FOUNDATION = """
+## Licence of the foundation
+
+{terms}
+"""
 
 
 def run_card(title: str) -> str:
@@ -42,8 +49,10 @@ def run_card(title: str) -> str:
 
 
 def weights_card(title: str, step: int, recipe: Recipe) -> str:
-    """Return the model card of weights reached after `step` steps of `recipe`."""
-    return WEIGHTS.format(title=title, step=step, recipe=dump(_portable(recipe)), notice=NOTICE)
+    """Return the model card of weights reached after `step` steps of `recipe`, with what its foundation passes on."""
+    text = WEIGHTS.format(title=title, step=step, recipe=dump(_portable(recipe)), notice=NOTICE)
+    terms = passed_on(getattr(recipe, "foundation", BUNDLED))
+    return text + FOUNDATION.format(terms=terms) if terms else text
 
 
 def _portable(recipe: Recipe) -> Recipe:
