@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_COUNT ?= 4
 
-.PHONY: setup demo test soak lint types docs bundle clean
+.PHONY: setup demo test test-slow coverage soak lint types docs bundle clean
 
 setup: $(READY)
 
@@ -22,7 +22,16 @@ demo: $(READY)
 	@echo "Look at demo/preview.png; the data card is demo/README.md."
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+# What `make test` leaves out: promises with kills and mutated files, notebooks, scripts, pages in a browser, a Ray cluster.
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+# Lines and branches that both of the above run, in all and by room; forked and spawned processes are not counted.
+coverage: $(READY)
+	$(BIN)/python -m pytest --cov=cytosynth --cov-branch --cov-report=json:build/coverage.json --cov-report=
+	$(BIN)/python tests/coverage_by_room.py build/coverage.json
 
 # Kills, full disks, hostile files, refused memory, a thousand images: 40 minutes of two cores. Writes
 # results/reliability.md. Where atheris does not install for this Python, files are mutated without its guidance.

@@ -301,6 +301,7 @@ def test_names_and_numbers_at_the_size_of_stable_diffusion(tmp_path: Path) -> No
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_memory_is_counted_and_less_with_each_setting(tiny: Path) -> None:
     base = recipe("lora", foundation=str(tiny / "foundation"), window=128, batch_size=2)
     needs = [memory.count(base.model_copy(update=changes)) for _, changes in memory.LESS]

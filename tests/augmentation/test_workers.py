@@ -58,6 +58,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("first", "raised"), [("failing", UserError), ("killed", BrokenProcessPool), ("interrupted", KeyboardInterrupt)]
 )
+@pytest.mark.slow
 def test_all_stop_when_one_fails_or_all_are_interrupted(
     first: str, raised: type[BaseException], tmp_path: Path
 ) -> None:

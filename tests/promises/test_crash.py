@@ -29,6 +29,7 @@ from cytosynth.training import checkpoint
 
 @pytest.mark.promise("Generation survives being killed")
 @pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.slow
 def test_killed_at_three_moments(verb: str, cytosynth: killing.Server, tiny: Path, tmp_path: Path) -> None:
     write_fields(tmp_path / "real", 4)
     out, once = tmp_path / "killed", tmp_path / "once"
@@ -62,6 +63,7 @@ def _dying(root: Path, at: int, tally: Path) -> None:
 
 
 @pytest.mark.promise("A checkpoint is complete or absent")
+@pytest.mark.slow
 def test_killed_before_every_change_of_the_disk(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     context = multiprocessing.get_context("fork")
     killed, at = 0, 0
@@ -332,6 +334,7 @@ def test_every_verb_that_writes_a_folder_refuses(
 
 @pytest.mark.promise("Disk full")
 @pytest.mark.parametrize("left", [200_000, 450_000])
+@pytest.mark.slow
 def test_generation_on_a_full_disk(
     left: int, cytosynth: killing.Server, tiny: Path, tmp_path: Path, small_disk: Path
 ) -> None:

@@ -41,6 +41,7 @@ fuzzed = pytest.mark.promise("Hostile or broken input")
 
 @fuzzed
 @pytest.mark.parametrize("name", nasty.NAMES)
+@pytest.mark.slow
 def test_mutated_files(name: str, tmp_path: Path) -> None:
     reader = nasty.reader(name)
     for seed in reader.seeds:
@@ -135,6 +136,7 @@ def test_records_that_are_no_file_or_endless_end_in_a_line(tmp_path: Path, monke
 
 
 @fuzzed
+@pytest.mark.slow
 def test_every_value_in_a_models_configuration_runs_or_is_one_line(tiny: Path, tmp_path: Path) -> None:
     run = configurations.models(tiny, tmp_path)
     tried = random.Random(3).sample(configurations.cases(tmp_path), min(2 * EXAMPLES, 100))
@@ -203,6 +205,7 @@ def test_the_watch_sees_a_touch_of_any_kind(tmp_path: Path, monkeypatch: pytest.
 @fuzzed
 @some
 @given(document=documents)
+@pytest.mark.slow
 def test_coco_documents(document: object, tmp_path_factory: pytest.TempPathFactory) -> None:
     sandbox = tmp_path_factory.getbasetemp() / "coco-documents"
     reader = READER.setdefault("coco", nasty.reader("COCO"))

@@ -180,6 +180,7 @@ def test_memory_dead_workers_and_interruption_end_in_one_line(
 
 @pytest.mark.promise("Errors")
 @pytest.mark.parametrize("verb", ["synthesize", "edit", "detect", "train"])
+@pytest.mark.slow
 def test_memory_that_is_refused_ends_in_one_line(
     verb: str, cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +207,7 @@ def test_memory_that_is_refused_ends_in_one_line(
 
 @pytest.mark.promise("Errors")
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_sigterm_ends_a_run_as_ctrl_c_does(sent: signal.Signals, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "cytosynth", *synthesize(tiny, out, 500)]
@@ -276,6 +278,7 @@ def test_what_was_skipped_is_named_without_its_folder(
 
 
 @leaks
+@pytest.mark.slow
 def test_no_output_says_where_or_by_whom_it_was_made(
     cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path
 ) -> None:
@@ -321,6 +324,7 @@ def test_no_output_says_where_or_by_whom_it_was_made(
 
 
 @leaks
+@pytest.mark.slow
 def test_no_network_and_no_telemetry(tiny: Path, fields: Path, tmp_path: Path) -> None:
     """Run the pipeline and a training while every call out is noted, without HF_HUB_OFFLINE."""
     import subprocess
@@ -408,6 +412,7 @@ def test_a_finished_run_leaves_no_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.promise("Errors")
+@pytest.mark.slow
 def test_the_table_of_promises_names_tests_that_are_there_and_carry_a_promise() -> None:
     """So that `make soak` runs each of them."""
     text = (ROOT / "docs/reliability.md").read_text()

@@ -276,6 +276,7 @@ def lora_of_nothing(folder: Path) -> None:
     ],
 )
 @pytest.mark.promise("Generation survives being killed")
+@pytest.mark.slow
 def test_what_decides_beside_the_weights_is_part_of_the_run(
     file: str, change: dict[str, object], tiny: Path, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.promise("Training resumes exactly")
+@pytest.mark.slow
 def test_a_killed_save_and_a_killed_cache_leave_nothing(tiny: Path, fields: Path, tmp_path: Path) -> None:
     """A kill between the last checkpoint and the removal of the oldest, or while a latent is renamed."""
     made, start = trainers(tiny, fields)["cell"]
@@ -150,6 +151,7 @@ def test_a_text_encoder_that_is_not_done_gets_no_denoiser(
 @pytest.mark.parametrize(
     "name", ["autoencoder", "decoder", "text", "denoiser", "normal", *ADAPTERS, "cell", "features", "detector"]
 )
+@pytest.mark.slow
 def test_stopped_and_continued_equals_never_stopped(name: str, tiny: Path, fields: Path, tmp_path: Path) -> None:
     if name == "detector":
         same_on_gpu("faster-rcnn")
@@ -194,6 +196,7 @@ def stopped_after(steps: int, full: Recipe, start: Callable[[Recipe, Path], Outc
 
 
 @pytest.mark.promise("Training resumes exactly")
+@pytest.mark.slow
 def test_a_killed_run_continues_from_its_checkpoint_to_the_same_end(tiny: Path, fields: Path, tmp_path: Path) -> None:
     def command(run: Path) -> list[str]:
         settings = ["window=128", f"foundation={tiny / 'foundation'}", "data=[{root: drawn}]", "checkpoint_every=2",
