@@ -123,7 +123,7 @@ def train(
     run: str | Path,
     *,
     data: str | Path | None = None,
-    preset: Literal["paper", "bundled"] = "bundled",
+    preset: Literal["paper", "paper-24gb", "bundled"] = "bundled",
     settings: Mapping[str, Any] | None = None,
     data_root: str | Path = ".",
     device: str = "auto",

@@ -61,4 +61,6 @@ BUNDLED_RECIPE = CellRecipe(
     ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, gate_rate=30.0, checkpoint_every=250, preview_every=500,
     validate_every=500, joint_dropout=JOINT, mixed_precision="bf16", memory_format="channels_last",
 )  # fmt: skip
-PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}
+PAPER_24GB = PAPER.model_copy(update={"validate_every": 2500})
+"""In fp32: patches are too small to gain from bf16 (docs/gpu.md)."""
+PRESETS = {"paper": PAPER, "paper-24gb": PAPER_24GB, "bundled": BUNDLED_RECIPE}

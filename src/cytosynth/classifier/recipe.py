@@ -59,7 +59,7 @@ _BUNDLED = ClassifierRecipe(
     optimizer="adamw", learning_rate=5e-4, weight_decay=5e-2, lr_schedule="cosine", warmup_steps=30, max_steps=600,
     max_grad_norm=5.0, checkpoint_every=100, preview_every=200,
 )  # fmt: skip
-PRESETS = {"paper": _PAPER, "bundled": _BUNDLED}
+PRESETS = {"paper": _PAPER, "paper-24gb": _PAPER, "bundled": _BUNDLED}
 
 
 def preset(name: str, architecture: str = "resnet50") -> ClassifierRecipe:

@@ -11,6 +11,7 @@ from . import there
 Run = Annotated[Path, typer.Argument(help="Run folder; the same command continues it.")]
 Out = Annotated[Path, typer.Argument(help="Data set folder; the same command continues it.")]
 Preset = Annotated[Literal["paper", "bundled"], typer.Option(help="Recipe to start from.")]
+TrainPreset = Annotated[Literal["paper", "paper-24gb", "bundled"], typer.Option(help="Recipe to start from.")]
 DataRoot = Annotated[Path, typer.Option(callback=there, help="Folder that contains the data sets named in the recipe.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]

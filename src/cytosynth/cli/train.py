@@ -17,7 +17,7 @@ from ..foundation.scratch import recipe as recipes
 from ..normal import recipe as normal_recipes
 from ..registry import ADAPTERS, CLASSIFIERS, DETECTORS
 from . import app, there_if
-from .options import DataRoot, Device, Preset, Run, Settings
+from .options import DataRoot, Device, Run, Settings, TrainPreset
 
 if TYPE_CHECKING:
     from ..training.loop import Outcome
@@ -92,7 +92,7 @@ def foundation(
 def normal(
     run: Run,
     data_root: DataRoot = Path(),
-    preset: Preset = "bundled",
+    preset: TrainPreset = "bundled",
     adapter: Annotated[str, typer.Option(help=f"Tuning method: {', '.join(ADAPTERS)}.")] = "lora",
     data: Data = None,
     settings: Settings = None,
@@ -123,7 +123,7 @@ def normal(
 def cell(
     run: Run,
     data_root: DataRoot = Path(),
-    preset: Preset = "bundled",
+    preset: TrainPreset = "bundled",
     data: Data = None,
     settings: Settings = None,
     device: Device = "auto",
@@ -142,7 +142,7 @@ def cell(
 def detector(
     run: Run,
     data_root: DataRoot = Path(),
-    preset: Preset = "bundled",
+    preset: TrainPreset = "bundled",
     architecture: Annotated[str, typer.Option(help=f"Network: {', '.join(DETECTORS)}.")] = "faster-rcnn",
     data: Data = None,
     settings: Settings = None,
@@ -165,7 +165,7 @@ def detector(
 def features(
     run: Run,
     data_root: DataRoot = Path(),
-    preset: Preset = "bundled",
+    preset: TrainPreset = "bundled",
     architecture: Annotated[str, typer.Option(help=f"Network: {', '.join(CLASSIFIERS)}.")] = "resnet50",
     data: Data = None,
     settings: Settings = None,

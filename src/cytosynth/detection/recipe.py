@@ -62,7 +62,8 @@ _BUNDLED = DetectorRecipe(
     jitter=0.15, blur=0.5, batch_size=4, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, warmup_steps=50,
     max_steps=800, lr_schedule="cosine", max_grad_norm=5.0, ema_decay=0.99, checkpoint_every=100, preview_every=600,
 )  # fmt: skip
-PRESETS = {"paper": _PAPER, "bundled": _BUNDLED}
+_PAPER_24GB = _PAPER.model_copy(update={"validate_every": 1000})
+PRESETS = {"paper": _PAPER, "paper-24gb": _PAPER_24GB, "bundled": _BUNDLED}
 """What the architectures share; what each sets differently is in `registry.DETECTORS`."""
 
 

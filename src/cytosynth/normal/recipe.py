@@ -58,6 +58,10 @@ PRESETS = {
     "paper": NormalRecipe(
         max_steps=5000, batch_size=1, learning_rate=1e-4, optimizer="adam", weight_decay=0.0, validate_every=500
     ),
+    "paper-24gb": NormalRecipe(
+        max_steps=5000, batch_size=1, learning_rate=1e-4, optimizer="adam", weight_decay=0.0, validate_every=500,
+        mixed_precision="bf16",
+    ),
     "bundled": NormalRecipe(
         foundation=BUNDLED, data=CC_BY, window=384, turns=True, batch_size=6, optimizer="adam", weight_decay=0.0,
         max_steps=2000, warmup_steps=50, ema_decay=0.999, min_snr_gamma=5.0, checkpoint_every=200, preview_every=200,
