@@ -70,7 +70,7 @@ def test_boxes_that_cannot_be_are_one_line(boxes: list, category: str, complaint
 
 
 def test_what_is_no_image_is_refused(tiny: Path) -> None:
-    with pytest.raises(UserError, match=r"float64 \(3, 4\); uint8 \(height, width, 3\) RGB"):
+    with pytest.raises(UserError, match=r"float64 \(3, 4\); expected uint8 RGB of shape \(height, width, 3\)"):
         cytosynth.detect(np.zeros((3, 4)), detector=tiny / "detector")
 
 
@@ -95,7 +95,7 @@ def test_a_set_is_made_twice_in_one_process_and_in_another_thread(tiny: Path, tm
         assert np.array_equal(*made)
     with pytest.raises(UsageError, match="count 0: at least 1"):
         cytosynth.synthesize(tmp_path / "none", 0)
-    with pytest.raises(UsageError, match="count 3: the plan says which images"):
+    with pytest.raises(UsageError, match="count 3: the plan sets the images"):
         cytosynth.synthesize(tmp_path / "none", 3, plan=plan)
 
 

@@ -80,10 +80,10 @@ def test_six_categories_are_made_written_planned_and_detected(
 
 def test_a_category_that_it_does_not_know_is_one_line(cell: Path, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match="category_weights: no category 'ASC-H'; there are ASC-US, LSIL, HSIL, SCC, AGC"
+        UsageError, match="category_weights: unknown category 'ASC-H'; choose one of ASC-US, LSIL, HSIL, SCC, AGC"
     ):
         cytosynth.synthesize(tmp_path / "x", 1, settings={"category_weights": {"ASC-H": 1}}, cell=cell)
-    with pytest.raises(UsageError, match="no category 'AGC'; there are ASC-US, ASC-H, LSIL, HSIL"):
+    with pytest.raises(UsageError, match="unknown category 'AGC'; choose one of ASC-US, ASC-H, LSIL, HSIL"):
         cytosynth.synthesize(tmp_path / "x", 1, settings={"category_weights": {"AGC": 1}})
 
 

@@ -70,11 +70,11 @@ def test_an_experiment_under_its_old_names() -> None:
 
 
 def test_set_says_what_there_is_where_it_was_looked_for() -> None:
-    with pytest.raises(UsageError, match=r"--set cell.stepz: no such setting in cell; there are batch, .*steps"):
+    with pytest.raises(UsageError, match=r"--set cell.stepz: unknown setting of cell; choose one of batch, .*steps"):
         config.override(PipelineSettings(), ["cell.stepz=3"])
-    with pytest.raises(UsageError, match=r"--set cel.steps: no such setting; there are category_weights, cell, "):
+    with pytest.raises(UsageError, match=r"--set cel.steps: unknown setting; choose one of category_weights, cell, "):
         config.override(PipelineSettings(), ["cel.steps=3"])
-    with pytest.raises(UsageError, match=r"--set seed.x: no such setting in seed; there are none below it"):
+    with pytest.raises(UsageError, match=r"--set seed.x: unknown setting of seed; it is a single value"):
         config.override(PipelineSettings(), ["seed.x=3"])
 
 
@@ -82,9 +82,9 @@ def test_a_run_holds_what_it_was_begun_with(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     config.hold(file, {"detector": "a", "scale": 0.5})
     config.hold(file, {"detector": "a", "scale": 0.5})
-    with pytest.raises(UsageError, match=r"begun with scale 0.5, now 1.0; use another folder"):
+    with pytest.raises(UsageError, match=r"was started with scale 0.5, now 1.0; use another folder"):
         config.hold(file, {"detector": "a", "scale": 1.0})
-    with pytest.raises(UsageError, match=r"begun with another detector; use another folder"):
+    with pytest.raises(UsageError, match=r"was started with another detector; use another folder"):
         config.hold(file, {"detector": "b", "scale": 0.5}, shown=False)
 
 

@@ -140,10 +140,10 @@ def test_names_are_taken_once_and_unknown_ones_are_listed() -> None:
     own.add("a", "someones:Bias", "first")
     with pytest.raises(ValueError, match="thing 'a' is registered already, at someones:Bias"):
         own.add("a", "someones:brightness", "second")
-    with pytest.raises(UsageError, match="thing 'b': there are a"):
+    with pytest.raises(UsageError, match="unknown thing 'b'; choose one of a"):
         own.load("b")
     assert own.load("a") is Bias
-    with pytest.raises(ValueError, match="there are a"):
+    with pytest.raises(ValueError, match="choose one of a"):
         own.known("b")
 
 

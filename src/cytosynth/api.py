@@ -226,9 +226,9 @@ def _assignments(settings: Mapping[str, Any]) -> list[str]:
 
 def _counted(count: int | None, plan: str | Path | None) -> None:
     if plan and count is not None:
-        raise UsageError(f"count {count}: the plan says which images; give one or the other")
+        raise UsageError(f"count {count}: the plan sets the images; give count or plan, not both")
     if count is not None and count < 1:
-        raise UsageError(f"count {count}: at least 1 is needed")
+        raise UsageError(f"count {count}: must be at least 1")
 
 
 def _detector(detector: str | Path, device: str) -> Detector:

@@ -51,8 +51,10 @@ def override(recipe: R, settings: Sequence[str]) -> R:
         for number, part in enumerate([*parents, last]):
             if not isinstance(target, dict) or part not in target:
                 above = ".".join(parents[:number])
-                there = ", ".join(sorted(target)) if isinstance(target, dict) else "none below it"
-                raise UsageError(f"--set {key}: no such setting{f' in {above}' if above else ''}; there are {there}")
+                known = (
+                    f"choose one of {', '.join(sorted(target))}" if isinstance(target, dict) else "it is a single value"
+                )
+                raise UsageError(f"--set {key}: unknown setting{f' of {above}' if above else ''}; {known}")
             if number < len(parents):
                 target = target[part]
         try:
@@ -82,7 +84,7 @@ def read(kind: type[R], path: Path) -> R:
     try:
         values = plain.from_yaml(plain.text(path))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: not a recipe ({str(error)[:120]})") from None
+        raise UsageError(f"{path}: not a valid recipe ({str(error)[:120]})") from None
     return validated(kind, values, str(path))
 
 
@@ -118,4 +120,4 @@ def hold(file: Path, wanted: Mapping[str, Any], *, shown: bool = True) -> None:
     for name, value in wanted.items():
         if old.get(name) != value:
             said = f"{name} {old.get(name)!r}, now {value!r}" if shown else f"another {name}"
-            raise UsageError(f"{file.parent}: begun with {said}; use another folder")
+            raise UsageError(f"{file.parent}: was started with {said}; use another folder")

@@ -84,7 +84,7 @@ def _number(device: str) -> int | None:
     if kind != "cuda":
         return None
     if number and not number.isdecimal():
-        raise UsageError(f"--device {device}: expected cuda:0, cuda:1 ...")
+        raise UsageError(f"--device {device}: expected a list of GPUs, as cuda:0,cuda:1")
     return int(number or 0)
 
 

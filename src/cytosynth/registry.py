@@ -56,13 +56,13 @@ class Registry(Mapping[str, str]):
     def check(self, name: str) -> str:
         """Return `name`; raise UsageError, which lists the names, where there is no such."""
         if name not in self._entries:
-            raise UsageError(f"{self.kind} {name!r}: there are {', '.join(self)}")
+            raise UsageError(f"unknown {self.kind} {name!r}; choose one of {', '.join(self)}")
         return name
 
     def known(self, name: str) -> str:
         """Return `name`; raise ValueError where there is no such: for settings (pydantic's AfterValidator)."""
         if name not in self._entries:
-            raise ValueError(f"there are {', '.join(self)}")
+            raise ValueError(f"choose one of {', '.join(self)}")
         return name
 
     def load(self, name: str) -> Any:

@@ -362,7 +362,7 @@ def test_other_data_under_the_same_name_are_noticed(finished: Path, tiny: Path, 
     one = json.loads((tmp_path / "data/drawn/annotations.json").read_text())
     one["annotations"][0]["bbox"][0] += 1
     atomic.write_json(tmp_path / "data/drawn/annotations.json", one)
-    with pytest.raises(UsageError, match="begun with another real set 1"):
+    with pytest.raises(UsageError, match="was started with another real set 1"):
         experiment.table(small(tiny), tmp_path / "run", tmp_path / "data")
     with pytest.raises(UsageError, match="trained 4 steps before, 2 are asked for"):
         whole(Outcome(4, True, tmp_path / "weights"), 2)
@@ -464,7 +464,7 @@ def test_a_detector_begins_from_another_of_other_categories(tmp_path: Path) -> N
     retina = model.build(model.DetectorConfig(architecture="retinanet", backbone="small", categories=("A",)))
     transfer.start(retina, str(tmp_path))
     assert torch.allclose(retina.backbone.body.conv1.weight, network.backbone.body.conv1.weight, atol=1e-3)
-    with pytest.raises(UserError, match="a detector on small, not on resnet50"):
+    with pytest.raises(UserError, match="the detector's backbone is small, not resnet50"):
         transfer.pretrained(str(tmp_path), "resnet50")
 
 

@@ -415,7 +415,7 @@ def test_another_recipe_or_other_images_are_another_run(helped: Path, data: Path
     shutil.rmtree(root / "made")
     write_synthetic(root / "made", 4, 400)
     (root / "made" / "provenance.jsonl").unlink()
-    with pytest.raises(UsageError, match="begun with another set made"):
+    with pytest.raises(UsageError, match="was started with another set made"):
         select.select(small(), helped, root)
 
 

@@ -249,8 +249,8 @@ def test_the_crop_is_square_about_the_box_never_enlarged_and_mirrored_at_the_edg
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"architecture": "resnet51"}, "no classification network of torchvision"),
-        ({"architecture": "fasterrcnn_resnet50_fpn"}, "no classification network of torchvision"),
+        ({"architecture": "resnet51"}, "neither a classification network of torchvision"),
+        ({"architecture": "fasterrcnn_resnet50_fpn"}, "neither a classification network of torchvision"),
         ({"architecture": "squeezenet1_1"}, "no linear layer"),
         ({"classes": ["NILM", "HSIL"]}, "model.safetensors: "),
         ({"mean": [0.5]}, "mean"),
@@ -261,7 +261,7 @@ def test_a_judge_that_cannot_be_used_is_one_line(changes: dict[str, object], com
     with pytest.raises(UserError, match=complaint) as caught:
         CellClassifier.load(save_classifier(tmp_path / "judge", **changes))
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="no cell classifier there"):
+    with pytest.raises(UserError, match="no cell classifier found"):
         CellClassifier.load(tmp_path)
 
 
@@ -269,7 +269,7 @@ def test_a_judge_for_larger_crops_is_one_line(tmp_path: Path) -> None:
     folder = save_classifier(tmp_path / "judge", architecture="densenet121", size=16)
     network = models.densenet121(num_classes=len(CATEGORIES))
     save_file(network.state_dict(), folder / "model.safetensors")
-    with pytest.raises(UserError, match="densenet121 takes no crops of 16 pixels"):
+    with pytest.raises(UserError, match="densenet121 does not accept crops of 16 pixels"):
         CellClassifier.load(folder)
 
 

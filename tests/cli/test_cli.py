@@ -72,7 +72,7 @@ def test_what_is_assumed_is_said(tmp_path: Path) -> None:
         (["check", "nowhere"], 1, "nowhere: no data set of a known format"),
         (["convert", "nowhere", "out", "--to", "yolo"], 1, "nowhere"),
         (["synthesize", "out", "--foundation", "nowhere"], 1, "nowhere: no such folder or file"),
-        (["synthesize", "out", "--set", "steps=3"], 2, "--set steps: no such setting"),
+        (["synthesize", "out", "--set", "steps=3"], 2, "--set steps: unknown setting"),
         (["synthesize", "out", "--count", "0"], 2, "count"),
         (["train", "normal", "run", "--set", "rank=x"], 2, "rank"),
         (["train", "detector", "run", "--data-root", "nowhere"], 1, "no such file"),

@@ -145,7 +145,7 @@ def test_a_folder_whose_name_is_not_utf8_is_checked_and_named(tmp_path: Path) ->
     [
         ("", "not readable JSON"),
         ("[]", "a JSON object is expected"),
-        ("{}", "no list 'images'"),
+        ("{}", "the list 'images' is missing"),
         ("[" * 100_000, "not readable JSON"),
         ('{"images": [3], "annotations": [null], "categories": ["x"]}', "images[0]"),
         (

@@ -75,7 +75,7 @@ def test_categories_get_the_names_that_are_given(tmp_path: Path) -> None:
     assert new.images[0].extra["image_level_label"] == "NILM"
     assert "not among" not in convert("known", "neg=NILM", "sup=NILM", "hsil=HSIL", "x=y=LSIL")
     for wrong, complaint in (
-        (["normal=NILM"], "--rename normal: no such category; there are 'neg', 'hsil', 'sup', 'x=y'"),
+        (["normal=NILM"], "--rename normal: unknown category; the data set has 'neg', 'hsil', 'sup', 'x=y'"),
         (["neg"], "expected OLD=NEW"), (["neg="], "expected OLD=NEW"), (["neg=a\nb"], "--rename"),
         (["neg=NILM", "neg=LSIL"], "neg becomes NILM already"),
     ):  # fmt: skip
@@ -243,7 +243,7 @@ def test_conversions_that_would_lose_or_move_something_are_refused(tmp_path: Pat
         formats.convert(tmp_path / "set", tmp_path / "out", None, target)
 
     both = (Image("a.jpg", 40, 30), Image("a.png", 40, 30))
-    with pytest.raises(UserError, match=r"a\.png: would share a file with a\.jpg"):
+    with pytest.raises(UserError, match=r"a\.png: its output file would be that of a\.jpg"):
         attempt(both, "yolo")
     with pytest.raises(UserError, match="is 40x30, annotated as 400x30"):
         attempt((Image("a.png", 400, 30),), "voc")
@@ -279,7 +279,7 @@ def test_yolo_as_others_write_it(tmp_path: Path) -> None:
     text = "\n".join(problems)
     assert "a label without its image" in text
     assert "expected 'class x y width height'" in text
-    assert "unknown category 5; there are 2, 7" in text
+    assert "unknown category 5; expected one of 2, 7" in text
 
 
 def test_what_is_no_data_set_is_not_taken_for_classes_of_images(tmp_path: Path) -> None:
@@ -301,9 +301,9 @@ def test_greys_of_sixteen_bits_are_a_problem_and_not_white(tmp_path: Path) -> No
     grey = np.full((40, 30), 40_000, dtype=np.uint16)
     for name in ("a.png", "a.tif"):
         PILImage.fromarray(grey).save(tmp_path / name)
-        with pytest.raises(image_files.ImageProblem, match="more than 8 bits a grey level"):
+        with pytest.raises(image_files.ImageProblem, match="more than 8 bits per pixel"):
             image_files.read(tmp_path / name)
-        with pytest.raises(image_files.ImageProblem, match="more than 8 bits a grey level"):
+        with pytest.raises(image_files.ImageProblem, match="more than 8 bits per pixel"):
             image_files.size(tmp_path / name)
     for mode in ("1", "L", "LA", "P", "RGBA", "CMYK"):
         PILImage.new("RGB", (30, 40), (255, 255, 255)).convert(mode).save(tmp_path / "b.tif")

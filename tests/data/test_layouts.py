@@ -138,7 +138,7 @@ LINES = {
     "02_nan_box/train": "annotations[0] (a.jpg): box (nan, 80, nan, 110) is not finite",
     "02_nan_box/far": "annotations[0] (a.jpg): box (5000, 4000, 5080, 4080) lies outside the image of 320x240",
     "02_nan_box/huge": "annotations[0] (a.jpg): box (-1e+08, -1e+08, 1e+08, 1e+08) lies outside the image of 320x240",
-    "07_convert_passes/pixels": "labels/a.txt:1: '1 120 110 30 30' is in pixels; YOLO has fractions of the image",
+    "07_convert_passes/pixels": "labels/a.txt:1: '1 120 110 30 30' is in pixels; YOLO uses fractions of the image",
     "13_wrong_reasons/null_box": "bbox: four numbers are expected, found None",
 }
 
@@ -294,7 +294,7 @@ def test_polygons_oriented_boxes_scores_and_poses(tmp_path: Path) -> None:
     yolo(tmp_path, "names: [NILM]\nkpt_shape: [2, 3]\n", "0 0.5 0.5 0.2 0.2 0.1 0.1 2 0.2 0.2 2\n")
     assert np.allclose(read(tmp_path).images[0].cells[0].box, (40, 20, 60, 30))
     yolo(tmp_path, "names: NILM, HSIL\n", "0 0.5 0.5 0.2 0.2\n")
-    with pytest.raises(FormatProblem, match=r"one name, or \[NILM, HSIL\], is expected"):
+    with pytest.raises(FormatProblem, match=r"expected one name, or a list as \[NILM, HSIL\]"):
         read(tmp_path)
 
 
@@ -447,7 +447,7 @@ def test_a_format_from_outside_the_package_goes_through_the_command(tmp_path: Pa
 
 def test_tiffs_of_sixteen_bits_and_thumbnails(tmp_path: Path) -> None:
     folder = CASES / "06_tiff16/images"
-    with pytest.raises(image_files.ImageProblem, match="more than 8 bits a channel, and not said which is white"):
+    with pytest.raises(image_files.ImageProblem, match="more than 8 bits per channel, so the white level is unknown"):
         image_files.read(folder / "12in16.tif")
     with PILImage.open(folder / "thumbnail_first.tif") as image:
         first = image.size
@@ -457,7 +457,7 @@ def test_tiffs_of_sixteen_bits_and_thumbnails(tmp_path: Path) -> None:
     assert (image_files.read(folder / "thumbnail_first.tif") == wanted).all()
     pages = [PILImage.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
     pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(image_files.ImageProblem, match="2 pages, of which none is the largest"):
+    with pytest.raises(image_files.ImageProblem, match="2 pages, none of which is the largest"):
         image_files.read(tmp_path / "stack.tif")
 
 
@@ -479,7 +479,7 @@ def test_transparent_is_white_and_wholly_transparent_is_a_problem(tmp_path: Path
     assert (found[1:] == 255).all()
     pixels[..., 3] = 0
     PILImage.fromarray(pixels).save(tmp_path / "gone.png")
-    with pytest.raises(image_files.ImageProblem, match="wholly transparent"):
+    with pytest.raises(image_files.ImageProblem, match="is fully transparent"):
         image_files.read(tmp_path / "gone.png")
 
 

@@ -235,7 +235,7 @@ def test_fields_are_cut_with_their_annotations(tmp_path: Path) -> None:
     (tmp_path / "out" / "images" / min(before)).unlink()
     fields.tiles(slides, tmp_path / "out", settings)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "images").iterdir()} == before
-    with pytest.raises(UsageError, match="begun with side 512, now 256"):
+    with pytest.raises(UsageError, match="was started with side 512, now 256"):
         fields.tiles(slides, tmp_path / "out", settings.model_copy(update={"side": 256}))
     only = settings.model_copy(update={"only_annotated": True, "per_slide": 2})
     assert len(fields.tiles(slides, tmp_path / "two", only).images) == 2
@@ -270,7 +270,7 @@ def test_annotations_of_slides_are_read_strictly(tmp_path: Path) -> None:
     found = annotations.find(slide, None, 0.25)
     assert found is not None and [cell.box for cell in found.cells] == [(5, 6, 12, 14)]
     assert annotations.find(tmp_path / "s2.svs", None, 0.25) is None
-    with pytest.raises(UserError, match=r"no image called s2\.svs"):
+    with pytest.raises(UserError, match=r"no image named s2\.svs"):
         annotations.find(tmp_path / "s2.svs", tmp_path / "annotations.json", 0.25)
     for text in (
         "[",

@@ -151,10 +151,10 @@ def test_boxes_stay_inside_and_scores_above_the_threshold(tiny: Path) -> None:
 
 
 def test_a_folder_without_a_detector(tmp_path: Path, tiny: Path) -> None:
-    with pytest.raises(UserError, match="no detector there"):
+    with pytest.raises(UserError, match="no detector found"):
         model.load(tmp_path)
     (tmp_path / "config.json").write_text('{"backbone": "small", "categories": ["NILM"], "architecture": "yolo"}')
-    with pytest.raises(UserError, match="there are faster-rcnn"):
+    with pytest.raises(UserError, match="choose one of faster-rcnn"):
         model.load(tmp_path)
     (tmp_path / "config.json").write_text('{"backbone": "small", "categories": ["NILM"]}')
     (tmp_path / "model.safetensors").write_bytes((tiny / "normal/pytorch_lora_weights.safetensors").read_bytes())

@@ -152,7 +152,7 @@ def test_the_papers_settings() -> None:
         assert steps(recipe.model_copy(update={"max_steps": 7}), 3000) == 7
     assert steps(faster, 3001) == 30_010
     assert preset("paper", "dino").max_grad_norm == 0.1
-    with pytest.raises(UsageError, match=r"architecture: .*there are faster-rcnn, retinanet"):
+    with pytest.raises(UsageError, match=r"architecture: .*choose one of faster-rcnn, retinanet"):
         override(faster, ["architecture=yolo"])
 
 
@@ -326,12 +326,12 @@ def test_imagenet_weights_come_from_a_file_or_torchvision_or_not_at_all(
     assert body.layer2[0].conv1.weight.requires_grad
     assert task.config.pretrained
     assert task.network.transform.image_mean == [0.485, 0.456, 0.406]
-    with pytest.raises(UsageError, match="no ImageNet weights for backbone=small; it begins from none"):
+    with pytest.raises(UsageError, match="no ImageNet weights for backbone=small; initialise it from none"):
         DetectorTask(recipe.model_copy(update={"backbone": "small"}), [], [])
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "resnet50.pth").write_bytes(b"pickle")
     for name, complaint in (("other.safetensors", "not weights of"), ("resnet50.pth", "a pickle can run code"),
-                            ("absent.safetensors", "no such file; there are none, torchvision")):  # fmt: skip
+                            ("absent.safetensors", "no such file; give none, torchvision")):  # fmt: skip
         with pytest.raises(UserError, match=complaint):
             resnet.start(body, str(tmp_path / name))
 
@@ -443,11 +443,11 @@ def test_detect_goes_on_where_it_was_stopped(finder: Path, tmp_path: Path, monke
     shutil.copy(tmp_path / "set/images/field_0.png", tmp_path / "set/images/field_2.png")
     folder.detect(found, out, detector, threshold=0.2)
     assert len(asked) == 2, "another file of the same name is"
-    with pytest.raises(UsageError, match=r"begun with threshold 0\.2, now 0\.3"):
+    with pytest.raises(UsageError, match=r"was started with threshold 0\.2, now 0\.3"):
         folder.detect(found, out, detector, threshold=0.3)
     with pytest.raises(UserError, match=r"aa\.png: not a readable image"):
         folder.detect(found, tmp_path / "strict", detector, strict=True)
-    for source, complaint in (("nowhere", "no such file or folder"), ("out/qupath", "no image there")):
+    for source, complaint in (("nowhere", "no such file or folder"), ("out/qupath", "contains no image")):
         with pytest.raises(UserError, match=complaint):
             folder.gather(tmp_path / source)
 
@@ -583,7 +583,7 @@ def test_data_without_a_cell_to_find_are_refused_and_without_a_validation_part_t
     del split["val"]
     (tmp_path / "drawn/split.json").write_text(json.dumps(split))
     recipe = DetectorRecipe(data=[Source(root="drawn")], categories=["cell", "nucleus"])
-    with pytest.raises(UserError, match=r"have no cell or nucleus cell; there are 'ASC-H', .*: --set categories="):
+    with pytest.raises(UserError, match=r"have no cell or nucleus cell, but 'ASC-H', .*--set categories="):
         train_detector(recipe, tmp_path / "run", tmp_path)
     assert not (tmp_path / "run").exists()
     assert sources.held_out(recipe.data, tmp_path) == []

@@ -376,7 +376,7 @@ def test_figure_7_of_a_generated_field_and_of_an_own_image(tiny: Path, fields: P
 
 def test_figure_7_refuses_cells_that_overlap_or_lie_outside(editor: CellEditor, tiny: Path, tmp_path: Path) -> None:
     normal, _ = drawn(1)
-    with pytest.raises(UserError, match="overlaps another one"):
+    with pytest.raises(UserError, match="overlaps another;"):
         figure7(normal, [BOXES[0], (50.0, 20.0, 90.0, 60.0)], editor, FAST, 0, tmp_path)
     with pytest.raises(UserError, match="within the image of 320x288"):
         figure7(normal, [(300.0, 0.0, 340.0, 40.0)], editor, FAST, 0, tmp_path)

@@ -323,7 +323,7 @@ def test_extractors_of_the_registry(tmp_path: Path) -> None:
     image = drawn(0)[0]
     assert lite([image, image[:100, :90]]).shape == (2, 1280)
     assert (lite.frechet, lite.kernel) == ("FD (EfficientNet-Lite0)", "KD (EfficientNet-Lite0)")
-    with pytest.raises(UsageError, match="there are inception-v3"):
+    with pytest.raises(UsageError, match="choose one of inception-v3"):
         features.load("vgg")
     for name in ("cytology-resnet50", "dinov2"):
         with pytest.raises(EnvironmentProblem, match="--weights"):
@@ -423,7 +423,7 @@ def test_verbs_write_their_tables_and_refuse_in_one_line(
     assert (tmp_path / "out/least_real.png").exists()
     for arguments, code, text in (
         (("fidelity", tmp_path / "none", real), 1, "no such file or folder"),
-        (("fidelity", made, real, "--features", "vgg"), 2, "there are inception-v3"),
+        (("fidelity", made, real, "--features", "vgg"), 2, "choose one of inception-v3"),
         (("fidelity", made, real, "--weights", "vgg=x"), 2, "expected NAME=PATH"),
         (("fidelity", made, real, "--window", 1024), 1, "smaller than a window of 1024"),
         (("memorisation", made, real, real, "--window", 96), 1, "the same as a training image"),

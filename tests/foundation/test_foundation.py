@@ -291,7 +291,7 @@ def test_weights_that_give_nothing_but_nan_are_refused(tiny: Path, tmp_path: Pat
     whole = load_file(file)
     whole["conv_out.bias"].fill_(torch.nan)
     save_file(whole, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"unet or scheduler: the denoiser gives NaN or infinity"):
+    with pytest.raises(UserError, match=r"unet or scheduler: the denoiser returns NaN or infinity"):
         load(str(tmp_path / "f"))
 
 

@@ -93,7 +93,7 @@ def test_words_that_a_lora_brings_along_are_learnt(tiny: Path, tmp_path: Path) -
     ("key", "reason"),
     [
         ("lora_unet_down_blocks_0_attentions_0_proj_in.lokr_w1", "a LoKr, not a LoRA"),
-        ("lora_te_text_model_encoder_layers_0_mlp_fc1", "only for a text encoder's"),
+        ("lora_te_text_model_encoder_layers_0_mlp_fc1", "only for a text encoder, none for a U-Net"),
         ("transformer.blocks.0.attn", "transformer.blocks.0.attn.lora_down.weight is for neither"),
         ("lora_transformer_blocks_0", "not a LoRA|neither"),
     ],
@@ -136,7 +136,7 @@ def test_what_a_single_file_predicts_is_read_where_it_is_said(tiny: Path, tmp_pa
     beside.write_text("model: {params: {timesteps: 1000}}\n")
     assert kind({}, {}) == "epsilon"
     beside.write_text("model: [\n")
-    with pytest.raises(UserError, match=r"model\.yaml: no readable YAML"):
+    with pytest.raises(UserError, match=r"model\.yaml: not readable YAML"):
         kind({}, {})
     beside.unlink()
     model = single(tiny, tmp_path, key | {"ztsnr": torch.tensor([])}, {"format": "pt"})

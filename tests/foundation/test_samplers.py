@@ -237,7 +237,7 @@ def test_what_cannot_be_asked_for(
 @pytest.mark.promise("Hostile or broken input")
 def test_a_network_that_gives_nan_draws_nothing(damaged: str, tiny: Path) -> None:
     window = np.full((1, 256, 256, 3), 200, np.uint8)
-    with pytest.raises(UserError, match=r"the denoiser gives NaN"):
+    with pytest.raises(UserError, match=r"the denoiser returns NaN"):
         if damaged == "foundation":
             generator = NormalImageGenerator(str(tiny / "foundation"), None)
             generator.model.unet.conv_out.bias.data.fill_(float("nan"))

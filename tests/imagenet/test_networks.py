@@ -117,11 +117,11 @@ def test_the_head_of_a_narrow_retinanet_passes_on_what_it_is_given() -> None:
 def test_a_backbone_without_such_weights_or_of_another_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no ImageNet weights for backbone=small"):
         DetectorTask(DetectorRecipe(backbone="small", weights="imagenet"), [], [])
-    with pytest.raises(UserError, match="absent: no such file; there are none, imagenet or a file for"):
+    with pytest.raises(UserError, match="absent: no such file; give none, imagenet or a file for"):
         DetectorTask(DetectorRecipe(backbone="efficientnet-lite0", weights=str(tmp_path / "absent")), [], [])
-    with pytest.raises(UserError, match="there are none, torchvision"):
+    with pytest.raises(UserError, match="give none, torchvision"):
         resnet.start(torch.nn.Identity(), "imagenet")
-    with pytest.raises(ValueError, match="there are resnet50, small, efficientnet-lite0"):
+    with pytest.raises(ValueError, match="choose one of resnet50, small, efficientnet-lite0"):
         DetectorRecipe(backbone="efficientnet-lite9")
 
 
@@ -137,7 +137,7 @@ def test_folds_hold_whole_images_and_spread_every_category() -> None:
         parts = folds.parts([*rare, *common], ["NILM", "ASC-H"], 4, fold)
         assert not {crop.image for crop in parts.fitted} & {crop.image for crop in parts.held_out}
         assert len(parts.fitted) + len(parts.held_out) == len(rare) + 300
-    with pytest.raises(UserError, match="all ASC-H cells are in one image, or in one fold; take more folds"):
+    with pytest.raises(UserError, match="all ASC-H cells are in one image or fold; use more folds"):
         folds.parts([*rare, *common], ["NILM", "ASC-H"], 1, 0)
 
 

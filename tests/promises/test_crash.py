@@ -207,7 +207,7 @@ def test_another_foundation_of_the_same_name_is_noticed(tiny: Path, fields: Path
     train_normal(recipe, tmp_path / "run", fields)
     assert "foundation: foundation\n" in (tmp_path / "run/recipe.yaml").read_text(), "the path is nobody's"
     other = recipe.model_copy(update={"foundation": str(tmp_path / "other/foundation"), "max_steps": 2})
-    with pytest.raises(UsageError, match="begun on other frozen weights"):
+    with pytest.raises(UsageError, match="was started with other frozen weights"):
         train_normal(other, tmp_path / "run", fields)
 
 
@@ -254,7 +254,10 @@ def test_a_folder_about_to_be_made_is_held_too(fields: Path, tmp_path: Path) -> 
         with pytest.raises(UserError, match="another run is writing there"), lock.only(out):
             pass
         assert not out.exists()
-    with pytest.raises(UserError, match="written there meanwhile"), atomic.folder(out, fresh=True) as part:
+    with (
+        pytest.raises(UserError, match="another process wrote there meanwhile"),
+        atomic.folder(out, fresh=True) as part,
+    ):
         (part / "ours").touch()
         out.mkdir()
         (out / "theirs").touch()

@@ -111,7 +111,7 @@ errors = pytest.mark.promise("Errors")
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
-        (["synthesize", "out", "--set", "nonsense=1"], 2, "no such setting"),
+        (["synthesize", "out", "--set", "nonsense=1"], 2, "unknown setting"),
         (["synthesize", "out", "--bogus"], 2, "No such option"),
         (["train", "normal", "run", "--set", "a: *b"], 2, "expected key=value"),
         (["train", "normal", "run", "--set", "rank=*b"], 2, "the value is not YAML"),
@@ -123,7 +123,7 @@ errors = pytest.mark.promise("Errors")
         (["synthesize", "out", "--foundation", "pickle.ckpt"], 1, "pickled weights can run code"),
         (["synthesize", "out", "--foundation", "nobody/nothing"], 3, "the hub cannot be reached"),
         (["check", "closed"], 1, "Not a directory"),
-        (["synthesize", "closed/out", *FLAGS], 2, "closed is a file; a folder is needed"),
+        (["synthesize", "closed/out", *FLAGS], 2, "closed is a file; a folder is expected"),
     ],
 )
 def test_one_line_and_an_exit_code_for_each_class_of_error(

@@ -121,11 +121,14 @@ def test_results_that_were_made_elsewhere_are_scored_alike(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("{}", "are a list"),
+        ("{}", "expected a list of COCO results"),
         ('[{"image_id": 1}]', "entry 0"),
         ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, NaN, 4], "score": 0.5}]', "entry 0"),
         ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 7}]', "score 7"),
-        ('[{"image_id": "x", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]', "no image_id"),
+        (
+            '[{"image_id": "x", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]',
+            "has an image_id and category_id of these images",
+        ),
         ('[{"image_id": [1], "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]', "entry 0"),
         ("[", "not readable"),
     ],

@@ -147,5 +147,5 @@ def test_a_training_whose_worker_is_lost_is_done_by_another(cluster: object, tmp
 
 
 def test_no_cluster_is_one_clear_line() -> None:
-    with pytest.raises(EnvironmentProblem, match=r"--ray 127.0.0.1:1: no cluster there"):
+    with pytest.raises(EnvironmentProblem, match=r"--ray 127.0.0.1:1: no cluster found there"):
         Pool("127.0.0.1:1", dict, "cpu")

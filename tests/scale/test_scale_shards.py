@@ -66,18 +66,18 @@ def test_what_does_not_belong_together_is_named(made: Path, tiny: Path, tmp_path
     one, two = tmp_path / "one", tmp_path / "two"
     shutil.copytree(made / "1", one)
     shutil.copytree(made / "2", two)
-    with pytest.raises(UserError, match=r"^2 of 2 shards missing"):
+    with pytest.raises(UserError, match=r"^shards 2 of 2 are missing"):
         merge(tmp_path / "out", [one])
     with pytest.raises(UserError, match=r"copy: shard 1/2 is in .*one too"):
         shutil.copytree(one, tmp_path / "copy")
         merge(tmp_path / "out", [one, tmp_path / "copy", two])
-    with pytest.raises(UserError, match=r"whole: no shard there \(shard.json\)"):
+    with pytest.raises(UserError, match=r"whole: not a shard \(shard.json is missing\)"):
         merge(tmp_path / "out", [made / "whole", two])
     said = json.loads((two / "shard.json").read_text())
     for changes, complaint in (
-        ({"finished": False}, "two: shard 2/2 is not finished; give its command again"),
-        ({"of": 3}, "two: a shard of another run than .*one: one of 3 shards, the other of 2"),
-        ({"run": "0" * 16}, "two: a shard of another run than .*one: other images"),
+        ({"finished": False}, "two: shard 2/2 is not finished; run its command again"),
+        ({"of": 3}, "two: not of the same run as .*one: one of 3 shards, the other of 2"),
+        ({"run": "0" * 16}, "two: not of the same run as .*one: other images"),
         ({"skipped": {"1": "gone"}}, "two: shard 2/2 has 2 images, its share is 1"),
     ):
         (two / "shard.json").write_text(json.dumps(said | changes))
@@ -92,7 +92,7 @@ def test_what_does_not_belong_together_is_named(made: Path, tiny: Path, tmp_path
     image = two / "images/000001.png"
     whole = image.read_bytes()
     image.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(UserError, match=r"000001.png: its digest is not the one in shard.sha256"):
+    with pytest.raises(UserError, match=r"000001.png: its digest differs from shard.sha256"):
         merge(tmp_path / "out", [one, two])
     image.unlink()
     with pytest.raises(UserError, match=r"000001.png: no such file; shard.sha256 lists it"):
@@ -106,15 +106,15 @@ def test_a_folder_stays_the_shard_that_it_is(made: Path, tiny: Path, tmp_path: P
     def again(out: Path, shard: Shard | None, count: int = 5, *changes: str) -> None:
         synthesize.synthesize(out, count=count, settings=chosen(*changes), shard=shard, **models(tiny))
 
-    with pytest.raises(UsageError, match="1: begun as shard 1/2, now 2/2"):
+    with pytest.raises(UsageError, match="1: was started as shard 1/2, now 2/2"):
         again(made / "1", Shard(2, 2))
-    with pytest.raises(UsageError, match=r"1: begun as shard 1/2 of other images \(5, now 7\)"):
+    with pytest.raises(UsageError, match=r"1: was started as shard 1/2 of other images \(5, now 7\)"):
         again(made / "1", Shard(1, 2), 7)
-    with pytest.raises(UsageError, match="1: begun as shard 1/2; give --shard"):
+    with pytest.raises(UsageError, match="1: was started as shard 1/2; give --shard"):
         again(made / "1", None)
-    with pytest.raises(UsageError, match="whole: begun as a run that is not divided"):
+    with pytest.raises(UsageError, match="whole: was started without --shard"):
         again(made / "whole", Shard(1, 2))
-    with pytest.raises(UsageError, match="--shard 1/2: --counts are dealt over all images of a run"):
+    with pytest.raises(UsageError, match="--shard 1/2: --counts distributes cells over all images of a run"):
         again(tmp_path / "out", Shard(1, 2), 5, "counts={HSIL: 2}")
     assert not (tmp_path / "out").exists()
 

@@ -334,9 +334,9 @@ def test_a_slide_of_empty_glass_is_even(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["normal.sampler=dpm++2m"], "--sampler dpm\\+\\+2m: remembers earlier steps"),
+        (["normal.sampler=dpm++2m"], "--sampler dpm\\+\\+2m: needs earlier steps"),
         (["cell.paste=patch"], "cell.paste=patch"),
-        (["normal.size=512"], "300x280: smaller than a field of 512"),
+        (["normal.size=512"], "300x280: smaller than one field \\(512\\)"),
         (["choice=isolation"], "choice=isolation"),
     ],
 )

@@ -144,7 +144,7 @@ def test_what_is_saved_is_what_edit_makes_of_its_plan(own: Path, tiny: Path, tmp
         client.finish(again["task"])
         saved = client.finish(client.ask("POST", f"/projects/{project['id']}/save", {"name": "made"})["id"])
         assert saved["cells"] == 3 and "plan.json" in saved["command"]
-        assert "exists already" in client.refused("POST", f"/projects/{project['id']}/save", {"name": "made"})
+        assert "already exists" in client.refused("POST", f"/projects/{project['id']}/save", {"name": "made"})
     models = {role: str(tiny / role) for role in ("foundation", "cell")}
     out = tmp_path / "out" / "made"
     base = plans.read(out / "plan.json").base()
@@ -231,7 +231,7 @@ def test_uploads_are_checked_and_removed(tiny: Path, tmp_path: Path) -> None:
             ("c.png", b"not an image", "not a readable image"),
             ("d.png", buffer.getvalue()[:900], "truncated"),
             ("e.svg", b"<svg/>", "no image"),
-            ("a.png", buffer.getvalue(), "open already"),
+            ("a.png", buffer.getvalue(), "already open"),
             ("..%2F..%2F.png", b"", "no image"),
         ):
             status, answer = upload(name, content)

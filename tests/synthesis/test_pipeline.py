@@ -136,15 +136,15 @@ def test_a_record_cut_short_by_a_kill_is_made_again(made: Path, tiny: Path, tmp_
 
 @pytest.mark.promise("Two runs into one folder")
 def test_a_folder_begun_otherwise_or_in_use_is_refused(made: Path, tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="begun with other settings"):
+    with pytest.raises(UsageError, match="was started with other settings"):
         synthesize.synthesize(made, count=4, settings=chosen(9), **models(tiny))
     (tmp_path / "foreign/images").mkdir(parents=True)
-    with pytest.raises(UsageError, match="holds something else"):
+    with pytest.raises(UsageError, match="already contains other files"):
         synthesize.synthesize(tmp_path / "foreign", count=1, settings=chosen(0), **models(tiny))
     own = tmp_path / "own"
     own.mkdir()
     (own / "README.md").write_text("my notes")
-    with pytest.raises(UsageError, match=r"own: holds something else already \(README.md\)"):
+    with pytest.raises(UsageError, match=r"own: already contains other files \(README.md\)"):
         synthesize.synthesize(own, count=1, settings=chosen(0), **models(tiny))
     assert [path.name for path in own.iterdir()] == ["README.md"]
     assert (own / "README.md").read_text() == "my notes"
@@ -216,10 +216,10 @@ def test_one_bad_image_stops_nothing_unless_strict(tiny: Path, tmp_path: Path) -
     ("setting", "complaint"),
     [
         ("category_weights={CIN1: 1}", "no category 'CIN1'"),
-        ("category_weights={HSIL: -1, LSIL: 2}", "must not be negative"),
-        ("category_weights={LSIL: .nan}", "their sum be a number"),
-        ("category_weights={LSIL: .inf}", "their sum be a number"),
-        ("category_weights={LSIL: 1e308, HSIL: 1e308}", "their sum be a number"),
+        ("category_weights={HSIL: -1, LSIL: 2}", "weights must be at least 0"),
+        ("category_weights={LSIL: .nan}", "their sum finite"),
+        ("category_weights={LSIL: .inf}", "their sum finite"),
+        ("category_weights={LSIL: 1e308, HSIL: 1e308}", "their sum finite"),
         ("seed=0x1" + "f" * 5000, "more than 64 bits"),
         ("min_cells=9", r"min_cells \(9\) must not exceed max_cells \(8\)"),
         ("cell.steps=0", "cell.steps"),
@@ -251,7 +251,7 @@ def test_models_that_do_not_belong_together(tiny: Path, tmp_path: Path) -> None:
         synthesize.synthesize(tmp_path / "out", count=1, settings=chosen(1), **given)
     with pytest.raises(UsageError, match="--device nonsense: not available"):
         synthesize.synthesize(tmp_path / "out", count=1, settings=chosen(1), device="nonsense", **models(tiny))
-    with pytest.raises(UserError, match="no weights for a U-Net"):
+    with pytest.raises(UserError, match="none for a U-Net"):
         lora_of_nothing(tmp_path / "lora")
         synthesize.synthesize(
             tmp_path / "out", count=1, settings=chosen(1), **models(tiny) | {"normal": str(tmp_path / "lora")}
@@ -285,5 +285,5 @@ def test_what_decides_beside_the_weights_is_part_of_the_run(
     synthesize.synthesize(out, count=1, settings=chosen(5), **given)
     path = tmp_path / "models" / file
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UsageError, match="begun with other settings or models"):
+    with pytest.raises(UsageError, match="was started with other settings or models"):
         synthesize.synthesize(out, count=2, settings=chosen(5), **given)

@@ -140,13 +140,13 @@ def test_a_plan_for_own_images(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "images": images}))
     with pytest.raises(UserError, match=r"images\[0\] \(a\.png\): original 'field_1\.png' is not among the 2 normal"):
         synthesize.edit(tmp_path / "real", tmp_path / "o", plan=tmp_path / "plan.json", settings=chosen(), **given)
-    with pytest.raises(UserError, match="this plan is for `edit`"):
+    with pytest.raises(UserError, match="use this plan with `edit`"):
         synthesize.synthesize(
             tmp_path / "o", plan=tmp_path / "plan.json", settings=chosen(), **models(tiny, "detector")
         )
     images[0] |= {"original": "field_3.png"}
     (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "images": images}))
-    with pytest.raises(UsageError, match="begun with another plan"):
+    with pytest.raises(UsageError, match="was started with another plan"):
         synthesize.edit(tmp_path / "real", tmp_path / "out", plan=tmp_path / "plan.json", settings=chosen(), **given)
     assert not (tmp_path / "o").exists()
 
@@ -192,12 +192,12 @@ def one(*cells: dict[str, Any], **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{", "no readable JSON"),
+        ("{", "not readable JSON"),
         ("[" * 100_000, "nested too deeply"),
         ('{"version": 1, "version": 1, "images": []}', "'version' is given twice"),
-        (json.dumps(one(cell(seed=float("nan")))), "NaN is no number"),
+        (json.dumps(one(cell(seed=float("nan")))), "NaN is not a number"),
         (json.dumps(one(cell(bbox_xyxy=[0, 0, 5, 77]))).replace("77", "1e999"), "bbox_xyxy .0, 0, 5, inf. is not fin"),
-        ('{"version": 1, "images": ' + "1" * 5000 + "}", "no readable JSON"),
+        ('{"version": 1, "images": ' + "1" * 5000 + "}", "not readable JSON"),
         (json.dumps({"version": 2, "images": []}), "version: input should be 1"),
         (json.dumps({"version": 1, "images": []}), "images: list should have at least 1 item"),
         (json.dumps({"version": 1, "images": [5]}), r"images\[0\]"),
@@ -205,7 +205,10 @@ def one(*cells: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (json.dumps(one(cell(seed=-1))), r"cells\[0\].seed: input should be greater than or equal to 0 \(got -1\)"),
         (json.dumps(one(cell(seed=1.5))), r"cells\[0\].seed: input should be a valid integer"),
         (json.dumps(one(cell(seed=True))), r"cells\[0\].seed: input should be a valid integer"),
-        (json.dumps(one(cell(category="CIN1"))), r"\(a.png\): cells\[0\]: category 'CIN1'; there are ASC-US, ASC-H"),
+        (
+            json.dumps(one(cell(category="CIN1"))),
+            r"\(a.png\): cells\[0\]: unknown category 'CIN1'; choose one of ASC-US, ASC-H",
+        ),
         (json.dumps(one(cell(colour="red"))), r"cells\[0\].colour: extra inputs are not permitted"),
         (json.dumps(one(cell(bbox_xyxy=[1, 2, 3]))), r"cells\[0\].bbox_xyxy: list should have at least 4"),
         (json.dumps(one(cell(bbox_xyxy=[9, 9, 9, 20]))), "no area"),
@@ -256,7 +259,7 @@ def test_what_contradicts_a_plan_is_refused_on_the_command_line(made: Path) -> N
     for option in (["--count", "3"], ["--counts", "HSIL=3"]):
         run = subprocess.run([*command, *option], capture_output=True, text=True)
         assert run.returncode == 2
-        assert f"{option[0]} {option[1]}: the plan says" in run.stderr
+        assert f"{option[0]} {option[1]}: the plan sets" in run.stderr
 
 
 def canvases(editor: CellEditor) -> Callable[[], list[Canvas]]:
@@ -381,7 +384,7 @@ def test_counts_over_a_run_are_exact_resumable_and_bound_to_its_images(tiny: Pat
     (broken / ".survey.jsonl").write_text('{"file_na')
     synthesize.synthesize(broken, count=3, settings=asked, **models(tiny))
     assert content(broken) == content(out)
-    with pytest.raises(UsageError, match="begun with other images"):
+    with pytest.raises(UsageError, match="was started with other images"):
         synthesize.synthesize(out, count=4, settings=asked, **models(tiny))
     with pytest.raises(UsageError, match="9 cells are asked for, 1 images of at most 8 hold 8"):
         synthesize.synthesize(tmp_path / "x", count=1, settings=asked, **models(tiny))

@@ -315,7 +315,7 @@ def test_settings_by_key_and_value() -> None:
     changed = config.override(base, ["rank=4", "data=[{root: x, scale: 0.5}]", "ema_decay=0.99"])
     assert (changed.rank, changed.data[0].scale, changed.ema_decay) == (4, 0.5, 0.99)
     assert config.override(base, ["mixed_precision=no"]) == base, "YAML's no is false"
-    with pytest.raises(UsageError, match="no such setting"):
+    with pytest.raises(UsageError, match="unknown setting"):
         config.override(base, ["rnak=4"])
     with pytest.raises(UsageError, match=r"rank: .*greater than or equal to 1 \(got 0\)"):
         config.override(base, ["rank=0"])
@@ -356,7 +356,7 @@ def test_a_run_that_never_began_may_begin_with_another_recipe(tiny: Path, fields
         train_normal(wanted(rank=4), tmp_path / "run", fields)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/README.md").write_text("my notes")
-    with pytest.raises(UsageError, match=r"mine: holds something else already \(README.md\)"):
+    with pytest.raises(UsageError, match=r"mine: already contains other files \(README.md\)"):
         train_normal(wanted(), tmp_path / "mine", fields)
     assert (tmp_path / "mine/README.md").read_text() == "my notes"
 

@@ -210,7 +210,7 @@ def test_a_variation_is_the_same_for_an_image_and_stronger_by_strength(name: str
         assert 0 < changes[0] < changes[1] < changes[2]
     low, high = variation(name).limits
     assert all(low <= amount <= high for amount in variation(name).severities)
-    with pytest.raises(UsageError, match="can be had"):
+    with pytest.raises(UsageError, match="must be between"):
         varied(view, name, high + 1, 0, "a")
 
 
@@ -235,7 +235,7 @@ def test_a_centre_draws_within_its_ranges_and_in_the_order_of_light() -> None:
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ({"name": "fog", "strength": [1, 2]}, "there are stain"),
+        ({"name": "fog", "strength": [1, 2]}, "choose one of stain"),
         ({"name": "jpeg"}, "give strength"),
         ({"name": "jpeg", "amount": [0, 50]}, "within"),
         ({"name": "stain", "strength": [3, 2]}, "ascend"),

@@ -123,7 +123,7 @@ def tensors(file: Path) -> dict[str, Tensor]:
     """Return what is in the safetensors `file`; raise UserError for anything else, pickles with the reason."""
     weights.refuse_pickle(file)
     if not file.is_file() or file.suffix != weights.SUFFIX:
-        raise UserError(f"{file}: no adapter weights there; a .safetensors file is expected")
+        raise UserError(f"{file}: no adapter weights found; expected a .safetensors file")
     return weights.read(file)
 
 

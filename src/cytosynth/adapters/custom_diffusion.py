@@ -66,12 +66,12 @@ class CustomDiffusion(Adapter):
         """Put the weights in `file` into those of `model`, and teach it the word in the other file beside it."""
         words = sorted(path for path in file.parent.glob("*.safetensors") if path.name != file.name)
         if len(words) != 1:
-            raise UserError(f"{file.parent}: {len(words)} files of words beside {file.name}; one is expected")
+            raise UserError(f"{file.parent}: {len(words)} files of learnt words next to {file.name}; expected one")
         tokens.merge(model, *word_in(words[0]))
         for key, value in read(file).items():
             name, _, part = key.removesuffix("_custom_diffusion.weight").rpartition(".")
             if part not in PARTS or not name.endswith("attn2.processor"):
-                raise UserError(f"{file}: {key} is not Custom Diffusion's, whose weights are to_k and to_v of attn2")
+                raise UserError(f"{file}: {key} is not a weight of Custom Diffusion (to_k and to_v of attn2)")
             layer = _layer(model.unet, name, part, file)
             fits(file, key, value.shape, layer.weight.shape)
             with torch.no_grad():

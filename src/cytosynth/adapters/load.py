@@ -49,7 +49,9 @@ def identified(path: Path) -> tuple[type[Adapter], Path]:
     if path.is_dir():
         card = adapter.read_card(path)
         if card and card.adapter not in ADAPTERS:
-            raise UserError(f"{path / adapter.CARD}: adapter {card.adapter!r}; there are {', '.join(ADAPTERS)}")
+            raise UserError(
+                f"{path / adapter.CARD}: unknown adapter {card.adapter!r}; expected one of {', '.join(ADAPTERS)}"
+            )
         for name in ADAPTERS:
             kind: type[Adapter] = ADAPTERS.load(name)
             if card.adapter == name if card else (path / kind.file).is_file():
@@ -58,12 +60,12 @@ def identified(path: Path) -> tuple[type[Adapter], Path]:
             return Lora, path / PEFT_WEIGHTS
         refuse_pickles(path)
         names = ", ".join(ADAPTERS.load(name).file for name in ADAPTERS)
-        raise UserError(f"{path}: no adapter there; {adapter.CARD} or one of {names} is expected")
+        raise UserError(f"{path}: no adapter found; expected {adapter.CARD} or one of {names}")
     keys = list(adapter.tensors(path))
     # The last registered is asked first: it knows its own file best.
     found = [kind for kind in map(ADAPTERS.load, reversed(list(ADAPTERS))) if kind.recognises(keys)]
     if found:
         return found[0], path
     if "clip_g" in keys:
-        raise UserError(f"{path}: an embedding of Stable Diffusion XL (clip_g); one of Stable Diffusion 1.x is needed")
-    raise UserError(f"{path}: weights of no known adapter; there are {', '.join(ADAPTERS)}")
+        raise UserError(f"{path}: an embedding of Stable Diffusion XL (clip_g); give one of Stable Diffusion 1.x")
+    raise UserError(f"{path}: not the weights of a known adapter ({', '.join(ADAPTERS)})")

@@ -93,5 +93,5 @@ def _weight(model: Foundation, part: str, layer: str, file: Path) -> Tensor:
     except AttributeError:
         raise UserError(f"{file}: {part}.{layer}: the foundation has no such layer") from None
     if not isinstance(weight, Tensor) or weight.ndim < 2:
-        raise UserError(f"{file}: {part}.{layer}: no linear or convolutional layer")
+        raise UserError(f"{file}: {part}.{layer} is not a linear or convolutional layer")
     return weight

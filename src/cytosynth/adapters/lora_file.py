@@ -46,7 +46,7 @@ def read(file: Path, unet_config: Any) -> dict[tuple[str, str], Pair]:
     if any("dora_scale" in key or "magnitude" in key for key in state) or any(
         value for key, value in settings.items() if key.endswith("use_dora")
     ):
-        raise UserError(f"{file}: a DoRA, whose magnitudes are not supported; a LoRA is needed")
+        raise UserError(f"{file}: a DoRA, which is not supported; give a LoRA")
     for mark, kind in OTHERS.items():
         if any(mark in key for key in state):
             raise UserError(f"{file}: {kind}, not a LoRA; merge it into the foundation with the tool that made it")
@@ -59,7 +59,7 @@ def read(file: Path, unet_config: Any) -> dict[tuple[str, str], Pair]:
     if strange:
         raise UserError(f"{file}: {strange[0]} is for neither the U-Net nor the text encoder of Stable Diffusion 1.x")
     if not any(key.startswith("unet.") for key in named):
-        raise UserError(f"{file}: no weights for a U-Net's layers in it, only for a text encoder's")
+        raise UserError(f"{file}: contains weights only for a text encoder, none for a U-Net")
     return {
         (part, layer): Pair(a, b, _scale(file, settings, part, layer, len(a)))
         for part in PARTS
@@ -86,13 +86,13 @@ def _pairs(file: Path, part: str, named: dict[str, Tensor]) -> dict[str, tuple[T
     for key, value in own.items():
         match = MATRIX.fullmatch(key)
         if match is None:
-            raise UserError(f"{file}: {part}.{key} is no weight of a LoRA")
+            raise UserError(f"{file}: {part}.{key} is not a weight of a LoRA")
         sides.setdefault(match[1], {})[match[2]] = value
     for layer, found in sides.items():
         if found.keys() != {"A", "B"}:
             raise UserError(f"{file}: {part}.{layer} has only one of the two matrices of a LoRA")
         if any(side.ndim < 2 or not side.numel() for side in found.values()):
-            raise UserError(f"{file}: {part}.{layer} has a matrix of a LoRA that is none, or empty")
+            raise UserError(f"{file}: {part}.{layer}: a LoRA's matrix is empty or has the wrong number of dimensions")
     return {layer: (found["A"], found["B"]) for layer, found in sides.items()}
 
 
@@ -105,9 +105,9 @@ def _alphas_taken(file: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if f"{layer}.lora_B.weight" in taken:
             up, down = f"{layer}.lora_B.weight", f"{layer}.lora_A.weight"
         if up not in taken or down not in taken:
-            raise UserError(f"{file}: {key} belongs to no lora_up and lora_down")
+            raise UserError(f"{file}: {key} has no lora_up and lora_down")
         if alpha.numel() != 1 or not taken[down].numel() or not taken[down].ndim:
-            raise UserError(f"{file}: {key} is no number, or its lora_down is empty")
+            raise UserError(f"{file}: {key} is not a number, or its lora_down is empty")
         taken[up] = taken[up] * (float(alpha) / len(taken[down]))
     return taken
 
@@ -117,7 +117,7 @@ def _settings(file: Path, state: dict[str, Tensor]) -> dict[str, Any]:
     if any(key.startswith(PEFT_PREFIX) for key in state):
         beside = file.parent / PEFT_CONFIG
         if not beside.is_file():
-            raise UserError(f"{file}: peft's weights need {PEFT_CONFIG} beside them, which holds their alpha")
+            raise UserError(f"{file}: peft's weights need {PEFT_CONFIG} in the same folder, which contains alpha")
         return {f"unet.{key}": value for key, value in plain.load(beside).items()}
     with safe_open(file, "pt") as opened:
         header = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
@@ -126,7 +126,7 @@ def _settings(file: Path, state: dict[str, Tensor]) -> dict[str, Any]:
     except ValueError:
         settings = None
     if not isinstance(settings, dict):
-        raise UserError(f"{file}: its header's lora_adapter_metadata is not a JSON object")
+        raise UserError(f"{file}: lora_adapter_metadata in its header is not a JSON object")
     return settings
 
 
@@ -138,13 +138,15 @@ def _scale(file: Path, settings: dict[str, Any], part: str, layer: str, rank: in
     """
     alpha, patterns = settings.get(f"{part}.lora_alpha", rank), settings.get(f"{part}.alpha_pattern") or {}
     if not isinstance(patterns, dict):
-        raise UserError(f"{file}: {part}.alpha_pattern is {wording.said(patterns)}, an object is needed")
+        raise UserError(f"{file}: {part}.alpha_pattern is {wording.said(patterns)}; expected an object")
     for pattern, value in reversed(patterns.items()):
         name = pattern.removeprefix("^").replace("\\.", ".")
         if not NAME.fullmatch(name):
-            raise UserError(f"{file}: {part}.alpha_pattern has {wording.said(pattern)}; only names of layers are taken")
+            raise UserError(
+                f"{file}: {part}.alpha_pattern has {wording.said(pattern)}; only names of layers are supported"
+            )
         if layer == name or (layer.endswith(f".{name}") and not pattern.startswith("^")):
             alpha = value
     if not isinstance(alpha, int | float) or not abs(alpha) < coco.LARGEST:
-        raise UserError(f"{file}: alpha of {part}.{layer[:200]} is {wording.said(alpha)}, a number is needed")
+        raise UserError(f"{file}: alpha of {part}.{layer[:200]} is {wording.said(alpha)}; expected a number")
     return alpha / (rank**0.5 if settings.get(f"{part}.use_rslora") else rank)

@@ -73,7 +73,7 @@ class SVDiff(Adapter):
                     raise UserError(f"{file}: {key}: the foundation's U-Net has no such layer") from None
                 weight = getattr(module, "weight", None)
                 if not key.endswith(".delta") or not isinstance(weight, Tensor):
-                    raise UserError(f"{file}: {key} is no spectral shift of a layer's weight")
+                    raise UserError(f"{file}: {key} is not a spectral shift of a layer's weight")
                 u, sigma, v = decomposed(weight)
                 fits(file, key, delta.shape, sigma.shape)
                 with torch.no_grad():

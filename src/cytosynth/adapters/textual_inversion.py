@@ -52,6 +52,6 @@ def word_in(file: Path) -> tuple[str, Tensor]:
     """Return the word in `file` and its vectors (n, channels)."""
     found = read(file)
     if len(found) != 1 or next(iter(found.values())).ndim not in (1, 2) or not next(iter(found.values())).numel():
-        raise UserError(f"{file}: no learnt word; one tensor of (vectors, channels) is expected")
+        raise UserError(f"{file}: no learnt word; expected one tensor of shape (vectors, channels)")
     word, vectors = next(iter(found.items()))
     return (file.stem if word == "emb_params" else word), vectors.reshape(-1, vectors.shape[-1])

@@ -41,12 +41,12 @@ def add(model: Foundation, word: str, vectors: Tensor) -> NewWords:
     names = spelled(word, len(vectors)).split(" ")
     for name in names:
         if name in known:
-            raise UserError(f"token {name!r}: the tokenizer of {model.name} knows it already; choose another")
+            raise UserError(f"token {name!r}: already in the vocabulary of {model.name}; choose another")
     first = len(model.tokenizer)
     model.tokenizer.add_tokens(names)
     table = model.text_encoder.get_input_embeddings()
     if isinstance(table, NewWords):
-        raise UserError(f"token {word!r}: another one was added already")
+        raise UserError(f"token {word!r} was already added")
     words = NewWords(table, first, vectors)
     model.text_encoder.set_input_embeddings(words)
     return words
@@ -59,7 +59,9 @@ def start(model: Foundation, initializer: str, vectors: int) -> Tensor:
     """
     ids = model.tokenizer(initializer, add_special_tokens=False).input_ids
     if len(ids) != 1:
-        raise UserError(f"initializer {initializer!r}: {len(ids)} tokens of {model.name}; one word it knows is needed")
+        raise UserError(
+            f"initializer {initializer!r}: is {len(ids)} tokens of {model.name}; give a word that is one token"
+        )
     row: Tensor = model.text_encoder.get_input_embeddings().weight[ids[0]].detach()
     return row.repeat(vectors, 1)
 
@@ -89,4 +91,4 @@ def merge(model: Foundation, word: str, vectors: Tensor) -> None:
 def in_prompt(recipe: Tuning) -> None:
     """Raise UsageError when the prompt of `recipe` does not hold the word that is learnt."""
     if recipe.token not in recipe.prompt.split():
-        raise UsageError(f"prompt {recipe.prompt!r}: does not hold the learnt word {recipe.token!r} (token)")
+        raise UsageError(f"prompt {recipe.prompt!r}: must contain the learnt word {recipe.token!r} (token)")

@@ -53,7 +53,9 @@ def load(recipe: ClassifierRecipe, data_root: Path, held_out: bool = False) -> l
             bar.advance()
     lacking = sorted(set(recipe.categories) - {crop.category for crop in crops})
     if lacking and not held_out:
-        raise UserError(f"no cell of category {lacking[0]!r} in {_names(sources)}; set `categories` to what is there")
+        raise UserError(
+            f"no cell of category {lacking[0]!r} in {_names(sources)}; set `categories` to those in the data"
+        )
     return crops
 
 

@@ -23,7 +23,7 @@ def parts(crops: Sequence[Crop], categories: Sequence[str], folds: int, fold: in
     fitted = [crop for crop in crops if places[crop.image] != fold]
     lacking = sorted(set(categories) - {crop.category for crop in fitted})
     if lacking:
-        raise UserError(f"folds={folds}: all {lacking[0]} cells are in one image, or in one fold; take more folds")
+        raise UserError(f"folds={folds}: all {lacking[0]} cells are in one image or fold; use more folds")
     return Parts(fitted, [crop for crop in crops if places[crop.image] == fold])
 
 

@@ -46,14 +46,14 @@ class CellClassifier:
             values = plain.from_json(plain.text(file))
         except (OSError, ValueError):
             refuse_pickles(folder)
-            raise UserError(f"{folder}: no cell classifier there (config.json and {WEIGHTS})") from None
+            raise UserError(f"{folder}: no cell classifier found; config.json and {WEIGHTS} are expected") from None
         config = validated(ClassifierConfig, values, str(file))
         try:
             network = networks.build(config.architecture, len(config.classes))
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
         if networks.last(network) is None:
-            raise UserError(f"{file}: architecture {config.architecture!r}: has no linear layer to read features from")
+            raise UserError(f"{file}: architecture {config.architecture!r} has no linear layer to read features from")
         read = tensors.read(folder / WEIGHTS)
         try:
             network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in read.items()})
@@ -64,7 +64,7 @@ class CellClassifier:
             classifier.logits(prepare(np.zeros((side, side, 3), np.uint8), config)[None])
         except (RuntimeError, ValueError, AssertionError) as error:
             said = " ".join(str(error).split())[:120]
-            raise UserError(f"{file}: {config.architecture} takes no crops of {side} pixels ({said})") from None
+            raise UserError(f"{file}: {config.architecture} does not accept crops of {side} pixels ({said})") from None
         return classifier
 
     @torch.no_grad()
@@ -77,7 +77,9 @@ class CellClassifier:
         """Return (n, classes) probabilities of the cells in `boxes` (xyxy) of n `windows` (height, width, 3)."""
         found = self.of_crops(self.crops(windows, boxes))
         if not np.isfinite(found).all():
-            raise UserError(f"classifier: the network ({self.config.architecture}) gives NaN")
+            raise UserError(
+                f"classifier: the network ({self.config.architecture}) returns NaN; its weights are damaged"
+            )
         return found
 
     def of_crops(self, crops: Sequence[Pixels]) -> NDArray[np.float64]:

@@ -37,7 +37,7 @@ def of_torchvision(architecture: str, classes: int) -> nn.Module:
     """Return torchvision's classification network `architecture`; raise UsageError where there is none."""
     if architecture not in models.list_models(module=models):
         raise UsageError(
-            f"architecture {architecture!r}: no classification network of torchvision, nor one of "
+            f"architecture {architecture!r}: neither a classification network of torchvision nor one of "
             f"{', '.join(CLASSIFIERS)}"
         )
     found: nn.Module = models.get_model(architecture, weights=None, num_classes=classes)
@@ -63,9 +63,7 @@ def start(network: nn.Module, architecture: str, given: str) -> None:
     """
     known, imagenet = architecture in efficientnet_lite.RELEASES, given == efficientnet_lite.PACKAGE
     if imagenet and not known:
-        raise UsageError(
-            f"start={given}: there are no ImageNet weights at hand for {architecture}; give a safetensors file"
-        )
+        raise UsageError(f"start={given}: no ImageNet weights available for {architecture}; give a safetensors file")
     path = Path(given)
     state = efficientnet_lite.read(architecture, None if imagenet else path) if known else weights.read(path, known="")
     own = {key: value for key, value in network.state_dict().items() if key.startswith(LAST)}

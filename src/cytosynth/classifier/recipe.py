@@ -45,7 +45,7 @@ class ClassifierRecipe(Recipe):
     @model_validator(mode="after")
     def _fold_exists(self) -> "ClassifierRecipe":
         if self.fold is not None and self.fold >= self.folds:
-            raise ValueError(f"fold={self.fold}: there are folds 0 to {self.folds - 1} (folds={self.folds})")
+            raise ValueError(f"fold={self.fold}: must be from 0 to {self.folds - 1} (folds={self.folds})")
         return self
 
 

@@ -46,16 +46,16 @@ def convert(
     registration.writer(target)
     with lock.new(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"{out}: exists already; give a new folder")
+            raise UserError(f"{out}: already exists; give a new folder")
         kind = kind or guess(source, place)
         if kind in ("folders", "images") and out.resolve().is_relative_to(source.resolve()):
             what = "a class" if kind == "folders" else "among the images"
-            raise UsageError(f"{out}: would be {what} of {source}; give a folder beside it")
+            raise UsageError(f"{out}: would be {what} of {source}; give another folder")
         if kind == "slides":
             return _cut(source, out, target, names or {}, pseudonyms)
         data = renamed(read(source, kind, place=place, **options), names or {})
         if not data.images:
-            raise UserError(f"{source}: no image in it")
+            raise UserError(f"{source}: contains no image")
         refuse_broken(data)
         refuse_collisions(data, target, kind)
         return write(data, out, kind, target, pseudonyms)
@@ -68,7 +68,7 @@ def _cut(source: Path, out: Path, target: str, names: Mapping[str, str], pseudon
         cut = Path(folder) / "fields"
         data = split.with_parts(fields.tiles(source, cut, every, names=names, strict=True), cut)
         if not data.images:
-            raise UserError(f"{source}: no field with anything on it")
+            raise UserError(f"{source}: no field shows any cells")
         return write(data, out, "coco", target, pseudonyms)
 
 
@@ -139,5 +139,5 @@ def refuse_collisions(data: DataSet, target: str, kind: str) -> None:
     for image in data.images:
         name = str(PurePosixPath(image.file_name).with_suffix("")) if by_stem else image.file_name
         if name in taken:
-            raise UserError(f"{image.file_name}: would share a file with {taken[name]}; rename one of them")
+            raise UserError(f"{image.file_name}: its output file would be that of {taken[name]}; rename one of them")
         taken[name] = image.file_name

@@ -79,7 +79,7 @@ def beside(folder: Path, recursive: bool = False, slides: bool = False) -> tuple
     if not found:
         reasons = [*refused[:1], *([left] if left else [])]
         known = ", ".join(sorted(SUFFIXES | SLIDES if slides else SUFFIXES))
-        raise UserError(f"{folder}: no image there ({known}){''.join(f'; {reason}' for reason in reasons)}")
+        raise UserError(f"{folder}: contains no image ({known}){''.join(f'; {reason}' for reason in reasons)}")
     if left:
         console.print(f"{folder}: {left}", markup=False, soft_wrap=True)
     good, unusable = file_names.usable(found, folder)

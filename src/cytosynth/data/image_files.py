@@ -158,7 +158,7 @@ def _rgb(image: Image.Image, path: Path) -> Pixels:
             part = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part)
         pixels[top : top + rows] = np.asarray(part.convert("RGB"))
     if hidden:
-        raise ImageProblem(f"{path}: wholly transparent; save it without transparency")
+        raise ImageProblem(f"{path}: is fully transparent; save it without transparency")
     return pixels
 
 
@@ -183,16 +183,18 @@ def _open(path: Path, content: bytes | None = None) -> Image.Image:
         raise _problem(path, error) from None
     if scans > MAX_SCANS:
         image.close()
-        raise ImageProblem(f"{path}: more than {MAX_SCANS} scans (a bomb?)")
+        raise ImageProblem(f"{path}: more than {MAX_SCANS} scans (a decompression bomb?)")
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise ImageProblem(f"{path}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,} (a bomb?)")
+        raise ImageProblem(
+            f"{path}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,} (a decompression bomb?)"
+        )
     if image.mode not in MODES:
         image.close()
-        raise ImageProblem(f"{path}: more than 8 bits a grey level, and not said which is white; save it with 8")
+        raise ImageProblem(f"{path}: more than 8 bits per pixel, so the white level is unknown; save it with 8 bits")
     if memory > MAX_MEMORY:
         image.close()
-        raise ImageProblem(f"{path}: reading it takes {memory:,} bytes, more than {MAX_MEMORY:,} (a bomb?)")
+        raise ImageProblem(f"{path}: decoding needs {memory:,} bytes, more than {MAX_MEMORY:,} (a decompression bomb?)")
     return image
 
 
@@ -218,11 +220,11 @@ def _seek_image(image: TiffImageFile, path: Path) -> None:
     largest = max(sizes)
     if len(sizes) > MAX_PAGES or sizes.count(largest) > 1:
         image.close()
-        raise ImageProblem(f"{path}: {len(sizes)} pages, of which none is the largest; save the one that counts")
+        raise ImageProblem(f"{path}: {len(sizes)} pages, none of which is the largest; save the page to use as a file")
     image.seek(sizes.index(largest))
     if image.mode in MODES and max(image.tag_v2.get(258, (1,))) > 8:
         image.close()
-        raise ImageProblem(f"{path}: more than 8 bits a channel, and not said which is white; save it with 8")
+        raise ImageProblem(f"{path}: more than 8 bits per channel, so the white level is unknown; save it with 8 bits")
 
 
 def _bytes(path: Path, content: bytes | None) -> int:

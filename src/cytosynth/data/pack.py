@@ -75,5 +75,5 @@ def read(path: Path, folder: Path) -> list[Source]:
         raise UserError(f"{path}: not a packed data file ({error})") from None
     found = sorted(entry.name for entry in folder.iterdir() if (entry / "annotations.json").is_file())
     if not found:
-        raise UserError(f"{path}: holds no data set")
+        raise UserError(f"{path}: contains no data set")
     return [Source(root=name) for name in found]

@@ -60,9 +60,9 @@ class Pseudonyms:
         try:
             key = plain.content(file)
         except (OSError, ValueError) as error:
-            raise UserError(f"{file}: no readable key ({str(error)[:120]})") from None
+            raise UserError(f"{file}: not a readable key ({str(error)[:120]})") from None
         if len(key) < LEAST:
-            raise UserError(f"{file}: a key of at least {LEAST} bytes is needed, found {len(key)}")
+            raise UserError(f"{file}: the key has {len(key)} bytes; at least {LEAST} are required")
         return cls(key)
 
     def hashed(self, text: str) -> str:

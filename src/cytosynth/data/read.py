@@ -52,7 +52,7 @@ def guess(root: Path, place: Place = FOUND_OUT) -> str:
         return layouts.detect(annotations)
     if kind := BY_SUFFIX.get(annotations.suffix.lower()):
         return kind
-    raise UserError(f"{annotations}: no annotations; COCO is JSON, YOLO's YAML or folder, VOC's folder are read")
+    raise UserError(f"{annotations}: not annotations; give a COCO file (.json), YOLO's YAML or labels, or a VOC folder")
 
 
 def annotated(root: Path) -> bool:
@@ -89,7 +89,7 @@ def read(
     if kind == "images":
         options["recursive"] = place.recursive
     for name in options.keys() - inspect.signature(reader).parameters.keys():
-        raise UsageError(f"{root}: {name} cannot be given for the format {kind}")
+        raise UsageError(f"{root}: {name} does not apply to the format {kind}")
     corrections = Corrections()
     data = reader(root, report=report, note=note or corrections, **options)
     for line in corrections.lines():

@@ -24,7 +24,7 @@ def parsed(given: Sequence[str]) -> dict[str, str]:
         except ValueError as error:
             raise UsageError(f"--rename {text}: {error}") from None
         if names.setdefault(old, new) != new:
-            raise UsageError(f"--rename {text}: {old} becomes {names[old]} already")
+            raise UsageError(f"--rename {text}: {old} is already renamed to {names[old]}")
     return names
 
 
@@ -39,7 +39,7 @@ def renamed(data: DataSet, names: Mapping[str, str]) -> DataSet:
     for old in names:
         if old not in data.categories and old not in labels:
             there = ", ".join(wording.said(name) for name in [*data.categories, *labels][:12])
-            raise UsageError(f"--rename {old}: no such category; there are {there}")
+            raise UsageError(f"--rename {old}: unknown category; the data set has {there}")
 
     def image(old: Image) -> Image:
         cells = tuple(replace(cell, category=names.get(cell.category, cell.category)) for cell in old.cells)

@@ -82,10 +82,10 @@ def read(folder: Path) -> ShardFile:
     """Return what `shard.json` of `folder` says; raise UserError where there is none."""
     path = folder / FILE
     if not path.exists():
-        raise UserError(f"{folder}: no shard there ({FILE}); `--shard i/n` makes one")
+        raise UserError(f"{folder}: not a shard ({FILE} is missing); `--shard i/n` makes one")
     found = validated(ShardFile, plain.load(path), str(path))
     if found.shard > found.of:
-        raise UserError(f"{path}: shard {found.shard} of {found.of}")
+        raise UserError(f"{path}: invalid shard number {found.shard} of {found.of}")
     return found
 
 
@@ -104,7 +104,7 @@ def begin(folder: Path, shard: Shard | None, names: Iterable[str], threads: int,
     path = folder / FILE
     if shard is None:
         if path.exists():
-            raise UsageError(f"{folder}: begun as shard {_of(read(folder))}; give --shard, or use another folder")
+            raise UsageError(f"{folder}: was started as shard {_of(read(folder))}; give --shard, or use another folder")
         return
     digest, count = hashlib.sha256(), 0
     for name in names:
@@ -113,15 +113,15 @@ def begin(folder: Path, shard: Shard | None, names: Iterable[str], threads: int,
     wanted = ShardFile(shard=shard.number, of=shard.of, images=count, run=digest.hexdigest()[:16], threads=threads)
     if not path.exists():
         if begun:
-            raise UsageError(f"{folder}: begun as a run that is not divided; use another folder for --shard {shard}")
+            raise UsageError(f"{folder}: was started without --shard; use another folder for --shard {shard}")
         atomic.write_json(path, wanted.model_dump(mode="json"))
         return
     old = read(folder)
     if (old.shard, old.of) != (shard.number, shard.of):
-        raise UsageError(f"{folder}: begun as shard {_of(old)}, now {shard}; use another folder")
+        raise UsageError(f"{folder}: was started as shard {_of(old)}, now {shard}; use another folder")
     if old.run != wanted.run:
         raise UsageError(
-            f"{folder}: begun as shard {_of(old)} of other images ({old.images}, now {count}); use another folder"
+            f"{folder}: was started as shard {_of(old)} of other images ({old.images}, now {count}); use another folder"
         )
 
 

@@ -77,7 +77,7 @@ class Stored:
         """Return its (height, width, 3) pixels; raise ImageProblem when it is not what it was."""
         pixels = image_files.read(self.path, self.scale, self.member.read() if self.member else None)
         if (pixels.shape[1], pixels.shape[0]) != self.size:
-            raise image_files.ImageProblem(f"{self.path}: changed since it was first read")
+            raise image_files.ImageProblem(f"{self.path}: has changed since it was first read")
         return pixels
 
 

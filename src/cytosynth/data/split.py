@@ -46,12 +46,12 @@ def part(data: DataSet, name: str, root: Path) -> tuple[Image, ...]:
     where = _file(root) if _file(root).exists() else root
     if parts or where != root:
         if name not in parts:
-            raise UserError(f"{where}: no part '{name}'; there are {', '.join(sorted(parts))}")
+            raise UserError(f"{where}: no part '{name}'; the parts are {', '.join(sorted(parts))}")
         _disjoint(parts, {image.file_name: group(image) for image in data.images}, where)
         chosen = set(parts[name])
         return tuple(image for image in data.images if image.file_name in chosen)
     if name not in FRACTIONS:
-        raise UserError(f"{root}: no part '{name}'; without {FILE} there are {', '.join(FRACTIONS)}")
+        raise UserError(f"{root}: no part '{name}'; without {FILE} the parts are {', '.join(FRACTIONS)}")
     return tuple(image for image in data.images if assigned(group(image)) == name)
 
 

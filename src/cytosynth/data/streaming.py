@@ -60,7 +60,7 @@ def opened(root: Path) -> Entries:
     """Return the data set at `root`, which has a `kind`; raise FormatProblem where it cannot be read."""
     found = kind(root)
     if found is None:
-        raise UserError(f"{root}: no data set in parts or packed there")
+        raise UserError(f"{root}: not a packed data set or one in parts")
     return InParts(root) if found == "coco" else PACKED[found](root)
 
 
@@ -75,10 +75,10 @@ def part(found: Entries, name: str, root: Path) -> Sequence[int]:
     if file.exists():
         parts = {key: values for key, values in plain.load(file).items() if isinstance(values, list)}
         if name not in parts:
-            raise UserError(f"{file}: no part '{name}'; there are {', '.join(sorted(parts))}")
+            raise UserError(f"{file}: no part '{name}'; the parts are {', '.join(sorted(parts))}")
         members = {value for value in parts[name] if isinstance(value, str)}
     elif name not in split.FRACTIONS:
-        raise UserError(f"{root}: no part '{name}'; without {split.FILE} there are {', '.join(split.FRACTIONS)}")
+        raise UserError(f"{root}: no part '{name}'; without {split.FILE} the parts are {', '.join(split.FRACTIONS)}")
     indices = array("Q")
     with meter("reading annotations", len(found)) as bar:
         for index, entry in enumerate(found):
@@ -120,15 +120,13 @@ def convert(
     Raises UserError for what cannot be read or written.
     """
     if target not in WRITERS and target != "coco":
-        raise UsageError(
-            f"{source}: is packed or in parts, and {target} is not written from that; convert to coco first"
-        )
+        raise UsageError(f"{source}: a packed data set cannot be converted to {target}; convert it to coco first")
     with lock.new(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"{out}: exists already; give a new folder")
+            raise UserError(f"{out}: already exists; give a new folder")
         about, count, found = entries(source, of, place)
         if not count:
-            raise UserError(f"{source}: no image in it")
+            raise UserError(f"{source}: contains no image")
         new = _renamed(about, names or {}, source)
         with atomic.folder(out, fresh=True) as folder, meter("images", count) as bar, seen() as taken:
             tally = _Tally()
@@ -193,7 +191,7 @@ def _renamed(about: DataSet, names: Mapping[str, str], source: Path) -> DataSet:
     """Return `about` with the new `names` of its categories; raise UsageError for one that it does not have."""
     unknown = sorted(set(names) - set(about.categories))
     if unknown:
-        raise UsageError(f"--rename {unknown[0]}: {source} has no such category; {wording.listed(about.categories)}")
+        raise UsageError(f"--rename {unknown[0]}: unknown category; {source} has {wording.listed(about.categories)}")
     categories = tuple(dict.fromkeys(names.get(name, name) for name in about.categories))
     return replace(about, categories=categories, category_ids={} if names else about.category_ids)
 

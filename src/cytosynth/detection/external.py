@@ -112,7 +112,9 @@ class ResultsFile:
         """Return what the file of `condition` holds for each image; raise UserError where there is none for it."""
         file = self.path / f"{condition}.json" if self.path.is_dir() else self.path
         if not self.path.is_dir() and condition != "clean":
-            raise UserError(f"{self.path}: predictions of the images as they are; for '{condition}' give a folder")
+            raise UserError(
+                f"{self.path}: predictions for clean images only; for '{condition}' give a folder of results"
+            )
         names = [name for name, _ in images]
         ids, categories = known(self.truth, names, self.categories)
         found = read_results(file, ids, categories)
@@ -251,10 +253,10 @@ def run(
     try:
         done = subprocess.run(filled, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
-        raise UserError(f"{command[0]}: cannot be run ({error.strerror})") from None
+        raise UserError(f"{command[0]}: cannot be started ({error.strerror})") from None
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-        raise UserError(f"{command[0]}: ended with code {done.returncode}: {plain.one_line(last)[:200]}")
+        raise UserError(f"{command[0]}: failed with exit code {done.returncode}: {plain.one_line(last)[:200]}")
     if not results.exists():
         raise UserError(f"{command[0]}: wrote no results to {{results}}")
     names = [image.file_name for image in data.images]

@@ -80,7 +80,7 @@ def gather(source: Path, part: str | None = None, place: Place = FOUND_OUT) -> I
     if not source.is_dir():
         known = image_files.SUFFIXES | reader.SLIDES
         if source.suffix.lower() not in known:
-            raise UserError(f"{source}: no image or slide ({', '.join(sorted(known))})")
+            raise UserError(f"{source}: not an image or slide ({', '.join(sorted(known))})")
         files, refused = file_names.usable([(source.name, source)], source.parent)
     else:
         files, refused = beside(source, place.recursive, slides=True)
@@ -195,7 +195,7 @@ def _search(
 def _slide(name: str, path: Path, finder: Finder, threshold: float, mpp: float | None, out: Path) -> Image:
     """Return the slide at `path` with its cells; raise UsageError where the detector is elsewhere."""
     if not isinstance(finder, Here):
-        raise UsageError(f"{path}: a slide, which --ray does not divide; --shard divides slides among machines")
+        raise UsageError(f"{path}: --ray does not distribute slides; use --shard")
     files = (out / PICTURES / f"{name}.png", out / QUPATH / f"{name}.geojson")
     return slide.detect(name, path, finder.detector, threshold, mpp, out / slide.TILES, files)
 

@@ -98,7 +98,7 @@ class Detector:
 def build(config: DetectorConfig) -> nn.Module:
     """Return the untrained network of `config`."""
     if config.architecture not in DETECTORS:
-        raise UserError(f"detector architecture {config.architecture!r}: there are {', '.join(DETECTORS)}")
+        raise UserError(f"unknown detector architecture {config.architecture!r}; choose one of {', '.join(DETECTORS)}")
     return architecture.load(config.architecture).build(config.backbone, len(config.categories), config.pretrained)
 
 
@@ -115,7 +115,7 @@ def configuration(folder: Path) -> DetectorConfig:
         values = plain.from_json(plain.text(folder / "config.json"))
     except (OSError, ValueError):
         refuse_pickles(folder)
-        raise UserError(f"{folder}: no detector there (config.json and {WEIGHTS})") from None
+        raise UserError(f"{folder}: no detector found; config.json and {WEIGHTS} are expected") from None
     return validated(DetectorConfig, values, str(folder / "config.json"))
 
 

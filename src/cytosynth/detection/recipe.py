@@ -22,9 +22,9 @@ class DetectorRecipe(Recipe):
     backbone: Annotated[str, AfterValidator(BACKBONES.known)] = "resnet50"
     weights: str = Field(
         default=NO_WEIGHTS,
-        description="to begin from: ImageNet weights of ResNet-50 ('torchvision', fetched, or a safetensors file; for "
+        description="initial weights: of ResNet-50 on ImageNet ('torchvision', fetched, or a safetensors file; for "
         "DINO also one of its authors' R50 4-scale checkpoint) or of EfficientNet-Lite ('imagenet'); another detector "
-        "('bundled', or a folder), of which all is taken that fits; 'none'",
+        "('bundled', or a folder), of which all layers are used that fit; 'none'",
     )
     categories: list[str] = [NILM]
     data: list[Source] = [Source(root="fields", split="train")]
@@ -46,7 +46,7 @@ class DetectorRecipe(Recipe):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in DETECTORS:
-            raise ValueError(f"there are {', '.join(DETECTORS)}")
+            raise ValueError(f"choose one of {', '.join(DETECTORS)}")
         return name
 
 

@@ -28,7 +28,7 @@ def of_samples(samples: Sequence[Sample], categories: Sequence[str], shots: int,
         cells = [(sample, cell.box) for sample, cell in known if cell.category == category]
         if not cells:
             raise UserError(
-                f"no {category} cell in the training data to refer to; "
+                f"no {category} cell in the training data to use as reference; "
                 "give a folder of reference cells: --set references=FOLDER"
             )
         rng = np.random.default_rng([seed, len(found)])
@@ -48,7 +48,7 @@ def of_folder(root: Path, categories: Sequence[str], shots: int, side: int) -> T
     for category in categories:
         paths = [data.path(image) for image in data.images if image.cells[0].category == category]
         if not paths:
-            raise UserError(f"{root / category}: no reference image of {category} there")
+            raise UserError(f"{root / category}: no reference image of {category} found")
         images = [image_files.read(path) for path in paths[:shots]]
         whole = [_cut(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), side) for pixels in images]
         found.append([whole[index % len(whole)] for index in range(shots)])

@@ -22,7 +22,7 @@ def known(truth: Path | None, names: Sequence[str], categories: Sequence[str]) -
         ids |= {entry["id"]: entry["file_name"] for entry in content["images"]}
         return ids, {entry["id"]: entry["name"] for entry in content["categories"]}
     except (KeyError, TypeError):
-        raise FormatProblem(f"{truth}: no COCO annotations whose ids results could use") from None
+        raise FormatProblem(f"{truth}: results need a data set with COCO annotations, for its ids") from None
 
 
 def read_results(file: Path, ids: Mapping[Any, str], categories: Mapping[Any, str]) -> dict[str, list[Cell]]:
@@ -35,7 +35,7 @@ def read_results(file: Path, ids: Mapping[Any, str], categories: Mapping[Any, st
     except (OSError, ValueError) as error:
         raise FormatProblem(f"{file}: not readable COCO results ({str(error)[:120]})") from None
     if not isinstance(entries, list):
-        raise FormatProblem(f"{file}: COCO results are a list, found {wording.said(entries)}")
+        raise FormatProblem(f"{file}: expected a list of COCO results, found {wording.said(entries)}")
     found: dict[str, list[Cell]] = {}
     for number, entry in enumerate(entries):
         try:
@@ -43,11 +43,13 @@ def read_results(file: Path, ids: Mapping[Any, str], categories: Mapping[Any, st
             x, y, width, height = (float(value) for value in entry["bbox"])
             score = float(entry["score"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FormatProblem(f"{file}: entry {number}: no COCO result ({str(error)[:80]})") from None
+            raise FormatProblem(f"{file}: entry {number}: not a COCO result ({str(error)[:80]})") from None
         if not all(map(math.isfinite, (x, y, width, height))) or not 0 <= score <= 1:
-            raise FormatProblem(f"{file}: entry {number}: box or score is not one (score {score}, from 0 to 1)")
+            raise FormatProblem(f"{file}: entry {number}: invalid box or score ({score}; expected 0 to 1)")
         if name is not None and category is not None:
             found.setdefault(name, []).append(Cell((x, y, x + width, y + height), category, score))
     if entries and not found:
-        raise FormatProblem(f"{file}: no image_id and category_id of these images ({wording.listed(list(ids)[:5])})")
+        raise FormatProblem(
+            f"{file}: no result has an image_id and category_id of these images ({wording.listed(list(ids)[:5])})"
+        )
     return {name: sorted(cells, key=lambda cell: -(cell.score or 0)) for name, cells in found.items()}

@@ -46,7 +46,7 @@ class DetectorTask(Task):
         base = backbones.load(recipe.backbone)
         if imagenet and base.imagenet is None:
             raise UsageError(
-                f"weights={recipe.weights}: there are no ImageNet weights for backbone={recipe.backbone}; it begins "
+                f"weights={recipe.weights}: no ImageNet weights for backbone={recipe.backbone}; initialise it "
                 f"from {NO_WEIGHTS}, 'bundled' or the folder of a detector"
             )
         pretrained = transfer.pretrained(recipe.weights, recipe.backbone) if transferred else imagenet
@@ -101,7 +101,9 @@ class DetectorTask(Task):
             return None
         mean = self.measure(model.Detector(self.network, self.config), self.held_out)["map"]
         if math.isnan(mean):
-            raise UserError(f"the held-out images have no {' or '.join(self.recipe.categories)} cell to score on")
+            raise UserError(
+                f"no held-out cell of {', '.join(self.recipe.categories)} to score on; set validate_every=0"
+            )
         return 1 - mean
 
     def preview(self, folder: Path, step: int) -> None:
@@ -176,8 +178,8 @@ def _some(samples: Sequence[Sample], categories: Sequence[str]) -> None:
     there = sources.say_lacking(samples, categories)
     if there.isdisjoint(categories):
         raise UserError(
-            f"the training data have no {' or '.join(categories)} cell; there are {wording.listed(there)}: "
-            "--set categories=[...] says what is to be found"
+            f"the training data have no {' or '.join(categories)} cell, but {wording.listed(there)}; "
+            "set the categories to detect: --set categories=[...]"
         )
 
 

@@ -22,7 +22,7 @@ def pretrained(weights: str, backbone: str) -> bool:
     """
     config = model.configuration(_folder(weights))
     if config.backbone != backbone:
-        raise UserError(f"weights={weights}: a detector on {config.backbone}, not on {backbone}")
+        raise UserError(f"weights={weights}: the detector's backbone is {config.backbone}, not {backbone}")
     return config.pretrained
 
 
@@ -39,7 +39,7 @@ def start(network: nn.Module, weights: str) -> str:
     own, given = network.state_dict(), other.network.state_dict()
     fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
     if not fitting:
-        raise UserError(f"weights={weights}: nothing of that {other.config.architecture} fits by name and shape")
+        raise UserError(f"weights={weights}: no layer of that {other.config.architecture} fits by name and shape")
     network.load_state_dict(fitting, strict=False)
     return (
         f"{len(fitting)} of {len(own)} tensors begin from that {other.config.architecture}, "

@@ -55,12 +55,14 @@ def search(images: ImageSet, fields: ImageSet, device: torch.device) -> list[Pla
     Raises UserError when images differ in size, or a field is smaller than the square.
     """
     if len(images.sizes) != 1:
-        raise UserError(f"{images.source}: images of {len(images.sizes)} sizes; --window N cuts all to N x N")
+        raise UserError(
+            f"{images.source}: images of {len(images.sizes)} different sizes; cut all to N x N with --window N"
+        )
     factor = SIDE / min(images.windows[0].size)
     reduced = [_reduced(field, factor) for field in fields]
     for small, window in zip(reduced, fields.windows, strict=True):
         if min(small.shape[:2]) < PART:
-            raise UserError(f"{window.path}: smaller than the middle of an image that is searched for in it")
+            raise UserError(f"{window.path}: smaller than the part of an image that is searched for in it")
     places: list[Place] = []
     with meter("searching pixels", len(images) * len(fields)) as bar:
         for start in range(0, len(images), BATCH):

@@ -205,6 +205,6 @@ def _squares(a: Matrix, b: Matrix) -> Iterator[tuple[slice, NDArray[np.float64]]
 
 def _same_dimension(a: Matrix, b: Matrix, fewest: int) -> None:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"features of shapes {a.shape} and {b.shape}; (n, d) and (m, d) are expected")
+        raise ValueError(f"features of shapes {a.shape} and {b.shape}; expected (n, d) and (m, d)")
     if min(len(a), len(b)) < fewest:
         raise UserError(f"{min(len(a), len(b))} images; this measure needs at least {fewest}")

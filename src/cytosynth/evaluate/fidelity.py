@@ -67,7 +67,7 @@ def compare(
     if number < FEWEST:
         raise UserError(
             f"{number} images a side ({len(generated)} generated, {len(real)} real in two halves of whole images); "
-            f"at least {FEWEST} are needed; --window cuts each image into several"
+            f"at least {FEWEST} are needed; cut each image into several with --window"
         )
     sides = [images.sample(number, rng) for images in (generated, first, second)]
     rows: list[tuple[str | float | int | None, ...]] = []

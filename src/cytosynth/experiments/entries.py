@@ -16,4 +16,4 @@ def read(kind: type[E], file: Path) -> E:
     try:
         return TypeAdapter(kind).validate_python(plain.from_json(plain.text(file)))
     except ValueError:
-        raise UserError(f"{file}: damaged; delete it, and the same command makes it anew") from None
+        raise UserError(f"{file}: damaged; delete it, and the same command creates it again") from None

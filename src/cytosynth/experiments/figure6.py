@@ -27,7 +27,9 @@ def figure6(recipe: Table1Recipe, run: Path, data_root: Path, out: Path, samples
     rng = np.random.default_rng(0)
     tiles += [(real[int(index)], "real") for index in rng.permutation(len(real))[:samples]]
     if len(tiles) < samples:
-        raise UserError(f"{len(tiles)} real windows of {side} pixels without an abnormal cell; {samples} are needed")
+        raise UserError(
+            f"only {len(tiles)} real windows of {side} pixels without an abnormal cell; {samples} are needed"
+        )
     for adapter in recipe.adapters:
         folder = run / adapter / f"seed-{recipe.seeds[0]}" / "fields"
         found = sorted(folder.glob("*.png"))[:samples]

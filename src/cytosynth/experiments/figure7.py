@@ -159,7 +159,7 @@ def planned(
             raise UserError(f"{said}: at most {patch.MOST:g} pixels a side can be edited")
         region = patch.enlarge(box, settings.box_scale or 1.0, width, height)
         if any(overlap(region, other) for other in regions):
-            raise UserError(f"{said}: its edited region overlaps another one; choose cells that lie apart")
+            raise UserError(f"{said}: its edited region overlaps another; choose cells farther apart")
         regions.append(region)
     return tuple(
         {category: PlannedEdit(region, category, _seed(seed, number, category)) for category in categories}
@@ -179,7 +179,7 @@ def find(normal: Pixels, detector: Detector, settings: EditSettings, threshold: 
     chosen = choose.apart(order, (width, height), settings, CELLS)
     if len(chosen) < CELLS:
         raise UserError(
-            f"{len(found)} NILM cells detected, {len(chosen)} of them apart; {CELLS} are needed: give boxes"
+            f"{len(found)} NILM cells detected, {len(chosen)} of them far enough apart; {CELLS} are needed; give --box"
         )
     return [cell.box for cell, _ in chosen]
 

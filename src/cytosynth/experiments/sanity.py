@@ -109,7 +109,9 @@ def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequ
     scores = measure(model.load(outcome.weights), unseen)
     seconds = records.seconds(folder)
     if not seconds:
-        raise UserError(f"{folder / records.TIMING}: no seconds of a step; delete {folder}, and it is trained anew")
+        raise UserError(
+            f"{folder / records.TIMING}: the time of a step is missing; delete {folder}, and it is trained again"
+        )
     middle = seconds[len(seconds) // 2]
     return Entry(detector, seed, outcome.parameters, middle, scores.map, scores.map_50, scores.map_75, scores.recall)
 

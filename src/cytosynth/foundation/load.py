@@ -102,7 +102,7 @@ def part(kind: Any, folder: Path, headless: bool = False) -> Any:
     except Exception as error:
         if of_the_machine(error):
             raise
-        raise UserError(f"{folder}: no readable {kind.__name__} ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{folder}: not a readable {kind.__name__} ({' '.join(str(error).split())[:200]})") from None
     return _fitting(found, str(folder), ("missing", "mismatched") if headless else PROBLEMS)
 
 
@@ -136,11 +136,13 @@ def _check(model: Foundation, where: str, denoiser: Denoiser) -> None:
     scale, kind = model.vae.config.scaling_factor, model.scheduler.config.prediction_type
     length = model.tokenizer.model_max_length
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < abs(scale) < math.inf:
-        raise UserError(f"{where}: vae: scaling_factor {scale!r}; a number other than 0 is expected")
+        raise UserError(f"{where}: vae: scaling_factor {scale!r}; expected a number other than 0")
     if kind not in PREDICTIONS:
-        raise UserError(f"{where}: scheduler: prediction_type {str(kind)[:40]!r}; there are {', '.join(PREDICTIONS)}")
+        raise UserError(
+            f"{where}: scheduler: prediction_type {str(kind)[:40]!r}; expected one of {', '.join(PREDICTIONS)}"
+        )
     if not isinstance(length, int) or not 2 <= length <= LONGEST:
-        raise UserError(f"{where}: tokenizer: model_max_length {length}; 2 to {LONGEST} are expected")
+        raise UserError(f"{where}: tokenizer: model_max_length {length}; expected 2 to {LONGEST}")
     trial.autoencode(model, where)
     if denoiser == "unused":
         return
@@ -157,7 +159,9 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
     if local:
         for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
             if not (Path(source) / part).is_dir():
-                raise UserError(f"{source}: no folder '{part}'; a Stable Diffusion in diffusers' layout has one")
+                raise UserError(
+                    f"{source}: the folder '{part}' is missing; a Stable Diffusion in diffusers' layout has it"
+                )
             refuse_pickles(Path(source) / part)
     parts = ("unet", "vae", "text_encoder")
     variants = {name: _variant(Path(source) / name) if local else None for name in parts}
@@ -200,7 +204,7 @@ def _from_layout(source: str, dtype: torch.dtype, local: bool) -> Foundation:
         if cached:
             reason = f"the hub cannot be reached (tried for {hub.PATIENCE:g} s), and it is not in the hub's cache"
             raise EnvironmentProblem(f"{source}: {reason}; give a folder or a .safetensors file") from None
-        raise EnvironmentProblem(f"{source}: the hub has no such model, or not all of it ({line})") from None
+        raise EnvironmentProblem(f"{source}: not on the hub, or not complete there ({line})") from None
 
 
 VARIANT = re.compile(r"(?:diffusion_pytorch_model|model)(?:\.(\w+))?(?:-\d+-of-\d+)?\.safetensors")

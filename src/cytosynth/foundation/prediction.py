@@ -58,7 +58,7 @@ def _named(path: Path, weights: Mapping[str, Any]) -> PredictionType:
 def _known(where: str, value: object) -> PredictionType:
     spelled = SPELLED.get(str(value).lower())
     if spelled is None:
-        raise UserError(f"{where} {str(value)[:40]!r} is not known; epsilon or v is expected")
+        raise UserError(f"{where} {str(value)[:40]!r} is unknown; expected epsilon or v")
     return spelled
 
 
@@ -67,7 +67,7 @@ def _parameterization(path: Path) -> object:
     try:
         found = plain.from_yaml(plain.text(path))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no readable YAML ({' '.join(str(error).split())[:120]})") from None
+        raise UserError(f"{path}: not readable YAML ({' '.join(str(error).split())[:120]})") from None
     for key in ("model", "params", "parameterization"):
         found = found.get(key) if isinstance(found, dict) else None
     return found

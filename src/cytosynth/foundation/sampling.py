@@ -95,8 +95,8 @@ def sample(
         latents = scheduler.step(output, t, latents, **draws).prev_sample
     if not latents.isfinite().all():
         raise UserError(
-            "the denoiser gives NaN or infinity: its weights or an adapter's are damaged, or precision=fp16 is too "
-            "narrow for them, where bf16 is not"
+            "the denoiser returns NaN or infinity: its weights or an adapter's are damaged, or precision=fp16 is too "
+            "narrow for them; try precision=bf16"
         )
     return latents
 
@@ -141,7 +141,7 @@ def generator(*seed: int) -> torch.Generator:
 def _draws(scheduler: Any, seeds: Sequence[Sequence[int]] | None) -> dict[str, Any]:
     """Return the argument by which a scheduler that takes one draws its noise, one generator an image."""
     if seeds is None and isinstance(scheduler, samplers.STOCHASTIC):
-        raise ValueError(f"{type(scheduler).__name__} draws noise at every step: give the seed of each image")
+        raise ValueError(f"{type(scheduler).__name__} adds noise at every step: give the seed of each image")
     if seeds is None or "generator" not in inspect.signature(scheduler.step).parameters:
         return {}
     return {"generator": [generator(*seed, 2) for seed in seeds]}

@@ -38,7 +38,9 @@ def read_single_file(
     """
     weights = tensors.read(path)
     if UNET_INPUT not in weights:
-        raise UserError(f"{path}: no key {UNET_INPUT}; not a Stable Diffusion 1.x checkpoint in the original layout")
+        raise UserError(
+            f"{path}: {UNET_INPUT} is missing; expected a Stable Diffusion 1.x checkpoint in the original layout"
+        )
     schedule = sd15.SCHEDULER | prediction.schedule(path, weights)
     unet = unet | {"in_channels": weights[UNET_INPUT].shape[1]}
     denoiser = _fill(UNet2DConditionModel, unet, convert_ldm_unet_checkpoint(dict(weights), config=unet), path)
@@ -65,7 +67,9 @@ def _load(model: torch.nn.Module, weights: dict[str, Tensor], path: Path) -> Non
     expected = model.state_dict()
     missing = sorted(set(expected) - set(weights))
     if missing:
-        raise UserError(f"{path}: no weights for {missing[0]} ({len(missing)} missing in {type(model).__name__})")
+        raise UserError(
+            f"{path}: weights for {missing[0]} are missing ({len(missing)} missing in {type(model).__name__})"
+        )
     for key, value in expected.items():
         if value.shape != weights[key].shape:
             raise UserError(f"{path}: {key} has shape {tuple(weights[key].shape)}, expected {tuple(value.shape)}")
@@ -84,6 +88,6 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(str(folder) if folder.is_dir() else sd15.TOKENIZER, local_files_only=True)
     except (OSError, ValueError):
         raise EnvironmentProblem(
-            f"{folder}: a single-file checkpoint needs CLIP's tokenizer there (vocab.json, merges.txt), "
+            f"{folder}: a single-file checkpoint needs CLIP's tokenizer in this folder (vocab.json, merges.txt), "
             f"or in the hub's cache: hf download {sd15.TOKENIZER} vocab.json merges.txt tokenizer_config.json"
         ) from None

@@ -29,7 +29,7 @@ def read(path: Path, known: str) -> dict[str, Tensor]:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != known:
         raise UserError(
-            f"{path}: a pickle can run code when it is opened, and this one is not the release known here "
+            f"{path}: a pickle can run code when it is opened, and this is not the known release "
             f"(SHA-256 {known[:16]}...); {CONVERT}"
         )
     state: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

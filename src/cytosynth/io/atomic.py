@@ -88,7 +88,7 @@ def folder(path: Path, fresh: bool = False) -> Iterator[Path]:
     system refuses something, also to a library that says so in another way.
     """
     if path.is_symlink():
-        raise UserError(f"{path}: a link; a run writes into folders of its own")
+        raise UserError(f"{path}: is a link; runs write only into real folders")
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
@@ -98,7 +98,7 @@ def folder(path: Path, fresh: bool = False) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         if fresh and path.exists() and any(path.iterdir()):
-            raise UserError(f"{path}: something was written there meanwhile; use another folder")
+            raise UserError(f"{path}: another process wrote there meanwhile; use another folder")
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         refused = SYSTEM_ERROR.search(str(error))

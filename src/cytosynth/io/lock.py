@@ -41,11 +41,11 @@ def run(folder: Path, mark: str) -> Iterator[None]:
         for root, folders, files in os.walk(folder):
             for path in (Path(root) / name for name in sorted([*folders, *files])):
                 if path.is_symlink():
-                    raise UserError(f"{path}: a link; a run writes into folders of its own")
+                    raise UserError(f"{path}: is a link; runs write only into real folders")
         if (folder / mark).is_file():
             atomic.clean(folder, lambda below: _busy(below / FILE))
         elif own := [path.name for path in folder.iterdir() if not path.name.startswith(".")]:
-            raise UsageError(f"{folder}: holds something else already ({min(own)[:80]}); use an empty folder")
+            raise UsageError(f"{folder}: already contains other files ({min(own)[:80]}); use an empty folder")
         else:
             atomic.forget(folder / mark)
         yield
@@ -66,14 +66,14 @@ def _placed(folder: Path) -> None:
     for path in (folder, *folder.parents):
         if path.exists():
             if not path.is_dir():
-                raise UsageError(f"{folder}: {path.name} is a file; a folder is needed")
+                raise UsageError(f"{folder}: {path.name} is a file; a folder is expected")
             return
 
 
 def _beside(folder: Path) -> Path:
     """Return the lock of the name of `folder`."""
     if not folder.name:
-        raise UserError(f"{folder}: a folder with a name is needed")
+        raise UserError(f"{folder}: give a folder with a name")
     return folder.with_name(f".{folder.name}.lock")
 
 

@@ -126,9 +126,9 @@ def from_yaml(content: str) -> Any:
         value = yaml.load(content, _Plain)  # a SafeLoader that is stricter still
     except (yaml.YAMLError, RecursionError) as error:
         problem = getattr(error, "problem", None) or "nested too deeply"
-        raise ValueError(f"no plain YAML ({problem})") from None
+        raise ValueError(f"not plain YAML ({problem})") from None
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
-        raise ValueError(f"no plain YAML ({type(error).__name__})") from None
+        raise ValueError(f"not plain YAML ({type(error).__name__})") from None
     return checked(value, nan=True)
 
 
@@ -169,7 +169,7 @@ class _Plain(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias, which is not allowed", None)
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", None)
         return super().compose_node(parent, index)
 
 

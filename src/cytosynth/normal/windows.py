@@ -30,7 +30,7 @@ class Windows:
         if not self.samples:
             others = wording.listed({cell.category for sample in samples for cell in sample.cells} - {NILM})
             why = "" if others == "none" else f"; cells are annotated as {others}, not {NILM} (`convert --rename`)"
-            raise UserError(f"no normal image of at least {window} pixels a side in the data of the recipe{why}")
+            raise UserError(f"no normal image of at least {window} x {window} pixels in the recipe's data{why}")
         self.latents = cached(model, self.samples, cache / "latents", self.turns)
 
     def to(self, device: torch.device) -> None:

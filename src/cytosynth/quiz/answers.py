@@ -47,12 +47,12 @@ def read(path: Path, key: Key) -> Reading:
     try:
         text = plain.text(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no readable file of answers ({str(error)[:120]})") from None
+        raise UserError(f"{path}: not a readable file of answers ({str(error)[:120]})") from None
     quizzes, readers, entries = _json(path, text) if text.lstrip().startswith("{") else _csv(path, text)
     if quizzes != {key.quiz}:
-        raise UserError(f"{path}: answers to quiz {said(min(map(str, quizzes)))}, the key is of {key.quiz!r}")
+        raise UserError(f"{path}: answers to quiz {said(min(map(str, quizzes)))}, but the key is of {key.quiz!r}")
     if len(readers) != 1:
-        raise UserError(f"{path}: answers of {len(readers)} readers; give a file for each")
+        raise UserError(f"{path}: contains answers of {len(readers)} readers; give one file for each")
     answers: dict[str, Answer] = {}
     known = {item.id for item in key.items}
     for number, entry in enumerate(entries, 1):
@@ -64,7 +64,7 @@ def read(path: Path, key: Key) -> Reading:
             raise UserError(f"{where}: item {one.item} is answered twice")
         answers[one.item] = one
     if not answers:
-        raise UserError(f"{path}: no answer in it")
+        raise UserError(f"{path}: contains no answers")
     return Reading(str(readers.pop())[:LONGEST], answers)
 
 
@@ -74,7 +74,7 @@ def readings(paths: Sequence[Path], key: Key) -> list[Reading]:
     for path in paths:
         one = read(path, key)
         if one.reader in {other.reader for other in found}:
-            raise UserError(f"{path}: reader {said(one.reader)} has answers in another file too; give one of them")
+            raise UserError(f"{path}: reader {said(one.reader)} also has answers in another file; give one of them")
         found.append(one)
     return found
 
@@ -86,7 +86,7 @@ def _json(path: Path, text: str) -> tuple[set[Any], set[str], list[Any]]:
         raise UserError(f"{path}: not readable JSON ({str(error)[:120]})") from None
     entries, reader = content.get("answers"), content.get("reader")
     if not isinstance(entries, list) or not isinstance(reader, str) or not reader.strip():
-        raise UserError(f"{path}: 'reader' and the list 'answers' are needed, as a quiz page saves them")
+        raise UserError(f"{path}: 'reader' and the list 'answers' are required, as a quiz page saves them")
     return {said_quiz(content)}, {plain.one_line(reader)}, entries
 
 
@@ -94,9 +94,9 @@ def _csv(path: Path, text: str) -> tuple[set[Any], set[str], list[Any]]:
     try:
         rows = list(csv.DictReader(io.StringIO(text), strict=True))
     except csv.Error as error:
-        raise UserError(f"{path}: no CSV of answers ({error})") from None
+        raise UserError(f"{path}: not a CSV file of answers ({error})") from None
     if not rows or not set(COLUMNS) <= {name for name in rows[0] if name}:
-        raise UserError(f"{path}: no answers; columns {', '.join(COLUMNS)} are needed")
+        raise UserError(f"{path}: not answers; the columns {', '.join(COLUMNS)} are required")
     return {row["quiz"] for row in rows}, {plain.one_line(row["reader"]) for row in rows}, list(rows)
 
 

@@ -74,7 +74,7 @@ def source(root: Path, origin: Origin, settings: QuizSettings) -> Source:
         for cell in image.cells:
             made = bool(cell.extra.get("synthetic"))
             if origin == REAL and (made or image.extra.get("synthetic") or data.info.get("synthetic")):
-                raise UserError(f"{root}: {image.file_name} is synthetic, but the set is given as --real")
+                raise UserError(f"{root}: {image.file_name} is synthetic, but the data set is given as --real")
             if (made or origin == REAL) and cell.category in settings.categories and not cell.crowd:
                 scaled = cell.scaled(scale)
                 if _fits(scaled, image, scale, settings.side):
@@ -83,7 +83,7 @@ def source(root: Path, origin: Origin, settings: QuizSettings) -> Source:
         marked = "" if origin == REAL else " that is marked as synthetic"
         raise UserError(
             f"{root}: no cell{marked} of {', '.join(settings.categories)} with {settings.side // 2} pixels around it; "
-            f"there are {listed(_categories(data))}"
+            f"the data set has {listed(_categories(data))}"
         )
     return Source(origin, root.resolve().name, inputs.annotations(root), data.licences, tuple(cells))
 

@@ -47,7 +47,7 @@ def make(
     """
     check(settings, real is not None, synthetic is not None)
     if with_moodle and settings.kind == "study":
-        raise UserError("--moodle: a question bank holds the answers; give --kind teaching")
+        raise UserError("--moodle: a question bank contains the answers; use --kind teaching")
     sources = [cells.source(real, REAL, settings)] if real else []
     sources += [cells.source(synthetic, SYNTHETIC, settings)] if synthetic else []
     shown = _shown(sources, settings)
@@ -58,7 +58,7 @@ def make(
     )  # fmt: skip
     with lock.new(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"{out}: exists already; give a new folder")
+            raise UserError(f"{out}: already exists; give a new folder")
         with atomic.folder(out, fresh=True) as part:
             key.write(made, part)
             atomic.write_text(part / "README.txt", READ_ME)
@@ -111,8 +111,8 @@ def _of_category(
         found = cells.pool(source.cells, category, wanted, settings.side, rng)
         if len(found) < settings.per_class:
             raise UserError(
-                f"{source.name}: {len(found)} usable cells of {category}, --per-class {settings.per_class} needs as "
-                "many; give a larger set, a smaller --per-class, or --categories without it"
+                f"{source.name}: {len(found)} usable cells of {category}, but --per-class is {settings.per_class}; "
+                "give more data, a smaller --per-class, or --categories without it"
             )
         pools.append(cells.cut(found, settings))
     if len(pools) == 2:

@@ -88,7 +88,7 @@ def shared(detectors: Mapping[str, Sequence[Finder]], samples: Sequence[Sample])
     both = tuple(name for name in known[0] if name in there and all(name in other for other in known))
     if not both:
         said = "; ".join(f"{name} knows {wording.listed(f[0].categories)}" for name, f in detectors.items())
-        raise UserError(f"no category that data and detectors share: annotated are {wording.listed(there)}; {said}")
+        raise UserError(f"data and detectors have no category in common: annotated are {wording.listed(there)}; {said}")
     return both
 
 

@@ -67,9 +67,9 @@ class ControlledRecipe(BaseModel):
         for condition in conditions:
             name, _, strength = condition.rpartition("-")
             if condition != CLEAN and (name not in VARIATIONS or strength not in tuple("12345")):
-                raise ValueError(f"no condition {condition!r}; 'clean', or VARIATION-STRENGTH as defocus-3")
+                raise ValueError(f"unknown condition {condition!r}; give 'clean', or VARIATION-STRENGTH, as defocus-3")
             if name in MOVING:
-                raise ValueError(f"{name}: moves cells, which are looked for where they were; leave it out")
+                raise ValueError(f"{name}: moves cells, so they cannot be matched; leave it out")
         return conditions
 
 

@@ -18,7 +18,7 @@ def export_all(recipe: RobustnessRecipe, data_root: Path, out: Path) -> None:
     UserError where `out` is a file.
     """
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: a file; give a folder")
+        raise UserError(f"{out}: is a file; give a folder")
     samples = sources.load([recipe.data], data_root)[: recipe.limit]
     categories = sorted({cell.category for sample in samples for cell in sample.cells})
     conditions = recipe.conditions()

@@ -88,9 +88,9 @@ def _read(path: Path, digest: str, images: int) -> Predictions:
     try:
         made = Predictions.model_validate(plain.from_json(plain.text(path, plain.MAX_BYTES)))
     except (OSError, ValueError, ValidationError):
-        raise UserError(f"{path}: damaged, not predictions; delete it, the same command makes it anew") from None
+        raise UserError(f"{path}: damaged, not predictions; delete it; the same command creates it again") from None
     if made.digest != digest or len(made.truth) != images:
-        raise UserError(f"{path}: of another detector or other images; use another folder")
+        raise UserError(f"{path}: made by another detector or on other images; use another folder")
     return made
 
 

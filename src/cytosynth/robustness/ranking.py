@@ -46,7 +46,9 @@ def controlled(
         built = pipeline()
         records = make(recipe, built, run / "set")
         if not any("category" in record[KEY] for record in records):
-            raise UserError(f"{run}: no normal cell was found in {recipe.fields} fields; draw more, or lower threshold")
+            raise UserError(
+                f"{run}: no normal cell was found in {recipe.fields} fields; generate more fields, or lower threshold"
+            )
         rows = {name: _rows(recipe, finder, records, run, name) for name, finder in detectors.items()}
         reports = [_table(recipe, rows, built.models())]
         reports[0].write(run, "controlled")
@@ -126,7 +128,9 @@ def _correlation(rows: Mapping[str, Sequence[Mapping[str, Any]]], real: Path, re
                 part = [row for row in found if row["condition"] == condition]
                 points.append((name, condition, shares(part, recipe)[2].value, float(value)))
     if len(points) < 3:
-        raise UserError(f"{real}: {len(points)} detectors and conditions of this test there; 3 are needed to correlate")
+        raise UserError(
+            f"{real}: shares {len(points)} detectors and conditions with this test; 3 are needed to correlate"
+        )
     rho = rank_correlation(points, recipe.draws, recipe.seed)
     columns = ("detector", "condition", "right pairs (synthetic)", "AP (real)")
     notes = (
@@ -183,7 +187,7 @@ def refuse_trained(weights: Path, data_root: Path, models: Mapping[str, str]) ->
             digests = {str(name).rsplit(" ", 1)[-1] for name in used.values()} if isinstance(used, dict) else set()
             if digests & own:
                 raise UserError(
-                    f"{weights}: was trained on {folder}, images of the generator that makes this test; rank it on a "
-                    "test of another generator"
+                    f"{weights}: was trained on {folder}, images of the generator that makes this test; test it with "
+                    "another generator"
                 )
     return f"{plain.last(weights)}: trained on no image of this generator"

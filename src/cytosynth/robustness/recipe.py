@@ -28,14 +28,14 @@ class RobustnessRecipe(BaseModel):
     def _known(cls, names: list[str]) -> list[str]:
         for name in names:
             if name not in VARIATIONS:
-                raise ValueError(f"no variation {name!r}; there are {', '.join(VARIATIONS)}")
+                raise ValueError(f"unknown variation {name!r}; choose one of {', '.join(VARIATIONS)}")
         return names
 
     @field_validator("strengths")
     @classmethod
     def _within(cls, strengths: list[int]) -> list[int]:
         if min(strengths) < 1 or max(strengths) > 5 or len(set(strengths)) < len(strengths):
-            raise ValueError("strengths are different whole numbers from 1 to 5")
+            raise ValueError("strengths must be different whole numbers from 1 to 5")
         return sorted(strengths)
 
     def conditions(self) -> list[str]:

@@ -74,7 +74,7 @@ def measure(
     """
     both = set(style.groups) & set(reference.groups)
     if both:
-        raise UserError(f"{min(both)[:80]}: gives the style and is compared with; the two must be different images")
+        raise UserError(f"{min(both)[:80]}: is used both for the style and for the comparison; give different images")
     taken = Style.of(list(style.images)[:: max(1, len(style.images) // 50)][:50])
     after = []
     with meter("restyling", len(generated.images)) as bar:
@@ -133,7 +133,7 @@ def windows(images: Group, extractor: Extractor, side: int) -> Windows:
                 cut.append(pixels[y : y + side, x : x + side])
                 groups.append(group)
     if not cut:
-        raise UserError(f"no image of at least {side} pixels a side; set a smaller window")
+        raise UserError(f"no image of at least {side} x {side} pixels; set a smaller window")
     found = []
     with meter("features", len(cut)) as bar:
         for start in range(0, len(cut), 16):

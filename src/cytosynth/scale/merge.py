@@ -32,7 +32,9 @@ def merge(out: Path, folders: Sequence[Path]) -> DataSet:
     if all(detected):
         return merge_detections(out, found)
     if any(detected):
-        raise UserError(f"{found[detected.index(True)].folder}: of `detect`, {found[detected.index(False)].folder} not")
+        raise UserError(
+            f"{found[detected.index(True)].folder} is of `detect`, but {found[detected.index(False)].folder} is not"
+        )
     pinned = _same_settings(found)
     records = Records(found)
     with lock.run(out, SETTINGS):
@@ -63,13 +65,15 @@ class Records(Collection[dict[str, Any]]):
                 shards.complete(one, len(names))
                 if images != set(names):
                     odd = min(images.symmetric_difference(names))
-                    raise UserError(f"{one.folder}: {odd}: has an image or a record, but not both; make the shard anew")
+                    raise UserError(
+                        f"{one.folder}: {odd}: has an image or a record, but not both; make the shard again"
+                    )
                 self.count += len(names)
                 bar.advance()
         last = ""
         for record in self:
             if record["file_name"] <= last:
-                raise UserError(f"{record['file_name']}: in two shards, or out of order in one")
+                raise UserError(f"{record['file_name']}: is in two shards, or out of order in one")
             last = record["file_name"]
 
     def __len__(self) -> int:
@@ -94,7 +98,7 @@ def _records(one: Finished) -> Iterator[dict[str, Any]]:
     _, _, categories = _info(one)
     for record in chain.from_iterable(plain.lines(one.folder / name) for name in _record_files(one)):
         if not isinstance(record, dict) or not whole(record, categories):
-            raise UserError(f"{one.folder / RECORDS}: holds a line that is no record of an image")
+            raise UserError(f"{one.folder / RECORDS}: contains a line that is not a record of an image")
         yield record
 
 
@@ -114,7 +118,7 @@ def _nothing_else(out: Path, found: Sequence[Finished]) -> None:
     for record in chain.from_iterable(map(plain.lines, files(out))):
         name = record.get("file_name") if isinstance(record, dict) else None
         if f"images/{name}" not in there:
-            raise UserError(f"{out}: holds {str(name)[:80]}, which is in none of the shards; use another folder")
+            raise UserError(f"{out}: contains {str(name)[:80]}, which is in none of the shards; use another folder")
 
 
 def _copy(out: Path, found: Sequence[Finished]) -> None:

@@ -185,7 +185,7 @@ class Pool(Generic[Item, Outcome]):
             return []
         if what == "ready":
             if self.said not in (None, found):
-                raise UserError("--ray: a node has other models than another; install and copy the same on all")
+                raise UserError("--ray: the nodes have different models; install and copy the same on all")
             self.said, actor.ready = found, True
             return []
         finished = [(key, outcome) for key, outcome in found if key in actor.items]
@@ -212,7 +212,7 @@ class Pool(Generic[Item, Outcome]):
             self.losses[key] = self.losses.get(key, 0) + 1
             if self.losses[key] >= LOSSES:
                 raise EnvironmentProblem(
-                    f"--ray: {LOSSES} workers were lost with {key}; is there enough memory on the nodes?"
+                    f"--ray: {LOSSES} workers died while making {key}; do the nodes have enough memory?"
                 )
         console.print("a worker was lost; others do its work", soft_wrap=True)
         self._begin()
@@ -244,7 +244,7 @@ def _connected(address: str) -> ModuleType:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, stop)  # Ray sets one of its own
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise EnvironmentProblem(f"--ray {address[:80]}: no cluster there ({one_line(error)[:120]})") from None
+        raise EnvironmentProblem(f"--ray {address[:80]}: no cluster found there ({one_line(error)[:120]})") from None
     return ray  # type: ignore[no-any-return]
 
 
@@ -255,7 +255,9 @@ def _answers(address: str) -> None:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
         except (OSError, OverflowError) as error:
-            raise EnvironmentProblem(f"--ray {address[:80]}: no cluster there ({one_line(error)[:120]})") from None
+            raise EnvironmentProblem(
+                f"--ray {address[:80]}: no cluster found there ({one_line(error)[:120]})"
+            ) from None
 
 
 def _cause(error: Any) -> BaseException:

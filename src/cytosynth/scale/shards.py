@@ -25,9 +25,9 @@ class Finished:
         try:
             found = path.read_bytes()
         except FileNotFoundError:
-            raise UserError(f"{path}: no such file; {shard.SUMS} lists it: copy the shard again") from None
+            raise UserError(f"{path}: no such file, but {shard.SUMS} lists it; copy the shard again") from None
         if atomic.digest(found) != self.sums.get(name):
-            raise UserError(f"{path}: its digest is not the one in {shard.SUMS}: copy the shard again, or make it anew")
+            raise UserError(f"{path}: its digest differs from {shard.SUMS}; copy the shard again, or make it again")
         return found
 
     def __str__(self) -> str:
@@ -43,19 +43,19 @@ def gather(folders: Sequence[Path]) -> list[Finished]:
     for folder in folders:
         said = shard.read(folder)
         if not said.finished:
-            raise UserError(f"{folder}: shard {said.shard}/{said.of} is not finished; give its command again")
+            raise UserError(f"{folder}: shard {said.shard}/{said.of} is not finished; run its command again")
         first = next(iter(found.values()), None)
         if first:
             _same_run(first, folder, said)
         if said.shard in found:
             raise UserError(
-                f"{folder}: shard {said.shard}/{said.of} is in {found[said.shard].folder} too; give it once"
+                f"{folder}: shard {said.shard}/{said.of} is also in {found[said.shard].folder}; give it once"
             )
         found[said.shard] = Finished(folder, said, shard.sums(folder))
     of = next(iter(found.values())).said.of
     missing = [number for number in range(1, of + 1) if number not in found]
     if missing:
-        raise UserError(f"{wording.listed(missing)} of {of} shards missing; make and give them too")
+        raise UserError(f"shards {wording.listed(missing)} of {of} are missing; make them, and give them too")
     ordered = [found[number] for number in sorted(found)]
     threads = sorted({one.said.threads for one in ordered})
     if len(threads) > 1:
@@ -83,7 +83,7 @@ def complete(one: Finished, images: int) -> None:
     """Raise UserError where the shard `one` holds fewer or more than its share of images."""
     expected = len(places(one))
     if images != expected:
-        raise UserError(f"{one.folder}: shard {one} has {images} images, its share is {expected}; make it anew")
+        raise UserError(f"{one.folder}: shard {one} has {images} images, its share is {expected}; make it again")
 
 
 def _same_run(first: Finished, folder: Path, said: ShardFile) -> None:
@@ -94,4 +94,4 @@ def _same_run(first: Finished, folder: Path, said: ShardFile) -> None:
     elif (said.run, said.images, said.refused) != (first.said.run, first.said.images, first.said.refused):
         other = f"other images ({said.images}, the other {first.said.images})"
     if other:
-        raise UserError(f"{folder}: a shard of another run than {first.folder}: {other}")
+        raise UserError(f"{folder}: not of the same run as {first.folder}: {other}")

@@ -99,7 +99,7 @@ def _as_planned(settings: SlideSettings, plan: plans.Plan, path: Path) -> SlideS
     """Return `settings` with the seed of the slide for which the `plan` at `path` was made."""
     field = plan.images[0].generated
     if field is None:
-        raise plans.PlanProblem(f"{path}: of the user's own slide; this plan is for `edit`")
+        raise plans.PlanProblem(f"{path}: a plan for an existing slide; use it with `edit`")
     return settings.model_copy(update={"pipeline": settings.pipeline.model_copy(update={"seed": field.seed})})
 
 

@@ -121,7 +121,7 @@ class Denoising:
         moved = stepped(scheduler, step, denoiser, placed, lambda: torch.from_numpy(self._gather(added, x, y)))
         result = moved[0].cpu()
         if not result.isfinite().all():
-            raise UserError("the denoiser gives NaN or infinity: its weights or an adapter's are damaged")
+            raise UserError("the denoiser returns NaN or infinity: its weights or an adapter's are damaged")
         return np.asarray(result[:, kept, kept].numpy())
 
     def _gather(self, read: Callable[[slice, slice], Any], x: int, y: int) -> np.ndarray:

@@ -38,16 +38,18 @@ class SlideSettings(BaseModel):
         both = self.pipeline
         if both.normal.sampler not in ONE_STEP:
             raise UsageError(
-                f"--sampler {both.normal.sampler}: remembers earlier steps of its window, and windows move; "
-                f"for slides there are {', '.join(ONE_STEP)}"
+                f"--sampler {both.normal.sampler}: needs earlier steps of its window, but windows move; "
+                f"for slides choose one of {', '.join(ONE_STEP)}"
             )
         if both.choice == "isolation":
-            raise UsageError("choice=isolation compares every two cells, a slide has too many: random, score or size")
+            raise UsageError(
+                "choice=isolation compares all pairs of cells, too many on a slide; choose random, score or size"
+            )
         if both.cell.paste != "box":
-            raise UsageError("cell.paste=patch: on slides edited regions are put back alone; use cell.paste=box")
+            raise UsageError("cell.paste=patch: not supported on slides; use cell.paste=box")
         if self.density_map not in (FULL, DISC) and not Path(self.density_map).is_file():
-            raise UsageError(f"--density-map {self.density_map}: neither full, disc nor an image file")
+            raise UsageError(f"--density-map {self.density_map}: expected full, disc or an image file")
         if min(self.width, self.height) < both.normal.size:
             raise UsageError(
-                f"{self.width}x{self.height}: smaller than a field of {both.normal.size}; use `cytosynth synthesize`"
+                f"{self.width}x{self.height}: smaller than one field ({both.normal.size}); use `cytosynth synthesize`"
             )

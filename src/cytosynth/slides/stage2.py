@@ -88,7 +88,7 @@ def _found(
 def _planned(plan: plans.Plan, path: Path, size: tuple[int, int], scale: float) -> list[Wanted]:
     """Return the cells of a `plan` for a slide, read from `path`; raise PlanProblem for one that does not fit."""
     if len(plan.images) != 1:
-        raise plans.PlanProblem(f"{path}: {len(plan.images)} images; a plan for a slide has one, {SLIDE}")
+        raise plans.PlanProblem(f"{path}: has {len(plan.images)} images; a plan for a slide has one, {SLIDE}")
     plans.fit(plan, path, {plan.images[0].file_name: size}, scale)
     return [
         Wanted(
@@ -103,7 +103,7 @@ def _planned(plan: plans.Plan, path: Path, size: tuple[int, int], scale: float) 
 def check_counts(settings: SlideSettings, plan: Path | None) -> None:
     """Raise UsageError where a plan and counts are both given."""
     if plan and settings.pipeline.counts:
-        raise UsageError("--counts: the plan says what each cell becomes; give one or the other")
+        raise UsageError("--counts: the plan sets the category of each cell; give --counts or --plan, not both")
 
 
 def _inside(cell: Cell, width: int, height: int) -> Cell:

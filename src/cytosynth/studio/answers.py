@@ -41,9 +41,9 @@ async def body(request: Request) -> dict[str, Any]:
     try:
         value = plain.checked(plain.from_json((await content(request)).decode()))
     except ValueError as error:
-        raise Refused(f"no JSON ({str(error)[:80]})") from None
+        raise Refused(f"not JSON ({str(error)[:80]})") from None
     if not isinstance(value, dict):
-        raise Refused("an object is expected")
+        raise Refused("expected an object")
     return value
 
 
@@ -51,7 +51,7 @@ def text(values: dict[str, Any], name: str) -> str:
     """Return the string `name` of `values`; raise Refused where there is none."""
     value = values.get(name)
     if not isinstance(value, str):
-        raise Refused(f"{name}: a text is expected")
+        raise Refused(f"{name}: expected text")
     return value
 
 
@@ -59,7 +59,7 @@ def whole(values: dict[str, Any], name: str, least: int = 0, most: int = 2**63 -
     """Return the whole number `name` of `values`; raise Refused for any other value."""
     value = values.get(name)
     if type(value) is not int or not least <= value <= most:
-        raise Refused(f"{name}: a whole number from {least} to {most} is expected")
+        raise Refused(f"{name}: expected a whole number from {least} to {most}")
     return value
 
 
@@ -67,7 +67,7 @@ def number(request: Request, name: str) -> int:
     """Return the whole number `name` of the address; raise Refused where there is none."""
     value = request.query_params.get(name, "")
     if not value.isdecimal() or len(value) > 12:
-        raise Refused(f"{name}: a number is expected")
+        raise Refused(f"{name}: expected a number")
     return int(value)
 
 

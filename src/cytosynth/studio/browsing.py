@@ -118,7 +118,7 @@ class Browsing:
         for one in self.data(root).images:
             if one.file_name == image and 0 <= number < len(one.cells):
                 return one.cells[number]
-        raise UserError(f"{image[:80]}: no cell number {number} there")
+        raise UserError(f"{image[:80]}: no cell number {number}")
 
     def _pixels(self, root: Path, image: str) -> Pixels:
         return self.models.pixels(file_names.inside(self.data(root).folder, image), 1.0)

@@ -48,9 +48,9 @@ def read(file: Path, digest: str) -> Corrections:
     try:
         found = Corrections.model_validate(plain.load(file))
     except ValidationError as error:
-        raise UserError(f"{file.name}: not readable ({error.error_count()} problems); remove it") from None
+        raise UserError(f"{file.name}: not readable ({error.error_count()} problems); delete it") from None
     if found.digest != digest:
-        raise UserError(f"{file.name}: the data set has changed since it was corrected; remove the file to begin anew")
+        raise UserError(f"{file.name}: the data set has changed since it was corrected; delete the file to start over")
     return found
 
 
@@ -58,7 +58,7 @@ def decide(corrections: Corrections, data: DataSet, decision: Decision) -> None:
     """Take in `decision`; raise UserError where there is no such cell, category or the box is not in the image."""
     image, _ = _cell(data, decision)
     if decision.category is not None and decision.category not in data.categories:
-        raise UserError(f"category {decision.category[:40]!r}; there are {', '.join(data.categories)}")
+        raise UserError(f"unknown category {decision.category[:40]!r}; choose one of {', '.join(data.categories)}")
     if decision.box is not None:
         x0, y0, x1, y1 = decision.box
         if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
@@ -90,7 +90,7 @@ def export(data: DataSet, source: Path, corrections: Corrections, out: Path, tar
     again from it, the images have none of them, while in the copies they can still be seen.
     """
     if target not in FORMATS:
-        raise UserError(f"format {target[:40]!r}; there are {', '.join(FORMATS)}")
+        raise UserError(f"unknown format {target[:40]!r}; choose one of {', '.join(FORMATS)}")
     done = corrected(data, corrections)
     states = [one.state for one in corrections.decisions]
     with lock.new(out):

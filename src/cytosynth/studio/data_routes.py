@@ -165,7 +165,7 @@ class DataRoutes:
         """Return a page of a quiz."""
         path = self.places.path(request.path_params["place"])
         if path.suffix != ".html" or path.parent.name != make.PAGES or not (path.parent.parent / key.FILE).is_file():
-            raise UserError("no page of a quiz")
+            raise UserError("not a page of a quiz")
         return FileResponse(path, media_type="text/html", headers=PAGE_POLICY)
 
     async def score(self, request: Request) -> Response:
@@ -174,7 +174,7 @@ class DataRoutes:
         root = self.places.path(text(values, "name"))
         files = values.get("answers")
         if not isinstance(files, list) or not files or not all(isinstance(one, str) for one in files):
-            raise Refused("answers: the texts of the files of answers are expected")
+            raise Refused("answers: expected the contents of the answer files")
         out = free(self.editing.out, f"{root.name}-score-{secrets.token_hex(3)}")
 
         def work() -> dict[str, Any]:

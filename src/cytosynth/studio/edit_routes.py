@@ -88,7 +88,7 @@ class EditRoutes:
             with self.editing.projects.lock:
                 project = self._project(request)
                 if project.kind != "uploads":
-                    raise Refused("only a project of dropped images takes more of them")
+                    raise Refused("images can be added only to a project of dropped images")
                 self.editing.upload(project, name, file)
                 return project
 
@@ -211,7 +211,7 @@ def _edit_of(values: dict[str, Any], project: Project) -> Edit:
             )
         edit = Edit.model_validate({"id": secrets.token_hex(6), **given})
     except (ValidationError, TypeError):
-        raise Refused("an edit has image, box (four numbers), category, seed and strength (0 to 1)") from None
+        raise Refused("an edit needs image, box (four numbers), category, seed and strength (0 to 1)") from None
     project.image(edit.image)
     return edit
 

@@ -70,7 +70,7 @@ class Editing:
         there = self._listed[folder]
         gone = next((image.name for image in project.images if image.name not in there), None)
         if gone is not None:
-            raise UserError(f"{gone[:80]}: is no longer in {folder.name}")
+            raise UserError(f"{gone[:80]} is no longer in {folder.name}")
         return there
 
     def open_folder(self, name: str) -> Project:
@@ -94,9 +94,9 @@ class Editing:
         """
         bare = Path(name).name
         if Path(bare).suffix.lower() not in image_files.SUFFIXES or file_names.unsafe(bare) or bare.startswith("."):
-            raise UserError(f"{bare[:80]!r}: no image ({', '.join(sorted(image_files.SUFFIXES))})")
+            raise UserError(f"{bare[:80]!r}: not an image ({', '.join(sorted(image_files.SUFFIXES))})")
         if bare in {image.name for image in project.images}:
-            raise UserError(f"{bare[:80]}: an image of that name is open already")
+            raise UserError(f"{bare[:80]}: an image of that name is already open")
         path = self.folder(project) / bare
         atomic.write_bytes(path, content)
         try:

@@ -52,7 +52,7 @@ class Places:
             if path.is_relative_to(root):
                 below = path.relative_to(root).as_posix()
                 return f"{number}" if below == "." else f"{number}/{below}"
-        raise UserError(f"{path}: is in no opened folder")
+        raise UserError(f"{path} is not in an opened folder")
 
     def listed(self) -> list[dict[str, Any]]:
         """Return the folders with images, data sets, runs, and the slides, as the page offers them."""

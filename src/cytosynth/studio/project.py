@@ -96,7 +96,7 @@ class Project(_Strict):
         comes too near to another cell's: a plan of them could not be followed.
         """
         if edit.category not in categories:
-            raise UserError(f"category {edit.category[:40]!r}; there are {', '.join(categories)}")
+            raise UserError(f"unknown category {edit.category[:40]!r}; choose one of {', '.join(categories)}")
         others = [one for one in self.edits if one.id != edit.id]
         if sum(one.image == edit.image for one in others) >= MOST_CELLS:
             raise UserError(f"{edit.image}: at most {MOST_CELLS} cells of an image can be edited")
@@ -106,7 +106,7 @@ class Project(_Strict):
             if other.image == edit.image and (
                 boxes.overlap(region, other.planned(box_scale, size).box) or boxes.overlap(edit.box, other.box)
             ):
-                raise UserError(f"too near to a cell that is edited into {other.category}; move or delete one of them")
+                raise UserError(f"too close to a cell that is edited into {other.category}; move or delete one of them")
         self._step([edit if one.id == edit.id else one for one in self.edits], edit)
         return edit
 
@@ -163,7 +163,7 @@ class Projects:
         try:
             return Project.model_validate(plain.from_json(plain.text(self._file(name), plain.MAX_BYTES)))
         except (OSError, ValueError, ValidationError):
-            raise UserError(f"project {name[:40]!r}: there is none") from None
+            raise UserError(f"no project {name[:40]!r}") from None
 
     def keep(self, project: Project) -> None:
         """Write `project`."""
@@ -180,5 +180,5 @@ class Projects:
 
     def _file(self, name: str) -> Path:
         if len(name) != 16 or not set(name) <= set("0123456789abcdef"):
-            raise UserError(f"project {name[:40]!r}: there is none")
+            raise UserError(f"no project {name[:40]!r}")
         return self.folder / f"{name}.json"

@@ -109,7 +109,7 @@ class DeviceQueue:
         """Return the task of that id; raise UserError where there is none."""
         found = self._tasks.get(name)
         if found is None:
-            raise UserError(f"task {name[:40]!r}: there is none; it may be long finished")
+            raise UserError(f"no task {name[:40]!r}; it may have finished long ago")
         return found
 
     def waiting(self) -> int:

@@ -23,9 +23,9 @@ LONGEST_NAME = 80
 def free(out: Path, name: str) -> Path:
     """Return the folder `name` of `out`, which is to be made; raise UserError for no plain name, or one taken."""
     if file_names.unsafe(name) or "/" in name or name.startswith(".") or len(name) > LONGEST_NAME:
-        raise UserError(f"{name[:80]!r}: give a plain name for a folder")
+        raise UserError(f"{name[:80]!r}: not a valid folder name")
     if (out / name).exists():
-        raise UserError(f"{name}: exists already in {out.name}; give another name")
+        raise UserError(f"{name}: already exists in {out.name}; choose another name")
     return out / name
 
 
@@ -33,7 +33,7 @@ def save(editing: Editing, project: Project, name: str) -> Task:
     """Write the edited images of `project` as the data set `name` of the studio's folder."""
     out = free(editing.out, name)
     if not project.edits:
-        raise UserError("no cell is edited yet; there is nothing to save")
+        raise UserError("nothing to save: no cell has been edited")
 
     def work(task: Task) -> dict[str, Any]:
         editing.models.painter.check = task.check

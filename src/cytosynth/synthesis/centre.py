@@ -32,14 +32,14 @@ def style_of(source: Path, mpp: float | None = None) -> Style:
     """
     if not source.is_dir() and reader.is_slide(source):
         if mpp is not None:
-            raise UsageError(f"{source}: a slide says its own scale; leave --style-mpp out")
+            raise UsageError(f"{source}: a slide states its own scale; leave --style-mpp out")
         return Style.of(_fields(source))
     if not source.is_dir():
-        raise UserError(f"{source}: a folder of {styles.FEWEST} to {styles.MOST} fields, or a slide, is expected")
+        raise UserError(f"{source}: expected a folder of {styles.FEWEST} to {styles.MOST} fields, or a slide")
     folder = source / "images" if (source / "images").is_dir() else source
     files = [path for _, path in gather.beside(folder)[0]]
     if len(files) < styles.FEWEST:
-        raise UserError(f"{folder}: {len(files)} images; a style needs {styles.FEWEST} to {styles.MOST}")
+        raise UserError(f"{folder}: has {len(files)} images; a style needs {styles.FEWEST} to {styles.MOST}")
     chosen = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, styles.MOST).round().astype(int))]
     fields = []
     with meter("reading the style's fields", len(chosen)) as bar:

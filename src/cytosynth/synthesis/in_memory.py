@@ -83,7 +83,7 @@ def as_pixels(image: ImageLike) -> Pixels:
         return image_files.read(Path(image))
     pixels = np.asarray(image.convert("RGB") if isinstance(image, PILImage.Image) else image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise UserError(f"image: {pixels.dtype} {pixels.shape}; uint8 (height, width, 3) RGB is expected")
+        raise UserError(f"image: {pixels.dtype} {pixels.shape}; expected uint8 RGB of shape (height, width, 3)")
     return pixels
 
 
@@ -96,7 +96,7 @@ def edited(
     names = [category] * len(boxes) if isinstance(category, str) else list(category)
     seeds = [seed + number for number in range(len(boxes))] if isinstance(seed, int) else list(seed)
     if not len(boxes) == len(names) == len(seeds):
-        raise UsageError(f"{len(boxes)} boxes, {len(names)} categories, {len(seeds)} seeds: one each a box is needed")
+        raise UsageError(f"{len(boxes)} boxes, {len(names)} categories, {len(seeds)} seeds; give one of each per box")
     cells = [
         {"bbox_xyxy": [float(value) for value in box], "category": name, "seed": number}
         for box, name, number in zip(boxes, names, seeds, strict=True)

@@ -60,7 +60,9 @@ def planned_fields(plan: Plan, path: Path, settings: PipelineSettings) -> tuple[
     jobs, sizes = [], {}
     for number, image in enumerate(plan.images):
         if image.generated is None:
-            raise PlanProblem(f"{path}: images[{number}] ({image.file_name}): of a file; this plan is for `edit`")
+            raise PlanProblem(
+                f"{path}: images[{number}] ({image.file_name}): is of an existing file; use this plan with `edit`"
+            )
         seed, index = image.generated.seed, image.generated.index
         jobs.append(Job(image.file_name, seed, index, planned=tuple(image.cells)))
         sizes[image.file_name] = (settings.normal.size, settings.normal.size)
@@ -79,9 +81,11 @@ def planned_own(
     for number, image in enumerate(plan.images):
         where = f"{path}: images[{number}] ({image.file_name})"
         if image.original is None:
-            raise PlanProblem(f"{where}: of a generated field; this plan is for `synthesize`")
+            raise PlanProblem(f"{where}: is of a generated field; use this plan with `synthesize`")
         if image.original not in there:
-            raise PlanProblem(f"{where}: original {image.original[:80]!r} is not among the {len(there)} normal images")
+            raise PlanProblem(
+                f"{where}: original {image.original[:80]!r} is not among the {len(there)} normal images given"
+            )
         file, extra = there[image.original]
         job = identified(_own(image.file_name, image.original, file, extra, settings, tuple(image.cells)))
         jobs.append(job)
@@ -90,7 +94,7 @@ def planned_own(
         except image_files.ImageProblem:
             continue
         if image.original_sha256 not in ("", job.extra["original_sha256"]):
-            raise PlanProblem(f"{where}: original {image.original[:80]!r} is another file than the plan was made for")
+            raise PlanProblem(f"{where}: original {image.original[:80]!r} is not the file that the plan was made for")
         sizes[image.file_name] = (width, height)
     return jobs, sizes
 

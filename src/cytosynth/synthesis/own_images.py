@@ -49,7 +49,7 @@ def gather(source: Path, label: str | None, part: str, place: Place) -> OwnImage
         return _normal(source, label, part, place)
     for option, value in (("--label", label), ("--split", None if part == "all" else part)):
         if value is not None:
-            raise UserError(f"{source}: {option} needs a data set with annotations (annotations.json and others)")
+            raise UserError(f"{source}: {option} needs a data set with annotations")
     if not source.is_dir():
         raise UserError(f"{source}: {'is a file' if source.exists() else 'no such folder'}; give a folder of images")
     chosen, refused = beside(source, place.recursive)
@@ -66,7 +66,7 @@ def _normal(source: Path, label: str | None, part: str, place: Place) -> OwnImag
         other = wording.listed({cell.category for p in wanted for cell in p.cells} - {NILM})
         left = f"{wording.amount(len(wanted) - len(normal), 'image')} with cells that are not {NILM} ({other})"
         if not normal:
-            raise UserError(f"{source}: all {left}; normal ones are needed (`convert --rename` names categories)")
+            raise UserError(f"{source}: all {left}; normal ones are needed (rename categories with `convert --rename`)")
         console.print(f"left out: {left}", soft_wrap=True)
     extra = {p.file_name: p.extra for p in normal}
     chosen, refused = file_names.usable([(p.file_name, data.folder / p.file_name) for p in normal], data.folder)

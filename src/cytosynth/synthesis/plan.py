@@ -133,7 +133,7 @@ def read(path: Path, categories: Sequence[str] = ABNORMAL) -> Plan:
         raise PlanProblem(f"{path}: nested too deeply; a plan has images with cells") from None
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else str(error)[:120]
-        raise PlanProblem(f"{path}: no readable JSON ({said})") from None
+        raise PlanProblem(f"{path}: not readable JSON ({said})") from None
     check(plan, path, categories)
     return plan
 
@@ -206,12 +206,12 @@ def _check(image: PlannedImage, where: str, names: set[str], categories: Sequenc
         raise PlanProblem(f"{where}: file_name {problem}")
     names.add(name)
     if (image.generated is None) == (image.original is None):
-        raise PlanProblem(f"{where}: either 'generated' (seed, index) or 'original' (a file name) is needed")
+        raise PlanProblem(f"{where}: give either 'generated' (seed, index) or 'original' (a file name)")
     for index, cell in enumerate(image.cells):
         x0, y0, x1, y1 = cell.box
         reason = ""
         if cell.category not in categories:
-            reason = f"category {cell.category[:40]!r}; there are {', '.join(categories)}"
+            reason = f"unknown category {cell.category[:40]!r}; choose one of {', '.join(categories)}"
         elif not all(map(math.isfinite, cell.box)):
             reason = f"bbox_xyxy {boxes.quoted(cell.box)} is not finite"
         elif x1 <= x0 or y1 <= y0:
@@ -245,7 +245,7 @@ def _reason(error: ValidationError, values: Any) -> str:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def pin(out: Path, wanted: Pinned) -> None:
     if path.exists():
         changed = difference(read(Pinned, path), wanted)
         if changed:
-            raise UsageError(f"{out}: begun with {changed} (see {SETTINGS}); use another folder")
+            raise UsageError(f"{out}: was started with {changed} (see {SETTINGS}); use another folder")
     else:
         atomic.write_text(path, dump(wanted))
 

@@ -52,8 +52,8 @@ def run(
     check(settings, len(jobs), engine.categories)
     if shard and settings.counts:
         raise UsageError(
-            f"--shard {shard}: --counts are dealt over all images of a run; ask each shard for its own counts without "
-            "--shard (--start and --seed tell the runs apart), or leave --counts out"
+            f"--shard {shard}: --counts distributes cells over all images of a run; give each part its own --counts, "
+            "--start and --seed instead of --shard, or leave --counts out"
         )
     if strict and refused:
         raise ImageProblem(refused[0])

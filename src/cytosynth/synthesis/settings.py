@@ -68,21 +68,19 @@ def check(settings: PipelineSettings, images: int | None = None, categories: Seq
         raise UsageError(f"min_cells ({settings.min_cells}) must not exceed max_cells ({settings.max_cells})")
     weights = settings.category_weights
     if not weights or min(weights.values()) < 0 or not 0 < sum(weights.values()) < math.inf:
-        raise UsageError(
-            f"category_weights {weights}: weights must not be negative, one must be above 0, and their sum be a number"
-        )
+        raise UsageError(f"category_weights {weights}: weights must be at least 0, one above 0, and their sum finite")
     for stage, chosen in (("normal", settings.normal), ("cell", settings.cell)):
         if chosen.sampler in DISTILLED and chosen.steps > 50:
             raise UsageError(f"{stage}.steps={chosen.steps}: {chosen.sampler} takes at most 50")
     for name, asked in (("category_weights", weights), ("counts", settings.counts)):
         unknown = sorted(set(asked) - set(categories))
         if unknown:
-            raise UsageError(f"{name}: no category {unknown[0]!r}; there are {', '.join(categories)}")
+            raise UsageError(f"{name}: unknown category {unknown[0]!r}; choose one of {', '.join(categories)}")
     if settings.counts and min(settings.counts.values()) < 1:
-        raise UsageError(f"counts {settings.counts}: whole numbers above 0 are needed")
+        raise UsageError(f"counts {settings.counts}: must be whole numbers above 0")
     total = sum(settings.counts.values())
     if images is not None and total > images * settings.max_cells:
         raise UsageError(
-            f"counts: {total} cells are asked for, {images} images of at most {settings.max_cells} hold "
-            f"{images * settings.max_cells}; ask for more images, or raise max_cells"
+            f"counts: {total} cells requested, but {images} images of at most {settings.max_cells} cells hold "
+            f"{images * settings.max_cells}; increase --count or max_cells"
         )

@@ -96,7 +96,7 @@ def _check(settings: PipelineSettings, plan: Path | None, images: int | None, kn
     """Raise UsageError for settings that cannot be, or that a plan leaves no room for."""
     check(settings, None if plan else images, known)
     if plan and settings.counts:
-        raise UsageError("counts: the plan says what each cell becomes; give one or the other")
+        raise UsageError("counts: the plan sets the category of each cell; give counts or plan, not both")
 
 
 def follow(

@@ -87,12 +87,12 @@ def _read(path: Path) -> Checkpoint:
     """Return the checkpoint in the folder `path`; raise Damaged where it is not what was written."""
     files = [f"{name}.safetensors" for name in PARTS]
     if not all((path / name).is_file() for name in (STATE, *files)):
-        raise Damaged(f"{STATE}, {', '.join(files)}: not all there as files")
+        raise Damaged(f"{STATE}, {', '.join(files)}: not all of them are files")
     state = plain.from_json(plain.text(path / STATE))
     if state.keys() != UNSIGNED and state.pop("of_state") != _digest(state):
         raise Damaged(f"{STATE} does not match its hash")
     if type(state["step"]) is not int or not isinstance(state["extra"], dict) or state["sha256"].keys() != set(files):
-        raise Damaged(f"{STATE} says something else than a checkpoint does")
+        raise Damaged(f"{STATE} is not that of a checkpoint")
     for name in files:
         if atomic.sha256(path / name) != state["sha256"][name]:
             raise Damaged(f"{name} does not match its hash")
@@ -119,7 +119,7 @@ def same_frozen(saved: Checkpoint, now: str, run: Path) -> None:
     """Raise UsageError when `run` was begun on other frozen weights than those whose fingerprint is `now`."""
     if saved.extra.get("frozen", now) != now:
         raise UsageError(
-            f"{run}: begun on other frozen weights (foundation, encoder or backbone); use them, or another folder"
+            f"{run}: was started with other frozen weights (foundation, encoder, backbone); use another folder"
         )
 
 

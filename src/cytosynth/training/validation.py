@@ -31,7 +31,7 @@ def validate(task: Task, recipe: Recipe, run: Path, step: int, title: str) -> fl
     """
     score = task.score()
     if score is None:
-        raise UsageError(f"validate_every={recipe.validate_every}: nothing is held out to score on; set it to 0")
+        raise UsageError(f"validate_every={recipe.validate_every}: there is no held-out data to score on; set it to 0")
     before = best(run)
     # A run that was killed here may have kept a later best already: it is met again with the same score.
     if before is None or score < before.score:
@@ -61,7 +61,7 @@ def best(run: Path) -> Best | None:
         or type(said.get("step")) is not int
         or not isinstance(said.get("score"), int | float)
     ):
-        raise UserError(f"{path}: not a step and its score; delete {run / BEST}, and the best from here on is kept")
+        raise UserError(f"{path}: not a step and its score; delete {run / BEST}; the best from now on is kept")
     return Best(said["step"], float(said["score"]), run / BEST)
 
 

@@ -20,7 +20,7 @@ def varied(view: View, name: str, amount: float, seed: int, image: str) -> View:
     chosen = variation(name)
     low, high = chosen.limits
     if not low <= amount <= high:
-        raise UsageError(f"variation {name}: {amount} {chosen.unit}; from {low} to {high} can be had")
+        raise UsageError(f"variation {name}: {amount} {chosen.unit}; must be between {low} and {high}")
     return chosen.apply(view, amount, generator(seed, image, name))
 
 

@@ -42,7 +42,7 @@ class Drawn(BaseModel):
         least, greatest = (1.0, 5.0) if self.strength else (low, high)
         first, last = self.strength or self.amount or (0.0, 0.0)
         if not least <= first <= last <= greatest:
-            raise ValueError(f"{self.name}: [{first}, {last}] must ascend, within {least} to {greatest}")
+            raise ValueError(f"{self.name}: [{first}, {last}] must be ascending and between {least} and {greatest}")
         return self
 
 
@@ -58,7 +58,7 @@ class Centre(BaseModel):
         names = [drawn.name for drawn in self.variations]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"{twice[0]}: named twice")
+            raise ValueError(f"{twice[0]}: is given twice")
         return self
 
 

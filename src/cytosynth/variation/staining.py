@@ -101,7 +101,7 @@ def three_vectors(densities: Density, share: float = 0.002) -> NDArray[np.float6
             left = off - np.outer(off @ edge / (edge @ edge), edge)
     vectors: NDArray[np.float64] = np.array(chosen) / np.linalg.norm(chosen, axis=1, keepdims=True)
     if condition(vectors) > WORST:
-        raise ValueError(f"three stains cannot be told apart here: condition number {condition(vectors):.0f}")
+        raise ValueError(f"three stains cannot be separated here: condition number {condition(vectors):.0f}")
     return vectors
 
 
@@ -116,6 +116,6 @@ def separate(densities: Density, vectors: NDArray[np.float64]) -> tuple[NDArray[
     Least squares; amounts @ vectors + rest is `densities` again. Raises ValueError for more than three vectors.
     """
     if len(vectors) > 3:
-        raise ValueError(f"{len(vectors)} stains: three bands tell at most three apart")
+        raise ValueError(f"{len(vectors)} stains: three colour channels separate at most three")
     amounts = densities @ np.linalg.pinv(vectors)
     return amounts, densities - amounts @ vectors

@@ -19,7 +19,7 @@ def stitching(view: View, amount: float, rng: np.random.Generator) -> View:
     dx, dy = (round(amount / view.mpp * way) for way in (np.cos(angle), np.sin(angle)))
     margin = max(abs(dx), abs(dy))
     if margin >= min(pixels.shape[:2]):
-        raise ValueError(f"stitching by {amount} µm: as wide as the image")
+        raise ValueError(f"stitching by {amount} µm: is as wide as the image")
     padded = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
     moved = padded[margin - dy : margin - dy + pixels.shape[0], margin - dx : margin - dx + pixels.shape[1]]
     joined = np.concatenate([pixels[:, :seam], moved[:, seam:]], axis=1)

@@ -67,7 +67,7 @@ class Style(BaseModel):
     def of(cls, fields: Sequence[Pixels], mpp: float | None = None) -> "Style":
         """Measure the style of `fields`; raise UserError where they are fewer than FEWEST or more than MOST."""
         if not FEWEST <= len(fields) <= MOST:
-            raise UserError(f"a style needs {FEWEST} to {MOST} fields; there are {len(fields)}")
+            raise UserError(f"a style needs {FEWEST} to {MOST} fields; {len(fields)} are given")
         return cls(mpp=mpp, fields=[measured(pixels) for pixels in fields])
 
     @classmethod
@@ -85,7 +85,7 @@ def measured(pixels: Pixels) -> FieldStyle:
     densities = staining.density(linear(pixels), glass)
     stained = staining.stained(densities)
     if len(stained) < staining.FEWEST:
-        raise UserError("a field of the style holds next to no stained pixel; give fields with cells")
+        raise UserError("a field of the style has almost no stained pixels; give fields with cells")
     return FieldStyle(
         glass=_vector(glass),
         mean=_vector(stained.mean(axis=0)),

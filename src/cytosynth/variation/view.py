@@ -61,7 +61,7 @@ class Variation:
         Raises ValueError for a strength outside.
         """
         if not STRENGTHS[0] <= strength <= STRENGTHS[-1]:
-            raise ValueError(f"strength {strength}: from {STRENGTHS[0]} to {STRENGTHS[-1]}")
+            raise ValueError(f"strength {strength}: must be between {STRENGTHS[0]} and {STRENGTHS[-1]}")
         amount = float(np.interp(strength, STRENGTHS, self.severities))
         return -amount if self.signed and rng.random() < 0.5 else amount
 

@@ -43,7 +43,9 @@ def parse(content: dict[str, Any], where: Path) -> DataSet:
     """Return the data set of the COCO object `content` that was found at `where`; raise FormatProblem if it is none."""
     for key in LISTS:
         if not isinstance(content.get(key), list):
-            raise FormatProblem(f"{where}: no list '{key}'; a COCO object has images, annotations and categories")
+            raise FormatProblem(
+                f"{where}: the list '{key}' is missing; a COCO object has images, annotations and categories"
+            )
     return _parse(content, where, refuse, findings.ignore)
 
 
@@ -69,7 +71,9 @@ def read(
         content = load(file)
         for key in LISTS:
             if not isinstance(content.get(key), list):
-                raise FormatProblem(f"{file}: no list '{key}'; a COCO file has images, annotations and categories")
+                raise FormatProblem(
+                    f"{file}: the list '{key}' is missing; a COCO file has images, annotations and categories"
+                )
         found.append(_located(_parse(content, file, report, note), file, root, images))
     if len(found) > 1:
         return coco_files.merged(found, files, root)
@@ -101,7 +105,7 @@ def _parse(content: dict[str, Any], file: Path, report: Report, note: Note) -> D
             image = images[entry["image_id"]]
             where = f"{where} ({image.file_name[:200]})"
             if entry["category_id"] not in names:
-                report(f"{where}: unknown category {said(entry['category_id'])}; there are {there}")
+                report(f"{where}: unknown category {said(entry['category_id'])}; expected one of {there}")
                 continue
             used.add(entry["category_id"])
             found[entry["image_id"]].append(_cell(entry, names, image, where, note))

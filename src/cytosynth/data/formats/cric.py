@@ -53,7 +53,7 @@ def read(root: Path, report: Report = refuse, note: Note = findings.ignore, side
         for where, category, x, y, cell_id in rows:
             known = NAMES.get(str(category).strip().lower())
             if known is None:
-                report(f"{where}: unknown category {wording.said(category)}; there are {', '.join(CATEGORIES)}")
+                report(f"{where}: unknown category {wording.said(category)}; expected one of {', '.join(CATEGORIES)}")
             elif not (0 <= x <= width and 0 <= y <= height):
                 report(f"{where}: nucleus ({x}, {y}) outside {name} ({width}x{height})")
             else:
@@ -76,7 +76,7 @@ def _annotation_file(root: Path) -> Path:
         found = sorted(root.glob(pattern))
         if found:
             return found[0]
-    raise FormatProblem(f"{root}: no classifications.json or .csv of the CRIC release")
+    raise FormatProblem(f"{root}: classifications.json or .csv of the CRIC release is missing")
 
 
 def _rows(file: Path, report: Report) -> Iterator[tuple[str, str, str, Any, float, float, Any]]:

@@ -11,7 +11,7 @@ Note = Callable[[str, str], None]
 """Told of each correction: its kind, such as 'boxes clipped to their image', and the line that says where."""
 
 CLIPPED = "boxes clipped to their image"
-RENUMBERED = "annotations numbered anew"
+RENUMBERED = "annotations renumbered"
 IGNORED = "files passed over"
 CORRECTED = "values left out"
 

@@ -16,7 +16,7 @@ def read(root: Path, report: Report = refuse, note: Note = findings.ignore) -> D
         raise FormatProblem(f"{root}: no such folder")
     found = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not found:
-        raise FormatProblem(f"{root}: no folder of a class in it")
+        raise FormatProblem(f"{root}: contains no class folders")
     categories = [
         *(name for name in CATEGORIES if name in found),
         *(name for name in found if name not in CATEGORIES),

@@ -121,7 +121,9 @@ def detect(root: Path) -> str:
         by_suffix = {".json": "coco", ".yaml": "yolo", ".yml": "yolo"} | dict.fromkeys(image_files.SUFFIXES, "images")
         if found := by_suffix.get(root.suffix.lower()):
             return found
-        raise UserError(f"{root}: no data set of a known format; COCO is JSON, of the others give the folder")
+        raise UserError(
+            f"{root}: not a data set of a known format; give a COCO file (.json), or the folder of another format"
+        )
     inside = _listing(root)
     if root.is_dir() and riva.tables(root):
         return "riva"

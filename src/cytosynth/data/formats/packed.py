@@ -78,7 +78,7 @@ def suffix(file_name: str) -> str:
     """Return the suffix, in small letters, under which an image of this name is packed; raise FormatProblem if none."""
     found = PurePosixPath(file_name).suffix.lower()
     if found not in image_files.SUFFIXES:
-        raise FormatProblem(f"{file_name[:200]}: no image ({', '.join(sorted(image_files.SUFFIXES))})")
+        raise FormatProblem(f"{file_name[:200]}: not an image ({', '.join(sorted(image_files.SUFFIXES))})")
     return found
 
 
@@ -87,5 +87,5 @@ def numbered(root: Path, ending: str) -> Iterator[Path]:
     files = sorted(path for path in root.glob(f"*.{ending}") if path.stem.isdecimal())
     for number, path in enumerate(files):
         if int(path.stem) != number:
-            raise FormatProblem(f"{root}: {number:06d}.{ending} is missing, {path.name} is there")
+            raise FormatProblem(f"{root}: {number:06d}.{ending} is missing, but {path.name} exists")
         yield path

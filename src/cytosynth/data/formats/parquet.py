@@ -102,7 +102,7 @@ class Row:
         content = found["bytes"] if isinstance(found, dict) else None
         if not isinstance(content, bytes) or len(content) > MAX_FILE:
             where = f"{self.path}: row group {self.group}, row {self.row}"
-            raise FormatProblem(f"{where}: no image of at most {MAX_FILE:,} bytes")
+            raise FormatProblem(f"{where}: not an image of at most {MAX_FILE:,} bytes")
         return content
 
 
@@ -131,7 +131,7 @@ class ParquetSet(Entries):
         row = index - self.ends[number]
         text = _column(path, group, "coco")[row]
         if not isinstance(text, str):
-            raise FormatProblem(f"{path}: row group {group}, row {row}: column coco holds no text")
+            raise FormatProblem(f"{path}: row group {group}, row {row}: the column coco is not text")
         image = packed.decode(text.encode(), self.categories, path / f"{index + 1:09d}")
         return Entry(image, path / image.file_name, Row(path, group, row))
 
@@ -141,9 +141,9 @@ def _opened(path: Path) -> Any:
     try:
         file = parquet.ParquetFile(path)
     except (OSError, ValueError, arrow.ArrowException) as error:
-        raise FormatProblem(f"{path}: no readable Parquet file ({str(error).splitlines()[0][:120]})") from None
+        raise FormatProblem(f"{path}: not a readable Parquet file ({str(error).splitlines()[0][:120]})") from None
     if not {"image", "coco"} <= set(file.schema_arrow.names):
-        raise FormatProblem(f"{path}: columns image and coco are expected")
+        raise FormatProblem(f"{path}: expected the columns image and coco")
     return file
 
 

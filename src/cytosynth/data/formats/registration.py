@@ -31,6 +31,6 @@ def reader(name: str) -> Reader:
 def writer(name: str) -> Writer:
     """Return the writer of the format `name`; raise UsageError where there is none."""
     if name not in FORMATS_OUT:
-        raise UsageError(f"format {name!r}: {', '.join(FORMATS_OUT)} can be written")
+        raise UsageError(f"format {name!r} cannot be written; choose one of {', '.join(FORMATS_OUT)}")
     found: Writer = FORMATS_OUT.load(name)
     return found

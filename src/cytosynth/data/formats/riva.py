@@ -109,7 +109,7 @@ def _cell(row: dict[str, Any], width: int, height: int, where: str, report: Repo
     """Return the cell of a `row`; None after a report."""
     category = NAMES.get(str(row.get("class_name")).strip().upper())
     if category is None:
-        report(f"{where}: unknown class {wording.said(row.get('class_name'))}; there are {', '.join(CATEGORIES)}")
+        report(f"{where}: unknown class {wording.said(row.get('class_name'))}; expected one of {', '.join(CATEGORIES)}")
         return None
     try:
         x, y, w, h = (float(row[key]) for key in ("x", "y", "width", "height"))

@@ -59,9 +59,9 @@ def parse(file: Path) -> ET.Element:
     try:
         codec = codecs.lookup(name).name
     except LookupError:
-        raise ValueError(f"the encoding {name!r} is not known") from None
+        raise ValueError(f"unknown encoding {name!r}") from None
     if not ENCODINGS.fullmatch(codec):
-        raise ValueError(f"the encoding {name!r} is not one of text")
+        raise ValueError(f"{name!r} is not a text encoding")
     text = content.decode(codec)
     found: ET.Element = fromstring(text[text.index("?>") + 2 :].lstrip().encode())
     return found
@@ -90,7 +90,7 @@ def image_name(said: str | None, xml: str, there: names.Folder) -> str:
             if there.has(found) and (by_stem or choice != stem.as_posix()):
                 return found
     if not name:
-        raise ValueError("no filename")
+        raise ValueError("filename is missing")
     return name
 
 

@@ -99,16 +99,16 @@ class WebDataset(Entries):
                     tar.members = []  # type: ignore[attr-defined]  # or it would keep them all
                     name = PurePosixPath(member.name)
                     if not member.isreg():
-                        raise FormatProblem(f"{path}: {member.name[:80]!r} is no file")
+                        raise FormatProblem(f"{path}: {member.name[:80]!r} is not a file")
                     if name.suffix.lower() in SUFFIXES and image is None and member.size <= MAX_FILE:
                         image = (name.stem, member.offset_data, member.size)
                     elif name.suffix == ".json" and image and name.stem == image[0]:
                         self.places.extend([number, *image[1:], member.offset_data, member.size])
                         image = None
                     else:
-                        raise FormatProblem(f"{path}: {member.name[:80]!r}: an image, then its .json, are expected")
+                        raise FormatProblem(f"{path}: {member.name[:80]!r}: expected an image, followed by its .json")
         except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-            raise FormatProblem(f"{path}: no readable tar file ({str(error)[:120]})") from None
+            raise FormatProblem(f"{path}: not a readable tar file ({str(error)[:120]})") from None
         if image:
             raise FormatProblem(f"{path}: {image[0][:80]}.json is missing")
 
@@ -117,7 +117,7 @@ def _read(path: Path, start: int, size: int) -> bytes:
     with path.open("rb") as file:
         found = _exactly(file, start, size)
     if found is None:
-        raise FormatProblem(f"{path}: ends before what it lists")
+        raise FormatProblem(f"{path}: is cut short")
     return found
 
 

@@ -101,7 +101,7 @@ def _yaml(file: Path) -> dict[str, Any]:
     try:
         content = plain.from_yaml(plain.text(file))
     except OSError:
-        raise FormatProblem(f"{file}: no such file; it names the classes of a YOLO data set") from None
+        raise FormatProblem(f"{file}: no such file; it lists the classes of a YOLO data set") from None
     except ValueError as error:
         raise FormatProblem(f"{file}: no 'names' in it, a list or a map of the classes from 0 ({error})") from None
     if not isinstance(content, dict):
@@ -116,12 +116,12 @@ def _names(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
             lines = [line.strip() for line in plain.text(file).splitlines()]
             return {index: category(line) for index, line in enumerate(lines) if line}
         except (OSError, ValueError) as error:
-            raise FormatProblem(f"{file}: no list of class names, one a line ({str(error)[:120]})") from None
+            raise FormatProblem(f"{file}: not a list of class names, one per line ({str(error)[:120]})") from None
     try:
         found: Any = content["names"]
         if isinstance(found, str):
             if "," in found:
-                raise ValueError("one name, or [NILM, HSIL], is expected, found a text with a comma")
+                raise ValueError("expected one name, or a list as [NILM, HSIL]; found a text with a comma")
             found = [found]
         pairs = found.items() if isinstance(found, dict) else enumerate(found)
         return dict(sorted((int(index), category(name)) for index, name in pairs))

@@ -42,7 +42,7 @@ def classes(root: Path, annotations: Path | None = None) -> Path:
         found = [path for path in gather.files(root, depth=1) if path.name == "_darknet.labels"]
     if not found and not (root / "data.yaml").exists():
         raise FormatProblem(
-            f"{root / 'data.yaml'}: no such file; it names the classes of a YOLO data set (so does classes.txt)"
+            f"{root / 'data.yaml'}: no such file; it lists the classes of a YOLO data set (as does classes.txt)"
         )
     return found[0]
 

@@ -51,9 +51,9 @@ def read(
     if score is not None and not math.isfinite(score):
         raise ValueError(f"expected 'class x y width height', got {line[:80]!r}")
     if index not in names:
-        raise ValueError(f"unknown category {wording.said(index)}; there are {there}")
+        raise ValueError(f"unknown category {wording.said(index)}; expected one of {there}")
     if any(value > LARGEST for value in values):
-        raise ValueError(f"{line[:80]!r} is in pixels; YOLO has fractions of the image, 0 to 1")
+        raise ValueError(f"{line[:80]!r} is in pixels; YOLO uses fractions of the image, 0 to 1")
     width, height = size
     if len(values) == BOX:
         x, y, w, h = values

@@ -36,7 +36,7 @@ def find(slide: Path, given: Path | None, mpp: float) -> Annotated | None:
     if folder.is_file():
         found = _geojson(folder) if folder.suffix.lower() == GEOJSON else _coco(folder, slide)
         if found is None:
-            raise UserError(f"{folder}: no image called {slide.name}; its file_name must be that of the slide")
+            raise UserError(f"{folder}: no image named {slide.name}; the file_name must be that of the slide")
         return _cells_only(found, mpp)
     for path in (folder / f"{slide.stem}{GEOJSON}", folder / f"{slide.name}{GEOJSON}"):
         if path.is_file():
@@ -69,7 +69,7 @@ def _geojson(path: Path) -> list[Cell]:
         raise FormatProblem(f"{path}: not readable GeoJSON ({str(error)[:120]})") from None
     features = content.get("features") if isinstance(content, dict) else content
     if not isinstance(features, list):
-        raise FormatProblem(f"{path}: no list 'features'; a GeoJSON FeatureCollection is expected")
+        raise FormatProblem(f"{path}: the list 'features' is missing; expected a GeoJSON FeatureCollection")
     cells = []
     for index, feature in enumerate(features):
         try:
@@ -99,7 +99,7 @@ def _bounds(coordinates: Any) -> tuple[float, float, float, float] | None:
 
 def _points(value: Any, depth: int) -> Iterator[tuple[float, float]]:
     if not isinstance(value, list) or not depth:
-        raise ValueError("coordinates: lists of points are expected")
+        raise ValueError("coordinates: expected lists of points")
     if len(value) >= 2 and not isinstance(value[0], list):
         x, y = coco.number(value[0]), coco.number(value[1])
         if not (math.isfinite(x) and math.isfinite(y)):

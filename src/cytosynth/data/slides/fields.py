@@ -236,7 +236,7 @@ def _patients(path: Path, slides: Sequence[Path]) -> dict[str, str]:
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a readable CSV table ({str(error)[:80]})") from None
     if not rows or not {"slide", "patient"} <= set(rows[0]):
-        raise UserError(f"{path}: the columns slide and patient are needed")
+        raise UserError(f"{path}: the columns slide and patient are required")
     table = {Path(row["slide"] or "").stem: (row["patient"] or "").strip() for row in rows}
     for slide in slides:
         if not table.get(slide.stem):

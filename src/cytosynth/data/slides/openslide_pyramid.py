@@ -50,5 +50,7 @@ class OpenSlidePyramid:
             except (KeyError, ValueError):
                 return None
         if plausible(found[0]) and abs(found[0] - found[1]) > 0.02 * found[0]:
-            raise SlideProblem(f"{self._path}: pixels of {found[0]:g} by {found[1]:g} µm; square ones are needed")
+            raise SlideProblem(
+                f"{self._path}: pixels are {found[0]:g} by {found[1]:g} µm; only square pixels are supported"
+            )
         return plausible(found[0])

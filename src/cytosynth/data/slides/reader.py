@@ -47,7 +47,7 @@ def gather(source: Path) -> list[Path]:
     if source.is_dir():
         found = sorted(path for path in source.iterdir() if not path.name.startswith(".") and is_slide(path))
         if not found:
-            raise UserError(f"{source}: no slide there ({', '.join(sorted(SLIDES))}, or a tiled TIFF with levels)")
+            raise UserError(f"{source}: contains no slide ({', '.join(sorted(SLIDES))}, or a tiled TIFF with levels)")
     elif not is_slide(source):
         raise UserError(f"{source}: not a slide ({', '.join(sorted(SLIDES))}, or a tiled TIFF with levels)")
     else:
@@ -55,7 +55,7 @@ def gather(source: Path) -> list[Path]:
     stems = [path.stem for path in found]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice:
-        raise UserError(f"{source}: two slides are called {twice[:80]!r}; rename one of them")
+        raise UserError(f"{source}: two slides are named {twice[:80]!r}; rename one of them")
     return found
 
 

@@ -79,7 +79,7 @@ class Slide:
         """Return the slide as it is at `mpp` microns per pixel; raise SlideProblem where it is much coarser."""
         if self.mpp > COARSEST * mpp:
             raise SlideProblem(
-                f"{self.path}: {self.mpp:g} µm per pixel is too coarse; at most {COARSEST * mpp:g} can be enlarged"
+                f"{self.path}: {self.mpp:g} µm per pixel is too coarse; at most {COARSEST * mpp:g} is supported"
             )
         return View(self, mpp / self.mpp)
 
@@ -163,8 +163,10 @@ def scale_of(path: Path, said: float | None, given: float | None) -> float:
     """
     if given is not None:
         if plausible(given) is None:
-            raise UsageError(f"--mpp {given:g}: from {PLAUSIBLE_MPP[0]:g} to {PLAUSIBLE_MPP[1]:g} is expected")
+            raise UsageError(f"--mpp {given:g}: must be between {PLAUSIBLE_MPP[0]:g} and {PLAUSIBLE_MPP[1]:g}")
         return given
     if said is None:
-        raise UsageError(f"{path}: does not say its microns per pixel; give --mpp (about 0.25 at x40, 0.5 at x20)")
+        raise UsageError(
+            f"{path}: does not state its micrometres per pixel; give --mpp (about 0.25 at x40, 0.5 at x20)"
+        )
     return said

@@ -90,7 +90,7 @@ def start(name: str, body: nn.Module, given: str) -> None:
     """
     if given != efficientnet_lite.PACKAGE and not Path(given).is_file():
         raise UserError(
-            f"weights: {given}: no such file; there are {NO_WEIGHTS}, {efficientnet_lite.PACKAGE} or a file for {name}"
+            f"weights: {given}: no such file; give {NO_WEIGHTS}, {efficientnet_lite.PACKAGE} or a file for {name}"
         )
     path = None if given == efficientnet_lite.PACKAGE else Path(given)
     head = ("_conv_head.", "_bn1.", "_fc.")

@@ -106,7 +106,7 @@ def _fetched() -> dict[str, Tensor]:
 def read(path: Path) -> dict[str, Tensor]:
     """Return the weights in a safetensors file; raise UserError for anything else."""
     if not path.is_file():
-        raise UserError(f"weights: {path}: no such file; there are {NO_WEIGHTS}, {TORCHVISION} or a safetensors file")
+        raise UserError(f"weights: {path}: no such file; give {NO_WEIGHTS}, {TORCHVISION} or a safetensors file")
     if path.suffix != tensors.SUFFIX:
         raise UserError(f"{path}: not .safetensors; a pickle can run code when it is opened: {tensors.CONVERT}")
     return tensors.read(path)

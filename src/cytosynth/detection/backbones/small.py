@@ -35,4 +35,4 @@ def _two_stages(norm: Norm) -> ResNet:
 
 
 def _start(body: nn.Module, weights: str) -> None:
-    raise UserError(f"weights={weights}: there are no ImageNet weights for the small backbone")
+    raise UserError(f"weights={weights}: the small backbone has no ImageNet weights; use weights=none or a detector")

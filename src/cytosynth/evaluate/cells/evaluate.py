@@ -88,7 +88,7 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
     """
     if models.classifier and set(how.categories) - set(models.classifier.classes):
         raise UsageError(
-            f"the classifier knows {', '.join(models.classifier.classes)}; {', '.join(how.categories)} are asked for"
+            f"the classifier knows {', '.join(models.classifier.classes)}, not all of {', '.join(how.categories)}"
         )
     cell = models.editor.settled(editing.cell, real=models.generator is None)
     editing = editing.model_copy(

@@ -73,7 +73,9 @@ def read(file: Path, kind: type[Scored], categories: Sequence[str], draws: int, 
     except ValueError:
         found = None
     if found is None or not found.of(categories, draws):
-        raise UserError(f"{file}: damaged, not the scores of a detector; delete {made}, the same command makes it anew")
+        raise UserError(
+            f"{file}: damaged, not the scores of a detector; delete {made}; the same command creates it again"
+        )
     return found.model_dump()
 
 

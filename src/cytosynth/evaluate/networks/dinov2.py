@@ -47,9 +47,9 @@ def load(path: Path | None) -> Network:
         kind = plain.from_json(plain.text(path / "config.json")).get("model_type")
     except (OSError, ValueError, AttributeError):
         refuse_pickles(path)
-        raise UserError(f"{path}: no DINOv2 there (config.json and model.safetensors)") from None
+        raise UserError(f"{path}: no DINOv2 found; config.json and model.safetensors are expected") from None
     if kind != "dinov2":
-        raise UserError(f"{path / 'config.json'}: model_type {kind!r}; dinov2 is expected")
+        raise UserError(f"{path / 'config.json'}: model_type {kind!r}; expected dinov2")
     network = part(Dinov2Model, path, headless=True)
     own = (path / PROCESSOR).is_file()
     try:
@@ -66,7 +66,7 @@ def load(path: Path | None) -> Network:
     except Exception as error:
         if isinstance(error, UserError) or of_the_machine(error):
             raise
-        raise UserError(f"{path}: takes no images ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{path}: does not accept images ({' '.join(str(error).split())[:200]})") from None
     return found
 
 

@@ -74,7 +74,7 @@ def _read(folder: Path, wanted: frozenset[str]) -> dict[str, np.ndarray]:
             with safe_open(path, framework="np") as file:
                 rows |= {key: file.get_tensor(key) for key in wanted.intersection(file.keys())}
         except (SafetensorError, OSError):
-            raise UserError(f"{path}: damaged; remove it, its features are computed again") from None
+            raise UserError(f"{path}: damaged; delete it, and the features are computed again") from None
     return rows
 
 

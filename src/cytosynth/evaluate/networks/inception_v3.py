@@ -57,7 +57,7 @@ def _release() -> Path:
         torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=SHA256)
     except (URLError, OSError, RuntimeError):
         raise EnvironmentProblem(
-            f"inception-v3: its weights cannot be fetched here; give {path.name} of torch-fidelity's release v0.2.0, "
+            f"inception-v3: its weights cannot be downloaded; give {path.name} of torch-fidelity's release v0.2.0, "
             "or the same as .safetensors, with --weights"
         ) from None
     return path
