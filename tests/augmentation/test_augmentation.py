@@ -459,7 +459,8 @@ def test_a_detector_begins_from_another_of_other_categories(tmp_path: Path) -> N
     assert torch.equal(new.roi_heads.box_predictor.cls_score.weight, head), "two categories' head does not fit one's"
     every = len(new.state_dict())
     assert said == (
-        f"{every - 4} of {every} tensors begin from that faster-rcnn, 4 from nothing; 4 of its own have no place here"
+        f"{every - 4} of {every} tensors are initialised from that faster-rcnn, 4 at random; "
+        "4 of its tensors are not used"
     )
     retina = model.build(model.DetectorConfig(architecture="retinanet", backbone="small", categories=("A",)))
     transfer.start(retina, str(tmp_path))

@@ -56,7 +56,7 @@ def test_what_is_assumed_is_said(tmp_path: Path) -> None:
     (tmp_path / "flat/below").mkdir(parents=True)
     shutil.copy(tmp_path / "set/images/field_0.png", tmp_path / "flat")
     ended = cytosynth("detect", str(tmp_path / "flat"), str(tmp_path / "found"))
-    assert "the folders in it are not searched (below)" in ended.stderr
+    assert "subfolders are not searched (below)" in ended.stderr
     run = cytosynth("evaluate", "detection", str(tmp_path / "set"), "--split", "all", "--draws", "0", code=0)
     assert "NILM" in run.stdout
     file = tmp_path / "set/annotations.json"

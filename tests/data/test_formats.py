@@ -286,7 +286,7 @@ def test_what_is_no_data_set_is_not_taken_for_classes_of_images(tmp_path: Path) 
     write_fields(tmp_path / "set", 2)
     (tmp_path / "set/annotations.json").rename(tmp_path / "set/cells.json")
     (tmp_path / "set/cells.json").write_text('{"images": []}')
-    with pytest.raises(UserError, match=r"cells\.json is none that is read"):
+    with pytest.raises(UserError, match=r"cells\.json is not a file that is read"):
         formats.convert(tmp_path / "set", tmp_path / "out", None, "yolo")
     (tmp_path / "set/cells.json").unlink()
     with pytest.raises(UserError, match="no data set of a known format there"):

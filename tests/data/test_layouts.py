@@ -377,16 +377,16 @@ def test_an_unknown_layout_gets_the_nearest_known_one(tmp_path: Path) -> None:
     yolo(tmp_path, "x: 1\n", "0 0.5 0.5 0.2 0.2\n")
     (tmp_path / "data.yaml").unlink()
     with pytest.raises(
-        UserError, match=r"labels/a\.txt looks like a label of YOLO, and nothing names its classes"
+        UserError, match=r"labels/a\.txt looks like a YOLO label, but its classes are missing"
     ) as caught:
         read(tmp_path)
-    assert re.search(r"nearest is Label Studio .*\(yolo\), of which \S*classes.txt is missing", str(caught.value))
+    assert re.search(r"the nearest layout is Label Studio .*\(yolo\), but \S*classes.txt is missing", str(caught.value))
     (tmp_path / "labels/a.txt").unlink()
     for name, text, said in (
         (
             "images/a.json",
             '{"shapes": [], "imagePath": "a.png"}',
-            "labelme's own format; labelme2coco makes COCO of it",
+            "labelme's own format; convert it with labelme2coco",
         ),
         ("annotations.xml", "<?xml version='1.0'?><annotations><image/></annotations>", "CVAT's own format"),
         ("export.json", '[{"completed_by": 1}]', "Label Studio's own format; export as COCO, YOLO or Pascal VOC"),
@@ -564,7 +564,7 @@ def test_originals_that_are_edited_have_pseudonyms_too(tmp_path: Path) -> None:
     found = own_images.gather(tmp_path, None, "all", Place()).under(names)
     assert [name for name, _, _ in found.images] == [names.name("S23-1.png")]
     assert "S23" not in str(found.refused)
-    assert found.refused[0].endswith("images of the kind .gif are not read; save it as PNG")
+    assert found.refused[0].endswith(".gif images are not supported; save it as PNG")
     coco(tmp_path / "set", [[1, 2, 30, 40]], (64, 48), "S23-3.png", slide="S23", image_level_label="Negative")
     content = json.loads((tmp_path / "set/annotations.json").read_text())
     content["categories"][0]["name"] = "NILM"
@@ -577,7 +577,7 @@ def test_originals_that_are_edited_have_pseudonyms_too(tmp_path: Path) -> None:
 def test_a_category_without_a_cell_is_named_before_training(capsys: pytest.CaptureFixture[str]) -> None:
     samples = sources.load([Source(root="04_splits/coco", split="all")], CASES)
     assert sources.say_lacking(samples, ["HSIL", "LSIL"]) == {"HSIL"}
-    assert "the training data have no cell of LSIL: it will not be learnt" in capsys.readouterr().err
+    assert "the training data have no cell of LSIL, so this category will not be learnt" in capsys.readouterr().err
 
 
 def test_box_arithmetic() -> None:
@@ -659,6 +659,6 @@ def test_slides_among_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "b.svs").write_bytes(b"x")
     assert guess(tmp_path) == "images"
     (line,) = check(tmp_path)
-    assert line.startswith("b.svs: a slide (.svs); `cytosynth tiles` cuts fields out of it")
+    assert line.startswith("b.svs: is a slide (.svs); cut it into fields with `cytosynth tiles`")
     (tmp_path / "a.png").unlink()
     assert guess(tmp_path) == "slides"

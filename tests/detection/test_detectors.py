@@ -358,7 +358,7 @@ def test_what_begins_from_a_detector_on_imagenet_weights_stands_on_them_too(
     assert isinstance(norm, FrozenBatchNorm2d)
     theirs = network.get_submodule("backbone.body.layer2.0.bn1")
     assert torch.allclose(norm.running_var, theirs.running_var, atol=1e-3)
-    assert "tensors begin from that retinanet" in capfd.readouterr().err
+    assert "tensors are initialised from that retinanet" in capfd.readouterr().err
 
 
 @pytest.fixture(scope="module")

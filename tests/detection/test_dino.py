@@ -377,7 +377,7 @@ def test_a_converted_checkpoint_is_loaded_whole_or_but_for_its_categories(tmp_pa
     path = tmp_path / "dino.safetensors"
     save_file(state, path)
     network = build("resnet50", 91, pretrained=True)
-    assert network.start(str(path)) == "all begins from DINO's weights but nothing"
+    assert network.start(str(path)) == "all layers are initialised from DINO's weights except: none"
     layer = network.decoder.layers[2]
     projection = state["transformer.decoder.layers.2.self_attn.in_proj_weight"]
     assert torch.equal(layer.self_attn.k_proj.weight, projection[256:512])
@@ -390,7 +390,7 @@ def test_a_converted_checkpoint_is_loaded_whole_or_but_for_its_categories(tmp_pa
     fresh = build("resnet50", 2, pretrained=True)
     said = fresh.start(str(path))
     assert "decoder.class_embed.weight" in said
-    assert "another number of categories than 2" in said
+    assert "depend on the number of categories (2)" in said
     assert task.network.decoder.class_embed.weight.shape == (2, 256)
     assert torch.equal(task.network.selection.content.weight, state["transformer.tgt_embed.weight"])
     rates = {factor: len(group) for group, factor in task.groups()}

@@ -277,7 +277,7 @@ def test_evaluate_cells_from_end_to_end(
     border = rows["LSIL", "border ratio of the region, mean"]
     assert 0 < float(border["edited"].split()[0]) != float(border["unedited"].split()[0]) and border["real"]
     assert rows["LSIL", "FD (colour)"]["n"] >= 4 and rows["LSIL", "FD (colour)"]["nearer"]
-    confusion = {(row["cells"], row["are, or were made into"]): row for row in
+    confusion = {(row["cells"], row["category, or target category"]): row for row in
                  json.loads((tmp_path / "confusion.json").read_text())["rows"]}  # fmt: skip
     assert confusion["real", "HSIL"]["n"] == confusion["real", "HSIL"]["taken for HSIL"] == 16, "nuclei are drawn dark"
     assert confusion["edited", "LSIL"]["n"] == 12

@@ -155,7 +155,7 @@ def test_any_flipped_bit_and_any_cut_is_detected(
                 assert found is not None and found.step == 1, (file.name, at)
                 assert len(complaints) == 1
                 assert "\n" not in complaints[0]
-                assert complaints[0].endswith("using the one before")
+                assert complaints[0].endswith("using the previous one")
         file.write_bytes(whole)
     record_property("cases", f"{cases} damaged checkpoints: every byte flipped, every length")
 

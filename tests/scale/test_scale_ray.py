@@ -88,7 +88,7 @@ def test_a_worker_a_node_and_the_driver_are_killed_and_the_bytes_are_those_of_on
     cluster.remove_node(chance.choice(sorted(cluster.worker_nodes, key=lambda node: node.unique_id)))  # type: ignore[attr-defined]
     _, said = driver.communicate(timeout=400)
     assert driver.returncode == 0, said.decode()
-    assert "a worker was lost; others do its work" in said.decode()
+    assert "a worker was lost; others take over its work" in said.decode()
     assert killing.content(out) == killing.content(whole)
 
 

@@ -404,7 +404,7 @@ def test_the_gate_in_words() -> None:
     assert lines[0] == "The gate would reject this cell." and "shows (seam 1.80, at most 1.5)" in lines[1]
     assert (
         "too faint" in lines[2]
-        and "does not take it for HSIL (probability 0.10)" in lines[3]
+        and "does not classify it as HSIL (probability 0.10)" in lines[3]
         and "too normal" in lines[4]
     )
     assert verdicts.words(Verdict((), {"seam": 1.0}), "HSIL", GateSettings())[0] == "The gate would keep this cell."

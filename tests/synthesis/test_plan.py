@@ -386,7 +386,7 @@ def test_counts_over_a_run_are_exact_resumable_and_bound_to_its_images(tiny: Pat
     assert content(broken) == content(out)
     with pytest.raises(UsageError, match="was started with other images"):
         synthesize.synthesize(out, count=4, settings=asked, **models(tiny))
-    with pytest.raises(UsageError, match="9 cells are asked for, 1 images of at most 8 hold 8"):
+    with pytest.raises(UsageError, match="9 cells requested, but 1 images of at most 8 cells hold 8"):
         synthesize.synthesize(tmp_path / "x", count=1, settings=asked, **models(tiny))
 
 

@@ -33,7 +33,7 @@ def merge(model: Foundation, path: Path) -> str:
     card = adapter.read_card(path) if path.is_dir() else None
     if card and card.digest and model.digest and card.digest != model.digest:
         console.print(
-            f"{path}: trained on foundation {card.foundation} {card.digest}, put into {model.name} {model.digest}",
+            f"{path}: trained on foundation {card.foundation} {card.digest}, loaded into {model.name} {model.digest}",
             soft_wrap=True,
         )
     known = set(model.tokenizer.get_vocab())

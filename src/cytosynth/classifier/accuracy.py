@@ -59,7 +59,7 @@ def lines(said: dict[str, Any], title: str) -> list[str]:
     ]
     for category, row in said["confusion"].items():
         taken = ", ".join(f"{count} {name}" for name, count in row.items() if count)
-        found.append(f"  {category} taken for: {taken or 'none held out'}")
+        found.append(f"  {category} classified as: {taken or 'none held out'}")
     return found
 
 
@@ -67,10 +67,10 @@ def discrimination(folder: Path) -> str:
     """Return in words how well the network whose run exported `folder` tells held-out cells apart."""
     path = folder.parent / "validation.json"
     if not path.is_file():
-        return f"how well it tells cells apart is not known; there is no {path.name} beside its weights"
+        return f"its accuracy is unknown; {path.name} is missing next to its weights"
     said = load(path)
     classes = len(said["confusion"])
     return (
         f"balanced accuracy {said['balanced_accuracy']:.3f} on {said['cells']} held-out cells of {classes} classes "
-        f"(chance {1 / classes:.2f}); distances between its features are worth no more than that"
+        f"(chance {1 / classes:.2f}); read distances between its features accordingly"
     )

@@ -20,7 +20,7 @@ class ClassifierRecipe(Recipe):
     architecture: Annotated[str, AfterValidator(CLASSIFIERS.known)] = "resnet50"
     start: str | None = Field(
         default=None,
-        description="'imagenet' for an EfficientNet, or a safetensors file of its network; none: from nothing",
+        description="initial weights: 'imagenet' for an EfficientNet, or a safetensors file; none: random",
     )
     categories: list[str] = Field(
         default=list(CATEGORIES), min_length=2, description="classes; other cells are left out"
@@ -28,18 +28,24 @@ class ClassifierRecipe(Recipe):
     data: list[Source] = [Source(root="abnormal", split="train")]
     size: int = Field(default=224, ge=32, description="side of the crops, pixels")
     enlarged: int | None = Field(default=None, ge=32, description="side to which crops are enlarged for the network")
-    context: float = Field(default=1.5, ge=1, le=8, description="side of the square around a cell over its longer side")
-    views: int = Field(default=1, ge=1, le=8, description="flips and turns over which probabilities are averaged")
+    context: float = Field(
+        default=1.5, ge=1, le=8, description="side of the crop around a cell relative to the cell's longer side"
+    )
+    views: int = Field(
+        default=1, ge=1, le=8, description="number of flips and rotations over which probabilities are averaged"
+    )
     folds: int = Field(
         default=1, ge=1, le=20,
-        description="cross-fitting: the number of folds images go to, and as many classifiers each see all but one",
+        description="cross-fitting: number of folds of images; each classifier is trained on all but one",
     )  # fmt: skip
-    fold: int | None = Field(default=None, ge=0, description="train only the classifier that does not see this fold")
-    even_images: bool = Field(default=False, description="of a class, an image is drawn first and then a cell of it")
-    turns: bool = Field(default=True, description="train on all eight flips and turns")
-    shift: int = Field(default=0, ge=0, description="most pixels by which a crop is moved off its cell")
+    fold: int | None = Field(default=None, ge=0, description="train only the classifier that leaves out this fold")
+    even_images: bool = Field(
+        default=False, description="within a class, sample an image first and then one of its cells"
+    )
+    turns: bool = Field(default=True, description="train on all eight flips and rotations")
+    shift: int = Field(default=0, ge=0, description="maximum shift of a crop off its cell, pixels")
     jitter: float = Field(default=0.0, ge=0, le=0.5, description="random change of brightness and of each stain")
-    blur: float = Field(default=0.0, ge=0, le=1, description="share of samples that are softened")
+    blur: float = Field(default=0.0, ge=0, le=1, description="share of samples that are blurred")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")

@@ -48,7 +48,7 @@ def check(
     cells = sum(len(image.cells) for image in data.images)
     note(f"{kind}, {wording.amount(len(data.images), 'image')}, {wording.amount(cells, 'cell')}")
     if not data.images and not problems:
-        problems.append(f"{root}: no image in it, read as {kind}")
+        problems.append(f"{root}: contains no image, read as {kind}")
     prepared = kind == "comparison-detector"
     with meter("checking", len(data.images)) as bar, seen() as names, seen() as contents:
         for image in data.images:
@@ -63,7 +63,7 @@ def check(
     left = unlisted(data) if kind not in ("images", "slides") else []
     problems += [f"{data.folder / name}: not in the annotations" for name in left[:LISTED]]
     if len(left) > LISTED:
-        problems.append(f"{data.folder}: {len(left) - LISTED} more images that are not in the annotations")
+        problems.append(f"{data.folder}: {len(left) - LISTED} more images are not in the annotations")
     return problems
 
 
@@ -97,7 +97,7 @@ def of_image(
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()
     first = contents.first(digest, image.file_name)
     if first not in (None, image.file_name):
-        yield f"{path}: a duplicate of {first}"
+        yield f"{path}: duplicate of {first}"
 
 
 def _slide(data: DataSet, image: Image) -> Iterator[str]:
@@ -107,7 +107,7 @@ def _slide(data: DataSet, image: Image) -> Iterator[str]:
             view = slide.at()
             covered = glass.coverage(view)
             if covered.empty == 1:
-                yield f"{image.file_name}: nothing but empty glass"
+                yield f"{image.file_name}: shows only empty glass"
             width, height = view.size
             corners = [(x, y) for y in range(0, height, BLOCK) for x in range(0, width, BLOCK)]
             with meter(image.file_name[:40], len(corners)) as bar:
@@ -127,5 +127,5 @@ def of_cells(image: Image) -> Iterator[str]:
         where = f"{image.file_name}: box {number} ({cell.category[:60]})"
         key = (cell.category, *cell.box)
         if key in seen:
-            yield f"{where}: a duplicate of another box"
+            yield f"{where}: duplicate of another box"
         seen.add(key)

@@ -15,7 +15,7 @@ LONGEST = 180
 """Bytes of the name of a file to be, without its suffix and what is added while it is written."""
 
 
-LEAVES = "a link that leaves its folder"
+LEAVES = "is a link that leaves its folder"
 
 
 class ImageProblem(UserError):

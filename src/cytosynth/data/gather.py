@@ -58,9 +58,9 @@ def gathered(folder: Path, recursive: bool = False, slides: bool = False) -> tup
         if suffix in kinds:
             found.append((name, path))
         elif suffix in SLIDES:
-            refused.append(f"{name}: a slide ({suffix}); `cytosynth tiles` cuts fields out of it")
+            refused.append(f"{name}: is a slide ({suffix}); cut it into fields with `cytosynth tiles`")
         elif suffix in OTHERS:
-            refused.append(f"{name}: images of the kind {suffix} are not read; save it as PNG")
+            refused.append(f"{name}: {suffix} images are not supported; save it as PNG")
     return found, refused
 
 
@@ -75,7 +75,7 @@ def beside(folder: Path, recursive: bool = False, slides: bool = False) -> tuple
     left = ""
     if below and not recursive:
         more = ", ..." if len(below) > 1 else ""
-        left = f"the folders in it are not searched ({below[0][:80]}{more}); --recursive searches them"
+        left = f"subfolders are not searched ({below[0][:80]}{more}); use --recursive"
     if not found:
         reasons = [*refused[:1], *([left] if left else [])]
         known = ", ".join(sorted(SUFFIXES | SLIDES if slides else SUFFIXES))

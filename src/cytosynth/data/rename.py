@@ -61,4 +61,4 @@ def strange(data: DataSet) -> str:
         return ""
     more = f" and {len(others) - 8} more" if len(others) > 8 else ""
     known = ", ".join(CATEGORIES)
-    return f"not among {known}: {', '.join(others[:8])}{more}; --rename OLD=NEW gives a category another name"
+    return f"not among {known}: {', '.join(others[:8])}{more}; rename categories with --rename OLD=NEW"

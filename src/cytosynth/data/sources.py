@@ -29,11 +29,11 @@ class Source(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     root: str = Field(description="folder, relative to --data-root")
-    scale: float = Field(default=1.0, gt=0, le=8, description="factor that brings it to the working scale")
+    scale: float = Field(default=1.0, gt=0, le=8, description="resize by this factor, to bring images to x20")
     split: str = Field(default="train", description="part of the data set to use, or 'all'")
-    annotations: str = Field(default="", description="file or folder of annotations below root, where not found out")
-    images: str = Field(default="", description="folder of images below root, where not found out")
-    recursive: bool = Field(default=False, description="plain images in the folders below root too")
+    annotations: str = Field(default="", description="file or folder of annotations, relative to root; empty: detected")
+    images: str = Field(default="", description="folder of images, relative to root; empty: detected")
+    recursive: bool = Field(default=False, description="also read images in subfolders")
 
     def read(self, data_root: Path, note: findings.Note | None = None) -> DataSet:
         """Return the data set, of which `root` is below `data_root`; `note` is told of corrections."""
@@ -141,7 +141,10 @@ def say_lacking(samples: Sequence[Sample], categories: Sequence[str]) -> set[str
     there = {cell.category for sample in samples for cell in sample.cells if not cell.crowd}
     lacking = [name for name in categories if name not in there]
     if lacking and len(lacking) < len(categories):
-        console.print(f"the training data have no cell of {', '.join(lacking)}: it will not be learnt", soft_wrap=True)
+        console.print(
+            f"the training data have no cell of {', '.join(lacking)}, so this category will not be learnt",
+            soft_wrap=True,
+        )
     return there
 
 

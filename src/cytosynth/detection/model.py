@@ -42,7 +42,9 @@ class DetectorConfig(BaseModel):
     backbone: Annotated[str, AfterValidator(BACKBONES.known)] = "resnet50"
     categories: tuple[str, ...]
     pretrained: bool = False
-    tile: int = Field(default=TILE, ge=64, le=8192, description="side of the tiles in which images are seen, pixels")
+    tile: int = Field(
+        default=TILE, ge=64, le=8192, description="side of the tiles in which images are processed, pixels"
+    )
 
 
 @dataclass

@@ -32,15 +32,15 @@ class DetectorRecipe(Recipe):
         default=None, ge=1, description="passes over the data; at most max_steps optimiser steps"
     )
     window: int | None = Field(default=None, ge=64, description="side of random training windows; none: whole images")
-    turns: bool = Field(default=False, description="train on all eight flips and turns")
+    turns: bool = Field(default=False, description="train on all eight flips and rotations")
     jitter: float = Field(default=0.0, ge=0, le=0.5, description="random change of brightness and of each stain")
-    blur: float = Field(default=0.0, ge=0, le=1, description="share of samples that are softened")
+    blur: float = Field(default=0.0, ge=0, le=1, description="share of samples that are blurred")
     references: str | None = Field(
         default=None,
-        description="Comparison Detector: folder, below --data-root, with a folder of reference cells of each class; "
+        description="Comparison Detector: folder, relative to --data-root, with a folder of reference cells per class; "
         "none: cells of the training data",
     )
-    shots: int = Field(default=3, ge=1, le=50, description="Comparison Detector: reference cells of each class")
+    shots: int = Field(default=3, ge=1, le=50, description="Comparison Detector: reference cells per class")
 
     @field_validator("architecture")
     @classmethod

@@ -42,7 +42,7 @@ def detect(
     with reader.opened(path, mpp) as slide:
         view = slide.at()
         covered = glass.coverage(view)
-        console.print(f"{name}: {covered.empty:.1%} is empty glass and skipped", soft_wrap=True)
+        console.print(f"{name}: {covered.empty:.1%} is empty glass, which is skipped", soft_wrap=True)
         identity = f"{atomic.sha256(path)} {slide.mpp:g} {detector.digest} {threshold:g}"
         tiles.mkdir(parents=True, exist_ok=True)
         search = Search(detector, threshold, identity)

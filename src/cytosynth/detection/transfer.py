@@ -42,8 +42,8 @@ def start(network: nn.Module, weights: str) -> str:
         raise UserError(f"weights={weights}: no layer of that {other.config.architecture} fits by name and shape")
     network.load_state_dict(fitting, strict=False)
     return (
-        f"{len(fitting)} of {len(own)} tensors begin from that {other.config.architecture}, "
-        f"{len(own) - len(fitting)} from nothing; {len(given) - len(fitting)} of its own have no place here"
+        f"{len(fitting)} of {len(own)} tensors are initialised from that {other.config.architecture}, "
+        f"{len(own) - len(fitting)} at random; {len(given) - len(fitting)} of its tensors are not used"
     )
 
 

@@ -122,7 +122,7 @@ def evaluate(
         )  # fmt: skip
     octaves = [f"octave {number}" for number in range(1, OCTAVES + 1)]
     return Report(
-        "What the autoencoder keeps",
+        "What the autoencoder preserves",
         {**facts, "images": len(samples), "features": extractor.title, "digest": extractor.digest},
         ("autoencoder", "factor", "C", "PSNR, dB", "gradient", *octaves, "octaves off", "fine", "kernel distance",
          "real", "float32, s", "bfloat16, s"),

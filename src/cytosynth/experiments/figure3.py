@@ -76,7 +76,7 @@ def figure3(
             value = interval([getattr(entry, measure) for entry in found], [entry.image for entry in found], draws)
             rows.append((kind, measure.upper(), *value, len(found), len({entry.image for entry in found})))
     report = Report(
-        "Figure 3: what the autoencoder keeps",
+        "Figure 3: what the autoencoder preserves",
         {"foundation": foundation, "real": source.root, "part": source.split, "scale": source.scale, "window": window},
         ("windows", "measure", "mean", "low", "high", "windows in all", "images"), tuple(rows),
         ("PSNR in dB; SSIM over 7x7 pixels; low and high: 95 % interval under resampling of images",),

@@ -16,15 +16,19 @@ class Table1Recipe(BaseModel):
     """Settings of Table I: which adapters, how long, and against what they are measured."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    preset: Literal["paper", "bundled"] = Field(description="whose recipe of each adapter is trained")
+    preset: Literal["paper", "bundled"] = Field(description="preset of each adapter's recipe")
     foundation: str
-    adapters: list[str] = Field(default=[UNTUNED, *RIVALS], min_length=1, description="'none': the foundation untuned")
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="of training, drawing and of the halves")
+    adapters: list[str] = Field(
+        default=[UNTUNED, *RIVALS], min_length=1, description="adapters to train; 'none' is the foundation without one"
+    )
+    seeds: list[int] = Field(
+        default=[0, 1, 2], min_length=1, description="random seeds of training, generation and splits"
+    )
     steps: int = Field(default=5000, ge=1, description="optimiser steps, the same for every adapter")
     training: dict[str, Any] = Field(default={}, description="settings of `train normal`, the same for every adapter")
-    count: int = Field(ge=1, description="fields drawn by each adapter and seed")
+    count: int = Field(ge=1, description="fields generated for each adapter and seed")
     size: int = Field(default=1024, ge=64, multiple_of=64, description="side of a field, pixels")
-    window: int | None = Field(default=None, ge=32, description="side of the windows that are measured; none: whole")
+    window: int | None = Field(default=None, ge=32, description="side of the compared windows; none: whole images")
     real: Source = Field(description="held-out real images, of which windows without abnormal cells are used")
     extractors: list[str] = Field(min_length=1, description="feature networks by name")
     weights: dict[str, str] = Field(default={}, description="file or folder of a feature network's weights, by name")
@@ -48,13 +52,15 @@ class SanityRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     detectors: list[str] = Field(default=["faster-rcnn", "retinanet", "dino"], min_length=1)
-    seeds: list[int] = Field(default=[0], min_length=1, description="of training; the images are always the same")
+    seeds: list[int] = Field(
+        default=[0], min_length=1, description="random seeds of training; the images are always the same"
+    )
     steps: int = Field(default=300, ge=1, description="optimiser steps, the same for every detector")
     training: dict[str, Any] = Field(
         default={"batch_size": 4, "warmup_steps": 30},
-        description="settings of `train detector`, the same for every one",
+        description="settings of `train detector`, the same for all",
     )
     train: int = Field(default=400, ge=1, description="images to train on")
-    val: int = Field(default=20, ge=1, description="images to look at while training")
+    val: int = Field(default=20, ge=1, description="validation images")
     test: int = Field(default=100, ge=1, description="unseen images")
-    side: int = Field(default=128, ge=64, description="of an image, pixels")
+    side: int = Field(default=128, ge=64, description="side of an image, pixels")

@@ -82,14 +82,14 @@ def tabulate(recipe: SanityRecipe, entries: Sequence[Entry], objects: int) -> Re
         "unseen_pictures": f"{recipe.test} of {recipe.side} pixels, {objects} objects of {len(ellipses.CLASSES)} kinds",
     }  # fmt: skip
     return Report(
-        "Sanity set: drawn ellipses, small backbones",
+        "Sanity set: ellipses, small backbones",
         facts,
         ("detector", "parameters", "seconds a step", "mAP", "mAP.5", "mAP.75", "recall"),
         tuple(rows),
         (
-            "mean over the seeds, and the 95 % interval of Student's t where there are several; one seed says little",
-            "all train equally many steps from nothing; each at the learning rate of its bundled recipe",
-            "seconds are the median of this machine's, and move with what else runs on it",
+            "mean over seeds, with the 95 % interval of Student's t if there are several; one seed is weak evidence",
+            "all are trained from scratch for as many steps, each at the learning rate of its bundled recipe",
+            "seconds are medians on this machine and depend on its load",
         ),
     )
 

@@ -69,7 +69,7 @@ def tabulate(
         "extractors": {extractor.name: extractor.digest for extractor in extractors},
     }  # fmt: skip
     notes = (*_reading(recipe, counts), *compared(entries, extractors), *undecided(entries, extractors))
-    return Report("Table I: ways of tuning the foundation", facts, tuple(columns), tuple(rows), notes)
+    return Report("Table I: tuning methods for the foundation", facts, tuple(columns), tuple(rows), notes)
 
 
 def compared(entries: Sequence[Entry], extractors: Sequence[Extractor]) -> list[str]:
@@ -120,7 +120,7 @@ def everything(entries: Sequence[Entry]) -> tuple[tuple[str, ...], list[tuple[st
 
 def _verdict(gap: Estimate) -> str:
     if gap.low is None or gap.high is None:
-        return f"{gap}, one seed: no verdict"
+        return f"{gap}, one seed: no conclusion"
     if gap.low > 0:
         return f"{gap}: lora is nearer to real images"
     return f"{gap}: lora is farther from real images" if gap.high < 0 else f"{gap}: no evidence of a difference"
@@ -128,7 +128,7 @@ def _verdict(gap: Estimate) -> str:
 
 def _reading(recipe: Table1Recipe, counts: Sequence[int]) -> list[str]:
     return [
-        f"mean over {len(recipe.seeds)} seeds of training and drawing, in brackets the 95 % interval of Student's t",
+        f"mean over {len(recipe.seeds)} seeds of training and generation, in brackets the 95 % interval of Student's t",
         "real against real: one half of the held-out windows against the other, at the same number; the floor",
         f"{', '.join(map(str, counts))} images a side: Fréchet distances this small a number makes are too high and "
         "not comparable with the paper's, which are of another foundation, other data and another number; kernel "

@@ -29,7 +29,7 @@ from .train import freeze_as
 
 GIB = 2**30
 LESS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("as the recipe says", {}),
+    ("settings of the recipe", {}),
     ("mixed_precision=bf16", {"mixed_precision": "bf16", "frozen_dtype": "fp32", "gradient_checkpointing": False}),
     ("and frozen_dtype=bf16",
      {"mixed_precision": "bf16", "frozen_dtype": "bf16", "gradient_checkpointing": False}),

@@ -18,19 +18,21 @@ class WindowRecipe(Recipe):
 
     foundation: str = STABLE_DIFFUSION
     prediction_type: PredictionType | None = Field(
-        default=None, description="of the foundation's U-Net; none: what its files say"
+        default=None, description="what the foundation's U-Net predicts; none: as its files state"
     )
     data: list[Source] = [Source(root="normal", split="train")]
-    augment_copies: int = Field(default=1, ge=1, le=64, description="varied copies of an image, with `augment`")
+    augment_copies: int = Field(
+        default=1, ge=1, le=64, description="number of varied copies of an image, with `augment`"
+    )
     window: int = Field(default=1024, multiple_of=64, description="side of the training windows, pixels")
-    turns: bool = Field(default=False, description="train on all eight flips and turns")
+    turns: bool = Field(default=False, description="train on all eight flips and rotations")
     frozen_dtype: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="of all that is not trained; below fp32 it needs the same mixed_precision"
+        default="fp32", description="precision of frozen weights; other than fp32 needs the same mixed_precision"
     )
     gradient_checkpointing: bool = False
-    validate_count: int = Field(default=32, ge=8, description="windows drawn, and held-out ones, for a score")
-    validate_with: str = Field(default="efficientnet-lite0", description="feature network in which a score is taken")
-    validate_weights: str | None = Field(default=None, description="file or folder of that network's weights")
+    validate_count: int = Field(default=32, ge=8, description="number of generated and of held-out windows for a score")
+    validate_with: str = Field(default="efficientnet-lite0", description="feature network of the score")
+    validate_weights: str | None = Field(default=None, description="its weights: file or folder")
 
     @model_validator(mode="after")
     def _one_precision(self) -> "WindowRecipe":
@@ -45,8 +47,8 @@ class NormalRecipe(WindowRecipe):
     kind: Literal["normal"] = "normal"
     adapter: Annotated[str, AfterValidator(ADAPTERS.known)] = "lora"
     rank: int = Field(default=8, ge=1, description="of LoRA")
-    token: str = Field(default=WORD, min_length=1, description="the word that is learnt, where the adapter learns one")
-    initializer: str = Field(default="cell", description="the word as which it begins; one token")
+    token: str = Field(default=WORD, min_length=1, description="the new word, for adapters that learn one")
+    initializer: str = Field(default="cell", description="the word that initialises it; one token")
     vectors: int = Field(default=1, ge=1, le=64, description="embeddings of the learnt word (textual-inversion)")
     prompt: str = NORMAL_PROMPT
     caption_dropout: float = Field(default=0.0, ge=0, le=1, description="share of samples with the empty prompt")

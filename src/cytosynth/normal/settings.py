@@ -14,4 +14,4 @@ class GenerateSettings(BaseModel):
     steps: int = Field(default=25, ge=1, le=500)
     guidance_scale: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
-    prompt: str | None = Field(default=None, description="none: the one with which the adapter was trained")
+    prompt: str | None = Field(default=None, description="none: the prompt that the adapter was trained with")

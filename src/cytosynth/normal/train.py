@@ -92,7 +92,7 @@ class NormalTask(Task):
         """Return the kernel distance of windows drawn at fixed seeds to held-out real ones."""
         if self.distance is None:
             return None
-        with meter("drawing for a score", self.recipe.validate_count) as bar:
+        with meter("generating for a score", self.recipe.validate_count) as bar:
             drawn = []
             for index in range(self.recipe.validate_count):
                 drawn.append(self._drawn(index))

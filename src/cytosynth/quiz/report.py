@@ -51,8 +51,8 @@ def _methods(key: Key, readings: Sequence[Reading]) -> str:
     settings = key.settings
     asked = "whether the cell was real or synthetic" if settings.mode == "origin" else "for the class of the cell"
     sets = " and ".join(
-        f"{sum(item.origin == source.origin for item in key.items)} {source.origin} cells drawn from {source.cells} of "
-        f"the data set {source.name} (annotations {source.digest})" for source in key.sources
+        f"{sum(item.origin == source.origin for item in key.items)} {source.origin} cells sampled from {source.cells} "
+        f"of the data set {source.name} (annotations {source.digest})" for source in key.sources
     )  # fmt: skip
     one = len(readings) == 1
     return (

@@ -149,7 +149,7 @@ def _summary(
     columns = ("detector", "measure", "clean", "mean under variation", "relative", "worst condition", "value there")
     notes = (
         "mean under variation: over all variations and strengths; relative: that over the value on clean images",
-        f"recall at {recipe.false_positives:g} false positives an image and category, overlap (IoU) 0.5; in brackets "
+        f"recall at {recipe.false_positives:g} false positives per image and category, overlap (IoU) 0.5; in brackets "
         f"95 % intervals from {recipe.draws} bootstrap resamples of the images, and of the trainings where there are "
         "several",
     )
@@ -188,7 +188,7 @@ def _flips(
     notes = (
         "share of the annotated cells that a detector calls by the first name on clean images and by the second under "
         f"the variation, over all strengths; score {recipe.threshold:g} or more; a detector that does not know NILM "
-        "calls a cell NILM by not finding it",
+        "counts as calling a cell NILM when it does not find it",
     )
     return Report("Flips between NILM and ASC-US", facts(recipe, samples), columns, tuple(rows), notes)
 

@@ -54,9 +54,7 @@ def section(name: str, outcome: Outcome, recipe: RobustnessRecipe, data: str) ->
             taken = ", ".join(f"{count} called {other}" for other, count in sorted(others.items(), key=lambda i: -i[1]))
             lines.append(f"- {category}: of {total} cells {row[MISSED]} missed{', ' + taken if taken else ''}.")
     wrong = sum(clean.confusion[NOTHING].values())
-    lines.append(
-        f"- Found where no cell is annotated: {wrong / found.images:.1f} an image, score {recipe.threshold:g}."
-    )
+    lines.append(f"- False positives: {wrong / found.images:.1f} per image at score {recipe.threshold:g}.")
     for low, high, count, share in clean.missed:
         lines.append(f"- Cells of {low:.0f} to {high:.0f} pixels ({count}): {share:.0%} missed.")
     return "\n".join(lines) + "\n"

@@ -59,7 +59,7 @@ def compare(
             rows += _scored(title, centre, name, samples, found, known, (false_positives, threshold), draws)
     columns = ("centre", "detector", "category", "images", "cells", "recall", "at", "detections an image")
     notes = (
-        "a detection is of a cell when the middle of either box lies in the other; one detection a cell",
+        "a detection matches a cell when the centre of either box lies in the other; one detection per cell",
         f"at {false_positives:g} false positives an image where all abnormal cells are annotated, else at score "
         f"{threshold:g}; there a detection beside the annotated cells may be right and is not counted",
         f"95 % intervals from {draws} bootstrap resamples of the images",

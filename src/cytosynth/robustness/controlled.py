@@ -45,20 +45,22 @@ class ControlledRecipe(BaseModel):
     """What is edited in which fields, and under which conditions it is looked for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    fields: int = Field(default=12, ge=1, description="normal fields that are drawn")
-    seed: int = Field(default=1, ge=0, lt=2**63, description="of the fields; unlike that of any training set")
+    fields: int = Field(default=12, ge=1, description="number of normal fields to generate")
+    seed: int = Field(
+        default=1, ge=0, lt=2**63, description="random seed of the fields; different from that of any training set"
+    )
     categories: list[str] = Field(default=list(ABNORMAL), min_length=1)
     sizes: list[float] = Field(default=[0.8, 1.0, 1.25], min_length=1, description="factors on the box of the cell")
     conditions: list[str] = Field(
         default=["clean", "stain-2", "stain-4", "defocus-2", "defocus-4"], description="'clean', or VARIATION-STRENGTH"
     )
     mpp: float = Field(default=0.49, gt=0.05, le=5)
-    threshold: float = Field(default=0.3, ge=0, le=1, description="score from which a cell counts as found")
+    threshold: float = Field(default=0.3, ge=0, le=1, description="score threshold at which a cell counts as found")
     draws: int = Field(default=500, ge=10, description="bootstrap resamples of the fields")
     making: PipelineSettings = PipelineSettings(normal=GenerateSettings(size=512))
     models: dict[str, str] = Field(
         default={"foundation": BUNDLED, "normal": BUNDLED, "cell": BUNDLED, "detector": BUNDLED},
-        description="that draw the fields, find their normal cells and edit them",
+        description="models that generate the fields, find their normal cells and edit them",
     )
 
     @field_validator("conditions")

@@ -175,7 +175,7 @@ def refuse_trained(weights: Path, data_root: Path, models: Mapping[str, str]) ->
     """
     recipe = weights.parent / "recipe.yaml"
     if not recipe.is_file():
-        return f"{plain.last(weights)}: what it was trained on is not known"
+        return f"{plain.last(weights)}: its training data are unknown"
     content = plain.from_yaml(plain.text(recipe))
     own = {name.rsplit(" ", 1)[-1] for role, name in models.items() if role in ("cell", "normal")}
     for source in content.get("data") or [] if isinstance(content, dict) else []:
@@ -190,4 +190,4 @@ def refuse_trained(weights: Path, data_root: Path, models: Mapping[str, str]) ->
                     f"{weights}: was trained on {folder}, images of the generator that makes this test; test it with "
                     "another generator"
                 )
-    return f"{plain.last(weights)}: trained on no image of this generator"
+    return f"{plain.last(weights)}: not trained on images of this generator"

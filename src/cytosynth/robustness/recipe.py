@@ -14,14 +14,18 @@ class RobustnessRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     data: Source
-    mpp: float = Field(default=0.49, gt=0.05, le=5, description="micrometres a pixel of the images as scaled")
+    mpp: float = Field(default=0.49, gt=0.05, le=5, description="micrometres per pixel after scaling")
     variations: list[str] = list(VARIATIONS)
     strengths: list[int] = Field(default=[1, 2, 3, 4, 5], min_length=1)
     limit: int | None = Field(default=None, ge=1, description="the first N images; none: all")
-    seed: int = Field(default=0, ge=0, lt=2**63, description="of the variations, and of the bootstrap")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="random seed of the variations and of the bootstrap")
     draws: int = Field(default=100, ge=10, description="bootstrap resamples of the images")
-    false_positives: float = Field(default=1.0, gt=0, description="an image and category, at which recall is taken")
-    threshold: float = Field(default=0.3, ge=0, le=1, description="score from which a cell counts as found for flips")
+    false_positives: float = Field(
+        default=1.0, gt=0, description="false positives per image and category at which recall is measured"
+    )
+    threshold: float = Field(
+        default=0.3, ge=0, le=1, description="score threshold at which a cell counts as found for flips"
+    )
 
     @field_validator("variations")
     @classmethod

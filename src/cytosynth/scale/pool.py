@@ -214,7 +214,7 @@ class Pool(Generic[Item, Outcome]):
                 raise EnvironmentProblem(
                     f"--ray: {LOSSES} workers died while making {key}; do the nodes have enough memory?"
                 )
-        console.print("a worker was lost; others do its work", soft_wrap=True)
+        console.print("a worker was lost; others take over its work", soft_wrap=True)
         self._begin()
 
     def _room(self) -> int:

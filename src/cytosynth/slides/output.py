@@ -125,6 +125,6 @@ def _card(output: Output, data: DataSet, shapes: Sequence[tuple[int, int]]) -> s
         f"- `{TIFF}`: the slide, {WORKING_MPP} µm per pixel, a BigTIFF pyramid of {levels}",
         *([f"- `{OME_TIFF}`: the same as an OME-TIFF"] if output.settings.ome else []),
         f"- `{coco.FILE}`, `{GEOJSON}`: its cells in pixels of the slide (COCO; detections for QuPath)",
-        f"- `{RECORDS}`: how each cell was made; `plan.json`: to make them again; `{PREVIEW}`: an overview", "",
+        f"- `{RECORDS}`: how each cell was made; `plan.json`: makes them again; `{PREVIEW}`: an overview", "",
     ]  # fmt: skip
     return card.text(data, models, settings, (), bundled, output.origin, sections)

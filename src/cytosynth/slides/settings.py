@@ -10,8 +10,8 @@ from ..synthesis.settings import PipelineSettings
 
 WindowsName = Literal["shifted", "overlapping"]
 WINDOWS: Final = {
-    "shifted": "SpotDiffusion: windows side by side, moved at every step (arXiv 2407.15507)",
-    "overlapping": "MultiDiffusion: windows that share half, averaged; four times the work (arXiv 2302.08113)",
+    "shifted": "SpotDiffusion: adjacent windows, shifted at every step (arXiv 2407.15507)",
+    "overlapping": "MultiDiffusion: windows that overlap by half, averaged; four times the cost (arXiv 2302.08113)",
 }
 ONE_STEP: Final = ("ddim", "euler", "lcm", "tcd")
 """Samplers that need nothing but the latents of the step before: what a window was does not follow it."""
@@ -26,11 +26,11 @@ class SlideSettings(BaseModel):
     height: int = Field(ge=256, le=2**20, description="pixels")
     windows: WindowsName = "shifted"
     density_map: str = Field(
-        default=FULL, description="where cells lie: full, disc (a liquid-based preparation), or a grey image"
+        default=FULL, description="cell density: full, disc (a liquid-based preparation), or a grey image"
     )
     compression: Literal["lossless", "jpeg"] = "lossless"
     quality: int = Field(default=90, ge=50, le=100, description="of JPEG")
-    ome: bool = Field(default=False, description="write an OME-TIFF as well")
+    ome: bool = Field(default=False, description="also write an OME-TIFF")
     pipeline: PipelineSettings = PipelineSettings()
 
     def check(self) -> None:

@@ -52,7 +52,7 @@ class Access:
 
     async def _answer(self, request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
         if self.hosts is not None and request.url.hostname not in self.hosts:  # a name that was bent to this machine
-            return Response("this studio is not called so", 421)
+            return Response("unknown host name", 421)
         origin = request.headers.get("origin")
         if request.method != "GET" and origin is not None and origin != f"{request.url.scheme}://{request.url.netloc}":
             return Response("from another page", 403)

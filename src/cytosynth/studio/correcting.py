@@ -118,7 +118,7 @@ def _beside(source: Path, corrections: Corrections, out: Path, data: DataSet, st
     lines = [
         f"# Corrected copy of {source.name}", "", *([f"**{NOTICE}**", ""] if data.info.get("synthetic") else []),
         f"{amount(states.count('accepted'), 'cell')} accepted, {states.count('rejected')} rejected, {changed} changed; "
-        f"the others were not looked at. The decisions are in `{FILE}`.", "",
+        f"the others were not reviewed. The decisions are in `{FILE}`.", "",
         "Rejected cells are not annotated but can still be seen in these images."
         + (f" `{plans.FILE}` makes the images again without them." if (out / plans.FILE).exists() else ""), "",
     ]  # fmt: skip

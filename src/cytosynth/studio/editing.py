@@ -138,7 +138,7 @@ class Editing:
                 self.projects.keep(now)
             return {"image": name}
 
-        return self.queue.add("drawing a normal field", work, LONG)
+        return self.queue.add("generating a normal field", work, LONG)
 
     def pixels(self, project: Project, image: str) -> Pixels:
         """Return an image of the project as it is edited: upright, at the scale of the settings."""

@@ -58,7 +58,7 @@ class Task:
             return self._end("cancelled")
         self.state = "running"
         state: State = "failed"
-        self.error = "an error in the program; the terminal says which"
+        self.error = "an error in the program; see the terminal"
         try:
             self.result = self.work(self)
             self.error, state = "", "done"

@@ -82,8 +82,8 @@ def text(
         *sections,
         "## Limits",
         "",
-        "The cells were placed by a generative model and have been judged by no pathologist. Use them to train or to "
-        "stress a detector, beside real annotated images, and test only on real ones.",
+        "The cells were placed by a generative model and have not been assessed by a pathologist. Use them to train or "
+        "stress a detector, together with real annotated images, and test only on real ones.",
     ]
     if models.get("cell", "").startswith("bundled "):
         lines += ["", CLASSES]

@@ -136,7 +136,7 @@ def _counts(records: Collection[dict[str, Any]], settings: PipelineSettings, mis
         lines.append(f"| {name} | {asked} | {made[name]} | {full} | {rejected} |")
         if made[name] < asked:
             console.print(
-                f"counts: {made[name]} of {asked} {name} made ({full} for want of cells to edit, {rejected} rejected)",
+                f"counts: {made[name]} of {asked} {name} made ({full} found no cell to edit, {rejected} were rejected)",
                 soft_wrap=True,
             )
     return [*lines, ""]

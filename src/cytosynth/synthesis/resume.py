@@ -63,7 +63,7 @@ def difference(old: Pinned, wanted: Pinned) -> str:
     if old.plan != wanted.plan:
         return "another plan"
     if old.model_copy(update={"images": wanted.images}) == wanted:
-        return "other images, over which the counts were dealt"
+        return "other images, over which the counts were distributed"
     if old.model_copy(update={"source": wanted.source}) == wanted:
         return "images of another set, with other licences or another description"
     return "other settings or models"

@@ -135,7 +135,7 @@ def _deal(
         asked, room = sum(settings.counts.values()), sum(rooms)
         fewer = ", ".join(f"{number} {name}" for name, number in missing.items())
         console.print(
-            f"counts: {asked} cells are asked for, {room} can be edited in these images: {fewer} too many",
+            f"counts: {asked} cells requested, but only {room} can be edited in these images ({fewer} too many)",
             soft_wrap=True,
         )
     return [replace(job, categories=names) for job, names in zip(kept, dealt, strict=True)], missing

@@ -27,23 +27,27 @@ class PipelineSettings(Settings):
     threshold: float = Field(default=0.5, ge=0, le=1, description="score threshold of NILM cells")
     min_cells: int = Field(default=1, ge=0, description="minimum number of cells to edit in an image")
     max_cells: int = Field(default=8, ge=1, description="maximum number of cells to edit in an image")
-    choice: Choice = Field(default="random", description="which cells first: random, best score, largest, loneliest")
+    choice: Choice = Field(
+        default="random", description="order in which cells are chosen: random, best score, largest, most isolated"
+    )
     category_weights: dict[str, float] = Field(
         default=dict.fromkeys(ABNORMAL, 1.0), description="relative frequency of each category"
     )
     counts: dict[str, int] = Field(
-        default={}, description="cells of each category in the whole run, instead of category_weights"
+        default={}, description="number of cells of each category in the whole run; replaces category_weights"
     )
     gate: GateSettings = GateSettings()
-    scale: float = Field(default=1.0, gt=0, le=8, description="factor on the user's images before editing")
+    scale: float = Field(default=1.0, gt=0, le=8, description="factor by which your images are resized before editing")
     precision: Precision = Field(
         default="fp32",
-        description="of the diffusion networks; bf16 or fp16 takes half the memory, and less time on a GPU",
+        description="precision of the diffusion networks; bf16 or fp16 takes half the memory, and less time on a GPU",
     )
     prediction_type: PredictionType | None = Field(
-        default=None, description="of the foundation's U-Net; none: what its files say"
+        default=None, description="what the foundation's U-Net predicts; none: as its files state"
     )
-    style: Style | None = Field(default=None, description="of a centre's fields (--style-from), which images take")
+    style: Style | None = Field(
+        default=None, description="style of a centre's fields (--style-from), which images take"
+    )
     vary: Centre | None = Field(default=None, description="variations that each image gets (--vary)")
 
 

@@ -75,7 +75,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             return _read(path), complaints
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
             reason = str(error) if isinstance(error, Damaged) else f"unreadable ({type(error).__name__})"
-            complaints.append(f"{path}: {reason}; using the one before")
+            complaints.append(f"{path}: {reason}; using the previous one")
     return None, complaints
 
 

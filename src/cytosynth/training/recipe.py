@@ -25,12 +25,13 @@ class Recipe(BaseModel):
     lr_schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="of Adam and AdamW")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="coefficients of Adam and AdamW")
     weight_decay: float = Field(default=1e-2, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     mixed_precision: MixedPrecision = "no"
     memory_format: Literal["contiguous", "channels_last"] = Field(
-        default="contiguous", description="of weights and images; which is faster depends on the network and machine"
+        default="contiguous",
+        description="memory layout of weights and images; which is faster depends on network and machine",
     )
     compile: bool = Field(
         default=False,
@@ -44,8 +45,10 @@ class Recipe(BaseModel):
     validate_every: int = Field(
         default=0, ge=0, description="steps between scores on held-out data; 0: no best is kept"
     )
-    tensorboard: bool = Field(default=False, description="losses and scores for TensorBoard too, in RUN/tensorboard")
+    tensorboard: bool = Field(
+        default=False, description="also write losses and scores for TensorBoard, to RUN/tensorboard"
+    )
     patience: int | None = Field(default=None, ge=1, description="stop after N scores in a row without an improvement")
     augment: Centre | None = Field(
-        default=None, description="variations of stain, optics and artefacts that training images get"
+        default=None, description="variations of stain, optics and artefacts applied to training images"
     )

@@ -61,5 +61,10 @@ def _with(light: Light, blurred: Light, y: float, x: float, radius: float, depth
 
 
 VARIATION = Variation(
-    "air-bubbles", "share of the area under bubbles", "relative", (0.04, 0.1, 0.2, 0.35, 0.55), (0.0, 1.5), air_bubbles
+    "air-bubbles",
+    "share of the area covered by bubbles",
+    "relative",
+    (0.04, 0.1, 0.2, 0.35, 0.55),
+    (0.0, 1.5),
+    air_bubbles,
 )

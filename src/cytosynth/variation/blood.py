@@ -56,5 +56,5 @@ def _add(path: NDArray[np.float64], y: float, x: float, radius: float) -> None:
 
 
 VARIATION = Variation(
-    "blood", "share of the area under red cells", "relative", (0.03, 0.08, 0.16, 0.3, 0.5), (0.0, 2.0), blood
+    "blood", "share of the area covered by red blood cells", "relative", (0.03, 0.08, 0.16, 0.3, 0.5), (0.0, 2.0), blood
 )

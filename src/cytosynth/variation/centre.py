@@ -28,8 +28,8 @@ class Drawn(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     name: str = Field(description="of the variation")
     share: float = Field(default=1.0, ge=0, le=1, description="of the images")
-    strength: Range | None = Field(default=None, description="least and greatest, 1 to 5")
-    amount: Range | None = Field(default=None, description="least and greatest, in the variation's own unit")
+    strength: Range | None = Field(default=None, description="minimum and maximum strength, 1 to 5")
+    amount: Range | None = Field(default=None, description="minimum and maximum amount, in the variation's unit")
 
     @model_validator(mode="after")
     def _possible(self) -> "Drawn":
@@ -50,8 +50,8 @@ class Centre(BaseModel):
     """A distribution of images of centres."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    mpp: float = Field(default=0.49, gt=0.05, le=5, description="micrometres a pixel of the images before")
-    variations: list[Drawn] = Field(min_length=1, description="those an image may get; each at most once")
+    mpp: float = Field(default=0.49, gt=0.05, le=5, description="micrometres per pixel of the images before variation")
+    variations: list[Drawn] = Field(min_length=1, description="variations that an image may get; each at most once")
 
     @model_validator(mode="after")
     def _once(self) -> "Centre":

@@ -18,5 +18,5 @@ def motion(view: View, amount: float, rng: np.random.Generator) -> View:
 
 
 VARIATION = Variation(
-    "motion", "way of the stage during exposure", "µm", (1.0, 2.0, 3.5, 5.5, 8.0), (0.0, 50.0), motion
+    "motion", "movement of the stage during exposure", "µm", (1.0, 2.0, 3.5, 5.5, 8.0), (0.0, 50.0), motion
 )

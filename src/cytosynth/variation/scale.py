@@ -16,5 +16,5 @@ def scale(view: View, amount: float, rng: np.random.Generator) -> View:
 
 
 VARIATION = Variation(
-    "scale", "change of the micrometres a pixel", "relative", (0.08, 0.15, 0.25, 0.4, 0.6), (-0.6, 3.0), scale
+    "scale", "change of the micrometres per pixel", "relative", (0.08, 0.15, 0.25, 0.4, 0.6), (-0.6, 3.0), scale
 )

@@ -22,5 +22,11 @@ def stain_hue(view: View, amount: float, rng: np.random.Generator) -> View:
 
 
 VARIATION = Variation(
-    "stain-hue", "turn of the dyes' colours", "degrees", (4.0, 8.0, 14.0, 21.0, 30.0), (-90.0, 90.0), stain_hue, True
+    "stain-hue",
+    "rotation of the dyes' colours",
+    "degrees",
+    (4.0, 8.0, 14.0, 21.0, 30.0),
+    (-90.0, 90.0),
+    stain_hue,
+    True,
 )

@@ -20,5 +20,5 @@ def vignetting(view: View, amount: float, rng: np.random.Generator) -> View:
 
 
 VARIATION = Variation(
-    "vignetting", "light lost at the corner", "relative", (0.1, 0.2, 0.35, 0.5, 0.7), (0.0, 0.95), vignetting
+    "vignetting", "loss of light at the corners", "relative", (0.1, 0.2, 0.35, 0.5, 0.7), (0.0, 0.95), vignetting
 )

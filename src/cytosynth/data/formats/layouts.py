@@ -93,7 +93,7 @@ LAYOUTS = (
 )  # fmt: skip
 """The first whose needs are all met is the layout of a folder."""
 FOREIGN = (
-    ('"imagePath"', "labelme's own format; labelme2coco makes COCO of it"),
+    ('"imagePath"', "labelme's own format; convert it with labelme2coco"),
     ('"_via_', "VGG Image Annotator's own format; export as COCO"),
     ('"regions"', "VGG Image Annotator's own format; export as COCO"),
     ('"completed_by"', "Label Studio's own format; export as COCO, YOLO or Pascal VOC"),
@@ -194,11 +194,11 @@ def _strange(root: Path, inside: Sequence[str]) -> str:
     for name in inside:
         suffix = Path(name).suffix.lower()
         if suffix in (".json", ".xml") and Path(name).name not in ASIDE:
-            return f"{name[:80]} is none that is read{_foreign(root / name)}"
+            return f"{name[:80]} is not a file that is read{_foreign(root / name)}"
         if suffix == ".txt" and not yolo_files.NO_LABELS.fullmatch(Path(name).name):
             labels = {names.stem(name), names.stem(name).replace("labels/", "images/")}
             if labels & stems or name.startswith("labels/"):
-                return f"{name[:80]} looks like a label of YOLO, and nothing names its classes (classes.txt, data.yaml)"
+                return f"{name[:80]} looks like a YOLO label, but its classes are missing (classes.txt, data.yaml)"
     return ""
 
 
@@ -221,11 +221,11 @@ def _nearest(root: Path, inside: Sequence[str]) -> str:
 
     best = max((layout for layout in LAYOUTS if layout.needs), key=met)
     if not met(best)[1]:
-        return "; `cytosynth info formats` shows what is known"
+        return "; `cytosynth info formats` lists the known layouts"
     missing = [need.rpartition(":")[2] for need in best.needs if not _meets(root, need, inside)]
     return (
-        f"; nearest is {best.tool} ({best.format}), of which {', '.join(missing)} is missing; `cytosynth info formats` "
-        "shows it"
+        f"; the nearest layout is {best.tool} ({best.format}), but {', '.join(missing)} is missing; see `cytosynth "
+        "info formats`"
     )
 
 
@@ -260,7 +260,7 @@ def _deeper(root: Path, inside: Sequence[str]) -> str:
     deeper = [name for name in inside if name.endswith("/") and name.count("/") == 2]
     if not deeper:
         return ""
-    return f"; it has deeper folders ({deeper[0][:80]}): give {root / deeper[0].partition('/')[0]}, or --recursive"
+    return f"; images are in subfolders ({deeper[0][:80]}); give {root / deeper[0].partition('/')[0]}, or --recursive"
 
 
 def _no_class(name: str) -> bool:

@@ -81,7 +81,7 @@ def _images(file: Path, base: Path, report: Report) -> Iterator[Image]:
         extra = {"part": file.stem}
         patients = {str(row[key]).strip() for _, row in found for key in PATIENT if row.get(key)}
         if len(patients) > 1:
-            report(f"{found[0][0]}: {wording.said(name)} is of {len(patients)} patients; one is expected")
+            report(f"{found[0][0]}: {wording.said(name)} has {len(patients)} patients; expected one")
         yield Image(relative, width, height, tuple(own), extra | ({"patient": min(patients)} if patients else {}))
 
 

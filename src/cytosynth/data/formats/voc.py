@@ -98,7 +98,7 @@ def _image(xml: str, file: Path, there: names.Folder, report: Report, note: Note
         name = voc_files.image_name(tree.findtext("filename"), xml, there)
         size = _size(tree, there, name)
     except image_files.ImageProblem as problem:
-        report(f"{file}: no size in it, and {problem}")
+        report(f"{file}: has no size, and {problem}")
         return None
     except (ET.ParseError, DefusedXmlException, ValueError, LookupError, OverflowError, OSError) as error:
         report(f"{file}: not a VOC annotation ({str(error)[:120]})")

@@ -36,14 +36,18 @@ class FieldSettings(BaseModel):
     """Which fields of a slide are taken."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    side: int = Field(default=1024, ge=64, le=8192, description="of a field, pixels at x20")
-    per_slide: int | None = Field(default=None, ge=1, description="fields of a slide at most; none: all that are fit")
-    min_nuclei: int = Field(default=10, ge=0, description="nuclei in a field without annotated cells")
+    side: int = Field(default=1024, ge=64, le=8192, description="side of a field, pixels at x20")
+    per_slide: int | None = Field(
+        default=None, ge=1, description="maximum number of fields per slide; none: all suitable ones"
+    )
+    min_nuclei: int = Field(default=10, ge=0, description="minimum number of nuclei in a field without annotated cells")
     min_focus: float = Field(
-        default=0.8, ge=0, description="sharpness of a field over the slide's median; below it is out of focus"
+        default=0.8, ge=0, description="minimum sharpness of a field relative to the slide's median"
     )
     only_annotated: bool = Field(default=False, description="take only fields with an annotated cell")
-    mpp: float | None = Field(default=None, gt=0, description="microns per pixel of slides, where files do not say")
+    mpp: float | None = Field(
+        default=None, gt=0, description="micrometres per pixel of slides whose files do not state it"
+    )
 
 
 @dataclass(frozen=True)

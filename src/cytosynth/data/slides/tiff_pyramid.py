@@ -97,15 +97,15 @@ class TiffPyramid:
         """Raise SlideProblem for a `page` that cannot be read by region."""
         reason = ""
         if not page.is_tiled:
-            reason = "is not tiled; make it so with `vips tiffsave IN OUT --tile --pyramid --bigtiff`"
+            reason = "is not tiled; tile it with `vips tiffsave IN OUT --tile --pyramid --bigtiff`"
         elif page.dtype != np.uint8:
-            reason = f"has samples of {page.dtype}; 8 bits are needed"
+            reason = f"has samples of {page.dtype}; only 8 bits are supported"
         elif page.planarconfig != 1 or page.samplesperpixel not in (1, 3, 4) or page.imagedepth != 1:
-            reason = "is no RGB or grey image with interleaved samples"
+            reason = "is not an RGB or grey image with interleaved samples"
         elif max(page.imagewidth, page.imagelength) > LARGEST_SIDE or not page.imagewidth or not page.imagelength:
             reason = f"has {page.imagewidth}x{page.imagelength} pixels"
         elif page.tilewidth * page.tilelength > LARGEST_TILE:
-            reason = f"has tiles of {page.tilewidth}x{page.tilelength} pixels (a bomb?)"
+            reason = f"has tiles of {page.tilewidth}x{page.tilelength} pixels (a decompression bomb?)"
         if reason:
             raise SlideProblem(f"{self._path}: {reason}")
 

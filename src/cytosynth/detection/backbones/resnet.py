@@ -19,7 +19,9 @@ from ..recipe import NO_WEIGHTS, TORCHVISION
 from .backbone import Anchors, Backbone, Norm, group_norm
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-OTHERWISE = f"--set weights=FILE takes a safetensors file of them, --set weights={NO_WEIGHTS} starts from scratch"
+OTHERWISE = (
+    f"give a safetensors file of them with --set weights=FILE, or train from scratch with --set weights={NO_WEIGHTS}"
+)
 
 
 def backbone() -> Backbone:

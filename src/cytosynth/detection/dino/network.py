@@ -102,10 +102,10 @@ class Dino(nn.Module):
         state = {} if own or weights == TORCHVISION else resnet.read(Path(weights))
         if not any(key.endswith(keys.MARK) for key in state):
             self.base.start(self.get_submodule("backbone.body"), weights)
-            return "the backbone begins from ImageNet, the rest from nothing"
+            return "the backbone is initialised from ImageNet weights, the rest at random"
         fresh = keys.start(self, state, weights)
-        return f"all begins from DINO's weights but {', '.join(fresh) or 'nothing'}" + (
-            f": these are for another number of categories than {self.categories} and begin from nothing"
+        return f"all layers are initialised from DINO's weights except: {', '.join(fresh) or 'none'}" + (
+            f"; these depend on the number of categories ({self.categories}) and are initialised at random"
             if fresh
             else ""
         )

@@ -162,7 +162,7 @@ def agreement_line(found: Sides, given: dict[str, tuple[str, ...]], how: Measuri
         if own_images else (None, None, None)
     )  # fmt: skip
     real = _mean([*marks["reference"], *marks["other"]], [c.image for c in found.reference + found.other], how)
-    return Line(found.category, "judged as it, share", len(found.edited), edited, unedited, real, gain)
+    return Line(found.category, "classified as it, share", len(found.edited), edited, unedited, real, gain)
 
 
 def seam_line(found: Sides, ratios: dict[str, list[float]], how: Measuring) -> Line:

@@ -213,7 +213,7 @@ def _facts(
 def _table(lines: Sequence[Line], facts: dict[str, Any]) -> Report:
     columns = ("category", "quantity", "n", "edited", "unedited", "real", "nearer")
     rows = tuple((line.category, line.quantity, line.n, *map(_said, line[3:])) for line in lines)
-    return Report("Edited cells beside real ones", facts, columns, rows, NOTES)
+    return Report("Edited and real cells", facts, columns, rows, NOTES)
 
 
 def _said(value: Estimate | None) -> str | None:
@@ -229,7 +229,7 @@ def _everything(lines: Sequence[Line], facts: dict[str, Any]) -> Report:
                 number = "infinite" if math.isinf(value.value) else value.value
                 rows.append((line.category, line.quantity, line.n, side, number, value.low, value.high))
     columns = ("category", "quantity", "n", "of", "value", "low", "high")
-    return Report("Edited cells beside real ones: every value", facts, columns, tuple(rows), NOTES)
+    return Report("Edited and real cells: every value", facts, columns, tuple(rows), NOTES)
 
 
 def _confusion(
@@ -243,9 +243,9 @@ def _confusion(
     sets = [("real", name, [cell for cell in real if cell.category == name]) for name in (NILM, *how.categories)]
     sets += [("edited", name, cells) for name, cells in after.items()]
     classified = [Classified(kind, name, tuple(answers[id(cell)] for cell in cells)) for kind, name, cells in sets]
-    columns = ("cells", "are, or were made into", "n", *(f"taken for {name}" for name in classifier.classes))
+    columns = ("cells", "category, or target category", "n", *(f"taken for {name}" for name in classifier.classes))
     rows = tuple(agreement.confusion(classified, classifier.classes))
-    return Report("What an independent classifier takes the cells for", facts, columns, rows, NOTES[-1:])
+    return Report("How an independent classifier classifies the cells", facts, columns, rows, NOTES[-1:])
 
 
 def _histograms(found: Sequence[Sides], shapes: dict[int, Morphology | None], path: Path) -> None:
