@@ -5,10 +5,11 @@ from pathlib import Path
 from ..bethesda import NORMAL_PROMPT
 from ..errors import UserError
 from ..foundation.model import Foundation
+from ..io import atomic
 from ..io.progress import console
 from ..io.tensors import refuse_pickles
 from ..registry import ADAPTERS
-from . import adapter, tokens
+from . import adapter, distilled, lora, tokens
 from .adapter import Adapter, Tuning
 from .lora import Lora
 from .lora_file import PEFT_WEIGHTS
@@ -42,6 +43,22 @@ def merge(model: Foundation, path: Path) -> str:
         return card.prompt
     words = [word for word in model.tokenizer.get_added_vocab() if word not in known]
     return " ".join([NORMAL_PROMPT, *words])
+
+
+def merge_distilled(model: Foundation, name: str, stage: distilled.Stage, digest: str) -> str:
+    """Put the few-step weights `name` of `stage` into the U-Net of `model`, whose weights' hash is `digest`.
+
+    Returns 16 hexadecimal digits of their file's hash. Raises UserError where they do not fit; where they were
+    distilled from other weights, a line says so.
+    """
+    file, card = distilled.place(name, stage)
+    lora.load(model, file)
+    if card.teacher and card.teacher != digest:
+        console.print(
+            f"{name}: distilled from {card.teacher}, put into {digest}: few steps may give worse images; distil again",
+            soft_wrap=True,
+        )
+    return atomic.sha256(file)[:16]
 
 
 def identified(path: Path) -> tuple[type[Adapter], Path]:

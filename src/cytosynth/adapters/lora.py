@@ -17,6 +17,8 @@ from .adapter import Adapter, Tuning, fits
 
 TARGETS = ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"]
 WEIGHTS = "pytorch_lora_weights.safetensors"
+PEFT_MATRIX = ".lora_A."
+"""In what peft calls the first matrix of a layer."""
 
 
 class Lora(Adapter):
@@ -53,15 +55,24 @@ class Lora(Adapter):
             tokens.merge(model, word, vectors)
 
 
-def add(unet: UNet2DConditionModel, rank: int) -> None:
-    """Freeze `unet` and add trainable B·A of `rank`: A Gaussian, B zero, so that nothing changes yet."""
+def add(unet: UNet2DConditionModel, rank: int, targets: Sequence[str] = TARGETS) -> None:
+    """Freeze `unet` and add trainable B·A of `rank` to the layers whose names end in one of `targets`.
+
+    A is Gaussian, B zero, so that nothing changes yet.
+    """
     unet.requires_grad_(False)
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS))
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets)))
 
 
-def save(unet: UNet2DConditionModel, folder: Path) -> None:
-    """Write the adapter of `unet` as diffusers' `load_lora_weights` reads it."""
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+def save(unet: UNet2DConditionModel, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write the adapter of `unet` as diffusers' `load_lora_weights` reads it, in its own precision or in `dtype`.
+
+    Attentions alone have diffusers' names. It has none for other layers and reads no mixture: all then have peft's.
+    """
+    state = {key: value.to(dtype or value.dtype) for key, value in get_peft_model_state_dict(unet).items()}
+    layers = convert_state_dict_to_diffusers(state)
+    if any(PEFT_MATRIX in key for key in layers):
+        layers = state
     StableDiffusionPipeline.save_lora_weights(str(folder), unet_lora_layers=layers, weight_name=WEIGHTS)
 
 

@@ -8,6 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from ..adapters.load import merge_distilled
 from ..annotations import Box
 from ..bethesda import abnormal_prompt
 from ..data.image_files import Pixels
@@ -57,7 +58,7 @@ class CellEditor:
         self.model = model
         self.box_scale, self.categories = trained.box_scale, trained.categories
         self.training_images = training_images
-        self.digest = ""
+        self.digest = self.distilled = ""
 
     @classmethod
     def load(
@@ -67,8 +68,11 @@ class CellEditor:
         device: str = "cpu",
         precision: Precision = "fp32",
         prediction_type: PredictionType | None = None,
+        distilled: str | None = None,
     ) -> "CellEditor":
         """Load the synthesizer `unet` (a folder in diffusers' layout or `bundled`) on its `foundation`.
+
+        Then `distilled` weights, for few steps, are put into it: 'bundled', a folder, a run or a file; None: none.
 
         A foundation that is loaded already, in float32, lends its autoencoder and text encoder. The networks have
         `precision`; latents and samplers are float32 whatever it is. The U-Net predicts what `prediction_type` says, or
@@ -85,6 +89,9 @@ class CellEditor:
         editor = cls(model.freeze().to(available(device)), editing.read(path), TrainingImages.read(path))
         trial.denoise(model, str(path), synthesizer.grounding([(8, 8, 40, 40)], trial.SIDE, model.pool_text([""])))
         editor.digest = weights_digest(model.unet, beside=[base.digest, model.conventions])
+        if distilled:
+            editor.distilled = merge_distilled(model, distilled, "cell", editor.digest)
+            editor.digest = weights_digest(beside=[editor.digest, editor.distilled])
         model.to(DTYPES[precision])
         return editor
 

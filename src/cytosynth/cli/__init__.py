@@ -66,6 +66,7 @@ def main() -> None:
         from . import (  # noqa: F401
             data,
             detect,
+            distill,
             doctor,
             evaluate,
             experiment,

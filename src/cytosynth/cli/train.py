@@ -57,12 +57,12 @@ def foundation(
     from ..evaluate import reconstruction
     from ..foundation.scratch import train as room
 
-    _on(device)
+    on(device)
     if part == "all" and (settings or max_steps):
         raise UsageError("--set and --max-steps apply to one part; choose it with --part")
     if part in ("all", "autoencoder"):
-        recipe = _recipe(recipes.AUTOENCODER, data, settings, max_steps)
-        if not _ended(
+        recipe = recipe_of(recipes.AUTOENCODER, data, settings, max_steps)
+        if not ended(
             room.train_autoencoder(
                 recipe, run / "autoencoder", data_root, max_minutes, measure=reconstruction.validation
             )
@@ -70,22 +70,22 @@ def foundation(
             return
     encoded = run / "autoencoder" / "weights"
     if part == "decoder":
-        sharper = _recipe(recipes.DECODER, data, settings, max_steps)
-        _ended(
+        sharper = recipe_of(recipes.DECODER, data, settings, max_steps)
+        ended(
             room.train_decoder(
                 sharper, encoded, run / "decoder", data_root, max_minutes, measure=reconstruction.validation
             )
         )
     if part in ("all", "text"):
-        words = _recipe(recipes.TEXT, data, settings, max_steps)
-        if not _ended(room.train_text(words, run / "text", data_root, max_minutes)):
+        words = recipe_of(recipes.TEXT, data, settings, max_steps)
+        if not ended(room.train_text(words, run / "text", data_root, max_minutes)):
             return
     if part in ("all", "denoiser"):
         refined = [run / "decoder" / name for name in ("best", "weights")]
         vae = next((folder for folder in refined if folder.is_dir()), encoded)
-        denoiser = _recipe(recipes.DENOISER, data, settings, max_steps)
+        denoiser = recipe_of(recipes.DENOISER, data, settings, max_steps)
         text = run / "text" / "weights"
-        _ended(room.train_denoiser(denoiser, vae, text, run / "denoiser", data_root, max_minutes))
+        ended(room.train_denoiser(denoiser, vae, text, run / "denoiser", data_root, max_minutes))
 
 
 @train_app.command()
@@ -106,7 +106,7 @@ def normal(
     """Train stage 1, the Normal Image Generator: an adapter on a foundation (Section III-B)."""
     if adapter not in ADAPTERS:
         raise UsageError(f"--adapter {adapter}: unknown adapter; choose one of {', '.join(ADAPTERS)}")
-    chosen = _recipe(normal_recipes.preset(preset, adapter), data, settings, max_steps)
+    chosen = recipe_of(normal_recipes.preset(preset, adapter), data, settings, max_steps)
     if dry_run:
         from ..normal.memory import report
 
@@ -115,8 +115,8 @@ def normal(
     from ..evaluate.held_out import HeldOut
     from ..normal.train import train_normal
 
-    _on(device)
-    _ended(train_normal(chosen, run, data_root, max_minutes, held_out=HeldOut))
+    on(device)
+    ended(train_normal(chosen, run, data_root, max_minutes, held_out=HeldOut))
 
 
 @train_app.command()
@@ -131,11 +131,11 @@ def cell(
     max_steps: Steps = None,
 ) -> None:
     """Train stage 2, the Abnormal Cell Synthesizer, on a foundation (Section III-C)."""
-    chosen = _recipe(CELL[preset], data, settings, max_steps)
+    chosen = recipe_of(CELL[preset], data, settings, max_steps)
     from ..cell.train import train_cell
 
-    _on(device)
-    _ended(train_cell(chosen, run, data_root, max_minutes))
+    on(device)
+    ended(train_cell(chosen, run, data_root, max_minutes))
 
 
 @train_app.command()
@@ -153,12 +153,12 @@ def detector(
     """Train a cell detector; the default recipe is the pipeline's NILM detector."""
     if architecture not in DETECTORS:
         raise UsageError(f"--architecture {architecture}: unknown architecture; choose one of {', '.join(DETECTORS)}")
-    chosen = _recipe(detector_recipes.preset(preset, architecture), data, settings, max_steps)
+    chosen = recipe_of(detector_recipes.preset(preset, architecture), data, settings, max_steps)
     from ..detection.train import train_detector
     from ..evaluate.detection.scoring import validation
 
-    _on(device)
-    _ended(train_detector(chosen, run, data_root, max_minutes, validation))
+    on(device)
+    ended(train_detector(chosen, run, data_root, max_minutes, validation))
 
 
 @train_app.command()
@@ -174,14 +174,14 @@ def features(
     max_steps: Steps = None,
 ) -> None:
     """Train a cell classifier: for FID@Cytopathology, for `--gate`, or to measure edited cells."""
-    chosen = _recipe(classifier_recipes.preset(preset, architecture), data, settings, max_steps)
+    chosen = recipe_of(classifier_recipes.preset(preset, architecture), data, settings, max_steps)
     from ..classifier.train import train_classifier
 
-    _on(device)
-    _ended(train_classifier(chosen, run, data_root, max_minutes))
+    on(device)
+    ended(train_classifier(chosen, run, data_root, max_minutes))
 
 
-def _ended(outcome: "Outcome") -> bool:
+def ended(outcome: "Outcome") -> bool:
     """Return whether a training came to its end, say so where its minutes were over; raise KeyboardInterrupt else."""
     if outcome.stopped:
         raise KeyboardInterrupt
@@ -192,14 +192,14 @@ def _ended(outcome: "Outcome") -> bool:
     return outcome.finished
 
 
-def _recipe(preset: R, data: Path | None, settings: list[str] | None, max_steps: int | None) -> R:
+def recipe_of(preset: R, data: Path | None, settings: list[str] | None, max_steps: int | None) -> R:
     """Return the `preset` with --data, --set and --max-steps applied."""
     given = [f"data=[{{root: {json.dumps(str(data.resolve()))}}}]"] if data else []
     given += [f"max_steps={max_steps}"] if max_steps else []
     return override(preset, [*given, *(settings or [])])
 
 
-def _on(device: str) -> None:
+def on(device: str) -> None:
     """Let the training run on `device`."""
     from .. import devices
 

@@ -14,7 +14,7 @@ from ..errors import UserError
 from . import samplers
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""x_t (n, C, h, w), scaled as its scheduler asks, and t (scalar) to the model's output, guidance included."""
+"""x_t (n, C, h, w), scaled as its scheduler asks, and t (scalar or (n,)) to the model's output, guidance included."""
 
 
 def guided(
@@ -51,6 +51,7 @@ def guided(
         model_input = x if extra_channels is None else torch.cat([x, extra_channels], dim=1)
         if twice:
             model_input = torch.cat([model_input, model_input])
+            t = torch.cat([t, t]) if t.ndim else t
         output: Tensor = unet(
             model_input.to(unet.dtype), t, embeddings, timestep_cond=told, cross_attention_kwargs=_copy(kwargs)
         ).sample.to(x)

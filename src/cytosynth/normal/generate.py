@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ..adapters.load import merge
+from ..adapters.load import merge, merge_distilled
 from ..bethesda import NORMAL_PROMPT
 from ..data.image_files import Pixels
 from ..devices import available
@@ -17,7 +17,14 @@ from .settings import GenerateSettings
 
 
 class NormalImageGenerator:
-    """A foundation with its adapter, ready to draw normal fields."""
+    """A foundation with its adapter, ready to draw normal fields.
+
+    Attributes:
+        model: the foundation, everything merged into it.
+        prompt: with which the adapter was trained.
+        digest: hash of all weights that decide what is drawn.
+        distilled: hash of the few-step weights; empty where there are none.
+    """
 
     def __init__(
         self,
@@ -26,8 +33,11 @@ class NormalImageGenerator:
         device: str = "cpu",
         precision: Precision = "fp32",
         prediction_type: PredictionType | None = None,
+        distilled: str | None = None,
     ) -> None:
         """Load `foundation` and merge the `adapter` of any kind (folder, file, `bundled`, or None) into it.
+
+        Then the `distilled` weights, for few steps: 'bundled', a folder, a run or a file; None: there are none.
 
         One that is loaded already, in float32, lends its autoencoder and gives its U-Net away. The networks have
         `precision`; latents and samplers are float32 whatever it is. The U-Net predicts what `prediction_type` says, or
@@ -46,6 +56,10 @@ class NormalImageGenerator:
                 changed.append(self.model.text_encoder)
         # What was not changed is in the foundation's digest: no weights are hashed twice.
         self.digest = weights_digest(*changed, beside=[base.digest, self.model.conventions, self.prompt])
+        self.distilled = ""
+        if distilled:
+            self.distilled = merge_distilled(self.model, distilled, "normal", self.digest)
+            self.digest = weights_digest(beside=[self.digest, self.distilled])
         self.model.freeze().to(available(device)).to(DTYPES[precision])
 
     @torch.no_grad()

@@ -1,0 +1,54 @@
+"""What is said beside weights distilled for few steps: of which teacher, and how they are sampled. Imports no torch."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..config import validated
+from ..errors import UserError
+from ..io import plain
+from ..io.bundled import model_folder
+
+CARD, WEIGHTS = "distilled.json", "pytorch_lora_weights.safetensors"
+Stage = Literal["normal", "cell"]
+
+
+class DistilledCard(BaseModel):
+    """`distilled.json`: what the LoRA beside it is; the defaults are for a public LCM-LoRA, which has none.
+
+    Attributes:
+        stage: 'normal' (stage 1) or 'cell' (stage 2); None: not said.
+        sampler: to be used with it.
+        steps: sampler steps.
+        guidance_scale: of the teacher, which is in the weights; the sampler's own is 1.
+        teacher: hash of the weights that were distilled.
+        foundation: name of its foundation.
+        training: how it was trained.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    stage: Stage | None = None
+    sampler: Literal["lcm"] = "lcm"
+    steps: int = Field(default=4, ge=1, le=50)
+    guidance_scale: float = Field(default=5.0, ge=1)
+    teacher: str = ""
+    foundation: str = ""
+    training: dict[str, Any] = {}
+
+
+def place(name: str, stage: Stage) -> tuple[Path, DistilledCard]:
+    """Return the file of the distilled weights `name` of `stage` and their card.
+
+    `name` is 'bundled', a folder, a training run, or the file of an LCM-LoRA. Raises UserError where there are none,
+    or ones of the other stage.
+    """
+    path = model_folder(name, f"fast/{stage}")
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{path}: no distilled weights there; {WEIGHTS} of `distill {stage}` is expected")
+    beside = file.parent / CARD
+    card = validated(DistilledCard, plain.load(beside), str(beside)) if beside.is_file() else DistilledCard()
+    if card.stage not in (None, stage):
+        raise UserError(f"{path}: distilled weights of `distill {card.stage}`; those of `distill {stage}` are expected")
+    return file, card

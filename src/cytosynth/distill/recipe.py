@@ -1,0 +1,83 @@
+"""Recipes of the distillation of both stages. Imports no torch."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ..bethesda import ABNORMAL, NILM
+from ..cell.recipe import CropRecipe
+from ..foundation.names import BUNDLED, CC_BY
+from ..normal.recipe import WindowRecipe
+from ..training.recipe import Recipe
+
+
+class Distillation(Recipe):
+    """What the distillation of both stages shares; the defaults are LCM-LoRA's."""
+
+    rank: int = Field(default=64, ge=1, description="of the LoRA, in every linear and convolutional layer of a block")
+    guidance_scale: float = Field(default=5.0, ge=1, description="of the teacher, folded into the weights")
+    solver_steps: int = Field(
+        default=50, ge=50, multiple_of=50,
+        description="timesteps between which the teacher steps; the sampler's 50 are among them",
+    )  # fmt: skip
+    steps: int = Field(default=4, ge=1, le=50, description="sampler steps at which it is scored and used")
+    loss: Literal["huber", "l2"] = Field(default="huber", description="pseudo-Huber distance, or squared")
+    huber: float = Field(default=0.001, gt=0, description="where the pseudo-Huber distance turns from square to linear")
+    average: float | None = Field(
+        default=0.95, gt=0, lt=1, description="decay of the average of the product B·A, the target; none: no average"
+    )
+
+    @model_validator(mode="after")
+    def _of_the_product(self) -> "Distillation":
+        if self.ema_decay is not None:
+            raise ValueError("ema_decay would average A and B apart; `average` is of their product")
+        if self.compile:
+            raise ValueError("compile=true: teacher, student and target take turns in one network; leave it false")
+        return self
+
+
+class NormalDistillRecipe(Distillation, WindowRecipe):
+    """Settings of the distillation of stage 1."""
+
+    kind: Literal["distill-normal"] = "distill-normal"
+    normal: str = Field(default="none", description="the teacher's adapter: folder, file, run, 'bundled' or 'none'")
+
+
+class CellDistillRecipe(Distillation, CropRecipe):
+    """Settings of the distillation of stage 2.
+
+    An abnormal cell of the data keeps its category; a normal one is to become any, as in an edit.
+    """
+
+    kind: Literal["distill-cell"] = "distill-cell"
+    cell: str = Field(default=BUNDLED, description="the teacher: folder or run of a synthesizer, or 'bundled'")
+    categories: list[str] = [NILM, *ABNORMAL]
+    validate_with: str = Field(default="efficientnet-lite0", description="feature network in which a score is taken")
+    validate_weights: str | None = Field(default=None, description="file or folder of that network's weights")
+
+
+NORMAL = {
+    "paper": NormalDistillRecipe(
+        window=512, batch_size=4, gradient_accumulation=4, learning_rate=1e-4, weight_decay=0.0, warmup_steps=100,
+        max_steps=4000, mixed_precision="bf16", frozen_dtype="bf16", gradient_checkpointing=True, validate_every=500,
+    ),
+    "bundled": NormalDistillRecipe(
+        foundation=BUNDLED, normal=BUNDLED, data=CC_BY, window=256, turns=True, rank=8, batch_size=6,
+        learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, max_steps=2000, checkpoint_every=100,
+        preview_every=200, validate_every=200, mixed_precision="bf16", memory_format="channels_last",
+    ),
+}  # fmt: skip
+CELL = {
+    "paper": CellDistillRecipe(
+        batch_size=16, learning_rate=1e-4, weight_decay=0.0, warmup_steps=100, max_steps=4000,
+        inside_weight=3.0,
+        validate_every=500,
+    ),
+    "bundled": CellDistillRecipe(
+        foundation=BUNDLED, data=CC_BY, box_scale=(1.4, 2.2), jitter=48, balance=0.7, variants=4, most_cells=500,
+        rank=8, batch_size=12, learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, max_steps=2000,
+        inside_weight=3.0, checkpoint_every=100, preview_every=200, validate_every=200, validate_count=48,
+        mixed_precision="bf16", memory_format="channels_last",
+    ),
+}  # fmt: skip
+PRESETS = {"normal": NORMAL, "cell": CELL}
