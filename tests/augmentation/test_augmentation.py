@@ -98,15 +98,22 @@ def test_few_seeds_rarely_call_a_difference_real_where_there_is_none() -> None:
     assert gains.verdict(gains.gain(runs(0.9, 0.1, rng, 1), runs(0.3, 0.1, rng, 1), "mAP")) == gains.UNDECIDED
 
 
-def test_a_bootstrap_of_three_seeds_would_call_one_difference_in_five_real() -> None:
-    """Why `gains` does not: the percentile interval of the difference of two means of three equal draws."""
+def test_three_equal_seeds_are_rarely_called_different_where_a_bootstrap_calls_one_in_five() -> None:
+    """Sides of the same distribution: `gains` against the percentile interval of the difference of two means."""
     rng = np.random.default_rng(0)
-    called = 0
-    for _ in range(1000):
-        first, second = (rng.normal(0, 1, 3)[rng.integers(3, size=(400, 3))].mean(axis=1) for _ in range(2))
+    ours, bootstrap, times = 0, 0, 1000
+    for _ in range(times):
+        values = rng.normal(0.5, 0.05, (2, 3))
+        both = [
+            gains.Runs([{"scores": {"mAP": v}, "drawn": {"mAP": [v, v]}} for v in side.tolist()], {"LSIL": 99})
+            for side in values
+        ]
+        ours += gains.verdict(gains.gain(*both, "mAP")) != gains.UNDECIDED
+        first, second = (side[rng.integers(3, size=(400, 3))].mean(axis=1) for side in values)
         low, high = np.percentile(first - second, (2.5, 97.5))
-        called += low > 0 or high < 0
-    assert 0.15 < called / 1000 < 0.25
+        bootstrap += low > 0 or high < 0
+    assert 0.15 < bootstrap / times < 0.25
+    assert ours / times < 0.06
 
 
 def test_the_interval_of_seeds_is_welchs() -> None:
@@ -372,10 +379,10 @@ def test_accumulated_gradients_and_own_epochs_count_in_the_length(tiny: Path) ->
     images = {REAL: 30, OURS: 60}
     recipe = small(tiny, training_sets=[REAL, OURS], steps=None, epochs=10)
     recipe = recipe.model_copy(update={"training": {"batch_size": 2, "gradient_accumulation": 3}})
-    assert experiment._lengths(recipe, "faster-rcnn", OURS, images) == (50, 150)
+    assert experiment.training_lengths(recipe, "faster-rcnn", OURS, images) == (50, 150)
     third = TABLE3["paper"]
-    assert experiment._lengths(third, "comparison-detector", REAL, images) == (60 * 30 // 2,)
-    assert experiment._lengths(third, "faster-rcnn", OURS, images) == (300, 900)
+    assert experiment.training_lengths(third, "comparison-detector", REAL, images) == (60 * 30 // 2,)
+    assert experiment.training_lengths(third, "faster-rcnn", OURS, images) == (300, 900)
 
 
 def test_real_images_alone_make_a_table_without_a_plot(

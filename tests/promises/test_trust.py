@@ -409,18 +409,3 @@ def test_a_finished_run_leaves_no_lock(tmp_path: Path) -> None:
         assert sorted(path.name for path in tmp_path.iterdir()) == [".b.lock", "a"]
     assert list((tmp_path / "a").iterdir()) == []
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
-
-
-@pytest.mark.promise("Errors")
-@pytest.mark.slow
-def test_the_table_of_promises_names_tests_that_are_there_and_carry_a_promise() -> None:
-    """So that `make soak` runs each of them."""
-    text = (ROOT / "docs/reliability.md").read_text()
-    named = set(re.findall(r"`(test_\w+\.py)::(test_\w+)`", text))
-    assert len(named) > 25
-    program = "import run; print(*run.OPTIONS)"
-    soak = {"capture_output": True, "text": True, "cwd": ROOT, "env": os.environ | {"PYTHONPATH": "tests/soak"}}
-    options = subprocess.run([sys.executable, "-c", program], **soak).stdout.split()
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-m", "promise", *options]
-    carrying = set(re.findall(r"(test_\w+\.py)::(test_\w+)", subprocess.run(command, **soak).stdout))
-    assert named - carrying == set()
