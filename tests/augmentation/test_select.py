@@ -126,7 +126,7 @@ def test_a_kept_uncertainty_that_cannot_be_ours_is_measured_anew(tmp_path: Path)
         '{"image": "d", "uncertainty": 0.25}', '{"image": "e", "uncertainty": 7}', '{"image": "f", "unc',
     ]  # fmt: skip
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    assert uncertainty._read(tmp_path / "a.jsonl") == {"d": 0.25}
+    assert uncertainty.kept(tmp_path / "a.jsonl") == {"d": 0.25}
 
 
 def test_distances_are_to_the_nearest_windows_of_other_images() -> None:

@@ -74,14 +74,15 @@ def test_a_saved_detector_finds_the_same(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_large_images_are_read_in_tiles_that_cover_them() -> None:
+    reader = model.Detector(torch.nn.Identity(), model.DetectorConfig(categories=("NILM",), tile=1024))
     covered = np.zeros((2100, 3000), bool)
-    for x, y in model._corners(3000, 2100, 1024, 128):
+    for x, y in reader.corners(3000, 2100, 128):
         assert 0 <= x <= 3000 - 1024
         assert 0 <= y <= 2100 - 1024
         covered[y : y + 1024, x : x + 1024] = True
     assert covered.all()
-    assert list(model._corners(640, 480, 1024, 128)) == [(0, 0)]
-    assert list(model._corners(1024, 1024, 1024, 128)) == [(0, 0)]
+    assert reader.corners(640, 480, 128) == [(0, 0)]
+    assert reader.corners(1024, 1024, 128) == [(0, 0)]
 
 
 class Perfect(torch.nn.Module):

@@ -483,7 +483,7 @@ def test_a_found_line_that_is_not_ours_is_not_gone_on_from(finder: Path, tmp_pat
     whole, line = (out / "annotations.json").read_bytes(), (out / "found.jsonl").read_text()
     record = json.loads(line)
     cell = record["cells"][0]
-    assert folder._finished(out, detector.config.categories) == {"field_0.png": record}
+    assert folder.finished_records(out, detector.config.categories) == {"field_0.png": record}
     cells = [
         {"box": cell["box"]},
         cell | {"box": [float("nan")] * 4},

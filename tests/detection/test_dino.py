@@ -55,7 +55,7 @@ def truth(*labels: int) -> Truth:
 def decoded(network: Dino, noise: denoising.Noised, seed: int = 0) -> tuple[Tensor, Tensor, int]:
     """Return what the decoder makes of one random image and `noise`, and how many queries are denoising ones."""
     image = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(seed))
-    tokens, grid = network.encoder(network._maps([image], [(96, 96)]), [(96, 96)])
+    tokens, grid = network.encoder(network.feature_maps([image], [(96, 96)]), [(96, 96)])
     found = network.selection(tokens, grid)
     content = torch.cat([network.label_embed(noise.labels), found.content], dim=1)
     references = torch.cat([noise.boxes, found.references], dim=1)
@@ -159,7 +159,7 @@ def test_the_box_of_a_layer_teaches_the_layer_before_and_no_earlier_one() -> Non
 def test_content_is_learnt_and_positions_are_the_encoders_best() -> None:
     network = tiny()
     images = [torch.rand(3, 96, 96), torch.rand(3, 96, 96)]
-    tokens, grid = network.encoder(network._maps(images, [(96, 96)] * 2), [(96, 96)] * 2)
+    tokens, grid = network.encoder(network.feature_maps(images, [(96, 96)] * 2), [(96, 96)] * 2)
     found = network.selection(tokens, grid)
     assert torch.equal(found.content[0], found.content[1])
     assert torch.equal(found.content[0], network.selection.content.weight)

@@ -115,11 +115,11 @@ def test_table_1_says_how_good_its_cytology_network_is(tiny: Path, tmp_path: Pat
         (tmp_path / "x", {"cytology-resnet50": str(tmp_path / "x/w")}),
     ):
         chosen = recipe.model_copy(update={"weights": weights})
-        assert "is not known" in table1._cytology(chosen, tmp_path)[0]
+        assert "is not known" in table1.cytology_note(chosen, tmp_path)[0]
         folder.mkdir()
         (folder / "validation.json").write_text(json.dumps(measured))
-        assert said in table1._cytology(chosen, tmp_path)[0]
-    assert table1._cytology(small(tiny), tmp_path) == []
+        assert said in table1.cytology_note(chosen, tmp_path)[0]
+    assert table1.cytology_note(small(tiny), tmp_path) == []
 
 
 def test_table_1_continues_where_it_was_killed_and_ends_the_same(finished: Path, tiny: Path, fields: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_feature_network_that_is_not_done_is_trained_on_before_it_measures(
 
     monkeypatch.setattr(table1, "train_classifier", trained)
     with pytest.raises(KeyboardInterrupt):
-        table1._extractor(table1.CYTOLOGY, PRESETS["bundled"], tmp_path, tmp_path, "cpu")
+        table1.extractor_of(table1.CYTOLOGY, PRESETS["bundled"], tmp_path, tmp_path, "cpu")
     assert called == [tmp_path / "features"]
 
 

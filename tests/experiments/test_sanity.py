@@ -23,7 +23,7 @@ SMALL = SanityRecipe(detectors=["retinanet", "dino"], steps=2, train=4, val=1, t
 
 def test_boxes_are_the_extents_of_the_ellipses_and_keep_apart() -> None:
     for seed in range(20):
-        mask, box = ellipses._ellipse(np.random.default_rng(seed), 128, [])
+        mask, box = ellipses.ellipse(np.random.default_rng(seed), 128, [])
         assert mask is not None
         rows, columns = np.nonzero(mask)
         extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
@@ -33,8 +33,8 @@ def test_boxes_are_the_extents_of_the_ellipses_and_keep_apart() -> None:
         for index, cell in enumerate(cells):
             assert min(cell.box) >= 0
             assert max(cell.box) <= 128
-            assert all(ellipses._shared(cell.box, other.box) <= ellipses.CROWDED for other in cells[:index])
-    assert ellipses._shared((0.0, 0.0, 2.0, 2.0), (1.0, 0.0, 3.0, 2.0)) == pytest.approx(1 / 3)
+            assert all(ellipses.shared(cell.box, other.box) <= ellipses.CROWDED for other in cells[:index])
+    assert ellipses.shared((0.0, 0.0, 2.0, 2.0), (1.0, 0.0, 3.0, 2.0)) == pytest.approx(1 / 3)
 
 
 def test_the_pictures_are_a_data_set_and_always_the_same(tmp_path: Path) -> None:

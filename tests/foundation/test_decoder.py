@@ -78,7 +78,7 @@ def test_the_perceptual_loss_sees_blur_and_not_itself() -> None:
     blurred = [nn.functional.avg_pool2d(image, size, 1, size // 2, count_include_pad=False) for size in (3, 7)]
     assert float(network(image, image)) == 0
     assert 0 < float(network(blurred[0], image)) < float(network(blurred[1], image)) < 4 * len(STRIDES)
-    assert [64 // maps.shape[-1] for maps in network._features(image)] == list(STRIDES)
+    assert [64 // maps.shape[-1] for maps in network.normalised(image)] == list(STRIDES)
 
 
 def test_what_an_autoencoder_keeps_is_reported_beside_real_against_real(

@@ -643,13 +643,13 @@ def test_what_its_decoder_would_hold_counts_too(tmp_path: Path, monkeypatch: pyt
         Image.new(mode, (16, 16)).save(tmp_path / "small", kind, **options)
         with Image.open(tmp_path / "small") as image:
             image._size = (side, side)
-            assert image_files._memory(image, 0) > image_files.MAX_MEMORY
+            assert image_files.memory_needed(image, 0) > image_files.MAX_MEMORY
             image._size = (side - 1000, side - 1000)
-            assert image_files._memory(image, 0) < image_files.MAX_MEMORY
+            assert image_files.memory_needed(image, 0) < image_files.MAX_MEMORY
     (tmp_path / "tile.tif").write_bytes(nasty.image("TIFF"))
     with Image.open(tmp_path / "tile.tif") as image:
         image.tag_v2[322] = image.tag_v2[323] = 24_000
-        assert image_files._memory(image, 0) > image_files.MAX_MEMORY, "a small image in a tile that is not"
+        assert image_files.memory_needed(image, 0) > image_files.MAX_MEMORY, "a small image in a tile that is not"
     image_files.read(tmp_path / "tile.tif")
     monkeypatch.setattr(image_files, "MAX_MEMORY", 1000)
     for use in (image_files.read, image_files.size):

@@ -95,13 +95,15 @@ def plan(recipe: AugmentationRecipe, data: Mapping[str, Sequence[Source]], image
                             name,
                             seed,
                             tuple(data[name]),
-                            _lengths(recipe, detector, name, images),
+                            training_lengths(recipe, detector, name, images),
                         )
                     )
     return trials
 
 
-def _lengths(recipe: AugmentationRecipe, detector: str, name: str, images: Mapping[str, int]) -> tuple[int, ...]:
+def training_lengths(
+    recipe: AugmentationRecipe, detector: str, name: str, images: Mapping[str, int]
+) -> tuple[int, ...]:
     """Return the shorter and the longer training; real images alone have the longer one of every set."""
     if detector in recipe.commands:
         base = recipe.steps or recipe.epochs * images[REAL]

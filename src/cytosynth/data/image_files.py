@@ -174,7 +174,7 @@ def _open(path: Path, content: bytes | None = None) -> Image.Image:
             image = Image.open(path if content is None else io.BytesIO(content), formats=FORMATS)
             if isinstance(image, TiffImageFile):
                 _seek_image(image, path)
-        memory = _memory(image, size)
+        memory = memory_needed(image, size)
     except FileNotFoundError:
         raise ImageProblem(f"{path}: no such file") from None
     except Image.DecompressionBombError:
@@ -250,7 +250,7 @@ def _scans(file: BinaryIO) -> int:
     return scans
 
 
-def _memory(image: Image.Image, size: int) -> int:
+def memory_needed(image: Image.Image, size: int) -> int:
     """Return how many bytes reading the opened `image` of `size` bytes takes at most, its decoder's among them."""
     pixels: int = image.width * image.height
     if isinstance(image, TiffImageFile):  # a whole strip or tile, as stored, and a copy where Pillow turns it
@@ -272,7 +272,7 @@ def _problem(path: Path, error: BaseException, decoded: bool = False, content: b
     need = ROOM
     if decoded:
         with suppress(UserError), _open(path, content) as image:
-            need += _memory(image, _bytes(path, content))
+            need += memory_needed(image, _bytes(path, content))
     np.empty(need, dtype=np.uint8)
     text = str(error).split("\n")[0].lower()
     broken = "truncated" in text or "broken" in text

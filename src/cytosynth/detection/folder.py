@@ -121,7 +121,7 @@ def detect(
         names = found.pseudonyms.hashed("") if found.pseudonyms else None
         wanted = {"detector": finder.digest, "threshold": threshold, "scale": scale, "mpp": mpp, "pseudonyms": names}
         hold(out / RUN, wanted)
-        done = _finished(out, finder.categories)
+        done = finished_records(out, finder.categories)
         shards.begin(out, shard, (name for name, _ in found.files), torch.get_num_threads(), bool(done))
         refused = list(map(one_line, found.refused))
         if strict and refused:
@@ -233,7 +233,7 @@ def publish(data: DataSet, out: Path) -> None:
     atomic.write_json(out / RESULTS, [{key: entry[key] for key in keys} for entry in content["annotations"]])
 
 
-def _finished(out: Path, categories: Sequence[str]) -> dict[str, dict[str, Any]]:
+def finished_records(out: Path, categories: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the records of finished images by name; a line that is not `_one`'s is dropped."""
     records: dict[str, dict[str, Any]] = {}
     for record in plain.lines(out / FOUND):

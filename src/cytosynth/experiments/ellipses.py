@@ -53,7 +53,7 @@ def draw(rng: np.random.Generator, side: int) -> tuple[Pixels, list[Cell]]:
         canvas[rows, columns] = rng.uniform(90, 190)
     cells: list[Cell] = []
     for _ in range(int(rng.integers(1, MOST + 1))):
-        inside, box = _ellipse(rng, side, [cell.box for cell in cells])
+        inside, box = ellipse(rng, side, [cell.box for cell in cells])
         if inside is None:
             continue
         name = CLASSES[int(rng.integers(len(CLASSES)))]
@@ -64,7 +64,7 @@ def draw(rng: np.random.Generator, side: int) -> tuple[Pixels, list[Cell]]:
     return np.clip(canvas, 0, 255).astype(np.uint8), cells
 
 
-def _ellipse(rng: np.random.Generator, side: int, taken: list[Box]) -> tuple[NDArray[np.bool_] | None, Box]:
+def ellipse(rng: np.random.Generator, side: int, taken: list[Box]) -> tuple[NDArray[np.bool_] | None, Box]:
     """Return the mask and box of a turned ellipse that lies whole in the image and covers no other; or no mask."""
     for _ in range(TRIES):
         a, b, angle = *rng.uniform(*RADII, 2), rng.uniform(0, np.pi)
@@ -72,14 +72,14 @@ def _ellipse(rng: np.random.Generator, side: int, taken: list[Box]) -> tuple[NDA
         centre = rng.uniform(half, side - half)
         x0, y0, x1, y1 = (round(float(value), 2) for value in (*(centre - half), *(centre + half)))
         box = (x0, y0, x1, y1)
-        if all(_shared(box, other) <= CROWDED for other in taken):
+        if all(shared(box, other) <= CROWDED for other in taken):
             y, x = np.mgrid[:side, :side] + 0.5 - centre[::-1, None, None]
             along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
             return (along / a) ** 2 + (across / b) ** 2 <= 1, box
     return None, (0.0, 0.0, 0.0, 0.0)
 
 
-def _shared(a: Box, b: Box) -> float:
+def shared(a: Box, b: Box) -> float:
     """Return the IoU of two boxes."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     common = max(width, 0.0) * max(height, 0.0)

@@ -49,7 +49,7 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
     with lock.run(run, "recipe.yaml"):
         pin(recipe, run / "recipe.yaml")
         real = real_windows(recipe, data_root)
-        extractors = [_extractor(name, recipe, run, data_root, device) for name in recipe.extractors]
+        extractors = [extractor_of(name, recipe, run, data_root, device) for name in recipe.extractors]
         grid = [(adapter, seed) for seed in recipe.seeds for adapter in recipe.adapters]
         todo = [cell for cell in grid if not _result(run, *cell).exists()]
         started = time.monotonic()
@@ -67,7 +67,7 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
             )
         entries = [read(Entry, _result(run, *cell)) for cell in grid]
         report = tabulate(recipe, entries, extractors, real, foundations.load(recipe.foundation).digest)
-        report = replace(report, notes=(*report.notes, *_cytology(recipe, run)))
+        report = replace(report, notes=(*report.notes, *cytology_note(recipe, run)))
         report.write(run, "table1")
         write_csv(run / "all.csv", *everything(entries))
     return report
@@ -122,7 +122,7 @@ def judge(drawn: ImageSet, real: ImageSet, extractors: Sequence[Extractor], seed
     return {"images": number, "values": values, "floor": floor}
 
 
-def _cytology(recipe: Table1Recipe, run: Path) -> list[str]:
+def cytology_note(recipe: Table1Recipe, run: Path) -> list[str]:
     """Return a line on how well the cytology network tells cells apart, where it is one of the extractors."""
     if CYTOLOGY not in recipe.extractors:
         return []
@@ -147,7 +147,7 @@ def _train(
     return outcome.selected, outcome.parameters, outcome.selected_step
 
 
-def _extractor(name: str, recipe: Table1Recipe, run: Path, data_root: Path, device: str) -> Extractor:
+def extractor_of(name: str, recipe: Table1Recipe, run: Path, data_root: Path, device: str) -> Extractor:
     """Return the feature network `name`, trained first where it is ours and no weights are given."""
     weights = Path(recipe.weights[name]) if name in recipe.weights else None
     if name == CYTOLOGY and weights is None:

@@ -51,7 +51,7 @@ def measure(
 
     Another program's detector gets all images at once, as it starts, or is trained, anew at every call.
     """
-    known = _read(path)
+    known = kept(path)
     missing = [one for one in candidates if one.key not in known]
     together = TOGETHER if isinstance(finder, OwnDetector) else max(len(missing), 1)
     for start in range(0, len(missing), together):
@@ -64,7 +64,7 @@ def measure(
     return np.array([known[one.key] for one in candidates])
 
 
-def _read(path: Path) -> dict[str, float]:
+def kept(path: Path) -> dict[str, float]:
     """Return what is kept at `path`; a line that says something else is dropped."""
     known = {}
     for entry in plain.lines(path):

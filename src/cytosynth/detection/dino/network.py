@@ -63,7 +63,7 @@ class Dino(nn.Module):
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Return the losses of a training step, or what is found on each of `images` ((3, h, w) in 0..1)."""
         sizes = [(image.shape[1], image.shape[2]) for image in images]
-        tokens, grid = self.encoder(self._maps(images, sizes), sizes)
+        tokens, grid = self.encoder(self.feature_maps(images, sizes), sizes)
         queries = self.selection(tokens, grid)
         if not self.training:
             seen = denoising.seen(None, queries.real)
@@ -110,7 +110,7 @@ class Dino(nn.Module):
             else ""
         )
 
-    def _maps(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[list[Tensor]]:
+    def feature_maps(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[list[Tensor]]:
         """Return each image's feature maps, (width, h, w) by level.
 
         Images of one size go together and none is padded: padding would reach into the features by convolutions and by

@@ -38,11 +38,11 @@ class Perceptual(nn.Module):
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the distance of (n, 3, height, width) images in -1..1, mean over images and places."""
         with torch.no_grad():
-            wanted = self._features(target)
-        distances = [(a - b).square().sum(1).mean() for a, b in zip(self._features(output), wanted, strict=True)]
+            wanted = self.normalised(target)
+        distances = [(a - b).square().sum(1).mean() for a, b in zip(self.normalised(output), wanted, strict=True)]
         return torch.stack(distances).sum()
 
-    def _features(self, images: Tensor) -> list[Tensor]:
+    def normalised(self, images: Tensor) -> list[Tensor]:
         """Return the maps at each of `STRIDES`, of unit length over channels."""
         found = []
         maps = self.stem(efficientnet_lite.prepare((images + 1) / 2))
