@@ -9,7 +9,7 @@ import typer
 from ..io import wording
 from ..io.plain import one_line
 from ..registry import FORMATS_IN, FORMATS_OUT, FORMATS_PACKED
-from . import app
+from . import app, there_if
 from .places import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
 
 Kind = Annotated[str | None, typer.Option("--from", help=f"Format: {', '.join(FORMATS_IN)}. \\[default: detected]")]
@@ -55,6 +55,10 @@ def convert(
         list[str] | None,
         typer.Option(metavar="OLD=NEW", help="Rename a category, for example negative=NILM; may be repeated."),
     ] = None,
+    patients: Annotated[
+        Path | None,
+        typer.Option(callback=there_if, help="CSV with the columns image and patient: parts are by patient."),
+    ] = None,
     annotations: Annotations = None,
     images: ImageFolder = None,
     recursive: Recursive = False,
@@ -70,6 +74,8 @@ def convert(
 
     place = Place(annotations, images, recursive)
     if to in FORMATS_PACKED or streaming.kind(data):
+        if patients:
+            raise UsageError(f"--patients: not from or to packed sets; convert {data} to coco with it first")
         if pseudonymise:
             raise UsageError(f"--pseudonymise does not work on packed data sets; first convert {data} to coco with it")
         written = streaming.convert(data, out, kind, to, parsed(rename or []), place)
@@ -80,8 +86,9 @@ def convert(
         raise UsageError("--box-side applies only to the CRIC release (--from cric)")
     options = {"side": box_side} if box_side is not None else {}
     done = formats.convert(
-        data, out, kind, to, parsed(rename or []), place=place, pseudonyms=pseudonyms(pseudonymise, key), **options
-    )
+        data, out, kind, to, parsed(rename or []), place=place, pseudonyms=pseudonyms(pseudonymise, key),
+        whose=patients, **options,
+    )  # fmt: skip
     _said(out, to, len(done.images), sum(len(image.cells) for image in done.images), strange(done))
 
 

@@ -11,7 +11,7 @@ from ..annotations import DataSet
 from ..errors import UsageError, UserError
 from ..io import atomic, lock, plain, wording
 from ..io.progress import meter
-from . import file_names, image_files, split
+from . import file_names, image_files, patients, split
 from .formats import comparison_database, registration
 from .preview import save_png
 from .pseudonyms import Pseudonyms
@@ -34,12 +34,14 @@ def convert(
     *,
     place: Place = FOUND_OUT,
     pseudonyms: Pseudonyms | None = None,
+    whose: Path | None = None,
     **options: Any,
 ) -> DataSet:
     """Write the data set at `source` to the new folder `out` in the format `target`, images and parts with it.
 
     Categories get the new `names` that are given for them; with `pseudonyms`, images other file names, and their files
-    are written anew without what else is said in them. Slides are cut into fields at x20, all that are not empty glass.
+    are written anew without what else is said in them. A table `whose`, of images and patients, gives parts by patient.
+    Slides are cut into fields at x20, all that are not empty glass.
     Complete or absent: nothing is left at `out` when it fails.
     Raises UserError for what cannot be read.
     """
@@ -52,8 +54,11 @@ def convert(
             what = "a class" if kind == "folders" else "among the images"
             raise UsageError(f"{out}: would be {what} of {source}; give another folder")
         if kind == "slides":
+            if whose:
+                raise UsageError(f"{whose}: of slides, `cytosynth tiles --patients` makes parts by patient")
             return _cut(source, out, target, names or {}, pseudonyms)
         data = renamed(read(source, kind, place=place, **options), names or {})
+        data = patients.divided(data, whose) if whose else data
         if not data.images:
             raise UserError(f"{source}: contains no image")
         refuse_broken(data)

@@ -1,7 +1,5 @@
 """From slides to a data set: fields at x20, chosen by sharpness and number of nuclei, annotations cut along."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from ...io import atomic, lock, plain
 from ...io.progress import console, meter
 from ...io.records import append_line
 from ...io.wording import amount
+from .. import patients as whose
 from .. import split
 from ..formats import coco
 from ..image_files import ImageProblem
@@ -235,13 +234,7 @@ def _parts(data: DataSet) -> dict[str, list[str]]:
 
 def _patients(path: Path, slides: Sequence[Path]) -> dict[str, str]:
     """Return the patient of each slide by its stem; raise UserError where one of `slides` is missing in the table."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(plain.text(path))))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: not a readable CSV table ({str(error)[:80]})") from None
-    if not rows or not {"slide", "patient"} <= set(rows[0]):
-        raise UserError(f"{path}: the columns slide and patient are required")
-    table = {Path(row["slide"] or "").stem: (row["patient"] or "").strip() for row in rows}
+    table = {Path(slide).stem: patient for slide, patient in whose.table(path, "slide").items()}
     for slide in slides:
         if not table.get(slide.stem):
             raise UserError(f"{path}: no patient for the slide {slide.stem[:80]!r}")
