@@ -7,7 +7,7 @@ import typer
 
 from ..distill.recipe import CELL, NORMAL
 from . import app
-from .options import DataRoot, Device, Preset, Run, Settings
+from .options import DataRoot, Device, Run, Settings, TrainPreset
 from .train import Data, Minutes, Steps, ended, on, recipe_of
 
 distill_app = typer.Typer(help="Distil a model for few sampler steps, or continue.", no_args_is_help=True)
@@ -22,7 +22,7 @@ Foundation = Annotated[
 def normal(
     run: Run,
     data_root: DataRoot = Path(),
-    preset: Preset = "bundled",
+    preset: TrainPreset = "bundled",
     foundation: Foundation = None,
     normal: Annotated[
         str | None, typer.Option(help="The teacher's adapter: folder, file, run, 'bundled' or 'none'.")
@@ -45,7 +45,7 @@ def normal(
 def cell(
     run: Run,
     data_root: DataRoot = Path(),
-    preset: Preset = "bundled",
+    preset: TrainPreset = "bundled",
     foundation: Foundation = None,
     cell: Annotated[str | None, typer.Option(help="The teacher: a synthesizer's folder or run, or 'bundled'.")] = None,
     data: Data = None,

@@ -9,18 +9,25 @@ import typer
 from rich import print as show
 from rich.markup import escape
 
+from ..errors import UsageError
 from . import app
 
+PARTS = ("normal", "cell", "distill-normal", "distill-cell", "detector", "synthesize")
 MARKS = {"ready": "[green]ready[/green]", "note": "[yellow]note[/yellow]", "missing": "[red]missing[/red]"}
 
 
 @app.command()
 def doctor(
     recipe: Annotated[
-        Literal["normal", "cell"] | None,
-        typer.Option(help="Also estimate what training this part will take on this machine."),
+        list[str] | None,
+        typer.Option(help=f"Also estimate what this will take here: {', '.join(PARTS)}; may be repeated."),
     ] = None,
-    preset: Annotated[Literal["paper", "bundled"], typer.Option(help="Preset of that recipe.")] = "paper",
+    preset: Annotated[Literal["paper", "paper-24gb", "bundled"], typer.Option(help="Preset of that recipe.")] = "paper",
+    foundation: Annotated[
+        str | None, typer.Option(help="Foundation of that recipe. \\[default: as the preset says]")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Images to train a detector on.")] = 1000,
+    count: Annotated[int, typer.Option(min=1, help="Images to synthesize.")] = 1000,
     folder: Annotated[Path, typer.Option(help="Folder for runs; free space is checked there.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -28,11 +35,15 @@ def doctor(
 
     The exit code is 3 if a required package is missing.
     """
-    from ..readiness import examine, needs
+    for part in recipe or []:
+        if part not in PARTS:
+            raise UsageError(f"--recipe {part}: there are {', '.join(PARTS)}")
+    from ..readiness.estimates import needs
+    from ..readiness.machine import examine
 
     found = examine(folder)
-    if recipe:
-        found += needs(recipe, preset, folder)
+    for part in recipe or []:
+        found += needs(part, preset, folder, foundation=foundation, images=images, count=count)
     if as_json:
         print(json.dumps([line._asdict() for line in found], indent=1))
     else:

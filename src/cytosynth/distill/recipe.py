@@ -80,4 +80,5 @@ CELL = {
         mixed_precision="bf16", memory_format="channels_last",
     ),
 }  # fmt: skip
+NORMAL["paper-24gb"], CELL["paper-24gb"] = NORMAL["paper"], CELL["paper"]
 PRESETS = {"normal": NORMAL, "cell": CELL}

@@ -1,0 +1,118 @@
+"""How much memory a step of training takes, counted without a GPU: the step is run on tensors without content.
+
+Counted is what PyTorch would hold at once: weights, gradients, optimiser, and all that the passes keep or need for a
+moment. Not counted is what a CUDA context, its kernels' workspaces and fragmentation add, about 1 GB.
+"""
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from ..training.recipe import Recipe
+from . import sd15, tokens
+from .load import load
+from .model import Foundation
+from .names import STABLE_DIFFUSION
+
+GIB = 2**30
+
+
+class Need(NamedTuple):
+    """Numbers that are trained, and the bytes of weights alone and of the whole step at its peak."""
+
+    parameters: int
+    weights: int
+    peak: int
+
+
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps account of the bytes of all tensors alive that were made under it."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self.known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run `function` and take its results into account."""
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self.count(tensor)
+        return result
+
+    def count(self, tensor: Tensor) -> None:
+        """Take the storage of `tensor` into account until it is gone."""
+        storage = tensor.untyped_storage()
+        if storage not in self.known:
+            size = storage.nbytes()
+            self.known[storage] = size
+            weakref.finalize(storage, self._gone, size).atexit = False
+            self.now += size
+            self.peak = max(self.peak, self.now)
+
+    def _gone(self, size: int) -> None:
+        self.now -= size
+
+
+def counted(networks: Sequence[nn.Module], recipe: Recipe, step: Callable[[], Tensor]) -> Need:
+    """Return what a training step needs whose networks are without content (`placed`) and whose loss `step` returns."""
+    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.SGD(parameters, momentum=0.9) if recipe.optimizer == "sgd" else torch.optim.Adam(parameters)
+    )
+    live = Live()
+    for network in networks:
+        for tensor in [*network.parameters(), *network.buffers()]:
+            live.count(tensor)
+    weights = live.now
+    with live:
+        for _ in range(2):  # the second finds the optimiser's state in place, as every later one does
+            step().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+    return Need(sum(p.numel() for p in parameters), weights, live.peak)
+
+
+def placed(module: nn.Module) -> None:
+    """Give the parameters and buffers of `module`, which are nowhere, a place (on the CPU, in name only)."""
+    for child in module.modules():
+        for name, parameter in list(child._parameters.items()):
+            if parameter is not None:
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+                child._parameters[name] = torch.nn.Parameter(empty, parameter.requires_grad)
+        for name, buffer in list(child._buffers.items()):
+            if buffer is not None:
+                child._buffers[name] = torch.zeros(buffer.shape, dtype=buffer.dtype)
+
+
+def empty(foundation: str, texts: Sequence[str] = ()) -> Foundation:
+    """Return the networks of `foundation` without content; Stable Diffusion 1.5's need not be fetched.
+
+    Its tokenizer then knows the words of `texts`.
+    """
+    words = tokens.build(texts)
+    if foundation == STABLE_DIFFUSION:
+        unet, vae = UNet2DConditionModel(**sd15.UNET), AutoencoderKL(**sd15.VAE)
+        text, schedule = CLIPTextModel(CLIPTextConfig(**sd15.TEXT)), DDPMScheduler()
+        words.model_max_length = text.config.max_position_embeddings
+        return Foundation(unet, vae, text, words, schedule, foundation)
+    with torch.device("cpu"):
+        real = load(foundation)
+    configs = [dict(part.config) for part in (real.unet, real.vae)]
+    for config in configs:
+        config.pop("_use_default_values", None)  # from_config would reset to its default whatever is named there
+    unet, vae = UNet2DConditionModel.from_config(configs[0]), AutoencoderKL.from_config(configs[1])
+    text = CLIPTextModel(real.text_encoder.config)
+    return Foundation(unet, vae, text, real.tokenizer, real.scheduler, foundation)
