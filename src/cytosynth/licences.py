@@ -66,12 +66,12 @@ def licence(package: Distribution) -> str:
     Where it states none, the first line of its licence file.
     """
     stated = package.metadata
-    if expression := stated.get("License-Expression"):
-        return str(expression)[:LONGEST]
+    if expression := (stated.get_all("License-Expression") or [""])[0]:
+        return expression[:LONGEST]
     names = [text.rpartition(" :: ")[2] for text in stated.get_all("Classifier") or [] if text.startswith("License ::")]
     if names and set(names) != {"OSI Approved"}:
         return ", ".join(names)[:LONGEST]
-    own = _first_line(str(stated.get("License") or ""))
+    own = _first_line((stated.get_all("License") or [""])[0])
     if own and own != "UNKNOWN":
         return own
     files = [file for file in package.files or [] if file.name.upper().startswith(("LICENSE", "LICENCE"))]
