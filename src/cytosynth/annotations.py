@@ -36,7 +36,7 @@ class Cell:
 
     @property
     def crowd(self) -> bool:
-        """Whether the box is COCO's for many cells that were not told apart: none to learn, to find or to miss."""
+        """Whether the box is COCO's for many cells that were not distinguished: none to learn, to find or to miss."""
         return bool(self.extra.get("iscrowd"))
 
     def scaled(self, factor: float) -> "Cell":

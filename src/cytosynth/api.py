@@ -2,7 +2,7 @@
 
 Images are paths, (height, width, 3) uint8 RGB arrays, or PIL images. Boxes are xyxy in pixels. Models are 'bundled', a
 folder, a training run, or (foundations) a `.safetensors` file or hub id. Everything synthetic is marked as such in what
-is written; arrays that are returned carry no mark, so keep the `DataSet` beside them. Not for diagnosis.
+is written; arrays that are returned carry no mark, so keep the `DataSet` next to them. Not for diagnosis.
 """
 
 from collections.abc import Mapping, Sequence

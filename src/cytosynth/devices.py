@@ -47,7 +47,7 @@ def check(device: str) -> None:
 def use(device: str) -> None:
     """Let the trainings of this process run on `device`: cpu, cuda, cuda:1, mps ...
 
-    Processes that `accelerate launch` has begun keep the one it gave them.
+    Processes that `accelerate launch` has started keep the one it gave them.
     """
     if "LOCAL_RANK" in os.environ:
         return

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line, no traceback, a meaningful exit code."""
+"""Errors that the user can fix: one line, no traceback, a meaningful exit code."""
 
 import errno
 import re

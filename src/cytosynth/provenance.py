@@ -140,7 +140,7 @@ def _finite(value: Any) -> bool:
 
 
 def write_records(out: Path, records: Collection[Mapping[str, Any]]) -> None:
-    """Write all `records` anew, in their order; where a set is so large that its annotations are, in parts too."""
+    """Rewrite all `records`, in their order; where a set is so large that its annotations are, in parts too."""
     if len(records) <= coco_parts.LARGEST:
         atomic.write_text(out / RECORDS, "".join(map(line, records)))
         return

@@ -1,4 +1,4 @@
-"""What every way of tuning a foundation has in common: attach, train, save, load."""
+"""What all tuning methods have in common: attach, train, save, load."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ CARD = "adapter.json"
 
 
 class AdapterCard(BaseModel):
-    """`adapter.json`: what the weights beside it are, and what to ask for when drawing with them.
+    """`adapter.json`: what the weights next to it are, and what to ask for when generating with them.
 
     Attributes:
         adapter: its kind.
@@ -64,12 +64,12 @@ class Tuning(Protocol):
 
 
 class Adapter(ABC):
-    """A way of tuning a Foundation.
+    """A method of tuning a Foundation.
 
     Attributes:
         name: what it is chosen by.
         file: its weights, as their ecosystem calls them.
-        encodes: whether it changes the text embeddings, so that they must be computed anew at every step.
+        encodes: whether it changes the text embeddings, so that they must be computed again at every step.
         settings: of its recipe, those that `adapter.json` repeats.
     """
 

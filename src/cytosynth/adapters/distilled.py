@@ -1,4 +1,4 @@
-"""What is said beside weights distilled for few steps: of which teacher, and how they are sampled. Imports no torch."""
+"""The card of weights distilled for few steps: their teacher, and how they are sampled. Imports no torch."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ Stage = Literal["normal", "cell"]
 
 
 class DistilledCard(BaseModel):
-    """`distilled.json`: what the LoRA beside it is; the defaults are for a public LCM-LoRA, which has none.
+    """`distilled.json`: what the LoRA next to it is; the defaults are for a public LCM-LoRA, which has none.
 
     Attributes:
         stage: 'normal' (stage 1) or 'cell' (stage 2); None: not said.

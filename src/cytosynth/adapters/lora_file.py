@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 def read(file: Path, unet_config: Any) -> dict[tuple[str, str], Pair]:
     """Return, by part (`unet`, `text_encoder`) and layer, what the LoRA in `file` adds.
 
-    alpha is Kohya's `.alpha`, or that of the configuration in diffusers' header or beside peft's file; else the
+    alpha is Kohya's `.alpha`, or that of the configuration in diffusers' header or next to peft's file; else the
     rank. Words that are bundled with it are left out (`words`). Raises UserError when the file holds anything else, or
     none for a U-Net.
     """
@@ -113,7 +113,7 @@ def _alphas_taken(file: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _settings(file: Path, state: dict[str, Tensor]) -> dict[str, Any]:
-    """Return peft's configuration, its keys preceded by the part: from diffusers' header or the file beside it."""
+    """Return peft's configuration, its keys preceded by the part: from diffusers' header or the file next to it."""
     if any(key.startswith(PEFT_PREFIX) for key in state):
         beside = file.parent / PEFT_CONFIG
         if not beside.is_file():

@@ -1,4 +1,4 @@
-"""The `config.json` beside a classifier's weights."""
+"""The `config.json` next to a classifier's weights."""
 
 from pydantic import BaseModel, ConfigDict, Field
 

@@ -24,9 +24,9 @@ from .folds import Parts
 from .recipe import ClassifierRecipe
 
 MEAN, STD = (0.8, 0.8, 0.8), (0.2, 0.2, 0.2)
-"""Of a bright field, 0..1: of networks that begin from nothing."""
+"""Of a bright field, 0..1: of networks that begin from scratch."""
 BODY_RATE = 0.3
-"""Factor on the learning rate of ImageNet weights; the last layer begins from nothing."""
+"""Factor on the learning rate of ImageNet weights; the last layer begins from scratch."""
 SHOWN = 48
 
 

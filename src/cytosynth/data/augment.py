@@ -1,4 +1,4 @@
-"""The eight flips and turns (D4) of images and boxes, and crops."""
+"""The eight flips and rotations (D4) of images and boxes, and crops."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -40,8 +40,8 @@ def convert(
     """Write the data set at `source` to the new folder `out` in the format `target`, images and parts with it.
 
     Categories get the new `names` that are given for them; with `pseudonyms`, images other file names, and their files
-    are written anew without what else is said in them. A table `whose`, of images and patients, gives parts by patient.
-    Slides are cut into fields at x20, all that are not empty glass.
+    are rewritten without their metadata. A table `whose`, of images and patients, gives parts by patient. Slides are
+    cut into fields at x20, all that are not empty glass.
     Complete or absent: nothing is left at `out` when it fails.
     Raises UserError for what cannot be read.
     """

@@ -25,7 +25,7 @@ BYTES = 32
 """Of a key; a file of fewer than LEAST is none."""
 LEAST = 16
 KEPT = frozenset({"license", LABEL, "has_boxes", "synthetic"})
-"""What is said of an image beside its name and is written as it is."""
+"""Fields of an image, other than its name, that are written unchanged."""
 GROUPS = frozenset({"slide", "slide_id", "patient", "case"})
 """What tells which images belong together: hashed as names are."""
 CELL = frozenset({"area", "iscrowd", "nucleus", "segmentation", "difficult", "truncated", "occluded", "synthetic"})

@@ -17,7 +17,7 @@ FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 def with_parts(data: DataSet, root: Path) -> DataSet:
-    """Return `data` with the parts that a `split.json` in the folder `root`, or beside the file `root`, says.
+    """Return `data` with the parts that a `split.json` in the folder `root`, or next to the file `root`, says.
 
     Raises UserError where it cannot be read.
     """
@@ -36,7 +36,7 @@ def with_parts(data: DataSet, root: Path) -> DataSet:
 def part(data: DataSet, name: str, root: Path) -> tuple[Image, ...]:
     """Return the images of `data` in the part `name` ('train', 'val', 'test', or 'all').
 
-    Its parts decide (those of a `split.json` in the folder `root`, or beside the file `root`, before all others);
+    Its parts decide (those of a `split.json` in the folder `root`, or next to the file `root`, before all others);
     without any, each group (slide, or the image itself) goes where the hash of its name says, which is the same on
     every machine.
     """

@@ -154,7 +154,7 @@ def convert(
 def pack(root: Path, target: str | None) -> None:
     """Write the finished COCO data set `root` to its folder `target` in that format too, where it is not there yet.
 
-    Images are there twice then. Nothing is done where `target` is None; one of fewer images is made anew.
+    Images are there twice then. Nothing is done where `target` is None; one of fewer images is made again.
     """
     if target is None:
         return

@@ -16,7 +16,7 @@ from .sources import Sample
 
 @dataclass(frozen=True)
 class VariedImage:
-    """A copy of an image that is made anew at each use.
+    """A copy of an image that is made again at each use.
 
     Attributes:
         sample: of which it is a copy.
@@ -75,7 +75,7 @@ def with_copies(samples: Sequence[Sample], centre: Centre | None, copies: int, s
 def at_this_step(
     pixels: Pixels, cells: Sequence[Cell], centre: Centre | None, rng: np.random.Generator
 ) -> tuple[Pixels, list[Cell]]:
-    """Return `pixels` and `cells` as a training step sees them, drawn anew at every call; None: as they are."""
+    """Return `pixels` and `cells` as a training step sees them, sampled again at every call; None: as they are."""
     if centre is None:
         return pixels, list(cells)
     varied, moved = shown(pixels, cells, centre, int(rng.integers(2**63)), "")

@@ -1,4 +1,4 @@
-"""What an architecture brings beside its network: so that the trainer asks it, and never which class it is."""
+"""What an architecture provides besides its network, so that the trainer never branches on classes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

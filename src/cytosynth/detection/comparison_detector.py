@@ -109,7 +109,7 @@ def _distances(features: Tensor, prototypes: Tensor, weights: Tensor) -> Tensor:
 
 
 class ComparisonDetector(FasterRCNN):  # type: ignore[misc]
-    """Faster R-CNN whose proposals are compared with prototypes, made anew in every training step.
+    """Faster R-CNN whose proposals are compared with prototypes, made again in every training step.
 
     They are kept with the weights when training ends or pauses, so that a saved detector needs no references.
     """

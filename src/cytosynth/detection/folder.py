@@ -98,7 +98,7 @@ def detect(
     strict: bool = False,
     shard: Shard | None = None,
 ) -> DataSet:
-    """Find the cells of the images `found` and write them into `out`, or go on with the images missing there.
+    """Find the cells of the images `found` and write them into `out`, or continue with the images missing there.
 
     Args:
         found: what `gather` returns.
@@ -108,12 +108,12 @@ def detect(
         detector: finds them, in this process or elsewhere.
         threshold: score threshold, 0–1.
         scale: factor that brings the images to the detector's scale; boxes are in pixels of the images as they are.
-            Slides are brought to it by their microns per pixel.
-        mpp: microns per pixel of slides, where their files do not say.
+            Slides are brought to it by their micrometres per pixel.
+        mpp: micrometres per pixel of slides, where their files do not say.
         strict: stop at an image that cannot be used, rather than skip, name and count it.
         shard: which of the images; None: all.
 
-    Returns what was found. Raises UsageError when `out` was begun with another detector, other settings, or as another
+    Returns what was found. Raises UsageError when `out` was started with another detector or settings, or as another
     shard.
     """
     finder = Here(detector) if isinstance(detector, Detector) else detector
@@ -155,7 +155,7 @@ def _search(
 ) -> tuple[list[Image], dict[int, str]]:
     """Return the images of `files` with their cells, and lines on what was skipped, by its index.
 
-    What is `asked` for is the threshold, the scale, and the microns per pixel of slides.
+    What is `asked` for is the threshold, the scale, and the micrometres per pixel of slides.
     """
     threshold, scale, mpp = asked
     found: dict[int, Image] = {}

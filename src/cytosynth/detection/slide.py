@@ -33,7 +33,7 @@ def detect(
         path: its file.
         detector: finds the cells, at x20.
         threshold: score threshold, 0–1.
-        mpp: microns per pixel, where the file does not say.
+        mpp: micrometres per pixel, where the file does not say.
         tiles: folder of what each tile showed.
         files: the thumbnail (PNG) and the GeoJSON to write.
 

@@ -151,7 +151,7 @@ def _seen(rows: list[list[float]], x: int, y: int, side: int) -> tiles.Seen:
 
 
 def _before(record: Path, search: Search) -> dict[tuple[int, int], list[list[float]]]:
-    """Return what is recorded of tiles by corner; a record of another search is begun anew."""
+    """Return what is recorded of tiles by corner; a record of another search is started again."""
     lines = plain.lines(record)
     first = next(lines, None)
     if not isinstance(first, dict) or first.get("identity") != search.identity:

@@ -44,7 +44,7 @@ class NormalDistillTask(Task):
     ) -> None:
         """Add a LoRA to the `teacher` and encode the normal images of `samples` (kept under `cache`).
 
-        Scores are the distance, which `held_out` makes, of drawn windows to held-out real ones.
+        Scores are the distance, which `held_out` makes, of generated windows to held-out real ones.
         """
         super().__init__()
         self.recipe, self.model = recipe, teacher.model
@@ -95,7 +95,7 @@ class NormalDistillTask(Task):
             save_png(grid([self._drawn(unet, index) for index in range(4)], columns=2), folder / f"{step:08d}.png")
 
     def score(self) -> float | None:
-        """Return the kernel distance of windows drawn at fixed seeds to held-out real ones."""
+        """Return the kernel distance of windows generated at fixed seeds to held-out real ones."""
         if self.distance is None:
             return None
         drawn = []

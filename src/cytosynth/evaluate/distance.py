@@ -69,7 +69,7 @@ def frechet_interval(
 ) -> Interval:
     """Return the 95 % interval of `frechet` under resampling of images.
 
-    Whole groups (the windows of one image or slide) are drawn with repetition. Repeated images raise every
+    Whole groups (the windows of one image or slide) are resampled with replacement. Repeated images raise every
     Fréchet distance, so the interval is moved to the distance itself: it says how much that one may vary.
     """
     value = frechet(a, b)
@@ -92,7 +92,7 @@ def members(groups: Sequence[str]) -> list[list[int]]:
 
 
 def drawn(groups: Sequence[str], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the indices of as many groups as there are, drawn with repetition."""
+    """Return the indices of as many groups as there are, resampled with replacement."""
     parts = members(groups)
     return np.concatenate([parts[number] for number in rng.integers(len(parts), size=len(parts))])
 

@@ -1,4 +1,4 @@
-"""How near generated images come to real ones, beside how near real ones come to each other (Table I)."""
+"""How near generated images are to real ones, compared with how near real ones are to each other (Table I)."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ def compare(
     first half, and the second half with the first: three sets of the same number of images, as many as each has.
 
     Args:
-        generated: images to be judged.
+        generated: images to be measured.
         real: images they should be like.
         extractors: feature networks; the first one also chooses the images of the sheets.
         cache: folder of the features.

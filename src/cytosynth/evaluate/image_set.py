@@ -79,7 +79,7 @@ class ImageSet(Sequence[Pixels]):
         return ImageSet(self.source, [self.windows[index] for index in indices], self.scale)
 
     def sample(self, count: int, rng: np.random.Generator) -> "ImageSet":
-        """Return `count` of them, drawn without repetition, in their order."""
+        """Return `count` of them, sampled without replacement, in their order."""
         return self.chosen(sorted(rng.choice(len(self), count, replace=False).tolist()))
 
     def halves(self, rng: np.random.Generator) -> tuple["ImageSet", "ImageSet"]:

@@ -58,7 +58,7 @@ def measure(
     and shifts. A copy is an image nearer to the training set than 99 % of the `held_out` real images are.
 
     Args:
-        generated: images to be judged.
+        generated: images to be measured.
         training: what their generator was trained on.
         held_out: real images of the same kind that it was not trained on.
         extractor: feature network.
@@ -153,7 +153,7 @@ def _aligned(image: Pixels, fields: ImageSet, place: align.Place) -> tuple[Pixel
 
 
 def _write_pairs(which: Nearest, generated: ImageSet, pairs: Sequence[tuple[Pixels, Pixels]], path: Path) -> None:
-    """Write the generated images nearest to the training set, each beside what it is near to, nearest first."""
+    """Write the generated images nearest to the training set, each next to what it is near to, nearest first."""
     bound = limit(which.held_out)
     shown = []
     for index, (ours, theirs) in zip(np.argsort(which.generated), pairs, strict=False):

@@ -1,7 +1,7 @@
 """Whether a made slide shows how it was made: borders of windows and tiles, and repetition.
 
 Three measures, none of them of the paper. Each has a counterpart in real fields, or elsewhere in the same slide,
-beside which it is read.
+with which it is compared.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from ..data.image_files import Pixels
 from .distance import Interval, Matrix, kid, nearest
 
 NEAR, FAR = 4, 40
-"""Pixels from a border of the lines beside it with which it is compared: of the same cells, not of the border."""
+"""Pixels from a border of the lines next to it with which it is compared: of the same cells, not of the border."""
 PIECE = 128
 """Pixels of a border that are resampled together: neighbouring pixels are not independent."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """The gradient across borders over that across lines beside them, with its 95 % interval, and how many pieces."""
+    """The gradient across borders over that across lines next to them, with its 95 % interval, and how many pieces."""
 
     value: float
     interval: Interval
@@ -29,7 +29,7 @@ class Ratio:
 
 
 def gradient_ratio(pixels: Pixels, columns: Sequence[int], rows: Sequence[int], resamples: int = 1000) -> Ratio:
-    """Return how much more the image changes across borders than across the lines beside them; 1: not more.
+    """Return how much more the image changes across borders than across the lines next to them; 1: not more.
 
     Of each piece of a border of PIECE pixels the mean |difference| of the two pixels that it parts, over RGB, is
     compared with that across the parallel lines NEAR to FAR pixels away on both sides. The ratio is of the sums over
@@ -52,7 +52,7 @@ def gradient_ratio(pixels: Pixels, columns: Sequence[int], rows: Sequence[int], 
 
 
 def _pieces(pixels: Pixels, columns: Sequence[int]) -> NDArray[np.float64]:
-    """Return (pieces, 2): the gradient across the border and that across lines beside it, of each piece."""
+    """Return (pieces, 2): the gradient across the border and that across lines next to it, of each piece."""
     height, width = pixels.shape[:2]
     found = []
     for x in columns:

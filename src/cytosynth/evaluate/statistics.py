@@ -1,4 +1,4 @@
-"""Values with intervals under resampling of whole images, since the cells of one image are not independent."""
+"""Values with intervals under resampling whole images, since the cells of one image are not independent."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -40,9 +40,9 @@ def estimates(
 
     Args:
         statistic: returns values from one array of indices for each of `groups`.
-        groups: the image of each member of each set; whole images are drawn with repetition, each set by itself.
+        groups: the image of each member of each set; whole images are resampled with replacement, each set by itself.
         draws: how often.
-        seed: of the drawing.
+        seed: of the resampling.
         centred: move the intervals so that their means are the values: repeated images raise every distance.
     """
     values = np.asarray(statistic(*(np.arange(len(names)) for names in groups)), dtype=np.float64)

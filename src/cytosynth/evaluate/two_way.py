@@ -81,17 +81,17 @@ def spread(observed: Sequence[float] | Values, drawn: Values, tested: int) -> Sp
 def gain(observed: Sequence[float] | Values, drawn: Values, tested: int, seed: int = 0) -> Gain:
     """Return the mean of `observed` differences, its 95 % interval and p-value, by a two-way bootstrap.
 
-    Of K chains K - 1 are drawn with repetition (Rao and Wu 1988), for each resampling of the test images anew: with K
+    Of K chains K - 1 are resampled with replacement (Rao and Wu 1988), for each resample of the test images: with K
     the variance between chains would come out (K - 1)/K too small. The interval is that of percentiles, taken farther
     out than 2.5 and 97.5 as Student's t is wider than the normal distribution (Hesterberg 2015), with Satterthwaite's
     degrees of freedom: those of five chains alone are four.
 
     Args:
         observed: (K,) difference of each chain on all test images.
-        drawn: (K, D) the same on each of D resamplings of the test images, which all chains share; NaN where a
+        drawn: (K, D) the same on each of D resamples of the test images, which all chains share; NaN where a
             resampling holds nothing to find.
         tested: test images that hold what is measured.
-        seed: of the drawing of chains.
+        seed: of the resampling of chains.
     """
     values = np.asarray(observed, dtype=np.float64)
     count = len(values)

@@ -46,7 +46,7 @@ def figure3(
         out: folder.
         foundation: whose autoencoder.
         window: side of the windows, pixels; abnormal ones are centred on an annotated cell, none overlap.
-        draws: resamplings of whole images behind the intervals.
+        draws: bootstrap resamples of whole images behind the intervals.
 
     Raises UsageError for a `window` that the autoencoder cannot halve as often as it must, UserError when there is no
     window of one kind.

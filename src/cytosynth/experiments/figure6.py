@@ -1,4 +1,4 @@
-"""Figure 6: fields of every adapter beside real ones, from the run folder of Table I."""
+"""Figure 6: fields of every adapter next to real ones, from the run folder of Table I."""
 
 from pathlib import Path
 

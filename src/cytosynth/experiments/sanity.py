@@ -48,10 +48,10 @@ class Entry:
 
 
 def sanity(recipe: SanityRecipe, run: Path) -> Report:
-    """Train and measure every detector with every seed in the folder `run`, or go on with what is missing there.
+    """Train and measure every detector with every seed in the folder `run`, or continue there.
 
     Writes `images/` (COCO), `sanity.json`, `.md`, `.csv` and `found.png`: unseen images, the truth first, then what
-    each detector finds. Raises UsageError when `run` was begun with another recipe.
+    each detector finds. Raises UsageError when `run` was started with another recipe.
     """
     with lock.run(run, "recipe.yaml"):
         pin(recipe, run / "recipe.yaml")

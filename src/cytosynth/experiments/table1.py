@@ -1,6 +1,6 @@
-"""Table I: the four ways of tuning the foundation, by the distance of their fields to held-out real ones.
+"""Table I: the four tuning methods of the foundation, by the distance of their fields to held-out real ones.
 
-Every adapter has the same number of iterations and the same data, each is trained once for every seed, and beside
+Every adapter has the same number of iterations and the same data, each is trained once for every seed, and next to
 every distance stands the floor: one half of the real windows against the other half, at the same number.
 """
 
@@ -41,10 +41,10 @@ CYTOLOGY = "cytology-resnet50"
 
 
 def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu") -> Report:
-    """Train, draw and measure every adapter with every seed in the folder `run`, or go on with what is missing there.
+    """Train, sample and measure every adapter with every seed in the folder `run`, or continue there.
 
     Writes `table1.json`, `.md`, `.csv` (the table) and `all.csv` (every measure of every seed); returns the table.
-    Raises UsageError when `run` was begun with another recipe.
+    Raises UsageError when `run` was started with another recipe.
     """
     with lock.run(run, "recipe.yaml"):
         pin(recipe, run / "recipe.yaml")

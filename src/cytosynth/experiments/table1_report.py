@@ -29,7 +29,7 @@ class Entry:
         parameters: how many were trained.
         step: at which the weights that drew the fields were reached.
         images: how many windows a side were compared.
-        values: `MEASURES` of the drawn windows, by extractor.
+        values: `MEASURES` of the generated windows, by extractor.
         floor: the same of one half of the real windows against the other.
     """
 

@@ -1,4 +1,4 @@
-"""Latents of training images, encoded once in all eight flips and turns, and cached on disk."""
+"""Latents of training images, encoded once in all eight flips and rotations, and cached on disk."""
 
 import hashlib
 from collections.abc import Sequence

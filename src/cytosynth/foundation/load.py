@@ -124,7 +124,7 @@ def _fitting(found: tuple[Any, Mapping[str, Any]], where: str, problems: Sequenc
 
 
 def _quiet() -> None:
-    """Keep the libraries from telling at length, beside our lines, what they load and what is wrong with it."""
+    """Silence the libraries' long messages on what they load; our own lines say what is wrong."""
     disable_progress_bar()
     diffusers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
@@ -132,7 +132,7 @@ def _quiet() -> None:
 
 
 def _check(model: Foundation, where: str, denoiser: Denoiser) -> None:
-    """Raise UserError where `model` is of no use for drawing."""
+    """Raise UserError where `model` is unusable for generation."""
     scale, kind = model.vae.config.scaling_factor, model.scheduler.config.prediction_type
     length = model.tokenizer.model_max_length
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < abs(scale) < math.inf:

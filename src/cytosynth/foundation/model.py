@@ -46,7 +46,7 @@ class Foundation:
 
     @property
     def conventions(self) -> dict[str, Any]:
-        """What is no weight but decides what is drawn: the noise schedule and the latents' scale."""
+        """What is no weight but affects what is generated: the noise schedule and the latents' scale."""
         schedule = {key: value for key, value in self.scheduler.config.items() if not key.startswith("_")}
         return {"schedule": schedule, "scaling_factor": self.vae.config.scaling_factor}
 

@@ -4,7 +4,7 @@ A checkpoint in one file has no scheduler's configuration. What it predicts is s
 
 - a key `v_pred` among its weights (and `ztsnr`: a schedule whose last step has no signal, arXiv 2305.08891);
 - `modelspec.prediction_type` in its header (the Stability model metadata standard);
-- `parameterization` in a YAML file of the same name beside it (the original repository's configuration).
+- `parameterization` in a YAML file of the same name next to it (the original repository's configuration).
 
 Else it is the noise, as in Stable Diffusion 1.x.
 """

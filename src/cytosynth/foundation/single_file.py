@@ -31,7 +31,7 @@ def read_single_file(
 ) -> Foundation:
     """Load the file at `path`, whose networks have the given configurations (Stable Diffusion 1.5's).
 
-    The tokenizer is taken from a folder `tokenizer` beside the file, else from the hub's cache; what it predicts, from
+    The tokenizer is taken from a folder `tokenizer` next to the file, else from the hub's cache; what it predicts, from
     where `prediction.schedule` finds it.
     Raises UserError for a file that is not a Stable Diffusion 1.x of those shapes, naming the first key
     that is missing or does not fit.

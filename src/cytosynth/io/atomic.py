@@ -21,7 +21,7 @@ STRAY_FILE, STRAY_FOLDER = re.compile(r"\..+\.\d+\.part"), re.compile(r"\..+\.pa
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`: a temporary file beside it, synced, then renamed over it.
+    """Write `content` to `path`: a temporary file next to it, synced, then renamed over it.
 
     A link at `path` is replaced, never followed. Nothing is left behind when it fails.
     """

@@ -31,7 +31,7 @@ class Meter:
         self.task = bar.add_task(title, total=total, completed=done, note="") if bar else None
 
     def advance(self, note: str = "", amount: int = 1) -> None:
-        """Count `amount` more as done and show `note` beside it."""
+        """Count `amount` more as done and show `note` next to it."""
         self.done += amount
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, advance=amount, note=note)

@@ -41,7 +41,7 @@ def refuse_pickles(folder: Path) -> None:
 def read(path: Path) -> dict[str, Tensor]:
     """Return the tensors in the safetensors file at `path`; raise UserError for anything else, pickles with the reason.
 
-    Where there is no file, a pickle beside it is what the user meant.
+    Where there is no file, a pickle next to it is what the user meant.
     """
     refuse_pickle(path)
     try:

@@ -1,4 +1,4 @@
-"""Recipes of the Normal Image Generator (Section IV-A), one for each way of tuning."""
+"""Recipes of the Normal Image Generator (Section IV-A), one for each tuning method."""
 
 from typing import Annotated, Literal
 

@@ -24,7 +24,7 @@ from .recipe import NormalRecipe
 from .windows import Windows
 
 SHARED = ("window", "turns", "batch_size", "gradient_accumulation", "learning_rate", "optimizer", "seed")
-"""Settings that go into `adapter.json` beside the adapter's own; all of them are in the run's `recipe.yaml`."""
+"""Settings that go into `adapter.json` with the adapter's own; all of them are in the run's `recipe.yaml`."""
 
 
 Distance = Callable[[Sequence[Pixels]], float]
@@ -48,7 +48,7 @@ class NormalTask(Task):
     ) -> None:
         """Attach the adapter to `model` and encode the normal images of `samples` (kept under `cache`).
 
-        Scores are the distance, which `held_out` makes, of drawn windows to held-out real ones.
+        Scores are the distance, which `held_out` makes, of generated windows to held-out real ones.
         """
         super().__init__()
         self.adapter, self.prompt = attach(model, recipe)
@@ -89,7 +89,7 @@ class NormalTask(Task):
         save_png(grid([self._drawn(index) for index in range(4)], columns=2), folder / f"{step:08d}.png")
 
     def score(self) -> float | None:
-        """Return the kernel distance of windows drawn at fixed seeds to held-out real ones."""
+        """Return the kernel distance of windows generated at fixed seeds to held-out real ones."""
         if self.distance is None:
             return None
         with meter("generating for a score", self.recipe.validate_count) as bar:

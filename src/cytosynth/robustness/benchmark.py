@@ -47,10 +47,10 @@ class Outcome:
 def benchmark(
     recipe: RobustnessRecipe, detectors: Mapping[str, Sequence[Finder]], data_root: Path, run: Path
 ) -> Outcome:
-    """Score `detectors` (by name, one entry a training) in the folder `run`, or go on with what is missing there.
+    """Score `detectors` (by name, one entry a training) in the folder `run`, or continue there.
 
     Writes `robustness`, `conditions` and `flips`, each as .json, .md and .csv, `heat_map.png`, `curves.png` and
-    `variations.png`. Raises UsageError when `run` was begun with another recipe, UserError where no detector knows a
+    `variations.png`. Raises UsageError when `run` was started with another recipe, UserError where no detector knows a
     category of the data.
     """
     with lock.run(run, "recipe.yaml"):

@@ -1,7 +1,7 @@
 """Other centres: a detector that was trained on one, scored on fields of others, whose boxes are drawn otherwise.
 
 Cells are matched by their middles (`by_centre`), as one centre's squares around nuclei never overlap another's
-outlines by half. Where not all cells are annotated, a detection beside them may be right: there only recall is told.
+outlines by half. If not all cells are annotated, other detections may be right: then only recall is reported.
 """
 
 from collections.abc import Mapping, Sequence

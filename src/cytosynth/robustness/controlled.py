@@ -87,7 +87,7 @@ def place(cell: Cell, others: Sequence[Cell], size: tuple[int, int]) -> Place:
 def make(recipe: ControlledRecipe, pipeline: Pipeline, out: Path) -> list[dict[str, Any]]:
     """Draw the fields, edit one cell at a time into the data set `out`, and return the records of its images.
 
-    Raises UsageError where `out` was begun with other settings or models.
+    Raises UsageError where `out` was started with other settings or models.
     """
     generator, detector = pipeline.generator, pipeline.detector
     if generator is None or detector is None:

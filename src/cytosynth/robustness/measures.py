@@ -18,11 +18,11 @@ ASC_US = "ASC-US"
 FLIPS = {"NILM to ASC-US": (NILM, ASC_US), "ASC-US to NILM": (ASC_US, NILM)}
 Cells = Sequence[Sequence[Cell]]
 Result = dict[str, Any]
-"""`scores`: measure to value (None where there is no such cell); `drawn`: the same for every draw of the images."""
+"""`scores`: measure to value (None where there is no such cell); `drawn`: the same for every resample of the images."""
 
 
 def draws_of(recipe: RobustnessRecipe, images: int) -> list[NDArray[np.int64]]:
-    """Return the draws of images, by index, the same for every detector and condition."""
+    """Return the resamples of images, by index, the same for every detector and condition."""
     rng = np.random.default_rng([recipe.seed, 1])
     return [rng.integers(images, size=images) for _ in range(recipe.draws)]
 

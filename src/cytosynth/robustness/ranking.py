@@ -36,7 +36,7 @@ def controlled(
     run: Path,
     real: Path | None = None,
 ) -> list[Report]:
-    """Make the test in the folder `run`, or go on with it, and score `detectors` on it.
+    """Make the test in the folder `run`, or continue with it, and score `detectors` on it.
 
     Writes `controlled` and, with `real` (the folder of a run of `evaluate robustness` of the same detectors), the
     `correlation` with real images.

@@ -47,7 +47,7 @@ class Trainings:
         return _estimate(values, drawn, self.images)
 
     def relative(self, measure: str) -> Estimate:
-        """Return rPC: mPC over the clean value, draw by draw."""
+        """Return rPC: mPC over the clean value, resample by resample."""
         values, drawn = self._over(measure)
         clean = [_number(one["scores"][measure]) for one in self.results[CLEAN]]
         clean_drawn = [_numbers(one["drawn"][measure]) for one in self.results[CLEAN]]

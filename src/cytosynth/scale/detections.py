@@ -16,11 +16,11 @@ from . import shards
 from .shards import Finished
 
 ANEW = frozenset({RUN, FOUND, RESULTS, coco.FILE})
-"""Files that are written anew; all others are copied."""
+"""Files that are rewritten; all others are copied."""
 
 
 def merge_detections(out: Path, found: Sequence[Finished]) -> DataSet:
-    """Put the shards `found` of a run of `detect` together in `out`, or go on with what is missing there.
+    """Put the shards `found` of a run of `detect` together in `out`, or continue there.
 
     Annotations of all images are in memory. Raises UserError that names what is damaged or of another run.
     """

@@ -22,7 +22,7 @@ from .shards import Finished
 
 
 def merge(out: Path, folders: Sequence[Path]) -> DataSet:
-    """Put the shards in `folders` together in `out`, or go on with what is missing there.
+    """Put the shards in `folders` together in `out`, or continue there.
 
     Every file is checked against the digest that its shard gives. One record of each shard is in memory at a time.
     Raises UserError that names what is missing, there twice, damaged, or of another run.
@@ -51,7 +51,7 @@ def merge(out: Path, folders: Sequence[Path]) -> DataSet:
 
 
 class Records(Collection[dict[str, Any]]):
-    """The records of all images of several shards, by file name; read anew each time they are gone through."""
+    """The records of all images of several shards, by file name; read again each time they are gone through."""
 
     def __init__(self, found: Sequence[Finished]) -> None:
         """Check the records of the shards `found`; raise UserError for damaged ones, gaps and duplicates."""
@@ -103,7 +103,7 @@ def _records(one: Finished) -> Iterator[dict[str, Any]]:
 
 
 def _same_settings(found: Sequence[Finished]) -> Pinned:
-    """Return what all shards were begun with; raise UserError for one that was begun with something else."""
+    """Return the settings and models that all shards were made with; raise UserError if one differs."""
     first = read(Pinned, found[0].folder / SETTINGS)
     for one in found[1:]:
         other = difference(first, read(Pinned, one.folder / SETTINGS))

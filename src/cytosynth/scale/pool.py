@@ -227,7 +227,7 @@ class Pool(Generic[Item, Outcome]):
 
 
 def _connected(address: str) -> ModuleType:
-    """Return Ray, connected to the cluster at `address`; nothing is reported anywhere, and no dashboard is begun."""
+    """Return Ray, connected to the cluster at `address`; nothing is reported anywhere, and no dashboard is started."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
@@ -261,5 +261,5 @@ def _answers(address: str) -> None:
 
 
 def _cause(error: Any) -> BaseException:
-    """Return what a worker raised, where it is the user's to mend; else `error` itself."""
+    """Return what a worker raised, if the user can fix it; else `error` itself."""
     return error.cause if isinstance(error.cause, UserError) else error

@@ -35,7 +35,7 @@ class TrainingWorker:
 def each(work: Callable[[T, str], None], todo: Sequence[T], address: str, device: str) -> Iterator[T]:
     """Yield each of `todo` when `work`, called with it and `device` on a node of the cluster at `address`, is done.
 
-    A training whose worker is lost is given to another, which goes on from its last checkpoint.
+    A training whose worker is lost is given to another, which continues from its last checkpoint.
     """
     numbered = {str(number): one for number, one in enumerate(todo, 1)}
     if not numbered:

@@ -1,4 +1,4 @@
-"""Denoising a plane of latents by windows, a step at a time: a step is finished, or begun anew."""
+"""Denoising a plane of latents by windows, a step at a time: a step is finished, or started again."""
 
 import math
 from collections.abc import Callable

@@ -25,7 +25,7 @@ XMP_TAG, BYTES = 700, 1
 
 @dataclass(frozen=True)
 class FileSettings:
-    """How a pyramid is stored: compression, quality of JPEG, microns per pixel, and the line that says what it is.
+    """How a pyramid is stored: compression, quality of JPEG, micrometres per pixel, and the line that says what it is.
 
     `identity` tells slides apart; of it an OME-TIFF gets its UUID, so that the same slide is the same bytes.
     """

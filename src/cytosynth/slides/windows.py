@@ -36,7 +36,7 @@ class Plane:
     def windows(self, kind: WindowsName, seed: int, step: int) -> Iterator[tuple[int, int]]:
         """Yield the corners (x, y) of the windows of `step`; together they cover each place `share` times over.
 
-        SpotDiffusion (`shifted`): side by side, all moved by one random offset that the next step draws anew, so that
+        SpotDiffusion (`shifted`): adjacent windows, all shifted by one random offset, a new one at each step, so that
         what one step leaves at a border lies inside a window at the next. MultiDiffusion (`overlapping`): half a
         window apart, the same at every step.
         """

@@ -169,7 +169,7 @@ class DataRoutes:
         return FileResponse(path, media_type="text/html", headers=PAGE_POLICY)
 
     async def score(self, request: Request) -> Response:
-        """Score the answers to a quiz; tables, plot and text go into a folder beside it."""
+        """Score the answers to a quiz; tables, plot and text go into a folder next to it."""
         values = await body(request)
         root = self.places.path(text(values, "name"))
         files = values.get("answers")

@@ -25,7 +25,7 @@ WAIT = 20.0
 """Seconds that the page waits for a task before it asks again."""
 MOST_FILE = 320_000_000
 SEEDS = 4
-"""Of the gallery, beside the one that a cell has."""
+"""Of the gallery, in addition to the one that a cell has."""
 
 
 class EditRoutes:

@@ -56,7 +56,7 @@ class Models:
 
     @cached_property
     def trained(self) -> Trained:
-        """What is said beside the synthesizer's weights: its categories and regions. No network is loaded for it."""
+        """The synthesizer's `editing.json`: its categories and regions. No network is loaded for it."""
         return editing.read(model_folder(self.names["cell"], "cell"))
 
     @property
@@ -78,7 +78,7 @@ class Models:
 
     @cached_property
     def generator(self) -> NormalImageGenerator:
-        """What draws normal fields."""
+        """What generates normal fields."""
         normal = None if self.names["normal"] == NONE else self.names["normal"]
         return NormalImageGenerator(self.names["foundation"], normal, self.device, self.settings.precision)
 

@@ -42,7 +42,7 @@ class Pipeline:
     """The models, loaded once for many calls; it may be used from any thread, by one at a time.
 
     Attributes:
-        generator: draws normal fields (stage 1).
+        generator: generates normal fields (stage 1).
         editor: edits cells (stage 2).
         detector: finds cells.
         settings: of both stages.

@@ -24,7 +24,7 @@ class Job:
         file_name: of the image in the data set.
         seed: of the run, or of the field where a plan says so.
         key: tells the job from others of the same seed.
-        normal: returns the normal image; None: the generator draws it from `seed` and `key`.
+        normal: returns the normal image; None: the generator makes it from `seed` and `key`.
         extra: goes into the record.
         planned: the cells of a plan; None where the detector finds them.
         categories: what this image is dealt of counts over the whole run; None where weights decide.

@@ -31,7 +31,7 @@ class Models:
         gate: 'nucleus', folder of a cell classifier, or 'none'.
         detector: finds NILM cells; None where a plan says which to edit.
         normal: adapter of stage 1, or 'none'.
-        generates: whether fields are drawn; else the user's images are edited.
+        generates: whether fields are generated; else the user's images are edited.
         settings: precision, and what the gate asks for.
         data_root: folder that holds the data sets of `gate.reference`.
         device: cpu, cuda ...

@@ -41,11 +41,11 @@ def run(
     plan: str = "",
     shard: Shard | None = None,
 ) -> DataSet:
-    """Make the images of `jobs`, or of a `shard` of them, into the folder `out`, or go on with what is missing there.
+    """Make the images of `jobs`, or of a `shard` of them, into the folder `out`, or continue there.
 
     A user's image that cannot be used is skipped, named and counted (in `info["skipped"]`), as are those `refused`
     before; with `strict` it ends the run.
-    Raises UsageError when `out` was begun with other settings, models, licences, (by its digest) another `plan`, or as
+    Raises UsageError if `out` was started with other settings, models, licences, (by its digest) another `plan`, or as
     another shard.
     """
     settings = engine.settle(settings)

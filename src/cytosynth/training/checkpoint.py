@@ -116,7 +116,7 @@ def fingerprint(module: torch.nn.Module, trained: Container[str]) -> str:
 
 
 def same_frozen(saved: Checkpoint, now: str, run: Path) -> None:
-    """Raise UsageError when `run` was begun on other frozen weights than those whose fingerprint is `now`."""
+    """Raise UsageError when `run` was started with other frozen weights than those whose fingerprint is `now`."""
     if saved.extra.get("frozen", now) != now:
         raise UsageError(
             f"{run}: was started with other frozen weights (foundation, encoder, backbone); use another folder"

@@ -1,6 +1,6 @@
 """The training loop. To resume, run the same command again: it continues and ends at the same result.
 
-Randomness is drawn anew from (seed, rank, step, micro-step) before every micro-step, so that a run that
+The random state is set from (seed, rank, step, micro-step) before every micro-step, so that a run that
 was killed and continued sees the same data and the same noise as one that was not.
 """
 
@@ -121,7 +121,7 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
 
 
 def _begin(recipe: Recipe, run: Path, title: str) -> None:
-    """Write what a run folder says of itself, or make sure that it is of this recipe."""
+    """Write the card and recipe of a run folder, or make sure that it has this recipe."""
     run.mkdir(parents=True, exist_ok=True)
     atomic.recover(run / validation.BEST)
     pin(recipe, run / "recipe.yaml", begun=any((run / "checkpoints").glob("*")))  # caches are named by content

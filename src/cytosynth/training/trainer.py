@@ -150,7 +150,7 @@ class Trainer:
     def resume(self) -> list[str]:
         """Continue from the newest whole checkpoint, if there is any; return a line for each damaged one.
 
-        Raises UsageError where the run was begun on other frozen weights.
+        Raises UsageError where the run was started with other frozen weights.
         """
         saved, complaints = checkpoints.newest(self.run / "checkpoints")
         if saved is None:

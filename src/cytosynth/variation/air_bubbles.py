@@ -19,7 +19,7 @@ INSIDE = 5.0
 
 
 def transmitted(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the light that comes through a round bubble at a `share` of its radius, of what comes beside it.
+    """Return the light that comes through a round bubble at a `share` of its radius, relative to the light next to it.
 
     A ray at this height is deflected by 2 (t - i), sin i = share, sin t = MEDIUM share (Snell), and totally reflected
     where that exceeds 1. The deflected cone of light overlaps the objective's as two shifted discs do.

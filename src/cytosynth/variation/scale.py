@@ -1,4 +1,4 @@
-"""A scanner of another scale: micrometres a pixel differ, so the image has another size, and every box too."""
+"""A scanner of another scale: micrometres per pixel differ, so the image has another size, and every box too."""
 
 import numpy as np
 from PIL import Image
@@ -7,7 +7,7 @@ from .view import Variation, View
 
 
 def scale(view: View, amount: float, rng: np.random.Generator) -> View:
-    """Return `view` with `amount` more micrometres a pixel (0.25: a quarter more, the image is smaller)."""
+    """Return `view` with `amount` more micrometres per pixel (0.25: a quarter more, the image is smaller)."""
     height, width = view.pixels.shape[:2]
     size = (max(1, round(width / (1 + amount))), max(1, round(height / (1 + amount))))
     pixels = np.asarray(Image.fromarray(view.pixels).resize(size, Image.Resampling.LANCZOS))

@@ -1,10 +1,10 @@
-"""Stain in optical density: how dyes mix, how they are told apart, and how far three bands can.
+"""Stain in optical density: how dyes mix, how they are distinguished, and how far three bands can.
 
 By Beer and Lambert's law the optical density of a pixel is the sum over dyes of amount times the dye's vector (its
 density in the red, green and blue band): D = C V, with C the amounts and V the vectors (Ruifrok and Johnston, Anal.
 Quant. Cytol. Histol. 23:291, 2001).
 
-A camera has three bands, so at most three vectors can be told apart, and only where none is nearly a mixture of
+A camera has three bands, so at most three vectors can be distinguished, and only where none is nearly a mixture of
 the others. Papanicolaou's stain has at least four dyes (haematoxylin, orange G, eosin Y, light green SF; often Bismarck
 brown): their amounts are not to be had from an RGB image, whatever the method. Nor are three of them: haematoxylin's
 vector lies within two degrees of the plane of eosin and light green (`PAPANICOLAOU`), so a grain of noise would turn
@@ -35,7 +35,7 @@ FEWEST = 200
 MOST = 100_000
 """Stained pixels that an estimate looks at, evenly spaced."""
 WORST = 15.0
-"""Condition number of vectors from which they cannot be told apart: noise in density is multiplied by it."""
+"""Condition number of vectors from which they cannot be distinguished: noise in density is multiplied by it."""
 
 
 def white(pixels: Pixels) -> NDArray[np.float64]:
@@ -84,7 +84,7 @@ def three_vectors(densities: Density, share: float = 0.002) -> NDArray[np.float6
 
     Successive projection (Araújo et al., Chemom. Intell. Lab. Syst. 57:65, 2001) of directions: the one farthest from
     those chosen, as the mean of the `share` of pixels that lie farthest. Raises ValueError where the three cannot be
-    told apart (`WORST`), as with Papanicolaou's.
+    distinguished (`WORST`), as with Papanicolaou's.
     """
     directions = densities / densities.sum(axis=1, keepdims=True)
     left, chosen = directions - directions.mean(axis=0), []

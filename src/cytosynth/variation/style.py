@@ -55,7 +55,7 @@ class Style(BaseModel):
     """Statistics of a centre's fields.
 
     Attributes:
-        mpp: micrometres a pixel of the fields; None where that is not known, and scale stays as it is.
+        mpp: micrometres per pixel of the fields; None where that is not known, and scale stays as it is.
         fields: one entry a field.
     """
 
@@ -123,7 +123,7 @@ def restyled(pixels: Pixels, boxes: Boxes, style: Style, mpp: float, seed: int, 
         pixels: (height, width, 3).
         boxes: (n, 4) xyxy.
         style: of the centre.
-        mpp: micrometres a pixel of `pixels`.
+        mpp: micrometres per pixel of `pixels`.
         seed: of the run.
         image: its name.
     """

@@ -21,7 +21,7 @@ class View:
     Attributes:
         pixels: (height, width, 3) RGB bytes.
         boxes: (n, 4) xyxy in pixels, of cells in it.
-        mpp: micrometres a pixel.
+        mpp: micrometres per pixel.
     """
 
     pixels: Pixels

@@ -1,4 +1,4 @@
-"""COCO: JSON with images, annotations (boxes xywh) and categories; here `annotations.json` beside `images/`.
+"""COCO: JSON with images, annotations (boxes xywh) and categories; here `annotations.json` next to `images/`.
 
 Read as COCO itself, CVAT, FiftyOne, Label Studio, labelme2coco, Roboflow and supervision lay it out: one file or one
 for each part.
@@ -232,7 +232,7 @@ def _is_outline(value: Any) -> bool:
 
 
 def beyond(values: Mapping[str, Any], own: frozenset[str]) -> dict[str, Any]:
-    """Return `values` without those whose names are `own` fields: what may be written beside them."""
+    """Return `values` without those whose names are `own` fields: what may be written next to them."""
     return {key: value for key, value in values.items() if key not in own}
 
 

@@ -1,4 +1,4 @@
-"""The CRIC Cervix release: nucleus points in a JSON or CSV file beside the images, made into square boxes."""
+"""The CRIC Cervix release: nucleus points in a JSON or CSV file next to the images, made into square boxes."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Whole slides as a data set: a folder of them, or one, with their annotations beside them in pixels of level 0."""
+"""Whole slides as a data set: a folder of them, or one, with their annotations next to them in pixels of level 0."""
 
 from pathlib import Path
 

@@ -74,7 +74,7 @@ def _wide(content: bytes) -> bool:
 def image_name(said: str | None, xml: str, there: names.Folder) -> str:
     """Return the name of the image of the annotation file `xml`, which calls it `said`, among those `there`.
 
-    The name may be that of a file beside the XML's place, without its suffix or with another one, or missing: then the
+    The name may be that of a file next to the XML's place, without its suffix or with another one, or missing: then the
     image is the one that is called as the XML file.
     """
     name = names.file_name(said.strip()) if said and said.strip() else ""

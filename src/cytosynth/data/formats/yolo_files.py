@@ -19,7 +19,7 @@ NO_LABELS = re.compile(
     r"(classes|train|val|valid|test|images|notes|requirements|readme.*|licen[cs]e.*|obj_?names|labels)\.txt",
     re.IGNORECASE,
 )
-"""Text files that hold no boxes, beside images or labels."""
+"""Text files next to images or labels that contain no boxes."""
 BOXES = re.compile(r"\s*\d+(\.\d+)?(\s+[-+.\deE]+){4,}\s*")
 """What a line of a label looks like."""
 FEW = 4096
@@ -91,7 +91,7 @@ def _is_label(path: Path) -> bool:
 def label(folder: Path, name: str, found: Mapping[str, Path]) -> Path | None:
     """Return which of the label files `found` is that of the image `name` in `folder`.
 
-    It lies beside the image, in the folder `labels` for `images`, or has the same place in a folder of labels.
+    It lies next to the image, in the folder `labels` for `images`, or has the same place in a folder of labels.
     """
     stem = names.stem(name)
     top = folder.name if folder.name == "images" else ""
@@ -109,7 +109,7 @@ def parts(
 ) -> dict[str, tuple[str, ...]]:
     """Return the file names of the parts of a data set at `root`, whose `images` lie in `folder`.
 
-    They are as the YAML's `content` says (folders, or lists of images), as lists beside it say (`train.txt`), or as
+    They are as the YAML's `content` says (folders, or lists of images), as lists next to it say (`train.txt`), or as
     the folders of the images are called.
     """
     known: dict[str, list[str]] = {}
@@ -185,7 +185,7 @@ def _listed(file: Path, known: Mapping[str, list[str]]) -> list[str]:
 
 
 def licences(content: Mapping[str, Any], root: Path) -> tuple[dict[str, Any], ...]:
-    """Return the licence that Roboflow's part of the YAML's `content`, or its note beside it, gives."""
+    """Return the licence that Roboflow's part of the YAML's `content`, or its note next to it, gives."""
     said = content.get("roboflow")
     if isinstance(said, dict) and isinstance(said.get("license"), str):
         url = said.get("url")

@@ -1,1 +1,1 @@
-"""Reading whole slides: by region, at a working scale in microns per pixel, in bounded memory."""
+"""Reading whole slides: by region, at a working scale in micrometres per pixel, in bounded memory."""

@@ -27,7 +27,7 @@ class Annotated:
 
 
 def find(slide: Path, given: Path | None, mpp: float) -> Annotated | None:
-    """Return the annotations of `slide`: of the `given` file or folder, else beside it; None where there are none.
+    """Return the annotations of `slide`: of the `given` file or folder, else next to it; None where there are none.
 
     Beside a slide NAME.svs lies NAME.geojson, or annotations.json (COCO) whose images are slides. Raises UserError for
     a file that was given and says nothing of the slide, and FormatProblem for one that cannot be read.

@@ -78,18 +78,18 @@ def tiles(
     names: Mapping[str, str] | None = None,
     strict: bool = False,
 ) -> DataSet:
-    """Cut fields from the slides of `source` into the COCO data set `out`, or go on with what is missing there.
+    """Cut fields from the slides of `source` into the COCO data set `out`, or continue there.
 
     Args:
         source: a slide or a folder of slides.
         out: gets `images/`, `annotations.json`, `split.json` (parts by slide, or by patient).
         settings: which fields.
-        annotated: GeoJSON or COCO of the slides, or the folder of such files; None: they may lie beside the slides.
+        annotated: GeoJSON or COCO of the slides, or the folder of such files; None: they may lie next to the slides.
         patients: CSV with the columns slide and patient, so that all slides of a patient are in one part.
         names: new names of categories.
         strict: stop at a slide that cannot be read, rather than name and count it.
 
-    Raises UsageError when `out` was begun with other settings.
+    Raises UsageError when `out` was started with other settings.
     """
     found = reader.gather(source)
     table = _patients(patients, found) if patients else {}
@@ -191,7 +191,7 @@ def _slide(
     with reader.opened(path, settings.mpp) as slide:
         known = annotations.find(path, given, slide.mpp)
         view = slide.at()
-        digest = atomic.fingerprint(path)[:12]  # another file of the same name is looked at anew
+        digest = atomic.fingerprint(path)[:12]  # another file of the same name is processed again
         found = candidates(view, settings, known, out / LOOKED / f"{path.stem}-{digest}.jsonl")
         taken = chosen(found, settings)
         if known:

@@ -42,7 +42,7 @@ class OpenSlidePyramid:
         self._file.close()
 
     def _mpp(self) -> float | None:
-        """Return microns per pixel; raise SlideProblem where pixels are not square."""
+        """Return micrometres per pixel; raise SlideProblem where pixels are not square."""
         found = []
         for axis in "xy":
             try:

@@ -30,7 +30,7 @@ def is_slide(path: Path) -> bool:
 
 @contextmanager
 def opened(path: Path, mpp: float | None = None) -> Iterator[Slide]:
-    """Yield the slide at `path`, of `mpp` microns per pixel where that is given.
+    """Yield the slide at `path`, of `mpp` micrometres per pixel where that is given.
 
     Raises SlideProblem for what cannot be read, UsageError where `mpp` is not known, EnvironmentProblem where the
     packages of the extra `slides` are missing.

@@ -1,4 +1,4 @@
-"""A whole slide, read by region at a scale in microns per pixel (mpp)."""
+"""A whole slide, read by region at a scale in micrometres per pixel (mpp)."""
 
 import math
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Slide:
     Attributes:
         path: the file.
         pyramid: reads it.
-        mpp: microns per pixel of level 0.
+        mpp: micrometres per pixel of level 0.
     """
 
     path: Path
@@ -76,7 +76,7 @@ class Slide:
         return self.pyramid.levels[0].width, self.pyramid.levels[0].height
 
     def at(self, mpp: float = WORKING_MPP) -> "View":
-        """Return the slide as it is at `mpp` microns per pixel; raise SlideProblem where it is much coarser."""
+        """Return the slide as it is at `mpp` micrometres per pixel; raise SlideProblem where it is much coarser."""
         if self.mpp > COARSEST * mpp:
             raise SlideProblem(
                 f"{self.path}: {self.mpp:g} µm per pixel is too coarse; at most {COARSEST * mpp:g} is supported"
@@ -157,7 +157,7 @@ def plausible(mpp: float | None) -> float | None:
 
 
 def scale_of(path: Path, said: float | None, given: float | None) -> float:
-    """Return microns per pixel of the slide at `path`: what is `given`, else what the file `said`.
+    """Return micrometres per pixel of the slide at `path`: what is `given`, else what the file `said`.
 
     Raises UsageError where neither is there.
     """

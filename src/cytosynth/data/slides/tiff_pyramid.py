@@ -24,7 +24,7 @@ MOST_PAGES = 64
 CENTIMETRE, INCH = 3, 2
 """Of the tag ResolutionUnit."""
 MICRONS: Final = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
-"""Units of OME's PhysicalSize, microns."""
+"""Units of OME's PhysicalSize, micrometres."""
 
 
 class TiffPyramid:
@@ -160,7 +160,7 @@ def _reduced(file: Any) -> list[Any]:
 
 
 def _mpp(file: Any, page: Any) -> float | None:
-    """Return microns per pixel of the first `page`: of OME's metadata, else of the resolution tags."""
+    """Return micrometres per pixel of the first `page`: of OME's metadata, else of the resolution tags."""
     if file.is_ome:
         return _ome_mpp(file.ome_metadata)
     tags = page.tags

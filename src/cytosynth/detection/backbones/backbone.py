@@ -27,7 +27,7 @@ class Backbone:
     Where `pretrained` is asked for, ImageNet weights are to be put in: batch norm and the first stages are frozen.
 
     Attributes:
-        pyramid: (pretrained, norm of what begins from nothing) to the network of two-stage detectors, which returns
+        pyramid: (pretrained, norm of what begins from scratch) to the network of two-stage detectors, which returns
             maps by name, finest first, each of its `out_channels`.
         single_stage: pretrained to that of RetinaNet, the same.
         stages: pretrained to that of DINO, which returns the maps from stride 8 on, finest first, of its `channels`.

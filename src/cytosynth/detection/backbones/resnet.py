@@ -55,7 +55,7 @@ def pyramid(
     """Return the network with a feature pyramid of 256 channels, weights random.
 
     Where `pretrained` weights are to be put in, batch norm is frozen and so are the stem and the first stage, as
-    in torchvision's own detectors; `norm` is for networks that begin from nothing.
+    in torchvision's own detectors; `norm` is for networks that begin from scratch.
     """
     return resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d if pretrained else norm,

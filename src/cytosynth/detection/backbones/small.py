@@ -1,4 +1,4 @@
-"""A small ResNet, from nothing: two stages with one block each, features at strides 8 and 16."""
+"""A small ResNet, from scratch: two stages with one block each, features at strides 8 and 16."""
 
 from torch import nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN

@@ -114,7 +114,7 @@ class Dino(nn.Module):
         """Return each image's feature maps, (width, h, w) by level.
 
         Images of one size go together and none is padded: padding would reach into the features by convolutions and by
-        the statistics of group norm, so that an image would be seen differently beside a larger one.
+        the statistics of group norm, so an image's features would depend on larger images in its batch.
         """
         maps: list[list[Tensor]] = [[] for _ in images]
         for size in dict.fromkeys(sizes):

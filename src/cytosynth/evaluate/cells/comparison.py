@@ -1,4 +1,4 @@
-"""Edited cells of one category beside real ones of it, beside what they were edited from, and beside the floor."""
+"""Edited cells of one category compared with real ones, with the cells they were edited from, and with the floor."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

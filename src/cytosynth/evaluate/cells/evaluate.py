@@ -1,7 +1,7 @@
 """`evaluate cells`: do edited cells come nearer to real cells of their category? (Section IV-B.2)
 
 The paper gives one FID for each category. Here every number of edited cells is given with that of the same cells
-before the edit, without which a distance says nothing about the edit, and beside that of other real cells.
+before the edit, without which a distance says nothing about the edit, and with that of other real cells.
 """
 
 import math
@@ -63,7 +63,7 @@ class Models:
         editor: the Abnormal Cell Synthesizer.
         extractors: feature networks.
         classifier: a classifier that had no part in the edits; None: no agreement is measured.
-        generator: draws the fields whose cells are edited; None: cells of the real images are.
+        generator: generates the fields whose cells are edited; None: cells of the real images are.
         detector: finds NILM cells in those fields.
     """
 

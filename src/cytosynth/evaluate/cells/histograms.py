@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ...io import atomic
 
 COLOURS = ("#0072B2", "#969696", "#D55E00")
-"""Blue, grey and vermilion: told apart by most colour-blind eyes."""
+"""Blue, grey and vermilion: distinguished by most colour-blind eyes."""
 BINS = 24
 
 

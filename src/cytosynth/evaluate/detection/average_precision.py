@@ -24,7 +24,7 @@ class Scores:
         map_75: at IoU 0.75.
         recall: average recall.
         per_category: AP of each category, mean over those thresholds.
-        intervals: 95 % of `map` and of each category under resampling of whole images, where that was asked for.
+        intervals: 95 % of `map` and of each category under resampling whole images, where that was asked for.
     """
 
     map: float
@@ -36,7 +36,7 @@ class Scores:
 
 
 class Matches:
-    """Detections matched with the truth, of which any draw of images can be scored without matching them again."""
+    """Detections matched with the truth, of which any resample of images can be scored without matching them again."""
 
     def __init__(
         self,
@@ -111,8 +111,8 @@ def evaluate(
         found: the detected cells of each, with scores.
         categories: those that count.
         most: detections of an image that count, best first.
-        draws: how often images are drawn with repetition for the intervals; 0: none.
-        seed: of the drawing.
+        draws: how often images are resampled with replacement for the intervals; 0: none.
+        seed: of the resampling.
     """
     matches = Matches(truth, found, categories, most)
     scores = matches.scores()
@@ -120,9 +120,9 @@ def evaluate(
 
 
 def _intervals(matches: Matches, draws: int, seed: int) -> dict[str, tuple[float, float]]:
-    """Return the middle 95 % of `map` and each category's AP when the evaluated images are drawn with repetition.
+    """Return the middle 95 % of `map` and each category's AP when the evaluated images are resampled with replacement.
 
-    The matches of each image stay; only what is accumulated changes. A draw without cells of a category says nothing
+    The matches of each image stay; only their accumulation changes. A resample without cells of a category says nothing
     of it; a category without any has no interval.
     """
     rng = np.random.default_rng(seed)

@@ -28,7 +28,7 @@ def _holds(cell: Cell, point: tuple[float, float]) -> bool:
 
 
 class FreeResponse:
-    """Detections of one category matched with annotated cells, of which any draw of images can be scored."""
+    """Detections of one category matched with annotated cells, of which any resample of images can be scored."""
 
     def __init__(
         self, truth: Sequence[Sequence[Cell]], found: Sequence[Sequence[Cell]], matching: Matching = by_overlap

@@ -1,4 +1,4 @@
-"""What a detector comes to on annotated images: COCO scores, those of draws of the images, where it fails."""
+"""Scores of a detector on annotated images: COCO scores, those of resamples of the images, and where it fails."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,9 +25,9 @@ LEAST = 0.05
 
 
 def scored(finder: Finder, test: Sequence[Sample], draws: int) -> dict[str, Any]:
-    """Return scores of `finder` on `test`, those of `draws` draws of its images, and where it fails.
+    """Return scores of `finder` on `test`, those of `draws` resamples of its images, and where it fails.
 
-    The draws are the same for every detector, so that differences can be taken draw by draw.
+    The resamples are the same for every detector, so that differences can be taken resample by resample.
     """
     truth, categories = [sample.cells for sample in test], finder.categories
     found = finder.find_all(((sample.name, sample.pixels) for sample in test), len(test), LEAST, "clean")
@@ -66,7 +66,7 @@ class Scored(BaseModel):
 def read(file: Path, kind: type[Scored], categories: Sequence[str], draws: int, made: Path) -> dict[str, Any]:
     """Return the values of `kind` in `file`, see `Scored.of`.
 
-    Raises UserError where it holds something else; that says that they are made anew once `made` is deleted.
+    Raises UserError if it contains something else; the message says that deleting `made` creates them again.
     """
     try:
         found = kind.model_validate(plain.from_json(plain.text(file, plain.MAX_BYTES)))
@@ -86,7 +86,7 @@ def _named(scores: Scores) -> dict[str, float | None]:
 
 
 def measure(detector: model.Detector, samples: Sequence[Sample], draws: int = 0, most: int = MOST) -> Scores:
-    """Return the COCO scores of `detector` on `samples`, with intervals from `draws` resamplings of the images.
+    """Return the COCO scores of `detector` on `samples`, with intervals from `draws` bootstrap resamples of the images.
 
     `most` detections of an image count, best first.
     """
