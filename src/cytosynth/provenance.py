@@ -63,7 +63,7 @@ def png(pixels: Pixels, record: dict[str, Any]) -> bytes:
 
 
 def read_records(out: Path, categories: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the records that a run with `categories` wrote of the images of `out`, by name, to go on from."""
+    """Return the records that a run with `categories` wrote for the images of `out`, by name, to continue from."""
     return {
         name: record
         for name, record in said(out).items()
@@ -72,7 +72,7 @@ def read_records(out: Path, categories: Sequence[str]) -> dict[str, dict[str, An
 
 
 def said(out: Path) -> dict[str, dict[str, Any]]:
-    """Return all that is recorded of images of `out`, by name, be it less than this program writes.
+    """Return all records of images of `out`, by name, even if they have fewer fields than this program writes.
 
     A line that a kill cut short, and one without the name of an image inside, is dropped. Raises UserError as
     `plain.lines` does.

@@ -156,7 +156,7 @@ DETECTORS: Final = Registry(
             "cytosynth.detection.retinanet:ARCHITECTURE",
             {"paper": {"learning_rate": 1e-3}},
         ),
-        # Gradients are cut at 0.1, as the authors of DINO do; a cosine stands for their drop to a tenth near the end.
+        # Gradients are clipped at 0.1, as by the authors of DINO; a cosine replaces their drop to a tenth near the end.
         "dino": Entry(
             "DINO-DETR: a transformer with denoising queries, on ResNet-50 or a small ResNet",
             "cytosynth.detection.dino:ARCHITECTURE",
@@ -166,7 +166,7 @@ DETECTORS: Final = Registry(
             },
         ),
         # "The original settings in [52]", from its authors' code: SGD at 1e-3, batch 2, 60 epochs, gradients cut at 5.
-        # A cosine stands for its two drops to a tenth at epochs 35 and 50.
+        # A cosine replaces its two drops to a tenth at epochs 35 and 50.
         "comparison-detector": Entry(
             "Comparison Detector: Faster R-CNN that compares cells with a prototype of each class",
             "cytosynth.detection.comparison_detector:ARCHITECTURE",

@@ -20,7 +20,7 @@ PARTS = ("to_k", "to_v")
 
 
 class CustomDiffusion(Adapter):
-    """Keys and values of the text, and a modifier word that stands before what it modifies."""
+    """Keys and values of the text, and a modifier word in front of the word that it modifies."""
 
     name = "custom-diffusion"
     file = "pytorch_custom_diffusion_weights.safetensors"
@@ -28,7 +28,7 @@ class CustomDiffusion(Adapter):
     settings = ("token", "initializer")
 
     def __init__(self, model: Foundation, word: str, initializer: str) -> None:
-        """Attach diffusers' processors, which begin as the weights they stand for, and teach `model` the `word`."""
+        """Attach diffusers' processors, initialised with the weights they replace, and add the `word` to `model`."""
         super().__init__(model)
         self.word = word
         self.words = tokens.add(model, word, tokens.start(model, initializer, 1))

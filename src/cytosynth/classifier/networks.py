@@ -73,5 +73,5 @@ def start(network: nn.Module, architecture: str, given: str) -> None:
 
 
 def frozen(network: nn.Module) -> bool:
-    """Return whether `network` stands on ImageNet weights that keep their statistics, see `start`."""
+    """Return whether `network` has ImageNet weights that keep their statistics, see `start`."""
     return any(isinstance(module, FrozenBatchNorm2d) for module in network.modules())

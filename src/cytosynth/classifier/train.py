@@ -52,7 +52,7 @@ class ClassifierTask(Task):
             networks.start(self.network, recipe.architecture, recipe.start)
 
     def groups(self) -> list[tuple[list[torch.nn.Parameter], float]]:
-        """Return all that is trained; ImageNet weights apart, with a lower rate."""
+        """Return all trained parameters; ImageNet weights as a separate group, with a lower rate."""
         last = networks.last(self.network)
         if last is None or not networks.frozen(self.network):
             return super().groups()
@@ -72,7 +72,7 @@ class ClassifierTask(Task):
         return {"images": torch.stack(images), "labels": torch.from_numpy(labels)}
 
     def forward(self, batch: Batch) -> Losses:
-        """Return the cross-entropy and, for the eye, the accuracy on the batch."""
+        """Return the cross-entropy and, for display, the accuracy on the batch."""
         images = batch["images"].contiguous(memory_format=torch.channels_last)
         logits = self.network(images)
         loss = cross_entropy(logits, batch["labels"], label_smoothing=self.recipe.label_smoothing)

@@ -39,7 +39,7 @@ Key = Annotated[
 
 
 def pseudonyms(wanted: bool, key: Path | None) -> "Pseudonyms | None":
-    """Return what gives names by the `key`, None where none is `wanted`; raise UsageError for a key of no use."""
+    """Return the pseudonyms by `key`, None if they are not `wanted`; raise UsageError for a key without --pseudonymise."""
     from ..data.pseudonyms import Pseudonyms, usual
 
     if key and not wanted:

@@ -68,7 +68,7 @@ def fingerprint(path: Path) -> str:
 
 
 def size(path: Path, content: bytes | None = None) -> tuple[int, int]:
-    """Return (width, height) from the header of the image at `path`, as it stands after EXIF rotation.
+    """Return (width, height) from the header of the image at `path`, after EXIF rotation.
 
     Where its `content` is given, from inside a larger file, `path` only names it.
     """

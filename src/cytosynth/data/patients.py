@@ -1,4 +1,4 @@
-"""Parts by patient: a table says whose each image or slide is, and all of a patient are in one part."""
+"""Parts by patient: a table gives the patient of each image or slide, and all of a patient are in one part."""
 
 import csv
 import hashlib

@@ -36,7 +36,7 @@ class Source(BaseModel):
     recursive: bool = Field(default=False, description="also read images in subfolders")
 
     def read(self, data_root: Path, note: findings.Note | None = None) -> DataSet:
-        """Return the data set, of which `root` is below `data_root`; `note` is told of corrections."""
+        """Return the data set, of which `root` is below `data_root`; `note` receives corrections."""
         root = data_root / self.root
         annotations, images = (root / name if name else None for name in (self.annotations, self.images))
         return read(root, note=note, place=Place(annotations, images, self.recursive))

@@ -8,7 +8,7 @@ Faster R-CNN with a feature pyramid, as its authors' code has it, but for the bo
 - the logit of a class falls with the squared distance of its prototype, each feature with its own learnt weight.
 
 Where theirs differs: their metric's weights may be negative and a ReLU follows; here they are positive. Their
-backbone stands on frozen ImageNet statistics; from scratch this one has group norm, as batch norm would measure
+backbone has frozen ImageNet statistics; from scratch this one has group norm, as batch norm would measure
 references and images by different statistics.
 """
 

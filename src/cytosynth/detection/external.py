@@ -127,7 +127,7 @@ class ExternalCommand:
 
     Attributes:
         words: program and arguments.
-        categories: that it is told of.
+        categories: given to it.
     """
 
     words: tuple[str, ...]
@@ -189,7 +189,7 @@ def load(
 
     Args:
         said: what the user gave.
-        categories: of the data, which an external detector is told of.
+        categories: of the data, given to an external detector.
         device: for ours.
         truth: the COCO annotations whose ids a results file uses.
         scale: factor that brings the images of `truth` to those that are asked for.

@@ -47,7 +47,7 @@ class Search:
     Attributes:
         detector: finds it.
         threshold: score threshold, 0–1.
-        identity: of field and models; what was found of another identity is not gone on with.
+        identity: of field and models; results of another identity are not used.
     """
 
     detector: Detector

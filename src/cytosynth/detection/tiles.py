@@ -13,7 +13,7 @@ Tile = tuple[int, int, int, int]
 SAME: Final = 0.5
 """Overlap from which on two boxes of one category are one cell."""
 AS_SURE: Final = 0.5
-"""Share of a cut box's score that another must have to stand for it: noise does not put out a sure cell."""
+"""Share of a cut box's score that another must have to replace it, so that noise does not remove a confident cell."""
 
 
 @dataclass(frozen=True)

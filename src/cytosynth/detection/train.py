@@ -67,7 +67,7 @@ class DetectorTask(Task):
             own.prepare(self.network, recipe, samples, data_root)
 
     def groups(self) -> list[tuple[list[torch.nn.Parameter], float]]:
-        """Return all that is trained; ImageNet weights apart, with the rate that suits them."""
+        """Return all trained parameters; ImageNet weights as a separate group, with their own rate."""
         own = architecture.load(self.config.architecture)
         rate = backbones.load(self.config.backbone).rate if own.rate is None else own.rate
         if rate == 1.0 or not self.config.pretrained:

@@ -16,7 +16,7 @@ def is_detector(weights: str) -> bool:
 
 
 def pretrained(weights: str, backbone: str) -> bool:
-    """Return whether the detector `weights` stands on ImageNet weights, and so does what begins from it.
+    """Return whether the detector `weights` is on ImageNet weights, and so is a detector initialised from it.
 
     That fixes how images are normalised and that batch norm is frozen. Raises UserError where its backbone is another.
     """

@@ -19,7 +19,7 @@ def grid(schedule: DDPMScheduler, steps: int) -> Tensor:
 
 
 def clean_and_noise(schedule: DDPMScheduler, output: Tensor, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the x_0 and the noise that `output` at x_t and t stands for."""
+    """Return the x_0 and the noise that `output` at x_t and t implies."""
     signal = _at(schedule, t, noisy)
     a, b = signal.sqrt(), (1 - signal).sqrt()
     if schedule.config.prediction_type == "v_prediction":

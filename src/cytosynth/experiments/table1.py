@@ -1,7 +1,7 @@
 """Table I: the four tuning methods of the foundation, by the distance of their fields to held-out real ones.
 
 Every adapter has the same number of iterations and the same data, each is trained once for every seed, and next to
-every distance stands the floor: one half of the real windows against the other half, at the same number.
+every distance the floor is given: one half of the real windows against the other half, at the same number.
 """
 
 import time

@@ -57,7 +57,7 @@ class Foundation:
 
     @property
     def factor(self) -> int:
-        """Pixels of the image, each way, that a pixel of the latents stands for: 8 in Stable Diffusion."""
+        """Pixels of the image, along each axis, per pixel of the latents: 8 in Stable Diffusion."""
         return scale_factor(self.vae)
 
     @property

@@ -23,7 +23,7 @@ def to_pixels(tensor: Tensor) -> np.ndarray:
 
 
 def scale_factor(vae: AutoencoderKL) -> int:
-    """Return how many pixels, each way, a pixel of the latents of `vae` stands for: 8 in Stable Diffusion."""
+    """Return the pixels, along each axis, per pixel of the latents of `vae`: 8 in Stable Diffusion."""
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 

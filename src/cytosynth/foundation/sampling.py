@@ -39,7 +39,7 @@ def guided(
         grounding: GLIGEN's `boxes` (n, k, 4), `positive_embeddings` (n, k, channels), `masks` (n, k);
             the unguided half gets the same boxes with masks 0.
     """
-    channels = unet.config.time_cond_proj_dim  # a distilled network is told the guidance scale instead
+    channels = unet.config.time_cond_proj_dim  # a distilled network takes the guidance scale as an input instead
     told = None
     if channels is not None:
         told = guidance_embedding(guidance_scale, channels).to(prompt).expand(len(prompt), -1)

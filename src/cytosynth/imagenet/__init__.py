@@ -1,1 +1,1 @@
-"""Networks with ImageNet weights that need no model hub: what detectors, classifiers and distances stand on."""
+"""Networks with ImageNet weights that need no model hub: the basis of detectors, classifiers and distances."""

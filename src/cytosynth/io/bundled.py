@@ -8,7 +8,7 @@ from ..errors import UserError
 from .progress import console
 
 BUNDLED = "bundled"
-"""The name that stands for a model in the package."""
+"""The name of the models in the package."""
 RECIPE, WEIGHTS = "recipe.yaml", ("best", "weights")
 """Of a run folder: what tells it, and its weights, the best ones first."""
 

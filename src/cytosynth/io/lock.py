@@ -79,7 +79,7 @@ def _beside(folder: Path) -> Path:
 
 @contextmanager
 def _held(path: Path, folder: Path) -> Iterator[None]:
-    lock = FileLock(path, thread_local=False)  # the studio's is let go of by another thread than took it
+    lock = FileLock(path, thread_local=False)  # the studio's is released by another thread than acquired it
     try:
         lock.acquire(blocking=False)
     except Timeout:

@@ -1,4 +1,4 @@
-"""Text from strangers: files of bounded size, JSON of bounded depth, YAML without tags or aliases.
+"""Untrusted text: files of bounded size, JSON of bounded depth, YAML without tags or aliases.
 
 What comes out is made of dicts, lists, strings, numbers, booleans and None, and can be written again.
 """

@@ -50,7 +50,7 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _mend(file: BinaryIO) -> None:
-    """Remove what stands behind the last line end of `file`, or end it where it is a whole value."""
+    """Remove what follows the last line end of `file`, or add a line end if it is a complete value."""
     end = file.seek(0, os.SEEK_END)
     tail, length = b"", BLOCK
     while len(tail) < end and b"\n" not in tail:

@@ -36,7 +36,7 @@ def report(recipe: NormalRecipe) -> Report:
     facts = {"foundation": recipe.foundation, "adapter": recipe.adapter, "window": recipe.window,
              "batch_size": recipe.batch_size, "optimizer": recipe.optimizer}  # fmt: skip
     notes = (
-        "counted on tensors without content: weights, gradients, optimiser, and all that the passes hold at once; a "
+        "counted on tensors without content: weights, gradients, optimiser, and all tensors that exist at once; a "
         "CUDA context and kernels' workspaces come on top, about 1 GiB",
         "autoencoder and text encoder are included; latents are encoded before training",
     )

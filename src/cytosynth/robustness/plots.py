@@ -1,4 +1,4 @@
-"""The benchmark for the eye: heat map, curves, and a sheet of each variation at each strength."""
+"""Plots of the benchmark: heat map, curves, and a sheet of each variation at each strength."""
 
 import io
 from collections.abc import Mapping

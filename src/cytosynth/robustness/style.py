@@ -221,5 +221,5 @@ def _report(
 
 
 def grouped(files: Sequence[tuple[str, Path]], separator: str | None) -> list[str]:
-    """Return the group of each of `files`: its name, or what stands before `separator` in it, as slides are named."""
+    """Return the group of each of `files`: its name, or the part before `separator`, which names the slide."""
     return [name.split(separator)[0] if separator else name for name, _ in files]

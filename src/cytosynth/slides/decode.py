@@ -23,7 +23,7 @@ PART = 2048
 class Decoding:
     """What turns the latents of a slide into its pixels.
 
-    Where tiles overlap, the one gives way to the other linearly: what a decoder's normalisation makes of a whole tile
+    Where tiles overlap, they are blended linearly: what a decoder's normalisation makes of a whole tile
     differs a little from tile to tile, and must not show as a line.
 
     Attributes:

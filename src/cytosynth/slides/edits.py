@@ -26,7 +26,7 @@ from ..synthesis.pipeline import said_of
 AROUND = 2 * patch.SIZE
 """Side of the region of the slide that an edit sees, pixels: its patch lies well inside."""
 SPARE = 3
-"""Cells for each one asked for that may stand in where the gate rejects one."""
+"""Candidate cells per requested cell, as replacements for those that the gate rejects."""
 STREAM = 6
 """Of the choice of cells in a run."""
 
@@ -48,7 +48,7 @@ def dealt(
     choice: Choice,
     seed: int,
 ) -> tuple[list[Wanted], list[Wanted]]:
-    """Return the cells to edit so that `counts` are met, and further ones that may stand in for a rejected one.
+    """Return the cells to edit so that `counts` are met, and further ones as replacements for rejected ones.
 
     Args:
         cells: normal ones of the slide, best first.
@@ -96,7 +96,7 @@ class SlideEditing:
     def run(self, wanted: Sequence[Wanted], spare: Sequence[Wanted]) -> list[dict[str, Any]]:
         """Edit all `wanted` cells, and for each that is rejected the next `spare` one; return what became of each.
 
-        A cell that is settled already, by an earlier call that was stopped, is not edited again.
+        A cell that an earlier, stopped call has finished is not edited again.
         """
         done = self._before()
         left = list(spare)

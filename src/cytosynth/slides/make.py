@@ -57,7 +57,7 @@ class Source:
     Attributes:
         width: pixels.
         height: pixels.
-        fill: writes the pixels, or goes on with it.
+        fill: writes the pixels, or continues to.
         origin: 'synthetic', or 'real-to-synthetic'.
         original: name and SHA-256 of the user's slide; "" where there is none.
     """

@@ -48,7 +48,7 @@ def _allocate(descriptor: int, size: int, path: Path) -> None:
 
 
 def wrapped(start: int, length: int, size: int) -> list[tuple[slice, slice]]:
-    """Return which parts of an axis of `size` a run of `length` from `start` covers that goes on at its beginning.
+    """Return which parts of an axis of `size` a run of `length` from `start` covers, if the axis wraps around.
 
     Each part is a slice of the axis, and the slice of the run that lies there.
     """

@@ -1,4 +1,4 @@
-"""Which cells of a slide are edited: found on it and dealt by count, or as a plan says."""
+"""Which cells of a slide are edited: detected ones, assigned by count, or those of a plan."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,7 +73,7 @@ def edited(
 def _found(
     work: Work, pixels: MappedArray, settings: SlideSettings, pipeline: Pipeline
 ) -> tuple[list[Wanted], list[Wanted]]:
-    """Find the normal cells of the slide; return those to edit and those that may stand in."""
+    """Find the normal cells of the slide; return those to edit and their replacements."""
     both = settings.pipeline
     if pipeline.detector is None:
         raise ValueError("a slide without a plan needs a detector")

@@ -1,4 +1,4 @@
-"""Where the denoiser looks at each step, on a plane whose right and lower edges go on at the left and upper ones.
+"""The windows of each denoising step, on a plane that wraps around at its edges.
 
 The plane is made so that every window is whole; the slide is cut out of it.
 """

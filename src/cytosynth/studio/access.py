@@ -1,4 +1,4 @@
-"""Who may use the studio: those who know its key; and what browsers are told to keep to."""
+"""Access to the studio: its key, and the security headers that browsers receive."""
 
 import asyncio
 import hmac

@@ -89,7 +89,7 @@ class Models:
         return None if name == NONE else load_gate(name, self.settings.gate, self.data_root, self.device)
 
     def edit_settings(self, generated: bool) -> EditSettings:
-        """Return the settings of stage 2 with all that models and kind of image decide."""
+        """Return the settings of stage 2, with those that depend on models and kind of image filled in."""
         return self.painter.settled(self.settings.cell, real=not generated)
 
     def pipeline(self, generated: bool) -> Pipeline:

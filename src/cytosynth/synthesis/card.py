@@ -12,7 +12,7 @@ CLASSES = (
     "The bundled cell synthesizer shows the category roughly, and its cells are softer than real ones. On CRIC's test "
     "images a classifier with no part in its training called 0.49 of the cells edited into ASC-US, 0.25 of ASC-H, 0.61 "
     "of LSIL and 0.21 of HSIL what they were to become; of real cells of those categories 0.49, 0.29, 0.47 and 0.24 "
-    "(results/cells.md of the repository). Some boxes hold next to no cell unless the run had `--gate nucleus`."
+    "(results/cells.md of the repository). Some boxes are almost empty unless the run had `--gate nucleus`."
 )
 ATTRIBUTION = """The bundled models were trained on, and this data set therefore derives from:
 

@@ -27,7 +27,7 @@ class Job:
         normal: returns the normal image; None: the generator makes it from `seed` and `key`.
         extra: goes into the record.
         planned: the cells of a plan; None where the detector finds them.
-        categories: what this image is dealt of counts over the whole run; None where weights decide.
+        categories: those assigned to this image by the counts of the whole run; None if weights decide.
         path: the user's image, whose digest goes into the record (`identified`).
     """
 

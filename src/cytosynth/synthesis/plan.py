@@ -43,7 +43,7 @@ class _Strict(BaseModel):
 class PlannedCell(_Strict):
     """A cell to be edited: its box (xyxy pixels, as it is annotated), what it becomes, and the seed of its noise.
 
-    A `strength` of its own stands for that of the settings.
+    Its own `strength` replaces that of the settings.
     """
 
     bbox_xyxy: list[float] = Field(min_length=4, max_length=4)

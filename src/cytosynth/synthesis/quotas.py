@@ -1,6 +1,6 @@
 """Counts of categories over a whole run: which image gets how many cells of what (`--counts HSIL=40,ASC-H=30`).
 
-First the cells of every image are found, then the categories are dealt, then the images are edited. So the totals
+First the cells of every image are detected, then the categories are distributed, then the images are edited. So the totals
 are met exactly wherever there are cells enough, and what an image gets depends on the seed, the order of the images,
 and how many of their cells can be edited, never on when a run was stopped.
 """
@@ -54,7 +54,7 @@ def deal(rooms: Sequence[int], counts: Mapping[str, int], seed: int) -> list[tup
 
 
 def short(dealt: Sequence[Sequence[str]], counts: Mapping[str, int]) -> dict[str, int]:
-    """Return how many cells of which category could not be dealt."""
+    """Return how many cells of each category could not be assigned."""
     given = Counter(name for names in dealt for name in names)
     return {name: asked - given[name] for name, asked in counts.items() if asked > given[name]}
 

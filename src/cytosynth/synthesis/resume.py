@@ -19,7 +19,7 @@ SETTINGS = "settings.yaml"
 
 
 class Pinned(BaseModel):
-    """Settings, models by role, and digests: of the plan, of the images over which counts are dealt, of their set.
+    """Settings, models by role, and digests: of the plan, of the images over which counts are distributed, of their set.
 
     Of the set, what is said of it as a whole, its licences above all: it is said of all images of the run.
     """

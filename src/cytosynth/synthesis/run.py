@@ -126,7 +126,7 @@ def _deal(
     done: Mapping[str, Mapping[str, Any]],
     strict: bool,
 ) -> tuple[list[Job], dict[str, int]]:
-    """Return the jobs with the categories that each is dealt, and how many cells no image has room for."""
+    """Return the jobs with the categories assigned to each, and how many cells no image has room for."""
     rooms = quotas.survey(jobs, done, lambda missing, failed: engine.rooms(missing, settings, failed), out, strict)
     kept = [quotas.kept_field(job, out) for job in jobs]
     dealt = quotas.deal(rooms, settings.counts, settings.seed)

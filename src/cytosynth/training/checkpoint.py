@@ -18,7 +18,7 @@ from ..io import atomic, plain
 
 STATE = "state.json"
 UNSIGNED = {"step", "sha256", "extra"}
-"""What `state.json` of the first versions says: no hash of itself. Runs that they began go on."""
+"""`state.json` of the first versions, which has no hash of itself. Their runs can be continued."""
 PARTS = ("weights", "optimizer", "ema")
 """The files of tensors."""
 
@@ -101,7 +101,7 @@ def _read(path: Path) -> Checkpoint:
 
 
 def _digest(state: Mapping[str, Any]) -> str:
-    """Return the hash of all that `state.json` says but this."""
+    """Return the hash of all of `state.json` except this field."""
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 

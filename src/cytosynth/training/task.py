@@ -53,7 +53,7 @@ class Task(nn.Module):
         return None
 
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Return all that is trained in groups, each with the factor on the recipe's learning rate."""
+        """Return all trained parameters in groups, each with a factor on the recipe's learning rate."""
         return [([parameter for _, parameter in self.trained()], 1.0)]
 
     def adversary_groups(self) -> list[tuple[list[nn.Parameter], float]]:

@@ -29,7 +29,7 @@ def make(
 ) -> Cell:
     """Return a cell whose box is finite, has an area, and lies inside its image of `size` (width, height).
 
-    A box that passes the border with less than half of its area is clipped, and `note` is told `where`.
+    A box that passes the border with less than half of its area is clipped, and `note` receives `where`.
     Raises ValueError saying why for any other, and for a score that is not finite.
     """
     if score is not None and not math.isfinite(score):

@@ -17,7 +17,7 @@ CORRECTED = "values left out"
 
 
 def refuse(problem: str) -> None:
-    """Raise FormatProblem with `problem`: what readers do unless they are told to take note."""
+    """Raise FormatProblem with `problem`: the default of readers, unless a `note` is given."""
     raise FormatProblem(problem)
 
 

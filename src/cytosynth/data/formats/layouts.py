@@ -1,4 +1,4 @@
-"""The layouts of data sets that are known: by which files each is told, and what its tree looks like. The one table."""
+"""The known layouts of data sets: the files by which each is recognised, and its tree. The only such table."""
 
 import fnmatch
 import re
@@ -25,7 +25,7 @@ class Layout:
     Attributes:
         format: whose reader reads it.
         tool: what writes it.
-        needs: patterns of files (`*.json`) and folders (`labels/`) by all of which it is told, whatever their case.
+        needs: patterns of files (`*.json`) and folders (`labels/`) all of which must be present, whatever their case.
         tree: what it looks like, a line each.
     """
 

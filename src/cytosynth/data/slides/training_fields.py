@@ -35,7 +35,7 @@ def of_slide(path: Path) -> list[tuple[str, SlideField, tuple[Cell, ...]]]:
     """Return name, field and cells of each field of the slide at `path` that is fit to train on.
 
     Of a slide with annotations those with an annotated cell: what was not annotated elsewhere is not known to be
-    normal. Of one without, all that are sharp and have nuclei, as `cytosynth tiles` takes them.
+    normal. Of one without, all fields that are sharp and have nuclei, as `cytosynth tiles` keeps them.
     """
     with reader.opened(path) as slide:
         known = annotations.find(path, None, slide.mpp)

@@ -22,7 +22,7 @@ class Anchors:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone, and what the heads that stand on it need to know.
+    """A backbone, and what the heads on it need to know.
 
     Where `pretrained` is asked for, ImageNet weights are to be put in: batch norm and the first stages are frozen.
 

@@ -98,7 +98,7 @@ class Dino(nn.Module):
 
         Returns a line that says which. Raises UserError for a file that is neither.
         """
-        own = self.base.imagenet != TORCHVISION  # the authors' whole network stands on ResNet-50
+        own = self.base.imagenet != TORCHVISION  # the authors' whole network is on ResNet-50
         state = {} if own or weights == TORCHVISION else resnet.read(Path(weights))
         if not any(key.endswith(keys.MARK) for key in state):
             self.base.start(self.get_submodule("backbone.body"), weights)

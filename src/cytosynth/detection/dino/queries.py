@@ -78,7 +78,7 @@ class Selection(nn.Module):
 
 
 def propose(grid: Grid) -> tuple[Tensor, Tensor]:
-    """Return the box (images, tokens, 4) each token stands for, and whether it may propose one."""
+    """Return the box (images, tokens, 4) of each token, and whether it may propose one."""
     sides = [
         grid.centres.new_full((height * width,), FIRST_SIDE * 2**level)
         for level, (height, width) in enumerate(grid.shapes)

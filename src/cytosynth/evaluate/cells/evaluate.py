@@ -47,7 +47,7 @@ NOTES = (
     "[low, high]: 95 % under resampling of whole images; of distances and shares of few images it is itself unsure",
     "Fréchet distances of fewer than some thousand images are too high: compare along a row, not with the paper's "
     "1.41, 1.65, 1.19 and 1.35 (ASC-US, ASC-H, LSIL, HSIL), which are of other data, features and numbers",
-    "nucleus and cell are told by stain density (quality/morphology.py says how, and where it fails); the N/C ratio "
+    "nucleus and cell are found by stain density (quality/morphology.py says how, and when it fails); the N/C ratio "
     "is of the areas of nucleus and whole cell, distances between distributions are Wasserstein's, in their own unit",
     "border ratio: gradient across the border of the edited region over that of lines beside it (quality/seam.py); of "
     "real cells at the region that an edit would have; a seam shows as a ratio above that of real cells",
@@ -185,7 +185,7 @@ def _classified(
 
 
 def _look_up(answer: Callable[[Sequence[CellPatch]], Sequence[Any]], cells: Sequence[CellPatch]) -> dict[int, Any]:
-    """Return what `answer` says of each of `cells`, by identity: a cell that stands in several sets is asked once."""
+    """Return what `answer` says of each of `cells`, by identity: a cell that is in several sets is classified once."""
     once = list({id(cell): cell for cell in cells}.values())
     return dict(zip(map(id, once), answer(once), strict=True))
 

@@ -20,7 +20,7 @@ class Extractor:
 
     Attributes:
         name: what it is chosen by.
-        title: what stands behind the F (Fréchet) or K (kernel) in the name of a distance between its features:
+        title: what follows the F (Fréchet) or K (kernel) in the name of a distance between its features:
             "ID" for Inception alone, else "D (...)".
         dimension: of the features.
         digest: 16 hexadecimal digits of its weights and of its preprocessing.

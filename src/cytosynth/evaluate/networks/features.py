@@ -28,7 +28,7 @@ SHARD = 256
 def load(name: str, weights: Path | None = None, device: str = "cpu") -> Extractor:
     """Return the feature network `name` of the registry, with its own weights or those at `weights`, on `device`.
 
-    Raises UsageError for another name, EnvironmentProblem where it has no weights at hand, UserError for weights that
+    Raises UsageError for another name, EnvironmentProblem if its weights are not available, UserError for weights that
     do not fit.
     """
     reader: Callable[[Path | None], Network] = EXTRACTORS.load(name)

@@ -42,7 +42,7 @@ def build(state: dict[str, torch.Tensor], path: Path) -> nn.Module:
         network = FeatureExtractorInceptionV3("inception-v3", ["2048"], feature_extractor_weights_path=buffer)
     except RuntimeError as error:
         raise weights.misfit(error, path) from None
-    # Its children stand in the order in which `forward` calls them. `forward` itself takes bytes alone, and
+    # Its children are in the order in which `forward` calls them. `forward` itself takes bytes alone, and
     # clean-fid's images are not rounded.
     layers = [module for name, module in network.named_children() if name != "fc"]
     return nn.Sequential(*layers, nn.Flatten(1))
