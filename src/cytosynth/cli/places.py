@@ -39,7 +39,7 @@ Key = Annotated[
 
 
 def pseudonyms(wanted: bool, key: Path | None) -> "Pseudonyms | None":
-    """Return the pseudonyms by `key`, None if they are not `wanted`; raise UsageError for a key without --pseudonymise."""
+    """Return the pseudonyms by `key`, None if not `wanted`; raise UsageError for a key without --pseudonymise."""
     from ..data.pseudonyms import Pseudonyms, usual
 
     if key and not wanted:

@@ -1,7 +1,7 @@
 """A decoder whose normalisation does not depend on the tile that it sees.
 
-Group normalisation divides by the statistics of everything that is decoded at once. Tiles of a slide have other cells, so each
-would get a tone of its own, and the slide a pattern of blocks. Here the statistics are taken once, from places all over
+Group normalisation divides by the statistics of all that is decoded at once. Tiles of a slide have different cells, so
+each would get its own tone, and the slide a pattern of blocks. Here the statistics are taken once, from places all over
 the slide together, and every tile is decoded with them, as if the slide were decoded whole (cf. Tiled VAE in
 https://github.com/pkuliyi2015/multidiffusion-upscaler-for-automatic1111, which takes them from a reduced image).
 """

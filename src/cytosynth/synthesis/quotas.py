@@ -1,6 +1,6 @@
 """Counts of categories over a whole run: which image gets how many cells of what (`--counts HSIL=40,ASC-H=30`).
 
-First the cells of every image are detected, then the categories are distributed, then the images are edited. So the totals
+First all images' cells are detected, then the categories are distributed, then the images are edited. So the totals
 are met exactly wherever there are cells enough, and what an image gets depends on the seed, the order of the images,
 and how many of their cells can be edited, never on when a run was stopped.
 """

@@ -19,9 +19,9 @@ SETTINGS = "settings.yaml"
 
 
 class Pinned(BaseModel):
-    """Settings, models by role, and digests: of the plan, of the images over which counts are distributed, of their set.
+    """Settings, models by role, and digests: of the plan, of the images that share the counts, of their data set.
 
-    Of the set, what is said of it as a whole, its licences above all: it is said of all images of the run.
+    Of the data set, its description and licences, which apply to all images of the run.
     """
 
     settings: PipelineSettings

@@ -61,9 +61,7 @@ class FreeResponse:
         order = np.argsort(-scores, kind="stable")
         wrong, right = np.cumsum(~hits[order]), np.cumsum(hits[order])
         within = wrong <= false_positives * len(indices)
-        ends = np.append(np.diff(scores[order]) != 0, True)[
-            : len(order)
-        ]  # detections of equal score are counted together
+        ends = np.append(np.diff(scores[order]) != 0, True)[: len(order)]  # equal scores are counted together
         allowed = right[within & ends]
         return float(allowed.max(initial=0)) / cells
 
