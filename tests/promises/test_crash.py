@@ -282,8 +282,9 @@ def test_never_two_at_once_however_they_race(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "verb",
     [
-        "synthesize", "edit", "detect", "train", "convert", "select", "select --anyway", "fidelity", "memorisation",
-        "membership", "cells", "figure3", "figure6", "figure7", "figure8", "table1", "table2", "table3", "sanity",
+        "synthesize", "edit", "detect", "train", "convert", "mix", "select", "select --anyway", "fidelity",
+        "memorisation", "membership", "cells", "figure3", "figure6", "figure7", "figure8", "table1", "table2",
+        "table3", "sanity",
     ],
 )  # fmt: skip
 def test_every_verb_that_writes_a_folder_refuses(
@@ -296,6 +297,7 @@ def test_every_verb_that_writes_a_folder_refuses(
         "detect": detect(tiny, fields / "drawn", out),
         "train": ["train", "features", str(out), "--data-root", str(fields), "--set", "data=[{root: drawn}]"],
         "convert": ["convert", str(fields / "drawn"), str(out), "--to", "yolo"],
+        "mix": ["mix", str(fields / "drawn"), str(tmp_path / "data/made"), str(out)],
         "select": selecting(out, tmp_path / "data"),
         "select --anyway": [*selecting(out, tmp_path / "data"), "--anyway", "1"],
         "membership": [
@@ -321,7 +323,7 @@ def test_every_verb_that_writes_a_folder_refuses(
     }
     path = tmp_path / ".out.lock" if verb == "convert" else out / ".lock"
     path.parent.mkdir(exist_ok=True)
-    if verb.startswith("select"):
+    if verb.startswith(("select", "mix")):
         write_candidates(fields, tmp_path / "data")
     if verb == "figure6":  # of a run of table1 alone
         (out / "recipe.yaml").write_text(dump(PRESETS["bundled"]))
