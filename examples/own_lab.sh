@@ -5,7 +5,8 @@
 #   SLIDES=/data/slides PATIENTS=/data/patients.csv examples/own_lab.sh     # QuPath's GeoJSON or COCO beside the slides
 #   FIELDS=/data/export PATIENTS=/data/patients.csv examples/own_lab.sh     # as your annotation tool exported them
 #
-# Made for one GPU of 24 GB. PATIENTS is a table (CSV) with the columns slide and patient, or image and patient.
+# Made for one GPU of 24 GB, and bash 4.4 or newer. PATIENTS is a table (CSV) with the columns slide and patient, or
+# image and patient.
 set -euo pipefail
 
 SLIDES=${SLIDES:-} FIELDS=${FIELDS:-} PATIENTS=${PATIENTS:-}
