@@ -67,7 +67,7 @@ def licence(package: Distribution) -> str:
     """
     stated = package.metadata
     if expression := (stated.get_all("License-Expression") or [""])[0]:
-        return expression[:LONGEST]
+        return str(expression)[:LONGEST]
     names = [text.rpartition(" :: ")[2] for text in stated.get_all("Classifier") or [] if text.startswith("License ::")]
     if names and set(names) != {"OSI Approved"}:
         return ", ".join(names)[:LONGEST]

@@ -60,11 +60,11 @@ def opened(path: Path, mode: Literal["wb", "ab", "a+b"]) -> BinaryIO:
     """Return the file at `path`, opened for writing; raise OSError when it is a link."""
 
     def opener(name: str, flags: int) -> int:
-        if sys.platform != "win32":
-            return os.open(name, flags | os.O_NOFOLLOW, 0o666)
-        if path.is_symlink():
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
-        return os.open(name, flags, 0o666)
+        if sys.platform == "win32":
+            if path.is_symlink():
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+            return os.open(name, flags, 0o666)
+        return os.open(name, flags | os.O_NOFOLLOW, 0o666)
 
     return open(path, mode, opener=opener)
 
