@@ -418,7 +418,7 @@ def test_verbs_write_their_tables_and_refuse_in_one_line(
 
     assert call("fidelity", made, real, "--window", 96, "--count", 12, "--output", tmp_path / "out")[0] == 0
     found = json.loads((tmp_path / "out/fidelity.json").read_text())
-    assert found["pictures_a_side"] == 12
+    assert found["images_a_side"] == 12
     assert {row["features"] for row in found["rows"]} == {"efficientnet-lite0"}
     assert (tmp_path / "out/least_real.png").exists()
     for arguments, code, text in (

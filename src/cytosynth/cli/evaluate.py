@@ -103,7 +103,7 @@ def detection(
         )
     found = finder.find_all(((sample.name, sample.pixels) for sample in samples), len(samples), LEAST, "clean")
     values = asdict(evaluate([sample.cells for sample in samples], found, finder.categories, most, draws))
-    said = {"pictures": len(samples), "detector": finder.digest, "split": split, "scale": scale, "most": most}
+    said = {"images": len(samples), "detector": finder.digest, "split": split, "scale": scale, "most": most}
     scores = said | {key: _short(value) for key, value in values.items()}
     if output:
         write_json(output, scores)
@@ -175,7 +175,7 @@ def _table(scores: dict[str, Any]) -> str:
     overall = {"mAP": "map", "mAP.5": "map_50", "mAP.75": "map_75", "recall": "recall"}
     rows = [(title, scores[key], scores["intervals"].get(key)) for title, key in overall.items()]
     rows += [(f"AP {name}", value, scores["intervals"].get(name)) for name, value in scores["per_category"].items()]
-    lines = [f"{scores['pictures']} images of part '{scores['split']}'"]
+    lines = [f"{scores['images']} images of part '{scores['split']}'"]
     for title, value, interval in rows:
         span = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
         lines.append(f"{title:<12} {'none annotated' if value is None else f'{value:.3f}'}{span}")

@@ -168,7 +168,7 @@ def train_detector(
     detector = model.load(outcome.selected)
     detector.network.to(PartialState().device)
     scores = measure(detector, held_out)
-    write_json(run / "validation.json", {"step": outcome.selected_step, "pictures": len(held_out), **_rounded(scores)})
+    write_json(run / "validation.json", {"step": outcome.selected_step, "images": len(held_out), **_rounded(scores)})
     console.print("validation: mAP {map:.3f}, mAP.5 {map_50:.3f}, mAP.75 {map_75:.3f}".format_map(scores))
     return outcome
 

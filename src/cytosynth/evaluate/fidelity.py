@@ -83,8 +83,8 @@ def compare(
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False)
     facts = {
-        "generated": generated.source, "generated_pictures": len(generated), "real": real.source,
-        "real_pictures": len(real), "pictures_a_side": number, "scale_of_real": real.scale,
+        "generated": generated.source, "generated_images": len(generated), "real": real.source,
+        "real_images": len(real), "images_a_side": number, "scale_of_real": real.scale,
         "extractors": {extractor.name: extractor.digest for extractor in extractors}, "seed": seed,
         "resamplings": draws, "neighbours": NEIGHBOURS,
     }  # fmt: skip

@@ -78,8 +78,8 @@ def tabulate(recipe: SanityRecipe, entries: Sequence[Entry], objects: int) -> Re
         rows.append((name, own[0].parameters, round(mean([entry.seconds for entry in own]).value, 2), *scores))
     facts = {
         "steps": recipe.steps, "seeds": recipe.seeds, "training": recipe.training,
-        "pictures_to_train_on": recipe.train,
-        "unseen_pictures": f"{recipe.test} of {recipe.side} pixels, {objects} objects of {len(ellipses.CLASSES)} kinds",
+        "training_images": recipe.train,
+        "unseen_images": f"{recipe.test} of {recipe.side} pixels, {objects} objects of {len(ellipses.CLASSES)} kinds",
     }  # fmt: skip
     return Report(
         "Sanity set: ellipses, small backbones",

@@ -65,7 +65,7 @@ def tabulate(
         "seeds": recipe.seeds,
         "fields": f"{recipe.count} of {recipe.size} pixels by adapter and seed", "window": recipe.window or "whole",
         "real": f"{real.source}, part {recipe.real.split}, {len(real)} windows of {real.files} images",
-        "pictures_a_side": ", ".join(map(str, counts)),
+        "images_a_side": ", ".join(map(str, counts)),
         "extractors": {extractor.name: extractor.digest for extractor in extractors},
     }  # fmt: skip
     notes = (*_reading(recipe, counts), *compared(entries, extractors), *undecided(entries, extractors))
@@ -108,7 +108,7 @@ def undecided(entries: Sequence[Entry], extractors: Sequence[Extractor]) -> list
 
 def everything(entries: Sequence[Entry]) -> tuple[tuple[str, ...], list[tuple[str | float | int, ...]]]:
     """Return columns and rows of every measure of every adapter, seed and extractor."""
-    columns = ("adapter", "seed", "parameters", "step", "pictures", "features", "measure", "value", "floor")
+    columns = ("adapter", "seed", "parameters", "step", "images", "features", "measure", "value", "floor")
     rows: list[tuple[str | float | int, ...]] = [
         (e.adapter, e.seed, e.parameters, e.step, e.images, name, measure, found[measure], e.floor[name][measure])
         for e in entries

@@ -1,4 +1,4 @@
-"""The data card of a synthetic data set: what it is, what made it, what is in it."""
+"""The data card of a synthetic data set: its contents, models, settings and limits."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,9 +9,9 @@ from ..io import wording
 from ..provenance import NOTICES
 
 CLASSES = (
-    "The bundled cell synthesizer shows the category roughly, and its cells are softer than real ones. On CRIC's test "
-    "images a classifier with no part in its training called 0.49 of the cells edited into ASC-US, 0.25 of ASC-H, 0.61 "
-    "of LSIL and 0.21 of HSIL what they were to become; of real cells of those categories 0.49, 0.29, 0.47 and 0.24 "
+    "The bundled cell synthesizer shows categories only roughly, and its cells are blurrier than real ones. On CRIC's "
+    "test images an independent classifier assigned the intended category to 0.49 of the cells edited into ASC-US, "
+    "0.25 of ASC-H, 0.61 of LSIL and 0.21 of HSIL; of real cells of those categories 0.49, 0.29, 0.47 and 0.24 "
     "(results/cells.md of the repository). Some boxes are almost empty unless the run had `--gate nucleus`."
 )
 ATTRIBUTION = """The bundled models were trained on, and this data set therefore derives from:
@@ -59,9 +59,9 @@ def text(
         "",
         f"{wording.amount(sizes.total(), 'image')} "
         f"({', '.join(f'{n} of {s}' for s, n in sorted(sizes.items()))}), "
-        f"{wording.amount(counts.total(), 'annotated cell')}, {wording.amount(empty, 'image')} without any. "
+        f"{wording.amount(counts.total(), 'annotated cell')}, {wording.amount(empty, 'image')} without cells. "
         "Boxes: `annotations.json` (COCO). "
-        "How each image came to be: `provenance.jsonl`. `preview.png` shows the first ones with their boxes.",
+        "How each image was made: `provenance.jsonl`. `preview.png` shows the first images with their boxes.",
         "",
         "| category | cells |",
         "|---|---|",
@@ -90,7 +90,7 @@ def text(
     if problems:
         lines += ["", "## Skipped", "", *(f"- {line}" for line in problems)]
     if data.licences or "derived_from" in data.info:
-        lines += ["", "## The images that were edited", ""]
+        lines += ["", "## The edited images", ""]
         lines += [f"- licence: {entry.get('name')} {entry.get('url', '')}".rstrip() for entry in data.licences]
         lines += [f"- {key}: {value}" for key, value in data.info.get("derived_from", {}).items()]
     if bundled:

@@ -121,7 +121,7 @@ def _part(shard: Shard | None) -> list[str]:
     """Return the card's section on the run of which this is a `shard`."""
     if shard is None:
         return []
-    return ["## Part of a run", "", f"Shard {shard}; `cytosynth merge` puts the shards together.", ""]
+    return ["## Part of a run", "", f"Shard {shard}; merge the shards with `cytosynth merge`.", ""]
 
 
 def _counts(records: Collection[dict[str, Any]], settings: PipelineSettings, missing: Mapping[str, int]) -> list[str]:
@@ -129,7 +129,7 @@ def _counts(records: Collection[dict[str, Any]], settings: PipelineSettings, mis
     if not settings.counts:
         return []
     made = Counter(cell["category"] for record in records for cell in record["cells"])
-    lines = ["## Counts", "", "| category | asked for | made | no room | rejected |", "|---|---|---|---|---|"]
+    lines = ["## Counts", "", "| category | requested | made | no cell to edit | rejected |", "|---|---|---|---|---|"]
     for name, asked in settings.counts.items():
         full = missing.get(name, 0)
         rejected = asked - made[name] - full
@@ -149,7 +149,7 @@ def _outside(records: Collection[dict[str, Any]]) -> list[str]:
         return []
     said = training_images.line(outside, len(records))
     console.print(said, markup=False, soft_wrap=True)
-    return ["## Unlike the training images", "", f"{said}.", ""]
+    return ["## Images that differ from the training images", "", f"{said}.", ""]
 
 
 def _acceptance(records: Collection[dict[str, Any]], gated: bool) -> list[str]:
@@ -161,7 +161,7 @@ def _acceptance(records: Collection[dict[str, Any]], gated: bool) -> list[str]:
         console.print(line, markup=False, soft_wrap=True)
     return [
         "## The quality gate", "",
-        "Every edited cell was looked at by itself. Why each attempt failed is in `provenance.jsonl`; cells that were "
-        "not kept stayed normal and are not annotated.", "",
+        "Every edited cell was checked separately. `provenance.jsonl` says why each attempt failed; cells that were "
+        "not accepted stayed normal and are not annotated.", "",
         *table, "",
     ]  # fmt: skip

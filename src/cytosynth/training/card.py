@@ -1,4 +1,4 @@
-"""What a run folder and the weights in it say of themselves."""
+"""The cards of a run folder and of its weights."""
 
 from pathlib import Path
 
@@ -14,17 +14,17 @@ RUN = """# A training run: {title}
 
 | | |
 |---|---|
-| `recipe.yaml` | every setting |
+| `recipe.yaml` | all settings |
 | `stats.jsonl` | mean losses since the previous entry |
-| `timing.jsonl` | seconds of a step, mean since the previous entry |
-| `previews/` | what the weights can do, by step |
-| `checkpoints/` | whole states to continue from, verified by hash when read |
-| `weights/` | the trained weights as their ecosystem loads them |
-| `tensorboard/` | the same losses and scores, where the recipe asks |
-| `validation.jsonl`, `best/` | scores on held-out data, and the weights with the best one, where the recipe asks |
+| `timing.jsonl` | seconds per step, mean since the previous entry |
+| `previews/` | examples made with the weights, by step |
+| `checkpoints/` | complete states to continue from, verified by hash when read |
+| `weights/` | the trained weights, in the usual format of their kind |
+| `tensorboard/` | the same losses and scores for TensorBoard, if the recipe enables it |
+| `validation.jsonl`, `best/` | scores on held-out data, and the weights with the best score, if the recipe enables it |
 
-The command that began this run, given again, continues it. Steps, and how often it logs, saves and previews,
-may change; other settings may not.
+The command that started this run continues it. The number of steps, and the intervals of logs, checkpoints and
+previews, may change; other settings may not.
 """
 
 WEIGHTS = """# {title}
@@ -34,7 +34,7 @@ Weights after {step} steps of this recipe:
 ```yaml
 {recipe}```
 
-Licences of the data sets named there apply. Images made with these weights are synthetic. {notice}
+The licences of the data sets listed there apply. Images made with these weights are synthetic. {notice}
 """
 FOUNDATION = """
 ## Licence of the foundation

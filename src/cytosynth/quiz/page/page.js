@@ -47,9 +47,9 @@ function start() {
   const done = state.answers.length;
   show(make("div", { className: "card" },
     make("p", { text: `${data.items.length} cells in ${data.blocks} ${data.blocks === 1 ? "block" : "blocks"}. ${question} ` +
-      "Then say how confident you are." }),
+      "Then state how confident you are." }),
     ...data.notes.map((note) => make("p", { className: "small", text: note })),
-    make("p", { className: "small", text: "Keys: a number answers, + and − zoom, Escape takes back an answer " +
+    make("p", { className: "small", text: "Keys: a number answers, + and − zoom, Escape withdraws an answer " +
       "before the confidence is given. Nothing leaves this page until you save the answers at the end." }),
     make("label", { for: "reader", text: "Your reader code" }), name,
     make("p", {}, make("button", { className: "main", text: done ? `Continue at cell ${done + 1}` : "Begin", onclick: begin })),

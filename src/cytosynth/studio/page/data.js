@@ -119,7 +119,7 @@ export class LookTab {
     run.addEventListener("change", careful(async () => { this.runName = run.value; this.runData = run.value ? await ask("GET", `/run?${query({ name: run.value })}`) : null; this.refresh(); }));
     this.panel.replaceChildren(make("div", { class: "row" }, pick(0, "Data set"), pick(1, "Beside it"), labelled("Class", filter), labelled("Sorted by", sort), labelled("Training run", run)),
       make("div", { class: known.length === 2 ? "two" : "" }, ...[0, 1].filter((side) => this.data[side]).map((side) => this.cards(side))), this.nearestElement || "", this.runData ? this.curves() : "",
-      known.length || this.runData ? "" : make("p", {}, "Choose a data set to see its cells, two to see real beside synthetic ones, or a training run to see its curves."));
+      known.length || this.runData ? "" : make("p", {}, "Choose a data set to see its cells, two to compare real and synthetic ones, or a training run to see its curves."));
   }
   async measure() {
     for (const side of [0, 1]) if (this.data[side]) {

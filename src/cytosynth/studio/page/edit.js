@@ -1,4 +1,4 @@
-// The tab Edit: open images, pick cells, choose a grade, look, save.
+// The tab Edit: open images, pick cells, choose a category, look, save.
 import { about, ask, careful, cancel, choice, finished, labelled, make, query, rgb, say } from "./api.js";
 import { Viewer } from "./viewer.js";
 
@@ -9,7 +9,7 @@ const signature = ({ id, ...edit }) => JSON.stringify(edit);
 export class EditTab {
   constructor(panel) {
     this.project = null; this.image = null; this.picked = []; this.drawnBoxes = []; this.painted = new Map();
-    this.viewer = new Viewer("Image. Arrows move, plus and minus zoom, N next cell, numbers choose a grade", {
+    this.viewer = new Viewer("Image. Arrows move, plus and minus zoom, N next cell, numbers choose a category", {
       pick: (index, several, point) => this.pick(index, several, point), drawn: (box) => this.addBox(box),
       changed: careful((index, box) => this.change(index, box)), key: (event) => this.key(event) });
     this.left = make("div", { class: "side" });
@@ -84,7 +84,7 @@ export class EditTab {
     else this.picked = [item.key];
     this.refresh();
   }
-  addBox(box) { this.drawnBoxes.push({ box, score: 0 }); this.picked = [box.join()]; this.refresh(); say("Choose a grade for the new box."); }
+  addBox(box) { this.drawnBoxes.push({ box, score: 0 }); this.picked = [box.join()]; this.refresh(); say("Choose a category for the new box."); }
   async change(index, box) {
     const item = this.items[index];
     if (item.edit) { await this.put({ ...item.edit, box }); this.picked = [item.edit.id]; this.refresh(); return; }
@@ -100,7 +100,7 @@ export class EditTab {
   }
   async grade(category, changes = {}) {
     const chosen = this.chosen;
-    if (!chosen.length) return say("Pick a cell first: click it, or press N.", true);
+    if (!chosen.length) return say("Select a cell first: click it, or press N.", true);
     const tasks = [];
     const picked = [];
     const started = performance.now();
@@ -163,7 +163,7 @@ export class EditTab {
     const parts = [make("h2", {}, "Images"), labelled("Opened folders and slides", pick),
       make("div", { class: "drop" }, "Drop images here, or ", file),
       make("div", { class: "row" }, labelled("Seed of fields", seed),
-        make("button", { onclick: careful(() => this.drawField(Number(seed.value))) }, project?.kind === "generated" ? "Draw another field" : "Draw a field"))];
+        make("button", { onclick: careful(() => this.drawField(Number(seed.value))) }, project?.kind === "generated" ? "Generate another field" : "Draw a field"))];
     if (!project && this.unfinished?.length) parts.push(make("h2", {}, "Unfinished work"), make("ul", { class: "list" }, ...this.unfinished.slice(0, 20).map((one) =>
       make("li", {}, make("button", { onclick: careful(async () => this.take(await ask("GET", `/projects/${one.id}`))) }, `${one.title}: ${one.images} images, ${one.edits} edits`)))));
     if (project) {
@@ -205,7 +205,7 @@ export class EditTab {
     });
     const { pick } = this.viewer.on;
     this.viewer.on.pick = cut;
-    say("Click where a field of 1024 pixels is to be cut out of the slide.");
+    say("Click on the slide to cut out a field of 1024 pixels.");
   }
   upload(files) {
     return careful(async () => {
@@ -218,27 +218,27 @@ export class EditTab {
   async drawField(seed) {
     const project = this.project?.kind === "generated" && this.project.seed === seed ? this.project : await ask("POST", "/projects", { kind: "generated", seed });
     const task = await ask("POST", `/projects/${project.id}/field`, {});
-    const made = await finished(task.id, "Drawing a field");
+    const made = await finished(task.id, "Generating a field");
     if (made) await this.take(await ask("GET", `/projects/${project.id}`), made.image);
   }
   async save(name) {
     const task = await ask("POST", `/projects/${this.project.id}/save`, { name });
     const saved = await finished(task.id, "Saving");
     if (!saved) return;
-    this.savedNote = make("p", { class: "small" }, `Saved ${saved.title}: ${saved.images} images, ${saved.cells} cells. The same again: `, make("code", {}, saved.command));
+    this.savedNote = make("p", { class: "small" }, `Saved ${saved.title}: ${saved.images} images, ${saved.cells} cells. To repeat: `, make("code", {}, saved.command));
     say(`Saved ${saved.title}.`);
     this.places = await ask("GET", "/places");
     this.showLeft();
   }
   async discard() {
-    if (!confirm("Discard this work? Saved data sets stay.")) return;
+    if (!confirm("Discard this work? Saved data sets are kept.")) return;
     await ask("DELETE", `/projects/${this.project.id}`);
     location.hash = "edit"; location.reload();
   }
 
   showRight() {
     const { chosen } = this;
-    const grades = make("div", { class: "row", role: "group", "aria-label": "Grade" }, ...about.grades.map((name, index) => make("button", {
+    const grades = make("div", { class: "row", role: "group", "aria-label": "Category" }, ...about.grades.map((name, index) => make("button", {
       disabled: !chosen.length, "aria-pressed": String(chosen.length === 1 && chosen[0].edit?.category === name), title: `Key ${index + 1}`,
       onclick: careful(() => this.grade(name)) }, make("span", { class: "dot", colour: rgb(name) }), ` ${name}`)));
     for (const dot of grades.querySelectorAll(".dot")) dot.style.display = "inline-block";
@@ -247,11 +247,11 @@ export class EditTab {
       make("button", { disabled: !project?.redo, onclick: careful(() => this.step("redo")) }, "Redo"),
       make("button", { disabled: !chosen.length, onclick: careful(() => this.remove()) }, "Delete"),
       make("button", { "aria-pressed": String(this.viewer.plain), onclick: () => { this.compare(!this.viewer.plain); this.showRight(); } }, "Before"));
-    const parts = [make("h2", {}, chosen.length > 1 ? `${chosen.length} cells` : chosen.length ? "Cell" : "Pick a cell"), grades, history];
+    const parts = [make("h2", {}, chosen.length > 1 ? `${chosen.length} cells` : chosen.length ? "Cell" : "Select a cell"), grades, history];
     if (chosen.length === 1 && chosen[0].edit) parts.push(...this.details(chosen[0].edit));
-    if (chosen.length === 1) parts.push(make("div", { class: "row" }, make("button", { onclick: careful(() => this.gallery()) }, "Gallery: every grade, four seeds")));
+    if (chosen.length === 1) parts.push(make("div", { class: "row" }, make("button", { onclick: careful(() => this.gallery()) }, "Gallery: every category, four seeds")));
     if (this.galleryElement && chosen.length === 1 && this.galleryBox === chosen[0].box.join()) parts.push(this.galleryElement);
-    const keys = [[`1–${about.grades.length}`, "grade"], ["N", "next cell"], ["S", "another seed"], ["Z Y", "undo, redo"], ["Del", "delete"], ["B", "before"], ["A", "new box"],
+    const keys = [[`1–${about.grades.length}`, "category"], ["N", "next cell"], ["S", "another seed"], ["Z Y", "undo, redo"], ["Del", "delete"], ["B", "before"], ["A", "new box"],
       ["Alt+arrows", "move box"], ["Shift+arrows", "resize box"], ["G", "gallery"]];
     parts.push(make("h2", {}, "Keys in the image"), make("p", { class: "small" }, ...keys.flatMap(([name, text]) => [make("kbd", {}, name), ` ${text}  `])));
     this.right.replaceChildren(...parts);
@@ -272,10 +272,10 @@ export class EditTab {
   }
   async gallery() {
     const [item] = this.chosen;
-    if (!item) return say("Pick one cell first.", true);
+    if (!item) return say("Select one cell first.", true);
     const base = { image: this.image.name, box: item.box, ...(item.edit ? { seed: item.edit.seed, strength: item.edit.strength } : {}) };
     const tasks = await ask("POST", `/projects/${this.project.id}/gallery`, base);
-    const cells = tasks.map(({ category, seed }) => make("button", { title: `${category}, seed ${seed}`, "aria-label": `Take ${category}, seed ${seed}`, disabled: true,
+    const cells = tasks.map(({ category, seed }) => make("button", { title: `${category}, seed ${seed}`, "aria-label": `Use ${category}, seed ${seed}`, disabled: true,
       onclick: careful(() => this.grade(category, { seed })) }));
     this.galleryBox = item.box.join();
     this.galleryElement = make("div", {}, make("h2", {}, "Gallery"), make("div", { class: "gallery" },

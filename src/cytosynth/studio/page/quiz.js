@@ -28,7 +28,7 @@ export class QuizTab {
       this.places = await ask("GET", "/places"); this.refresh();
     });
     const titles = { real: "Real cells", synthetic: "Synthetic cells", mode: "Question", kind: "Kind", categories: "Categories", per_class: "Cells of each category and set", blocks: "Blocks", readers: "Readers (pages)",
-      side: "Side of a square, pixels", real_scale: "Scale of the real images", match: "Match real and synthetic by", to: "Name of the folder", moodle: "Moodle questions too (teaching)" };
+      side: "Side of a square, pixels", real_scale: "Scale of the real images", match: "Match real and synthetic by", to: "Name of the folder", moodle: "Also Moodle questions (teaching)" };
     return make("div", {}, make("h2", {}, "Make a quiz"), make("div", { class: "form" }, ...Object.entries(titles).map(([name, title]) => labelled(title, field[name]))), make("div", { class: "row" }, make("button", { class: "main", onclick: go }, "Make the quiz")));
   }
   scoreForm() {
@@ -38,11 +38,11 @@ export class QuizTab {
     const go = careful(async () => {
       const answers = await Promise.all([...files.files].map((file) => file.text()));
       const done = await ask("POST", "/quiz/score", { name: quiz.value, answers });
-      say("Scored; tables, plot and report.md are in the folder of what is saved.");
+      say("Scored; tables, plot and report.md are in the output folder.");
       this.result = make("div", {}, ...Object.values(done.tables).map(table), make("img", { alt: "Accuracy by reader and class, and confusion of answers", src: `/api/quiz/plot?${query({ name: done.name })}` }));
       this.refresh();
     });
-    return make("div", {}, make("h2", {}, "Score answers"), labelled("Quiz", quiz), labelled("Files of answers, one a reader", files), make("div", { class: "row" }, make("button", { class: "main", onclick: go }, "Score")));
+    return make("div", {}, make("h2", {}, "Score answers"), labelled("Quiz", quiz), labelled("Answer files, one per reader", files), make("div", { class: "row" }, make("button", { class: "main", onclick: go }, "Score")));
   }
 }
 function table({ title, columns, rows }) {

@@ -19,7 +19,7 @@ export class Viewer {
     this.drawButton = make("button", { hidden: !this.on.drawn, "aria-pressed": "false", title: "Draw a box (D)", onclick: () => this.setDrawing(!this.drawing) }, "Draw box");
     return make("div", { class: "tools", role: "toolbar", "aria-label": "View" }, button("+", "Zoom in (+)", () => this.zoom(1.5)),
       button("−", "Zoom out (−)", () => this.zoom(1 / 1.5)), button("Fit", "Whole image (F)", () => this.fit()),
-      button("1:1", "One pixel a pixel (O)", () => this.zoomTo(1)), button("Pixels", "Single pixels (P)", () => this.zoomTo(8)), this.drawButton);
+      button("1:1", "Actual size (O)", () => this.zoomTo(1)), button("Pixels", "Single pixels (P)", () => this.zoomTo(8)), this.drawButton);
   }
   setDrawing(on) { this.drawing = on; this.drawButton.setAttribute("aria-pressed", String(on)); }
   // Show the image of that size whose tiles `address(level, x, y)` names.
