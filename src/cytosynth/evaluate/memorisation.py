@@ -97,7 +97,7 @@ def measure(
             sheet.histogram(out / f"distances_{file}.png", series, label, limit(which.held_out))
         _write_nearest(out / "nearest.csv", generated, training, neighbours, near, fields, places)
     facts = {
-        "generated": generated.source, "training": training.source, "training_images": len(training),
+        "generated": generated.source, "training": training.source, "training_windows": len(training),
         "training_images": len(fields), "held_out": held_out.source, "extractor": extractor.name,
         "extractor_digest": extractor.digest, "seed": seed, "resamplings": draws,
     }  # fmt: skip
