@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,28 @@ def test_paste_blends_inside_the_edge_only() -> None:
     assert pixels[90, 80, 0] == 200
     assert 0 < pixels[90, 50, 0] < pixels[90, 53, 0] < 200
     assert pixels[90, 49].max() == pixels[59, 80].max() == pixels[120, 80].max() == 0
+
+
+def test_a_rounded_outline_leaves_the_corners_and_has_no_straight_edge() -> None:
+    pixels = np.zeros((300, 300, 3), np.uint8)
+    box = (50.0, 60.0, 110.0, 120.0)
+    patch.paste(pixels, np.full((256, 256, 3), 200, np.uint8), (20, 20), box, feather=8, rounded=True)
+    put = pixels[..., 0]
+    assert put[90, 80] == 200
+    assert put[60, 50] == put[119, 109] == 0  # the corners
+    outside = np.ones((300, 300), bool)
+    outside[60:120, 50:110] = False
+    assert not put[outside].any()
+    firsts = [int(np.nonzero(row)[0][0]) for row in put[65:115]]
+    assert max(Counter(firsts).values()) < 20  # of 50 lines: a box would begin all of them at one column
+
+
+def test_a_rounded_outline_is_the_ellipse_in_the_box() -> None:
+    pixels = np.zeros((300, 300, 3), np.uint8)
+    patch.paste(pixels, np.full((256, 256, 3), 200, np.uint8), (20, 20), (50.0, 60.0, 130.0, 120.0), 0, rounded=True)
+    y, x = np.mgrid[:300, :300] + 0.5
+    wanted = ((x - 90) / 40) ** 2 + ((y - 90) / 30) ** 2 < 1
+    assert np.array_equal(pixels[..., 0] > 0, wanted)
 
 
 def test_the_background_says_how_far_the_colours_moved() -> None:

@@ -1,7 +1,8 @@
 """Patches about cells to train on, and what every training on them shares."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,29 @@ from ..foundation.model import Foundation
 from ..io.progress import meter
 from ..training.task import Task
 from . import patch, synthesizer
+from .editing import QUANTILES
+from .quality.morphology import nucleus_square
 from .recipe import CropRecipe
 from .training_images import TrainingImages
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A training patch: its pixels, the box to repaint in it, its category."""
+    """A training patch.
+
+    Attributes:
+        pixels: (size, size, 3).
+        box: what to repaint, xyxy.
+        category: of the cell.
+        nucleus: the square about its nucleus, xyxy, where that is a condition and found.
+        image: number of the image that it is cut from.
+    """
 
     pixels: Pixels
     box: Box
     category: str
+    nucleus: Box | None = None
+    image: int = 0
 
 
 class CropTask(Task):
@@ -55,9 +68,11 @@ class CropTask(Task):
         The latents are kept under `cache`.
         """
         super().__init__()
-        self.model, self.crops, self.held_out, self.balance = model, crops, held_out, recipe.balance
+        self.model, self.crops, self.held_out = model, crops, held_out
+        self.balance, self.image_balance = recipe.balance, recipe.image_balance
         self.frozen = nn.ModuleList([model.vae, model.text_encoder])
-        self.latents = [turns[0] for turns in cached(model, crops, cache, [0])]
+        self.dtype = torch.bfloat16 if recipe.mixed_precision == "bf16" else torch.float32
+        self.latents = [turns[0] for turns in self.encoded(crops, cache)]
         self.names = sorted({crop.category for crop in crops})
         with torch.no_grad():
             texts = ["", *map(abnormal_prompt, self.names)]
@@ -71,14 +86,22 @@ class CropTask(Task):
             )
         self.weights = self._weights()
 
+    def encoded(self, crops: Sequence[Crop], cache: Path) -> list[list[Tensor]]:
+        """Return the latents of `crops`, one turn each, kept under `cache`."""
+        return cached(self.model, crops, cache, [0], self.dtype)
+
     def _weights(self) -> np.ndarray:
         """Return the chance of each crop, up to a factor."""
         counts = np.array([sum(crop.category == name for crop in self.crops) for name in self.names], dtype=np.float64)
         shares = counts / counts.sum() * (1 - self.balance) + self.balance / len(self.names)
-        return np.array([(shares / counts)[self.names.index(crop.category)] for crop in self.crops])
+        own = Counter((crop.category, crop.image) for crop in self.crops)
+        even = np.array([own[crop.category, crop.image] ** -self.image_balance for crop in self.crops])
+        index = np.array([self.names.index(crop.category) for crop in self.crops])
+        sums = np.bincount(index, even, minlength=len(self.names))
+        return np.asarray(shares[index] * even / sums[index])
 
     def drawn(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
-        """Return `latents` (n, C, h, w) of crops that `rng` determines, `masks`, `boxes` and `category`."""
+        """Return `latents` (n, C, h, w) of crops that `rng` determines, `masks`, `nuclei`, `boxes` and `category`."""
         chosen = rng.choice(len(self.crops), size, p=self.weights / self.weights.sum())
         return self.packed([self.crops[index] for index in chosen], [self.latents[index] for index in chosen])
 
@@ -92,9 +115,19 @@ class CropTask(Task):
         return {
             "latents": torch.stack(list(latents)).float(),
             "masks": torch.stack([synthesizer.mask_of(crop.box, size, factor) for crop in crops]),
+            "nuclei": torch.stack([synthesizer.disc_of(crop.nucleus, size, factor) for crop in crops]),
             "boxes": torch.tensor([crop.box for crop in crops]),
             "category": torch.tensor([self.names.index(crop.category) for crop in crops]),
         }
+
+
+def diameters(crops: Sequence[Crop]) -> dict[str, tuple[float, ...]]:
+    """Return `QUANTILES` of the diameters of the nuclei in `crops`, pixels, by category, where nuclei are known."""
+    found: dict[str, list[float]] = {}
+    for crop in crops:
+        if crop.nucleus is not None:
+            found.setdefault(crop.category, []).append(crop.nucleus[2] - crop.nucleus[0])
+    return {name: tuple(np.quantile(values, QUANTILES).round(2).tolist()) for name, values in sorted(found.items())}
 
 
 def evenly(crops: Sequence[Crop], names: Sequence[str], count: int) -> list[Crop]:
@@ -126,7 +159,8 @@ def crops_of(samples: Sequence[Sample], recipe: CropRecipe, variants: int) -> li
             pixels = samples[index].pixels
             for variant in range(variants):
                 rng = np.random.default_rng([recipe.seed, index, number, variant])
-                crops.append(_crop(pixels, samples[index].cells[number], recipe, variant, rng))
+                crop = _crop(pixels, samples[index].cells[number], recipe, variant, rng)
+                crops.append(replace(crop, image=index))
     return crops
 
 
@@ -154,5 +188,8 @@ def _crop(pixels: Pixels, cell: Cell, recipe: CropRecipe, variant: int, rng: np.
     x, y = patch.corner(moved, width, height)
     inner = (box[0] - x, box[1] - y, box[2] - x, box[3] - y)
     turn = 0 if recipe.variants == 1 else int(rng.permutation(8)[variant % 8])
-    window = np.ascontiguousarray(augment.d4(augment.crop(pixels, x, y, patch.SIZE), turn))
-    return Crop(window, augment.d4_box(inner, turn, patch.SIZE, patch.SIZE), cell.category)
+    window = augment.crop(pixels, x, y, patch.SIZE)
+    nucleus = nucleus_square(window, patch.inner(cell.box, (x, y))) if recipe.nucleus else None
+    turned = [None if b is None else augment.d4_box(b, turn, patch.SIZE, patch.SIZE) for b in (inner, nucleus)]
+    assert turned[0] is not None
+    return Crop(np.ascontiguousarray(augment.d4(window, turn)), turned[0], cell.category, turned[1])

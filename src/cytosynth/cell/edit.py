@@ -56,7 +56,7 @@ class CellEditor:
         """
         _check(model, model.name)
         self.model = model
-        self.box_scale, self.categories = trained.box_scale, trained.categories
+        self.trained, self.box_scale, self.categories = trained, trained.box_scale, trained.categories
         self.training_images = training_images
         self.digest = self.distilled = ""
 
@@ -96,18 +96,27 @@ class CellEditor:
         return editor
 
     def settled(self, settings: EditSettings, *, real: bool) -> EditSettings:
-        """Return `settings` with what they leave open (region, grain, stain), for `real` or generated images.
+        """Return `settings` with what they leave open (region, stain), for `real` or generated images.
 
         Raises UsageError where the stain of the training images is asked for and not known.
         """
         scale = self.box_scale if settings.box_scale is None else settings.box_scale
-        amount = settings.grain if settings.paste == "box" else 0.0
-        amount = float(real) if amount is None else amount
         known = self.training_images is not None
         if settings.stain and not known:
             raise UsageError(f"cell.stain=true: the cell synthesizer has no {FILE} beside it; set it to false")
         stain = real and known if settings.stain is None else settings.stain
-        return settings.model_copy(update={"box_scale": scale, "grain": amount, "stain": stain})
+        return settings.model_copy(update={"box_scale": scale, "stain": stain})
+
+    def nucleus(self, edit: PlannedEdit) -> Box | None:
+        """Return the square about the nucleus that `edit` asks for, xyxy as its box; None where it leaves that open.
+
+        The diameter follows the training cells of its category (`Editing.diameter`).
+        """
+        diameter = self.trained.diameter(edit.category, edit.seed)
+        if diameter is None:
+            return None
+        x, y = (edit.box[0] + edit.box[2]) / 2, (edit.box[1] + edit.box[3]) / 2
+        return x - diameter / 2, y - diameter / 2, x + diameter / 2, y + diameter / 2
 
     def edit(self, pixels: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings) -> Pixels:
         """Return a copy of (height, width, 3) `pixels` with every edit made, put back as `patch.compose` says.
@@ -183,6 +192,7 @@ class CellEditor:
         inputs = [window if way is None else way.there(window) for window, way in zip(windows, stains, strict=True)]
         clean = torch.cat([model.encode_pixels(window[None]) for window in inputs])[filled].float()
         masks = torch.stack([synthesizer.mask_of(edit.box, size, model.factor) for edit in edits]).to(clean)
+        nuclei = torch.stack([synthesizer.disc_of(self.nucleus(edit), size, model.factor) for edit in edits]).to(clean)
         noises = torch.cat([sampling.noise((1, *clean.shape[1:]), edit.seed) for edit in edits]).to(clean)
         text = model.encode_text([abnormal_prompt(edit.category) for edit in edits])
         ground = synthesizer.grounding(
@@ -190,7 +200,7 @@ class CellEditor:
         )
         denoise = sampling.guided(
             model.unet, text, model.encode_text([""] * len(edits)), guidance_scale=settings.guidance_scale,
-            guidance_rescale=settings.guidance_rescale, extra_channels=synthesizer.extra_channels(clean, masks),
+            guidance_rescale=settings.guidance_rescale, extra_channels=synthesizer.extra_channels(clean, masks, nuclei),
             grounding=ground,
         )  # fmt: skip
         latents = sampling.sample(

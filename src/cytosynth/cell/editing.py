@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..bethesda import ABNORMAL
@@ -10,6 +11,8 @@ from ..io import plain
 from ..io.bundled import model_folder
 
 FILE = "editing.json"
+QUANTILES = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
+"""At which the distribution of the nuclei's diameters is written."""
 
 
 class Editing(BaseModel):
@@ -18,11 +21,24 @@ class Editing(BaseModel):
     Attributes:
         box_scale: how much larger than boxes the regions were on which it was trained.
         categories: the abnormal ones that it was trained on; the paper's four where nothing is said.
+        nucleus: by category, `QUANTILES` of the diameters of the nuclei that it was trained on, pixels; empty where the
+            size of the nucleus is no condition.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     box_scale: float = Field(default=1.0, ge=0.5, le=8)
     categories: tuple[str, ...] = Field(default=ABNORMAL, min_length=1)
+    nucleus: dict[str, tuple[float, ...]] = {}
+
+    def diameter(self, category: str, seed: int) -> float | None:
+        """Return the diameter of the nucleus, pixels, of a `category` cell of `seed`, distributed as the training cells'.
+
+        None where the size of the nucleus is no condition, or not known for the category.
+        """
+        if category not in self.nucleus:
+            return None
+        level = np.random.default_rng([seed, 11]).uniform(QUANTILES[0], QUANTILES[-1])
+        return float(np.interp(level, QUANTILES, self.nucleus[category]))
 
 
 PAPER = Editing()

@@ -87,7 +87,8 @@ def compose(pixels: Pixels, edits: Sequence[tuple[Box, Pixels]], settings: EditS
         if settings.paste == "patch":
             paste(result, decoded, at, box, feather=0)
         else:
-            paste(result, match_background(decoded, window(pixels, at), inner(box, at)), at, box, settings.feather)
+            matched = match_background(decoded, window(pixels, at), inner(box, at))
+            paste(result, matched, at, box, settings.feather, rounded=settings.outline == "rounded")
     return result
 
 
@@ -106,7 +107,9 @@ def match_background(edited: Pixels, original: Pixels, box: Box) -> Pixels:
     return np.asarray(np.clip(np.rint(edited + shift), 0, 255), dtype=np.uint8)
 
 
-def paste(pixels: Pixels, edited: Pixels, at: tuple[int, int], box: Box, feather: int = 8) -> None:
+def paste(
+    pixels: Pixels, edited: Pixels, at: tuple[int, int], box: Box, feather: int = 8, rounded: bool = False
+) -> None:  # fmt: skip
     """Blend `box` (xyxy whole pixels of the image) of the `edited` patch into `pixels`, in place.
 
     Args:
@@ -114,13 +117,27 @@ def paste(pixels: Pixels, edited: Pixels, at: tuple[int, int], box: Box, feather
         edited: (size, size, 3) patch.
         at: corner of the patch in the image.
         box: region to paste; nothing outside it changes by a single bit.
-        feather: width of the linear blend inside the box's edge, pixels.
+        feather: width of the linear blend inside the edge, pixels.
+        rounded: the edge is the ellipse in the box, which has no straight part, instead of the box's own.
     """
     x0, y0, x1, y1 = (int(value) for value in box)
     new = edited[y0 - at[1] : y1 - at[1], x0 - at[0] : x1 - at[0]].astype(np.float32)
     old = pixels[y0:y1, x0:x1].astype(np.float32)
-    weight = np.minimum.outer(_ramp(y1 - y0, feather), _ramp(x1 - x0, feather))[..., None]
+    shape = _ellipse if rounded else _rectangle
+    weight = shape(y1 - y0, x1 - x0, feather)[..., None]
     pixels[y0:y1, x0:x1] = np.clip(np.rint(old + weight * (new - old)), 0, 255).astype(np.uint8)
+
+
+def _rectangle(height: int, width: int, feather: int) -> np.ndarray:
+    """Return weights (height, width) from near 0 at the edge to 1 at `feather` pixels inside."""
+    return np.minimum.outer(_ramp(height, feather), _ramp(width, feather))
+
+
+def _ellipse(height: int, width: int, feather: int) -> np.ndarray:
+    """Return weights (height, width): 0 outside the ellipse that touches all sides, 1 at about `feather` pixels inside."""
+    y, x = (np.abs((np.arange(side) + 0.5) * 2 / side - 1) for side in (height, width))
+    inside = (1 - np.hypot(x[None, :], y[:, None])) * min(height, width) / 2
+    return np.asarray(np.clip(inside / feather if feather else inside > 0, 0, 1), dtype=np.float32)
 
 
 def _ramp(length: int, feather: int) -> np.ndarray:

@@ -22,10 +22,14 @@ class CropRecipe(Recipe):
     box_scale: tuple[float, float] = Field(default=(1.0, 1.0), description="range of the factor on annotated boxes")
     jitter: int = Field(default=0, ge=0, le=96, description="pixels by which the cell may lie off the patch's middle")
     balance: float = Field(default=0.0, ge=0, le=1, description="0: cells as frequent as they are; 1: classes even")
+    image_balance: float = Field(
+        default=0.0, ge=0, le=1, description="0: all cells of a category as often; 1: all images that hold it as often"
+    )
     most_cells: int | None = Field(default=None, ge=1, description="greatest number of cells of a category to use")
     variants: int = Field(default=1, ge=1, le=64, description="encoded crops a cell, each with its own turn and jitter")
     augment_copies: int = Field(default=1, ge=1, le=64, description="varied copies of an image, with `augment`")
     inside_weight: float = Field(default=1.0, ge=1, description="weight of the loss inside the box; equation 1 has 1")
+    nucleus: bool = Field(default=False, description="the size of the nucleus is a condition too; not in the paper")
     validate_count: int = Field(default=64, ge=1, description="held-out cells, classes even, on which a score rests")
     gradient_checkpointing: bool = False
 
@@ -39,6 +43,7 @@ class CellRecipe(CropRecipe):
     )
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     box_dropout: float = Field(default=0.1, ge=0, le=1)
+    nucleus_dropout: float = Field(default=0.15, ge=0, le=1, description="of the size of the nucleus, with `nucleus`")
     joint_dropout: float = Field(
         default=0.0, ge=0, le=1,
         description="share of samples without prompt and without token, which is the unguided half when sampling",
@@ -56,7 +61,7 @@ PAPER = CellRecipe(
 )
 BUNDLED_RECIPE = CellRecipe(
     foundation=BUNDLED, data=CC_BY, categories=["NILM", *ABNORMAL], trainable="all", box_scale=(1.4, 2.2), jitter=48,
-    balance=0.7, variants=4, most_cells=500,
+    balance=0.7, image_balance=0.5, variants=4, most_cells=500, nucleus=True,
     batch_size=12, learning_rate=3e-4, weight_decay=1e-3, warmup_steps=100, max_steps=20_000,
     ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, gate_rate=30.0, checkpoint_every=250, preview_every=500,
     validate_every=500, joint_dropout=JOINT, mixed_precision="bf16", memory_format="channels_last",

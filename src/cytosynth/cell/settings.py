@@ -25,11 +25,14 @@ class EditSettings(BaseModel):
     paste: Literal["box", "patch"] = Field(
         default="box", description="put back the edited region alone, or the whole decoded patch as the paper does"
     )
-    feather: int = Field(default=8, ge=0, le=64, description="blend inside the region's edge (paste=box), pixels")
-    grain: float | None = Field(
-        default=None, ge=0, le=2,
-        description="fine texture added inside the region (paste=box) over what the autoencoder loses around it; "
-        "none: 1 on real images, 0 on generated fields, which have none to lose",
+    outline: Literal["rounded", "box"] = Field(
+        default="rounded", description="what is put back (paste=box): the ellipse in the region, or all of the region"
+    )
+    feather: int = Field(default=8, ge=0, le=64, description="blend inside the outline (paste=box), pixels")
+    grain: float = Field(
+        default=0.0, ge=0, le=2,
+        description="fine texture added inside the region (paste=box), over what the autoencoder loses around it; for "
+        "autoencoders that are soft",
     )  # fmt: skip
     stain: bool | None = Field(
         default=None,

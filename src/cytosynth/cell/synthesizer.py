@@ -5,7 +5,8 @@ C is 4 in Stable Diffusion, and the input then has nine channels.
 Equations 3 to 5 are diffusers' own GLIGEN blocks: `GLIGENTextBoundingboxProjection` (3) and
 `GatedSelfAttentionDense` (4, 5), before every cross-attention; both gates start at zero, and so do the
 C + 1 new input channels, so that an untrained synthesizer equals its foundation exactly.
-The channels follow GLIGEN: latent C | latent x mask C | mask 1, where 1 is kept and 0 repainted.
+The channels follow GLIGEN: latent C | latent x mask C | mask 1, where 1 is kept and 0 repainted. Not in the paper: where
+the size of the nucleus is a condition, the mask is -1 where the nucleus shall be.
 """
 
 import math
@@ -69,9 +70,27 @@ def mask_of(box: Box, size: int, factor: int) -> Tensor:
     return mask
 
 
-def extra_channels(latents: Tensor, masks: Tensor) -> Tensor:
-    """Return (n, C + 1, h, w): the background latents z_0,bg and the mask, from z_0 (n, C, h, w) and (n, 1, h, w)."""
-    return torch.cat([latents * masks, masks], dim=1)
+def disc_of(nucleus: Box | None, size: int, factor: int) -> Tensor:
+    """Return the share of each latent cell that the disc of the `nucleus` covers, (1, size/factor, size/factor).
+
+    `nucleus` is its bounding square, xyxy pixels of a patch of `size` pixels a side; None: covers nothing.
+    """
+    side = size // factor
+    if nucleus is None:
+        return torch.zeros(1, side, side)
+    places = torch.arange(size) + 0.5
+    radius = (nucleus[2] - nucleus[0]) / 2
+    x, y = places - (nucleus[0] + nucleus[2]) / 2, places - (nucleus[1] + nucleus[3]) / 2
+    inside = (x[None, :] ** 2 + y[:, None] ** 2 <= radius**2).float()
+    return inside.reshape(side, factor, side, factor).mean((1, 3))[None]
+
+
+def extra_channels(latents: Tensor, masks: Tensor, nuclei: Tensor | None = None) -> Tensor:
+    """Return (n, C + 1, h, w): the background latents z_0,bg and the mask, from z_0 (n, C, h, w) and (n, 1, h, w).
+
+    `nuclei` (n, 1, h, w), where they are a condition, are what the nucleus covers (`disc_of`).
+    """
+    return torch.cat([latents * masks, masks if nuclei is None else masks - nuclei], dim=1)
 
 
 def grounding(boxes: Sequence[Box], size: int, text: Tensor, shown: Tensor | None = None) -> dict[str, Tensor]:

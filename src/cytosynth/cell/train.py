@@ -12,7 +12,6 @@ from ..data import sources, varied
 from ..data.preview import grid, save_png
 from ..errors import UserError
 from ..foundation import noise, sampling
-from ..foundation.latents import cached
 from ..foundation.load import load
 from ..foundation.model import Foundation
 from ..foundation.parts import save_part
@@ -20,7 +19,7 @@ from ..io import atomic
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses
 from . import editing, patch, synthesizer
-from .crops import Crop, CropTask, crops_of, evenly, images_of
+from .crops import Crop, CropTask, crops_of, diameters, evenly, images_of
 from .edit import CellEditor, PlannedEdit
 from .recipe import CellRecipe
 from .settings import EditSettings
@@ -49,11 +48,16 @@ class CellTask(CropTask):
         """
         super().__init__(recipe, model.freeze(), crops, held_out, cache)
         self.recipe, self.images = recipe, images
+        self.editing = editing.Editing(
+            box_scale=round(sum(recipe.box_scale) / 2, 4),
+            categories=tuple(name for name in recipe.categories if name != NILM) or tuple(recipe.categories),
+            nucleus=diameters(crops),
+        )
         self.unet = model.unet = synthesizer.build(model.unet)
         synthesizer.trainable(self.unet, recipe.trainable == "all")
         if recipe.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
-        self.scored_latents = [turns[0] for turns in cached(model, self.scored, cache, [0])]
+        self.scored_latents = [turns[0] for turns in self.encoded(self.scored, cache)]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return latents (n, C, h, w) of patches, masks, boxes, categories, and what is withheld for guidance."""
@@ -61,6 +65,9 @@ class CellTask(CropTask):
         captioned = rng.random(size) >= self.recipe.caption_dropout
         boxed = rng.random(size) >= self.recipe.box_dropout
         shown = rng.random(size) >= self.recipe.joint_dropout
+        if self.recipe.nucleus:
+            sized = rng.random(size) >= self.recipe.nucleus_dropout
+            drawn["nuclei"] *= torch.as_tensor(sized)[:, None, None, None]
         return drawn | {
             "captioned": torch.as_tensor(captioned & shown), "boxed": torch.as_tensor(boxed & shown),
         }  # fmt: skip
@@ -79,7 +86,7 @@ class CellTask(CropTask):
         text = self.text[(batch["category"] + 1) * batch["captioned"]]
         size = latents.shape[-1] * self.model.factor
         ground = synthesizer.grounding(batch["boxes"].tolist(), size, self.pooled[batch["category"]], batch["boxed"])
-        model_input = torch.cat([noisy, synthesizer.extra_channels(latents, masks)], dim=1)
+        model_input = torch.cat([noisy, synthesizer.extra_channels(latents, masks, batch["nuclei"])], dim=1)
         prediction = self.unet(model_input, timesteps, text, cross_attention_kwargs={"gligen": ground}).sample
         weight = (1 + (self.recipe.inside_weight - 1) * (1 - masks)).sqrt()
         return noise.loss(scheduler, prediction * weight, target * weight, timesteps, self.recipe.min_snr_gamma)
@@ -108,7 +115,7 @@ class CellTask(CropTask):
 
     def preview(self, folder: Path, step: int) -> None:
         """Write a grid: a row for a held-out crop of each category, first as it is, then as every category."""
-        editor = CellEditor(self.model)
+        editor = CellEditor(self.model, self.editing)
         tiles = []
         for row, crop in enumerate(evenly(self.held_out, self.names, len(self.names))):
             tiles.append(crop.pixels)
@@ -120,9 +127,7 @@ class CellTask(CropTask):
     def export(self, folder: Path) -> None:
         """Write the U-Net in diffusers' layout with GLIGEN's key names, half precision."""
         save_part(self.unet, folder, torch.float16)
-        abnormal = [name for name in self.recipe.categories if name != NILM]
-        scale = round(sum(self.recipe.box_scale) / 2, 4)
-        atomic.write_json(folder / editing.FILE, {"box_scale": scale, "categories": abnormal})
+        atomic.write_json(folder / editing.FILE, self.editing.model_dump(mode="json"))
         if self.images:
             atomic.write_json(folder / FILE, self.images.model_dump(mode="json"))
 

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,8 +29,12 @@ class Shown(Protocol):
 
 
 @torch.no_grad()
-def cached(model: Foundation, images: Sequence[Shown], folder: Path, turns: Sequence[int]) -> list[list[Tensor]]:
+def cached(
+    model: Foundation, images: Sequence[Shown], folder: Path, turns: Sequence[int], dtype: torch.dtype = torch.float32
+) -> list[list[Tensor]]:
     """Return, for each image and each D4 turn of `turns`, its (C, h/factor, w/factor) scaled latents, float16.
+
+    The encoder works in `dtype`; bfloat16 with channels last takes a fifth of the time on a CPU with AMX.
 
     Sides are cut to multiples of the factor after turning. They are kept under `folder`, named by the content of
     the images and of the encoder, one file an image, so that a killed run continues. Several processes
@@ -36,7 +42,13 @@ def cached(model: Foundation, images: Sequence[Shown], folder: Path, turns: Sequ
     """
     state = PartialState()
     model.vae.to(state.device)
+    narrow = model
+    if dtype != torch.float32:
+        vae = deepcopy(model.vae).to(dtype).to(memory_format=torch.channels_last)
+        narrow = replace(model, vae=vae)
     key = hashlib.sha256(weights_digest(model.vae.encoder, model.vae.quant_conv).encode())
+    if narrow is not model:
+        key.update(str(dtype).encode())
     paths = []
     for image in images:
         name, pixels = key.copy(), image.pixels
@@ -46,7 +58,7 @@ def cached(model: Foundation, images: Sequence[Shown], folder: Path, turns: Sequ
     with meter("encoding images", len(own)) as bar:
         for index in own:
             pixels = images[index].pixels
-            tensors = {str(turn): _encode(model, pixels, turn) for turn in turns}
+            tensors = {str(turn): _encode(narrow, pixels, turn) for turn in turns}
             atomic.write_bytes(paths[index], save(tensors))
             bar.advance()
     state.wait_for_everyone()

@@ -92,9 +92,9 @@ class PlanSettings(BaseModel):
     def _as_it_was(cls, values: Any) -> Any:
         """Leave off what plans of earlier versions did without, so that they make the same pixels."""
         cell = values.get("cell") if isinstance(values, dict) else None
-        if isinstance(cell, dict) and "grain" in cell and "stain" not in cell:
-            return values | {"cell": cell | {"stain": False}}
-        return values
+        if not isinstance(cell, dict) or "grain" not in cell:
+            return values
+        return values | {"cell": {"stain": False, "outline": "box"} | cell}
 
 
 class Plan(_Strict):

@@ -67,8 +67,35 @@ def measure(window: Pixels, box: Box) -> Morphology | None:
     return Morphology(area, float(2 * np.sqrt(area / np.pi)), area / float(cell.sum()), above)
 
 
+def nucleus_square(window: Pixels, box: Box) -> Box | None:
+    """Return the square about the disc of the nucleus' centre and area, xyxy pixels of `window`; None as `measure`."""
+    density = _density(window)
+    stained = _foreground(density)
+    found = None if stained is None else _nucleus(density.min(axis=2), stained, box)
+    if found is None:
+        return None
+    y, x = (float(values.mean()) + 0.5 for values in np.nonzero(found[0]))
+    radius = float(np.sqrt(found[0].sum() / np.pi))
+    return x - radius, y - radius, x + radius, y + radius
+
+
 def _segment(nuclear: NDArray[np.float64], stained: Mask, box: Box) -> tuple[Mask, Mask] | None:
-    """Return the nucleus and the cell with its nucleus, (height, width) each, of the cell in `box`.
+    """Return the nucleus and the cell with its nucleus, (height, width) each, of the cell in `box`."""
+    found = _nucleus(nuclear, stained, box)
+    if found is None:
+        return None
+    nucleus, dark, labels = found
+    own = labels[nucleus][0]
+    sizes = np.bincount(labels.ravel())
+    markers = np.where((sizes >= OTHER * sizes[own])[labels] & dark, labels, 0)
+    distance = ndimage.distance_transform_edt(markers == 0)
+    return nucleus, watershed(distance, markers, mask=stained | nucleus) == own
+
+
+def _nucleus(
+    nuclear: NDArray[np.float64], stained: Mask, box: Box
+) -> tuple[Mask, Mask, NDArray[np.int32]] | None:  # fmt: skip
+    """Return the nucleus of the cell in `box`, all that is as dark, and the labels of its regions, (height, width) each.
 
     `nuclear` is the density in the channel that absorbs least. None where no region of at least `FEWEST` pixels begins
     within a quarter of the box's longer side from its middle, or that region runs out of twice the box.
@@ -86,10 +113,7 @@ def _segment(nuclear: NDArray[np.float64], stained: Mask, box: Box) -> tuple[Mas
     nucleus = labels == own
     if nucleus.sum() < FEWEST or (nucleus & ~_frame(_grown(box, 2), nuclear.shape)).any():
         return None
-    sizes = np.bincount(labels.ravel())
-    markers = np.where((sizes >= OTHER * sizes[own])[labels] & dark, labels, 0)
-    distance = ndimage.distance_transform_edt(markers == 0)
-    return nucleus, watershed(distance, markers, mask=stained | nucleus) == own
+    return nucleus, dark, labels
 
 
 def _foreground(density: NDArray[np.float64]) -> Mask | None:
