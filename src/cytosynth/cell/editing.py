@@ -31,7 +31,7 @@ class Editing(BaseModel):
     nucleus: dict[str, tuple[float, ...]] = {}
 
     def diameter(self, category: str, seed: int) -> float | None:
-        """Return the diameter of the nucleus, pixels, of a `category` cell of `seed`, distributed as the training cells'.
+        """Return the diameter, pixels, of the nucleus of a `category` cell of `seed`: as the training cells' vary.
 
         None where the size of the nucleus is no condition, or not known for the category.
         """

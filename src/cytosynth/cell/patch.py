@@ -134,7 +134,7 @@ def _rectangle(height: int, width: int, feather: int) -> np.ndarray:
 
 
 def _ellipse(height: int, width: int, feather: int) -> np.ndarray:
-    """Return weights (height, width): 0 outside the ellipse that touches all sides, 1 at about `feather` pixels inside."""
+    """Return weights (height, width): 0 outside the ellipse in the box, 1 at about `feather` pixels inside."""
     y, x = (np.abs((np.arange(side) + 0.5) * 2 / side - 1) for side in (height, width))
     inside = (1 - np.hypot(x[None, :], y[:, None])) * min(height, width) / 2
     return np.asarray(np.clip(inside / feather if feather else inside > 0, 0, 1), dtype=np.float32)

@@ -5,8 +5,8 @@ C is 4 in Stable Diffusion, and the input then has nine channels.
 Equations 3 to 5 are diffusers' own GLIGEN blocks: `GLIGENTextBoundingboxProjection` (3) and
 `GatedSelfAttentionDense` (4, 5), before every cross-attention; both gates start at zero, and so do the
 C + 1 new input channels, so that an untrained synthesizer equals its foundation exactly.
-The channels follow GLIGEN: latent C | latent x mask C | mask 1, where 1 is kept and 0 repainted. Not in the paper: where
-the size of the nucleus is a condition, the mask is -1 where the nucleus shall be.
+The channels follow GLIGEN: latent C | latent x mask C | mask 1, where 1 is kept and 0 repainted. Not in the paper:
+where the size of the nucleus is a condition, the mask is -1 where the nucleus is to be.
 """
 
 import math

@@ -49,7 +49,7 @@ class CellDistillTask(CropTask):
         Raises UserError where the teacher does not make a category of the crops.
         """
         super().__init__(recipe, teacher.model, crops, held_out, run / "latents")
-        self.recipe, self.run = recipe, run
+        self.recipe, self.run, self.editor = recipe, run, teacher
         self.abnormal = [name for name in self.names if name != NILM]
         unknown = [name for name in self.abnormal if name not in teacher.categories]
         if unknown or not self.abnormal:
@@ -66,12 +66,24 @@ class CellDistillTask(CropTask):
             self.model.unet.enable_gradient_checkpointing()
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Return latents (n, C, h, w) of patches, masks, boxes, and the category that each is to be made into."""
+        """Return latents (n, C, h, w) of patches, masks, nuclei, boxes, and the category to be made of each."""
         drawn = self.drawn(rng, size)
         others = torch.as_tensor(rng.integers(len(self.abnormal), size=size))
         wanted = torch.tensor([self.names.index(name) for name in self.abnormal])[others]
         normal = torch.tensor([name == NILM for name in self.names])[drawn["category"]]
-        return drawn | {"category": torch.where(normal, wanted, drawn["category"])}
+        category = torch.where(normal, wanted, drawn["category"])
+        return drawn | {"category": category, "nuclei": self._nuclei(drawn, category, rng)}
+
+    def _nuclei(self, drawn: dict[str, Tensor], category: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return what the nuclei cover that edits of `drawn` into each `category` would ask for (n, 1, h, w)."""
+        side, factor = drawn["latents"].shape[-1], self.model.factor
+        discs = []
+        for box, index, seed in zip(
+            drawn["boxes"].tolist(), category, rng.integers(2**32, size=len(category)), strict=True
+        ):
+            edit = PlannedEdit(box, self.names[int(index)], int(seed))
+            discs.append(synthesizer.disc_of(self.editor.nucleus(edit), side * factor, factor))
+        return torch.stack(discs)
 
     def trained_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the average of the product."""
@@ -81,7 +93,7 @@ class CellDistillTask(CropTask):
         """Return the consistency loss of `batch`, weighted inside the masks."""
         self.student.follow(self.step)
         latents, masks, category = batch["latents"], batch["masks"], batch["category"]
-        extra, size = synthesizer.extra_channels(latents, masks), latents.shape[-1] * self.model.factor
+        extra, size = synthesizer.extra_channels(latents, masks, batch["nuclei"]), latents.shape[-1] * self.model.factor
         ground = synthesizer.grounding(batch["boxes"].tolist(), size, self.pooled[category])
         text, empty = self.text[category + 1], self.text[:1].expand(len(latents), -1, -1)
 
@@ -138,7 +150,7 @@ class CellDistillTask(CropTask):
 
     def _edited(self, crops: Sequence[Crop], edits: Sequence[PlannedEdit], settings: EditSettings) -> list[Pixels]:
         windows = np.stack([crop.pixels for crop in crops])
-        return list(CellEditor(self.model).patch(windows, edits, settings))
+        return list(self.editor.patch(windows, edits, settings))
 
     def export(self, folder: Path) -> None:
         """Write the LoRA as a U-Net's `load_lora_adapter` reads it, half precision, and its card."""

@@ -95,7 +95,7 @@ def _segment(nuclear: NDArray[np.float64], stained: Mask, box: Box) -> tuple[Mas
 def _nucleus(
     nuclear: NDArray[np.float64], stained: Mask, box: Box
 ) -> tuple[Mask, Mask, NDArray[np.int32]] | None:  # fmt: skip
-    """Return the nucleus of the cell in `box`, all that is as dark, and the labels of its regions, (height, width) each.
+    """Return the nucleus of the cell in `box`, all that is as dark, and its regions' labels, (height, width) each.
 
     `nuclear` is the density in the channel that absorbs least. None where no region of at least `FEWEST` pixels begins
     within a quarter of the box's longer side from its middle, or that region runs out of twice the box.
