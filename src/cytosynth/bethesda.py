@@ -4,6 +4,8 @@ from typing import Final
 
 NILM: Final = "NILM"
 ABNORMAL: Final = ("ASC-US", "ASC-H", "LSIL", "HSIL")
+ONE_CLASS: Final = "abnormal"
+"""Every cell that is not NILM, where classes are not told apart."""
 CATEGORIES: Final = (NILM, *ABNORMAL)
 
 NORMAL_PROMPT: Final = "A normal cervical cytopathological image"

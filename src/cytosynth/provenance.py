@@ -26,14 +26,17 @@ ORIGINAL = ("original", "original_sha256")
 MOST_ROOM = 100_000
 """Cells of an image that can be edited, far above what a detector finds in the largest."""
 NOTICE = "Synthetic cervical cytology made by CytoSynth. Not for diagnosis."
-OTHER, MIXED = "other", "mixed"
+OTHER, MIXED, PASTED = "other", "mixed", "pasted"
 NOTICES = {
     "synthetic": NOTICE,
     "real-to-synthetic": "Real cervical cytology whose marked cells CytoSynth made synthetic. Not for diagnosis.",
+    PASTED: "Real cervical cytology into which CytoSynth pasted real cells of other images. Not for diagnosis.",
     OTHER: "Synthetic cervical cytology of several origins, chosen by CytoSynth. Not for diagnosis.",
     MIXED: "Real and synthetic cervical cytology together; CytoSynth made the synthetic part. Not for diagnosis.",
 }
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeCapture"
+"""Of images that were put together from real ones alone."""
 XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
@@ -48,14 +51,15 @@ def png(pixels: Pixels, record: dict[str, Any]) -> bytes:
     """Return `pixels` as a PNG that says it is synthetic and carries `record`, the same bytes every time.
 
     Text chunks `Description`, `Software` and `cytosynth` (JSON), and an XMP packet whose IPTC
-    `DigitalSourceType` is trainedAlgorithmicMedia.
+    `DigitalSourceType` is trainedAlgorithmicMedia, or compositeCapture where real cells were pasted.
     """
     chunks = PngImagePlugin.PngInfo()
     notice = NOTICES[record["origin"]]
     chunks.add_text("Description", notice)
     chunks.add_text("Software", f"CytoSynth {__version__}")
     chunks.add_itxt("cytosynth", json.dumps(record, sort_keys=True, ensure_ascii=False))
-    packet = XMP.format(source=SOURCE_TYPE, version=__version__, notice=notice)
+    source = COMPOSITE if record["origin"] == PASTED else SOURCE_TYPE
+    packet = XMP.format(source=source, version=__version__, notice=notice)
     chunks.add_itxt("XML:com.adobe.xmp", packet)
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", pnginfo=chunks, compress_level=6)

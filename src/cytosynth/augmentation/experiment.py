@@ -138,7 +138,8 @@ def read(recipe: AugmentationRecipe, trials: Iterable[Trial], run: Path, images:
 
 def scores(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
     """Return the table: AP x 100 of every detector on every training set, the paper's mAP beside it."""
-    measures = [*scoring.MEASURES, *recipe.categories]
+    one = _gained(recipe, runs)[0]
+    measures = [*([one] if one == scoring.ABNORMAL_AP else []), *scoring.MEASURES, *recipe.categories]
     columns = ("detector", "training data", "steps", *(f"{name} x 100" for name in measures), "paper: mAP",
                "trained parameters", "seconds a step", "memory, GiB")  # fmt: skip
     rows: list[tuple[Value, ...]] = []
@@ -164,7 +165,7 @@ def gains(recipe: AugmentationRecipe, trials: Sequence[Trial], runs: Mapping[Key
     rows: list[tuple[Value, ...]] = []
     sure = 0
     for detector, name, label, after, before in comparisons(trials):
-        for measure in ["mAP", *recipe.categories]:
+        for measure in _gained(recipe, runs):
             found = gain(runs[after], runs[before], measure)
             sure += found.low is not None
             rows.append((detector, name, label, after[2], before[2], measure, str(hundred(found)), verdict(found)))
@@ -177,6 +178,12 @@ def gains(recipe: AugmentationRecipe, trials: Sequence[Trial], runs: Mapping[Key
         f"{sure} comparisons with an interval: about {math.ceil(0.05 * sure)} of them would leave 0 by chance alone",
     )
     return Report(f"{recipe.title}: gain over real images alone", _facts(recipe), columns, tuple(rows), notes)
+
+
+def _gained(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> list[str]:
+    """Return the measures of which the gain is told; of results of earlier versions, without the one class."""
+    known = all(scoring.ABNORMAL_AP in result["scores"] for found in runs.values() for result in found.results)
+    return [*([scoring.ABNORMAL_AP] if known else []), "mAP", *recipe.categories]
 
 
 def comparisons(trials: Sequence[Trial]) -> list[tuple[str, str, str, Key, Key]]:
@@ -219,7 +226,7 @@ def _density(
 
 
 def _plot(recipe: AugmentationRecipe, trials: Sequence[Trial], runs: Mapping[Key, Runs], run: Path) -> None:
-    measures = ["mAP", *recipe.categories]
+    measures = _gained(recipe, runs)
     found: dict[str, dict[str, dict[str, Estimate]]] = {}
     for detector, name, label, after, before in comparisons(trials):
         if label == "equal steps, longer":

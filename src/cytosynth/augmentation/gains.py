@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from ..annotations import Image
+from ..evaluate.detection.scoring import ABNORMAL_AP
 from ..evaluate.statistics import Estimate
 
 FEWEST = 5
@@ -38,9 +39,12 @@ class Runs:
     def number(self, measure: str) -> int:
         """Return of how many images `measure` is.
 
-        A mean over categories counts as if all were in as few as the rarest is, but for the `FEWEST` of a verdict.
+        A mean over categories counts as if all were in as few as the rarest is, but for the `FEWEST` of a verdict; all
+        abnormal cells as one class are in as many at least as the commonest is.
         """
         known = [count for count in self.images.values() if count]
+        if measure == ABNORMAL_AP:
+            return max(known, default=0)
         return self.images.get(measure, max(FEWEST, min(known, default=0)))
 
     def drawn(self, measure: str) -> Values:

@@ -1,8 +1,9 @@
 """A held-out image must not be trained on, neither as it is nor as what a synthetic image was made from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ..annotations import Image
 from ..data import file_names, image_files, split
@@ -12,6 +13,7 @@ from ..data.sources import part as part_of
 from ..errors import UsageError, UserError
 from ..io.progress import console
 from ..provenance import said
+from . import seen
 
 
 def apart(what: str, fitted: Sequence[Source], held: Sequence[Source], data_root: Path) -> None:
@@ -31,7 +33,8 @@ def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
     generator was trained on held-out images is not seen here.
     """
     records = said(folder).values()
-    edited = [record for record in records if isinstance(record.get("original"), str)]
+    edited: list[Mapping[str, Any]] = [record for record in records if isinstance(record.get("original"), str)]
+    edited += [origin for record in records for origin in pasted(record)]
     if not edited:
         return
     by_hash, by_name = _held(tuple(held), data_root)
@@ -53,6 +56,44 @@ def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
             f"{folder}: {len(alike)} originals are called like held-out images ({min(alike)}) and are other files",
             soft_wrap=True,
         )
+
+
+def pasted(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the originals of the cells that were pasted into the image of `record`, named as those of images are."""
+    cells = record.get("cells")
+    origins = [
+        cell["pasted_from"]
+        for cell in (cells if isinstance(cells, list) else [])
+        if isinstance(cell, dict) and isinstance(cell.get("pasted_from"), dict)
+    ]
+    return [
+        {"original": one["file_name"], "original_sha256": one.get("sha256", "")}
+        for one in origins
+        if isinstance(one.get("file_name"), str)
+    ]
+
+
+def unseen(models: Mapping[str, str], held: Sequence[Source], data_root: Path) -> None:
+    """Make sure that no model was trained or chosen on an image of the parts `held`, by the digests of the files.
+
+    Args:
+        models: name of the model of each role, as the pipeline takes them; what has no weights is passed over.
+        held: parts that no model may have seen.
+        data_root: folder that they, and what recipes of runs name, are below.
+
+    Raises UserError for a model that has, and for one of which it is not known.
+    """
+    by_hash, _ = _held(tuple(held), data_root)
+    for role, name in models.items():
+        known = seen.of_model(name, role, data_root)
+        if known is None:
+            raise UserError(
+                f"{name}: which images this {role} was trained on is not known; {seen.FILE} beside its weights, or the "
+                "recipe.yaml of its run with its data below --data-root, says so (`cytosynth evaluate seen` writes it)"
+            )
+        common = sorted(known.keys() & by_hash.keys())
+        if common:
+            raise UserError(f"{name}: this {role} was trained or chosen on {known[common[0]]}, which is held out here")
 
 
 def _images(source: Source, data_root: Path) -> tuple[Image, ...]:

@@ -75,6 +75,7 @@ def main() -> None:
             info,
             merge,
             mix,
+            paste,
             quiz,
             robustness,
             select,

@@ -28,6 +28,13 @@ class DetectorRecipe(Recipe):
     )
     categories: list[str] = [NILM]
     data: list[Source] = [Source(root="fields", split="train")]
+    synthetic: list[Source] = Field(default=[], description="synthetic images that are trained on beside `data`")
+    synthetic_share: float | None = Field(
+        default=None, ge=0, le=1, description="share of the windows that are of synthetic images; none: as of images"
+    )
+    synthetic_weight: float = Field(
+        default=1.0, gt=0, le=10, description="of a synthetic image in the loss, that of a real one being 1"
+    )
     epochs: int | None = Field(
         default=None, ge=1, description="passes over the data; at most max_steps optimiser steps"
     )

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +38,12 @@ class DetectorTask(Task):
         held_out: Sequence[Sample],
         data_root: Path = Path(),
         measure: Measure | None = None,
+        synthetic: Sequence[Sample] = (),
     ) -> None:
-        """Build the network; `held_out` images are only shown and measured, by `measure`."""
+        """Build the network; `held_out` images are only shown and measured, by `measure`.
+
+        `synthetic` images are trained on beside `samples`, with the share and weight of the recipe.
+        """
         super().__init__()
         transferred = transfer.is_detector(recipe.weights)
         imagenet = recipe.weights != NO_WEIGHTS and not transferred
@@ -50,10 +54,12 @@ class DetectorTask(Task):
                 f"from {NO_WEIGHTS}, 'bundled' or the folder of a detector"
             )
         pretrained = transfer.pretrained(recipe.weights, recipe.backbone) if transferred else imagenet
-        self.recipe, self.samples, self.held_out, self.measure = recipe, samples, held_out, measure
+        self.recipe, self.held_out, self.measure = recipe, held_out, measure
+        self.real = len(samples)
+        self.samples = sources.Joined([samples, synthetic]) if synthetic else samples
         self.config = model.DetectorConfig(
             architecture=recipe.architecture, backbone=recipe.backbone, categories=tuple(recipe.categories),
-            pretrained=pretrained, tile=_tile(recipe, samples),
+            pretrained=pretrained, tile=_tile(recipe, self.samples),
         )  # fmt: skip
         self.network = model.build(self.config)
         own = architecture.load(recipe.architecture)
@@ -79,21 +85,48 @@ class DetectorTask(Task):
         return [(rest, 1.0), (slow, rate)]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Return `size` augmented windows (each (3, h, w) in 0..1) and torchvision's targets."""
+        """Return `size` augmented windows (each (3, h, w) in 0..1), torchvision's targets, and which are synthetic."""
         images, targets = [], []
-        for index in rng.integers(len(self.samples), size=size):
+        chosen = self._chosen(rng, size)
+        for index in chosen:
             pixels, cells = _window(self.samples[index], self.recipe, rng)
             images.append(model.as_input(pixels))
             targets.append(model.targets(cells, self.recipe.categories))
-        return {"images": images, "targets": targets}
+        return {"images": images, "targets": targets, "synthetic": [index >= self.real for index in chosen]}
+
+    def _chosen(self, rng: np.random.Generator, size: int) -> list[int]:
+        """Return the indices of the images of a batch: all evenly, or synthetic ones with the share of the recipe."""
+        share, count = self.recipe.synthetic_share, len(self.samples)
+        if share is None or self.real in (0, count):
+            return [int(index) for index in rng.integers(count, size=size)]
+        made = rng.random(size) < share
+        return [int(rng.integers(self.real, count) if one else rng.integers(self.real)) for one in made]
 
     def forward(self, batch: Batch) -> Losses:
-        """Return the detection losses, under the names of their network, and their sum."""
-        device = next(self.network.parameters()).device
-        images = [image.to(device) for image in batch["images"]]
-        targets = [{key: value.to(device) for key, value in target.items()} for target in batch["targets"]]
-        losses: Losses = self.network(images, targets)
+        """Return the detection losses, under the names of their network, and their sum.
+
+        Where synthetic images weigh otherwise than real ones, each kind passes by itself, and its losses count by its
+        number of images times its weight.
+        """
+        kinds = batch["synthetic"]
+        if self.recipe.synthetic_weight == 1 or not any(kinds):
+            losses = self._losses(batch, range(len(kinds)))
+        else:
+            losses = {}
+            for kind, weight in ((False, 1.0), (True, self.recipe.synthetic_weight)):
+                members = [index for index, synthetic in enumerate(kinds) if synthetic == kind]
+                for name, value in (self._losses(batch, members) if members else {}).items():
+                    losses[name] = losses.get(name, 0) + value * weight * len(members) / len(kinds)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _losses(self, batch: Batch, members: Iterable[int]) -> Losses:
+        """Return the losses of the images `members` of `batch`."""
+        device = next(self.network.parameters()).device
+        chosen = list(members)
+        images = [batch["images"][index].to(device) for index in chosen]
+        targets = [{key: value.to(device) for key, value in batch["targets"][index].items()} for index in chosen]
+        losses: Losses = self.network(images, targets)
+        return losses
 
     def score(self) -> float | None:
         """Return 1 - mAP on the held-out images; raise UserError where these have no cell of a category."""
@@ -155,12 +188,13 @@ def train_detector(
     """Train a detector in the run folder `run`, or continue it; then `measure` it on the validation parts."""
     held_out = sources.held_out(recipe.data, data_root)
     samples = sources.load(recipe.data, data_root)
-    _some(samples, recipe.categories)
-    recipe = recipe.model_copy(update={"max_steps": steps(recipe, len(samples))})
+    synthetic = sources.load(recipe.synthetic, data_root, "reading synthetic images") if recipe.synthetic else []
+    _some(sources.Joined([samples, synthetic]) if synthetic else samples, recipe.categories)
+    recipe = recipe.model_copy(update={"max_steps": steps(recipe, len(samples) + len(synthetic))})
     console.print(f"{recipe.architecture} on {recipe.backbone}, weights from: {recipe.weights}", soft_wrap=True)
 
     def make() -> DetectorTask:
-        return DetectorTask(recipe, samples, held_out, data_root, measure)
+        return DetectorTask(recipe, samples, held_out, data_root, measure, synthetic)
 
     outcome = train(make, recipe, run, title=f"detector ({recipe.architecture})", max_minutes=max_minutes)
     if not held_out or measure is None or not devices.first():

@@ -75,19 +75,19 @@ def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSe
     large = len(records) > coco_parts.LARGEST
     data = DataSet(out / "images", (), tuple(about.categories), tuple(about.licences), info)
     write_records(out, records)
-    coco_parts.write(data, map(_image, records), len(records), out)
+    coco_parts.write(data, map(image_of, records), len(records), out)
     if records and not large:
         plan.write(records, settings, about.models, out)
     if records:
-        preview(replace(data, images=tuple(map(_image, islice(records, SHOWN)))), out, about.origin)
+        preview(replace(data, images=tuple(map(image_of, islice(records, SHOWN)))), out, about.origin)
     models = {role: " | ".join(name.rsplit(" ", 1)) for role, name in about.models.items()}
     uses_bundled = "bundled" in {name.rsplit(" ", 1)[0] for name in about.models.values()}
     sections = [*_part(about.shard), *_outside(records), *_counts(records, settings, about.missing)]
     sections += _acceptance(records, "gate" in about.models)
     told = portable(settings.model_dump(mode="json", exclude={"style": {"fields"}}))
-    said = card.text(data, models, told, about.problems, uses_bundled, about.origin, sections, map(_image, records))
+    said = card.text(data, models, told, about.problems, uses_bundled, about.origin, sections, map(image_of, records))
     atomic.write_text(out / "README.md", said)
-    return data if large else replace(data, images=tuple(map(_image, records)))
+    return data if large else replace(data, images=tuple(map(image_of, records)))
 
 
 def preview(data: DataSet, out: Path, origin: str) -> None:
@@ -107,7 +107,8 @@ def contact_sheet(shown: Sequence[Pixels], side: int = 640) -> Pixels:
     return grid(small, columns=min(4, len(small)))
 
 
-def _image(record: dict[str, Any]) -> Image:
+def image_of(record: dict[str, Any]) -> Image:
+    """Return the annotated image that a `record` tells of."""
     width, height, boxes = boxes_shown(record)
     cells = tuple(
         Cell((x0, y0, x1, y1), cell["category"], extra={"synthetic": True})

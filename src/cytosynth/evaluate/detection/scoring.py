@@ -1,13 +1,18 @@
 """Scores of a detector on annotated images: COCO scores, those of resamples of the images, and where it fails."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from torchvision.ops import nms
 
+from ...annotations import Cell
+from ...bethesda import NILM, ONE_CLASS
 from ...data.sources import Sample
 from ...detection import model
 from ...detection.external import Finder
@@ -20,6 +25,10 @@ from .average_precision import Matches, Scores, evaluate
 MOST = 300
 """Detections of an image that count."""
 MEASURES = ("mAP", "mAP.5", "mAP.75")
+ABNORMAL_AP = "AP.5 abnormal"
+"""AP at IoU 0.5 of all that is not NILM as one class."""
+OVERLAP = 0.5
+"""IoU from which detections of several classes are of one cell."""
 LEAST = 0.05
 """Score below which a detector is not asked for cells."""
 
@@ -27,18 +36,45 @@ LEAST = 0.05
 def scored(finder: Finder, test: Sequence[Sample], draws: int) -> dict[str, Any]:
     """Return scores of `finder` on `test`, those of `draws` resamples of its images, and where it fails.
 
-    The resamples are the same for every detector, so that differences can be taken resample by resample.
+    The resamples are the same for every detector, so that differences can be taken resample by resample. Of a detector
+    of abnormal cells, `ABNORMAL_AP` is among the scores.
     """
     truth, categories = [sample.cells for sample in test], finder.categories
     found = finder.find_all(((sample.name, sample.pixels) for sample in test), len(test), LEAST, "clean")
     matches = Matches(truth, found, categories, MOST)
     rng = np.random.default_rng(0)
-    drawn = [_named(matches.scores(rng.integers(len(test), size=len(test)))) for _ in range(draws)]
+    one = None
+    if any(name != NILM for name in categories):
+        one = Matches([one_class(cells) for cells in truth], [surest(cells) for cells in found], (ONE_CLASS,), MOST)
+    chosen = [rng.integers(len(test), size=len(test)) for _ in range(draws)]
+    drawn = [_all(matches, one, images) for images in chosen]
     return {
-        "scores": _named(matches.scores()),
+        "scores": _all(matches, one),
         "drawn": {name: [row[name] for row in drawn] for name in drawn[0]},
         "failures": asdict(failures.failures(truth, found, categories)),
     }
+
+
+def one_class(cells: Sequence[Cell]) -> list[Cell]:
+    """Return those of `cells` that are not NILM, all as `ONE_CLASS`."""
+    return [replace(cell, category=ONE_CLASS) for cell in cells if cell.category != NILM]
+
+
+def surest(found: Sequence[Cell]) -> list[Cell]:
+    """Return the detections `found` as `one_class` does, of those that overlap by `OVERLAP` the surest alone."""
+    cells = one_class(found)
+    boxes = torch.tensor([cell.box for cell in cells], dtype=torch.float64).reshape(-1, 4)
+    scores = torch.tensor([cell.score or 0.0 for cell in cells], dtype=torch.float64)
+    return [cells[index] for index in nms(boxes, scores, OVERLAP).tolist()]
+
+
+def _all(matches: Matches, one: Matches | None, images: NDArray[np.int64] | None = None) -> dict[str, float | None]:
+    """Return the scores of `images`, all where None, by category and, where asked for, of `one` class."""
+    named = _named(matches.scores(images))
+    if one is not None:
+        value = one.scores(images).map_50
+        named[ABNORMAL_AP] = round(value, 6) if value == value else None
+    return named
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -56,7 +92,8 @@ class Scored(BaseModel):
         """Return whether it has this number of `draws` and is of a detector of these `categories`."""
         confusion = self.failures.confusion
         return (
-            self.scores.keys() == self.drawn.keys() == {*MEASURES, *categories}
+            self.scores.keys() == self.drawn.keys()
+            and self.scores.keys() - {ABNORMAL_AP} == {*MEASURES, *categories}  # earlier results are without
             and all(len(values) == draws for values in self.drawn.values())
             and confusion.keys() == {*categories, failures.NOTHING}
             and all(row.keys() == {*categories, failures.MISSED} for row in confusion.values())

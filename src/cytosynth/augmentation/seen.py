@@ -1,0 +1,99 @@
+"""Which image files a model was trained and chosen on, by digest: so that no held-out image is among them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..data import file_names, image_files, split
+from ..data.formats import findings
+from ..data.sources import Source
+from ..errors import UserError
+from ..io import atomic, plain
+from ..io.bundled import BUNDLED, RECIPE, WEIGHTS, model_folder
+
+FILE = "training_images.sha256"
+"""Beside a model's weights, or in the folder above: a line for each image file, as `sha256sum` writes it."""
+LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+WEIGHTLESS = frozenset({"none", "nucleus"})
+"""Names that stand for no model."""
+CHOSEN_ON = "val"
+"""The part on which trainings choose their best weights."""
+
+
+def digests(source: Source, data_root: Path) -> dict[str, str]:
+    """Return the names (`set/file`) of the image files of `source` by SHA-256."""
+    data = source.read(data_root, findings.ignore)
+    label = plain.last(source.root)
+    found = {}
+    for image in source.chosen(data, data_root):
+        digest = image_files.fingerprint(file_names.inside(data.folder, image.file_name))
+        if digest:
+            found[digest] = f"{label}/{image.file_name}"
+    return found
+
+
+def of_model(name: str, role: str, data_root: Path) -> dict[str, str] | None:
+    """Return the images that the model `name` of `role` has seen, names by SHA-256; None where that is not known.
+
+    Its `FILE` says so, else the recipes of its run: of the data sets named there, which are below `data_root`, the
+    parts trained on and, of those divided, the part that is chosen on. A model of a hub, which is public and older
+    than the data here, has seen none.
+    """
+    if name in WEIGHTLESS or (name != BUNDLED and not Path(name).exists()):
+        return {}
+    folder = model_folder(name, role)
+    for place in (folder, folder.parent):
+        if (place / FILE).is_file():
+            return read(place / FILE)
+    run = folder.parent if folder.name in WEIGHTS else folder
+    recipes = [path for path in (run / RECIPE, *sorted(run.parent.glob(f"*/{RECIPE}"))) if path.is_file()]
+    if run / RECIPE not in recipes:
+        return None
+    # A foundation's parts are runs beside each other: all of them count.
+    own = recipes if role == "foundation" else [run / RECIPE]
+    found: dict[str, str] = {}
+    for path in own:
+        for source in sources(path):
+            try:
+                found |= digests(source, data_root)
+                if source.split == "train" and CHOSEN_ON in _parts(source, data_root):
+                    found |= digests(source.model_copy(update={"split": CHOSEN_ON}), data_root)
+            except UserError:
+                return None
+    return found
+
+
+def sources(recipe: Path) -> list[Source]:
+    """Return the data sets that the `recipe` of a training run names under `data`."""
+    values: Any = plain.from_yaml(plain.text(recipe))
+    listed = values.get("data") if isinstance(values, dict) else None
+    try:
+        return [Source.model_validate(one) for one in listed or []]
+    except (ValidationError, TypeError):
+        raise UserError(f"{recipe}: data: not a list of data sets (root, scale, split)") from None
+
+
+def read(path: Path) -> dict[str, str]:
+    """Return the names by SHA-256 that the file at `path` lists; raise UserError for a line that is none."""
+    found = {}
+    for number, line in enumerate(plain.text(path).splitlines(), 1):
+        match = LINE.fullmatch(line)
+        if match is None:
+            raise UserError(f"{path}: line {number}: not a SHA-256, two blanks and a name")
+        found[match[1]] = match[2]
+    return found
+
+
+def write(path: Path, known: Sequence[dict[str, str]]) -> int:
+    """Write all names by SHA-256 of `known` to `path`, in the order of their names; return how many there are."""
+    together = {digest: name for one in known for digest, name in one.items()}
+    lines = sorted((name, digest) for digest, name in together.items())
+    atomic.write_text(path, "".join(f"{digest}  {name}\n" for name, digest in lines))
+    return len(lines)
+
+
+def _parts(source: Source, data_root: Path) -> list[str]:
+    return split.names(source.read(data_root, findings.ignore), data_root / source.root)

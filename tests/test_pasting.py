@@ -1,0 +1,183 @@
+"""Copy-paste: what is cut out, where it lands, and that the boxes say so."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+from cytosynth.annotations import Cell
+from cytosynth.cli import app
+from cytosynth.data.check import check
+from cytosynth.data.formats import coco
+from cytosynth.data.sources import Source
+from cytosynth.errors import UserError
+from cytosynth.io import atomic
+from cytosynth.provenance import COMPOSITE, said, write_records
+from cytosynth.synthesis.pasting import exemplars
+from cytosynth.synthesis.pasting.paste import paste
+from cytosynth.synthesis.pasting.settings import PasteSettings
+
+ALL = Source(root="drawn", split="all")
+SETTINGS = PasteSettings(min_cells=2, max_cells=3)
+
+
+def one(pixels: np.ndarray, *cells: Cell, **changes: object) -> list[exemplars.Exemplar]:
+    settings = PasteSettings(**changes)
+    return exemplars.cut(pixels, cells, "a.png", "0" * 64, ["LSIL", "HSIL"], settings, "NILM")
+
+
+def test_the_mask_is_a_feathered_ellipse() -> None:
+    pixels = np.zeros((100, 120, 3), dtype=np.uint8)
+    (found,) = one(pixels, Cell((40, 40, 80, 60), "LSIL"), context=1.5, feather=0.5)
+    assert found.mask.shape == (30, 60)
+    assert found.box == (10, 5, 50, 25)
+    assert found.mask[15, 30] == 1 and found.mask[0, 0] == 0
+    # along the longer axis: 1 to half of the radius of 30, 0.5 at three quarters
+    assert found.mask[15, 30 + 14] == 1
+    assert found.mask[15, 30 + 22] == pytest.approx(0.5, abs=0.06)
+    assert np.allclose(found.mask, found.mask[::-1, ::-1])
+
+
+def test_what_is_pasted_is_the_cell_and_nothing_else_changes() -> None:
+    rng = np.random.default_rng(0)
+    source = rng.integers(0, 255, (100, 120, 3), dtype=np.uint8)
+    (found,) = one(source, Cell((40, 40, 80, 60), "LSIL"), context=1.4)
+    host = rng.integers(0, 255, (90, 90, 3), dtype=np.uint8)
+    pasted = host.copy()
+    box = exemplars.put(pasted, found, (50, 45), match=False)
+    assert box == (30, 35, 70, 55)
+    assert np.array_equal(pasted[44:46, 45:55], source[49:51, 55:65]), "the middle is the cell, pixel by pixel"
+    changed = (pasted != host).any(axis=2)
+    ys, xs = np.nonzero(changed)
+    assert (((xs + 0.5 - 50) / 28) ** 2 + ((ys + 0.5 - 45) / 14) ** 2 < 1).all()
+    corner = host.copy()
+    assert exemplars.put(corner, found, (0, 0), match=False) == (8, 4, 48, 24), "moved inside whole"
+
+
+def test_colours_follow_those_around() -> None:
+    (found,) = one(np.full((100, 100, 3), 200, dtype=np.uint8), Cell((40, 40, 60, 60), "LSIL"))
+    host = np.full((80, 80, 3), 190, dtype=np.uint8)
+    exemplars.put(host, found, (40, 40))
+    assert np.unique(host).tolist() == [190], "a cell as its background leaves no trace"
+    dark = np.full((80, 80, 3), 90, dtype=np.uint8)
+    exemplars.put(dark, found, (40, 40))
+    assert dark.max() == 200 - exemplars.GREATEST
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_a_turned_cell_keeps_its_box(turn: int) -> None:
+    pixels = np.full((100, 100, 3), 255, dtype=np.uint8)
+    pixels[30:50, 40:70] = 10
+    (found,) = one(pixels, Cell((40, 30, 70, 50), "HSIL"), context=1.5)
+    turned = found.turned(turn)
+    x0, y0, x1, y1 = (round(side) for side in turned.box)
+    assert (turned.pixels[y0:y1, x0:x1] == 10).all()
+    assert (turned.pixels == 10).all(axis=2).sum() == 600
+
+
+def test_cells_are_cut_out_whole_and_alone() -> None:
+    pixels = np.zeros((100, 100, 3), dtype=np.uint8)
+    border = one(pixels, Cell((0, 40, 20, 60), "LSIL"), context=2)
+    assert border[0].mask.shape == (20, 20), "no larger than the image leaves room for"
+    near = one(pixels, Cell((20, 20, 40, 40), "LSIL"), Cell((33, 20, 53, 40), "HSIL"), context=2)
+    assert [e.mask.shape for e in near] == [(26, 26), (26, 26)], "the other's middle, 13 away, stays out"
+    assert one(pixels, Cell((20, 20, 40, 40), "LSIL"), Cell((25, 20, 45, 40), "HSIL")) == []
+    assert len(one(pixels, Cell((20, 20, 40, 40), "LSIL"), Cell((25, 20, 45, 40), "NILM"))) == 1
+    assert one(pixels, Cell((20, 20, 40, 40), "SCC")) == []
+    crowd = Cell((20, 20, 40, 40), "LSIL", extra={"iscrowd": 1})
+    assert one(pixels, crowd) == []
+
+
+def test_a_set_of_pasted_cells_says_what_is_from_where(fields: Path, tmp_path: Path) -> None:
+    data = paste(ALL, tmp_path / "out", fields, count=5, settings=SETTINGS)
+    assert check(tmp_path / "out") == []
+    records = said(tmp_path / "out")
+    digests = {atomic.sha256(path): path.name for path in (fields / "drawn/images").iterdir()}
+    normal = {"field_0.png", "field_3.png"}
+    for image in data.images:
+        record = records[image.file_name]
+        assert 2 <= len(image.cells) == len(record["cells"]) <= 3
+        assert digests[record["original_sha256"]] == record["original"] in normal
+        for cell, told in zip(image.cells, record["cells"], strict=True):
+            origin = told["pasted_from"]
+            assert digests[origin["sha256"]] == origin["file_name"] not in normal
+            assert cell.box == tuple(told["bbox_xyxy"])
+            assert sorted(cell.size) == pytest.approx([40, 40])
+    with PILImage.open(tmp_path / "out/images/000000.png") as image:
+        assert COMPOSITE in image.text["XML:com.adobe.xmp"]
+    assert coco.read(tmp_path / "out").info["origin"] == "pasted"
+
+
+def test_every_box_holds_the_cell_that_it_is_said_to(fields: Path, tmp_path: Path) -> None:
+    """Without turning or shifting, the middle of each box is that of the original, pixel by pixel."""
+    settings = SETTINGS.model_copy(update={"turns": False, "match": False})
+    data = paste(ALL, tmp_path / "out", fields, count=4, settings=settings)
+    for image in data.images:
+        made = np.asarray(PILImage.open(data.path(image)))
+        for told in said(tmp_path / "out")[image.file_name]["cells"]:
+            origin = told["pasted_from"]
+            real = np.asarray(PILImage.open(fields / "drawn/images" / origin["file_name"]))
+            x, y = (round((told["bbox_xyxy"][i] + told["bbox_xyxy"][i + 2]) / 2) for i in (0, 1))
+            u, v = (round((origin["bbox_xyxy"][i] + origin["bbox_xyxy"][i + 2]) / 2) for i in (0, 1))
+            assert np.array_equal(made[y - 8 : y + 8, x - 8 : x + 8], real[v - 8 : v + 8, u - 8 : u + 8])
+
+
+def test_as_many_cells_at_the_places_of_an_edited_set(fields: Path, tmp_path: Path) -> None:
+    edited = tmp_path / "edited"
+    edited.mkdir()
+    records = [
+        {"file_name": f"{n}.png", "original": "field_0.png", "cells": [
+            {"bbox_xyxy": [40, 40, 80, 80], "category": "LSIL"},
+            {"bbox_xyxy": [150.5, 100, 190.5, 140], "category": "SCC"},
+        ][: n + 1]} for n in range(2)
+    ]  # fmt: skip
+    write_records(edited, records)
+    data = paste(ALL, tmp_path / "out", fields, like=[edited], settings=SETTINGS)
+    assert [len(image.cells) for image in data.images] == [1, 2]
+    for image in data.images:
+        assert image.cells[0].category == "LSIL"
+        assert image.cells[0].centre == pytest.approx((60, 60), abs=0.51)
+    assert data.images[1].cells[1].centre == pytest.approx((170.5, 120), abs=0.51)
+    write_records(edited, [records[0] | {"original": "field 1.png"}])
+    with pytest.raises(UserError, match="was not made from a normal image"):
+        paste(ALL, tmp_path / "no", fields, like=[edited])
+
+
+def test_it_is_reproducible_and_uses_all_cells(fields: Path, tmp_path: Path) -> None:
+    many = PasteSettings(min_cells=3, max_cells=3)
+    first = paste(ALL, tmp_path / "a", fields, count=6, settings=many)
+    paste(ALL, tmp_path / "b", fields, count=6, settings=many)
+    for name in ("annotations.json", "provenance.jsonl", "images/000003.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    used = Counter(
+        (cell["pasted_from"]["file_name"], tuple(cell["pasted_from"]["bbox_xyxy"]))
+        for record in said(tmp_path / "a").values() for cell in record["cells"]
+    )  # fmt: skip
+    assert max(used.values()) - min(used.values()) <= 1
+    assert first.images
+    with pytest.raises(UserError, match="something was written there"):
+        paste(ALL, tmp_path / "a", fields, count=6, settings=many)
+
+
+def test_it_needs_normal_images_and_abnormal_cells(fields: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no image without an abnormal cell in part 'test'"):
+        paste(Source(root="drawn", split="test"), tmp_path / "out", fields, count=1)
+    with pytest.raises(UserError, match="no cell of SCC in part 'all' can be cut out"):
+        paste(ALL, tmp_path / "out", fields, count=1, categories=["SCC"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command(fields: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    import cytosynth.cli.paste  # noqa: F401
+
+    out = tmp_path / "out"
+    result = CliRunner().invoke(
+        app, ["paste", str(fields / "drawn"), str(out), "--split", "all", "--count", "2", "--set", "max_cells=1"]
+    )
+    assert result.exit_code == 0, result.output
+    assert len(json.loads((out / "annotations.json").read_text())["annotations"]) == 2
