@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_COUNT ?= 4
 
-.PHONY: setup demo test test-slow coverage soak lint types docs bundle clean
+.PHONY: setup demo test test-slow coverage soak lint types docs results bundle clean
 
 setup: $(READY)
 
@@ -72,6 +72,10 @@ bundle: $(READY)
 	    from diffusers import AutoencoderKL; from cytosynth.foundation.load import part; from cytosynth.foundation.parts import save_part; \
 	    save_part(part(AutoencoderKL, Path(sys.argv[1])), Path(sys.argv[2]), torch.float16)' \
 	    $(DECODER) $(BUNDLED)/foundation/vae; fi
+
+# All tables from the results that are kept; the files that are committed come out the same.
+results: $(READY)
+	$(BIN)/cytosynth experiment tables results
 
 clean:
 	rm -rf demo dist build site .pytest_cache .mypy_cache .ruff_cache

@@ -58,6 +58,13 @@ def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
         )
 
 
+def unlike(what: str, fitted: Source, held: Source, data_root: Path) -> None:
+    """Raise UsageError where a file of `fitted`, which is for `what`, is one of `held` too, whatever it is called."""
+    own, others = seen.digests(fitted, data_root), seen.digests(held, data_root)
+    for digest in sorted(own.keys() & others.keys()):
+        raise UsageError(f"{what}: {own[digest]} is the file of {others[digest]}, a {held.split} image; take one out")
+
+
 def pasted(record: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the originals of the cells that were pasted into the image of `record`, named as those of images are."""
     cells = record.get("cells")

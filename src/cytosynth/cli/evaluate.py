@@ -8,7 +8,7 @@ import typer
 
 from ..io import wording
 from . import all_there, app, there
-from .options import Device, Scale
+from .options import DataRoot, Device, Scale
 
 evaluate_app = typer.Typer(help="Measure a model on held-out data.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate")
@@ -168,6 +168,73 @@ def cells(
     for report in evaluate_cells(editing, how, models, real.parent, out):
         report.show()
     print(f"{out}/cells.md")
+
+
+@evaluate_app.command()
+def layout(
+    synthetic: Annotated[Path, typer.Argument(callback=there, help="Synthetic data set with its boxes.")],
+    real: Annotated[Path, typer.Argument(callback=there, help="Real annotated data set that the detector never saw.")],
+    detector: Annotated[str, typer.Option(help="Folder of a detector of abnormal cells, trained on real images.")],
+    split: Split = "test",
+    scale: Scale = 1.0,
+    draws: Annotated[int, typer.Option(min=0, help="Resamplings of images behind the 95 % intervals; 0: none.")] = 200,
+    output: Annotated[Path | None, typer.Option(help="Folder for the table.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Layout fidelity: AP.5 of a detector of real images on synthetic ones with their boxes, beside that on real ones.
+
+    --split and --scale are of the real images; synthetic ones are at the working scale.
+    """
+    from ..data import sources
+    from ..data.sources import Source
+    from ..detection import external
+    from ..errors import UserError
+    from ..evaluate.detection.layout import layout as measure
+
+    if detector.startswith(external.RESULTS):
+        raise UserError(f"{detector[:80]}: results of one set of images; here a detector looks at two")
+    sides = {
+        "synthetic": sources.load([Source(root=synthetic.name, split="all")], synthetic.resolve().parent),
+        "real": sources.load([Source(root=real.name, scale=scale, split=split)], real.resolve().parent),
+    }
+    there = sorted({cell.category for samples in sides.values() for sample in samples for cell in sample.cells})
+    finder = external.load(detector, there, device)
+    facts = {"synthetic": synthetic.name, "real": f"{real.name}, part {split}", "detector": finder.digest}
+    report = measure(finder, sides, draws, facts)
+    report.show()
+    if output:
+        report.write(output, "layout")
+        print(f"{output}/layout.md")
+
+
+@evaluate_app.command()
+def seen(
+    models: Annotated[list[Path], typer.Argument(callback=all_there, help="Models, or their training runs.")],
+    role: Annotated[
+        str, typer.Option(help="foundation, normal, cell, detector or gate: what the models are.")
+    ] = "cell",
+    data_root: DataRoot = Path(),
+    output: Annotated[Path | None, typer.Option(help="File to write, or folder of a model to write it into.")] = None,
+) -> None:
+    """Which image files models were trained and chosen on, by SHA-256: so that none of them is held out later.
+
+    The file belongs beside the weights of a model that is given away without its run.
+    """
+    from ..augmentation import seen as room
+    from ..errors import UserError
+
+    found = []
+    for model in models:
+        known = room.of_model(str(model), role, data_root)
+        if known is None:
+            raise UserError(f"{model}: no recipe.yaml of a run whose data sets are below {data_root}")
+        found.append(known)
+    if output:
+        file = output / room.FILE if output.is_dir() else output
+        print(f"{file}: {room.write(file, found)} images")
+    else:
+        for digest, name in sorted({pair for known in found for pair in known.items()}, key=lambda pair: pair[1]):
+            print(f"{digest}  {name}")
 
 
 def _table(scores: dict[str, Any]) -> str:

@@ -1,16 +1,18 @@
-"""`cytosynth experiment table1|table2|table3|sanity|figure3|figure6`."""
+"""`cytosynth experiment table1|table2|table3|efficiency|sanity|figure3|figure6`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from ..augmentation import recipe
+from ..augmentation.efficiency import recipe as efficiency_recipe
 from ..config import override
 from ..data.sources import Source
+from ..errors import UsageError
 from ..experiments import recipe as recipes
 from ..io import lock
-from . import app
+from . import app, there
 from .options import DataRoot, Device, Devices, Preset, RayOption, Run, Scale, Settings, Workers
 
 experiment_app = typer.Typer(help="Make the paper's tables and figures from your models.", no_args_is_help=True)
@@ -86,6 +88,75 @@ def _augmentation(
     for report in make(chosen, run, data_root, devices, workers or len(devices), ray):
         report.show()
     print(f"{run}/table.md {run}/gains.png")
+
+
+@experiment_app.command()
+def efficiency(
+    run: Run,
+    preset: Annotated[
+        Literal["public", "own", "rounds"],
+        typer.Option(help="Whose generator: one that never saw the images, the lab's own; rounds: to decide by."),
+    ] = "public",
+    on: Annotated[
+        Literal["tuning", "test"],
+        typer.Option(help="Images to score on; 'test' once, after docs/protocol.md's freeze."),
+    ] = "tuning",
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Write the subsets alone, to train generators on.")
+    ] = False,
+    check_power: Annotated[
+        bool, typer.Option("--check-power", help="Train R twice alone: the smallest gain that can be shown.")
+    ] = False,
+    check_steps: Annotated[
+        bool, typer.Option("--check-steps", help="Train R alone: is its learning curve flat at the last step?")
+    ] = False,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Choose among the arms on tuning images, by the rule of `select`.")
+    ] = False,
+    data_root: DataRoot = Path(),
+    device: Devices = "auto",
+    workers: Workers = None,
+    settings: Settings = None,
+) -> None:
+    """Do synthetic cells help a lab with few images, and more than pasting in its own? After docs/protocol.md."""
+    chosen = override(efficiency_recipe.PRESETS[preset], settings or [])
+    if sum((prepare, check_power, check_steps, choose)) > 1:
+        raise UsageError("--prepare, --check-power, --check-steps and --choose: one at a time")
+    if on == "test" and (check_power or check_steps or choose):
+        raise UsageError("--on test: nothing is decided on the test images; leave it out")
+    from ..augmentation.efficiency import choice
+    from ..augmentation.efficiency import efficiency as room
+
+    devices = device.split(",")
+    many = workers or len(devices)
+    if prepare:
+        for folder in room.prepare(chosen, run, data_root):
+            print(folder)
+        return
+    if check_power:
+        reports = [room.check_power(chosen, run, data_root, devices, many)]
+    elif check_steps:
+        reports = [room.check_steps(chosen, run, data_root, devices, many)]
+    elif choose:
+        reports = [choice.choose(chosen, run, data_root, devices, many)]
+    else:
+        reports = room.efficiency(chosen, run, data_root, on, devices, many)
+    for report in reports:
+        report.show()
+    print(f"{run}/{on}")
+
+
+@experiment_app.command()
+def tables(
+    folder: Annotated[
+        Path, typer.Argument(callback=there, help="Folder of tables, such as results/ of the repository.")
+    ],
+) -> None:
+    """Set the tables of a folder again from the results that are kept in it."""
+    from ..experiments.kept import tables as make
+
+    for name in make(folder):
+        print(f"{folder}/{name}.md")
 
 
 @experiment_app.command()

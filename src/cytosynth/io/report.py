@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import atomic
-from .plain import portable
+from .plain import load, portable
 
 Value = str | int | float | None
 WIDE = 240
@@ -64,6 +64,19 @@ class Report:
         lines += ["", *(f"- {note}" for note in self.notes), "", "| | |", "|---|---|"]
         lines += [_line([key.replace("_", " "), _text(value)]) for key, value in portable(self.facts).items()]
         return "\n".join(lines) + "\n"
+
+
+def read(path: Path) -> Report | None:
+    """Return the report that `write` put into the `.json` file at `path`, None where it holds something else."""
+    content = load(path)
+    rows, notes = content.get("rows"), content.get("notes")
+    if not (isinstance(content.get("title"), str) and isinstance(rows, list) and isinstance(notes, list)):
+        return None
+    if not rows or not all(isinstance(row, dict) and row.keys() == rows[0].keys() for row in rows):
+        return None
+    facts = {key: value for key, value in content.items() if key not in ("title", "rows", "notes")}
+    columns = tuple(rows[0])
+    return Report(content["title"], facts, columns, tuple(tuple(row.values()) for row in rows), tuple(notes))
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:

@@ -25,6 +25,8 @@ from .settings import PasteSettings
 
 TRIES = 50
 """Places that are tried for a cell whose own would cover another."""
+APART = 2
+"""Pixels between what is pasted and the boxes that were before it."""
 Spot = tuple[tuple[float, float], str]
 """Where a cell is to be pasted (x, y), and its category; an empty one: any."""
 
@@ -230,7 +232,8 @@ def _free(
     for _ in range(TRIES):
         x = min(max(place[0], half_x), size[0] - half_x)
         y = min(max(place[1], half_y), size[1] - half_y)
-        if not any(boxes.overlap((x - half_x, y - half_y, x + half_x, y + half_y), box) for box in taken):
+        reach = (x - half_x - APART, y - half_y - APART, x + half_x + APART, y + half_y + APART)
+        if not any(boxes.overlap(reach, box) for box in taken):
             return place
         place = (float(rng.uniform(0, size[0])), float(rng.uniform(0, size[1])))
     return None

@@ -1,0 +1,177 @@
+"""Recipes of `experiment efficiency`: arms, sizes, chains. Imports no torch."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ...bethesda import ABNORMAL, ONE_CLASS
+from ...cell.settings import EditSettings
+from ...data.sources import Source
+from ...foundation.names import BUNDLED
+from ...normal.settings import GenerateSettings
+from ...registry import DETECTORS
+from ...synthesis.pasting.settings import PasteSettings
+from ...synthesis.settings import PipelineSettings
+
+REAL, FIELDS, EDITED, PASTED, STRONG = "R", "R + S", "R + R2S", "R + copy-paste", "R + strong augmentation"
+Kind = Literal["none", "fields", "edited", "pasted", "exemplar"]
+On = Literal["tuning", "test"]
+ROLES = ("foundation", "normal", "cell", "detector", "gate")
+
+
+class Strategy(BaseModel):
+    """One arm: what is trained on beside the real images, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Kind = Field(
+        description="none; fields (drawn, cells edited); edited (real normal images); pasted (real cells pasted in); "
+        "exemplar (edits that begin from a pasted real cell)"
+    )
+    ratio: float = Field(default=2.0, gt=0, le=100, description="synthetic images over the N real ones")
+    like: str = Field(default=EDITED, description="pasted, exemplar: the arm whose images, places and counts are taken")
+    gate: str = Field(default="none", description="none, nucleus, or the folder of a cell classifier")
+    strength: tuple[float, float] = Field(default=(0.3, 0.6), description="exemplar: least and greatest of an edit")
+    hard: bool = Field(default=False, description="more cells of the categories that R misses on the tuning images")
+    share: float | None = Field(
+        default=None, ge=0, le=1, description="of the windows, that are synthetic; none: as of images"
+    )
+    weight: float = Field(default=1.0, gt=0, le=10, description="of a synthetic image in the loss")
+    first: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the steps on synthetic images alone; the rest is on real ones alone",
+    )
+    augmentation: Literal["usual", "strong"] = "usual"
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Strategy":
+        low, high = self.strength
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"strength {[low, high]}: above 0, ascending, at most 1")
+        if self.kind == "none" and (self.first or self.hard):
+            raise ValueError("kind none has no synthetic images to begin with (first) or to choose (hard)")
+        return self
+
+    @property
+    def key(self) -> str:
+        """Name of its synthetic images, the same for arms that differ in training alone."""
+        made = self.model_dump(mode="json", exclude={"share", "weight", "first", "augmentation"})
+        return f"{self.kind}-{hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+ARMS = {
+    REAL: Strategy(kind="none"),
+    FIELDS: Strategy(kind="fields"),
+    EDITED: Strategy(kind="edited"),
+    PASTED: Strategy(kind="pasted"),
+    STRONG: Strategy(kind="none", augmentation="strong"),
+}
+STRONGER: dict[str, Any] = {
+    "jitter": 0.3, "blur": 0.5,
+    "augment": {"mpp": 0.49, "variations": [
+        {"name": "stain", "share": 0.7, "strength": [1, 4]}, {"name": "stain-hue", "share": 0.7, "strength": [1, 4]},
+        {"name": "thickness", "share": 0.3, "strength": [1, 3]}, {"name": "defocus", "share": 0.3, "strength": [1, 3]},
+        {"name": "vignetting", "share": 0.3, "strength": [1, 3]},
+        {"name": "white-balance", "share": 0.5, "strength": [1, 4]},
+        {"name": "sensor-noise", "share": 0.3, "strength": [1, 3]}, {"name": "jpeg", "share": 0.3, "strength": [1, 3]},
+    ]},
+}  # fmt: skip
+"""Settings of `train detector` in an arm with strong augmentation, over the usual ones."""
+
+
+class EfficiencyRecipe(BaseModel):
+    """Settings of `experiment efficiency`; docs/protocol.md says why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    title: str
+    generator: Literal["public", "own"] = Field(
+        description="public: no model has seen an image of `real`; own: the models may have seen those of their row"
+    )
+    preset: Literal["paper", "bundled"] = Field(
+        default="bundled", description="whose recipe of the detector is trained"
+    )
+    architecture: str = "faster-rcnn"
+    arms: dict[str, Strategy] = Field(default=ARMS, min_length=1)
+    sizes: list[int] = Field(min_length=1, description="numbers of real images, ascending")
+    confirmatory: int | None = Field(default=8, description="the size of the confirmatory comparisons; none: none")
+    chains: int = Field(default=5, ge=1, description="nested draws of images, each with its seed")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="of the first chain")
+    steps: int = Field(ge=1, description="optimiser steps of every training")
+    curve: list[int] = Field(default=[], description="steps at which --check-steps scores; none: six up to `steps`")
+    training: dict[str, Any] = Field(default={}, description="settings of `train detector`, the same for all arms")
+    stronger: dict[str, Any] = Field(default=STRONGER, description="the same for strong augmentation, over these")
+    categories: list[str] = Field(default=list(ABNORMAL), min_length=1)
+    one_class: bool = Field(description="train on all abnormal cells as one class")
+    real: Source = Field(description="the lab's own images, of which subsets are drawn")
+    test: Source = Field(description="images that are reported on, once")
+    tuning: Source = Field(description="images that steps, power and strategies are decided on")
+    tuning_images: int = Field(default=40, ge=1, description="N of them, by hash of their names")
+    models: dict[str, str] = Field(
+        default=dict.fromkeys(("foundation", "normal", "cell", "detector"), BUNDLED),
+        description="that make the sets; {chain} and {n} in a name stand for those of the row",
+    )
+    making: PipelineSettings = PipelineSettings()
+    pasting: PasteSettings = PasteSettings()
+    draws: int = Field(default=1000, ge=10, description="resamplings of test images")
+    margin: float = Field(default=0.02, gt=0, le=1, description="of non-inferiority, in AP.5")
+    least: int = Field(default=10, ge=2, description="test images with a class, below which that has no interval")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "EfficiencyRecipe":
+        if self.architecture not in DETECTORS:
+            raise ValueError(f"no detector {self.architecture!r}; there are {', '.join(DETECTORS)}")
+        if REAL not in self.arms or self.arms[REAL].kind != "none":
+            raise ValueError(f"arms: {REAL!r}, real images alone, is what the others are compared with")
+        if self.sizes[0] < 2 or any(b <= a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
+            raise ValueError(f"sizes {self.sizes}: 2 or more, ascending")
+        if self.confirmatory is not None and self.confirmatory not in self.sizes:
+            raise ValueError(f"confirmatory {self.confirmatory}: not among the sizes {self.sizes}")
+        for name, arm in self.arms.items():
+            if arm.kind in ("pasted", "exemplar") and (
+                arm.like not in self.arms or self.arms[arm.like].kind != "edited"
+            ):
+                raise ValueError(f"arms: {name!r} is like {arm.like!r}, which is no arm of kind 'edited'")
+        return self
+
+    @property
+    def divides(self) -> bool:
+        """Whether the tuning images are taken out of the real ones, as both are of one part."""
+        return (self.real.root, self.real.split) == (self.tuning.root, self.tuning.split)
+
+    @property
+    def classes(self) -> list[str]:
+        """What the detectors are trained to find."""
+        return [ONE_CLASS] if self.one_class else self.categories
+
+
+_CRIC = Source(root="cric", scale=0.5, split="train")
+_TRAINING: dict[str, Any] = {
+    "window": 256, "batch_size": 4, "lr_schedule": "constant", "ema_decay": 0.995, "warmup_steps": 50,
+    "checkpoint_every": 200, "preview_every": 100_000,
+}  # fmt: skip
+_MAKING = PipelineSettings(
+    normal=GenerateSettings(size=512, sampler="dpm++2m", steps=12), min_cells=4,
+    cell=EditSettings(sampler="dpm++2m", steps=12),
+)  # fmt: skip
+PRESETS = {
+    "public": EfficiencyRecipe(
+        title="Few images of a lab, public generator", generator="public", sizes=[4, 8, 16], steps=800, one_class=True,
+        training=_TRAINING, real=_CRIC.model_copy(update={"split": "centre"}),
+        test=_CRIC.model_copy(update={"split": "test"}), tuning=_CRIC, making=_MAKING,
+    ),
+    "rounds": EfficiencyRecipe(
+        title="Rounds inside the training part", generator="own", sizes=[8], steps=800, one_class=True,
+        training=_TRAINING, real=_CRIC, test=_CRIC.model_copy(update={"split": "test"}), tuning=_CRIC, making=_MAKING,
+    ),
+    "own": EfficiencyRecipe(
+        title="All images of a lab, generator of its own", generator="own", sizes=[142], confirmatory=None, steps=3000,
+        one_class=False, training=_TRAINING, real=_CRIC, test=_CRIC.model_copy(update={"split": "test"}),
+        tuning=_CRIC.model_copy(update={"split": "val"}), making=_MAKING,
+        arms={name: arm.model_copy(update={"ratio": 1.0}) for name, arm in ARMS.items()},
+    ),
+}  # fmt: skip
+"""The two settings of docs/protocol.md, and rounds of measure, change, measure in which tuning images are taken out of
+the real ones and nothing else is looked at; detectors stand on EfficientNet-Lite0 with ImageNet weights."""

@@ -1,0 +1,164 @@
+"""The synthetic images of an arm at one size of one chain: made once, kept in the run folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...bethesda import NILM
+from ...data.formats import coco
+from ...data.sources import Source
+from ...errors import UserError
+from ...io import atomic, plain
+from ...io.progress import console
+from ...provenance import said
+from ...synthesis import synthesize
+from ...synthesis.pasting.paste import paste
+from .. import leaks
+from .recipe import EfficiencyRecipe, Strategy
+
+FOLDER = "sets"
+
+
+def made(
+    recipe: EfficiencyRecipe,
+    name: str,
+    place: tuple[int, int],
+    subset: Path,
+    run: Path,
+    data_root: Path,
+    device: str = "cpu",
+) -> list[Path]:
+    """Return the folders of the synthetic images of the arm `name`, made or continued in `run`/sets.
+
+    Args:
+        recipe: of the whole.
+        name: of the arm.
+        place: number of the chain, and N.
+        subset: folder of the N real images.
+        run: folder.
+        data_root: of the data sets.
+        device: for the models.
+
+    Raises UserError where an image was made from a test image.
+    """
+    arm, (chain, size) = recipe.arms[name], place
+    if arm.kind == "none":
+        return []
+    out = run / FOLDER / f"chain-{chain}" / f"n-{size}" / arm.key
+    count = round(arm.ratio * size)
+    weights = hard_weights(run, place) if arm.hard else {}
+    if arm.kind == "fields":
+        models = _models(recipe, arm, place)
+        settings = recipe.making.model_copy(update={"seed": _seed(recipe, place)} | weights)
+        console.print(f"{name}: fields, chain {chain}, N = {size}")
+        synthesize.synthesize(out, count=count, settings=settings, device=device, data_root=data_root, **models)
+        folders = [out]
+    elif arm.kind == "edited":
+        console.print(f"{name}: edited images, chain {chain}, N = {size}")
+        folders = _edited(recipe, arm, place, count, subset, out, data_root, device, weights)
+    else:
+        like = made(recipe, arm.like, place, subset, run, data_root, device)
+        pasted = out if arm.kind == "pasted" else out.with_name(f"{out.name}-pasted")
+        if not (pasted / coco.FILE).exists():
+            source = Source(root=str(subset.resolve()), scale=recipe.real.scale, split="all")
+            settings_ = recipe.pasting.model_copy(update={"seed": _seed(recipe, place)})
+            paste(source, pasted, data_root, like=like, settings=settings_, categories=recipe.categories)
+        folders = [pasted]
+        if arm.kind == "exemplar":
+            leaks.refuse(pasted, [recipe.test], data_root)
+            _begun_from(pasted, recipe, arm, place, out, data_root, device)
+            folders = [out]
+    for folder in folders:
+        leaks.refuse(folder, [recipe.test], data_root)
+    return folders
+
+
+def abnormal(folders: Sequence[Path]) -> tuple[int, int]:
+    """Return how many images, and how many boxes of cells that are not NILM, the sets in `folders` have."""
+    images = [image for folder in folders for image in coco.read(folder).images]
+    return len(images), sum(cell.category != NILM for image in images for cell in image.cells)
+
+
+def _edited(
+    recipe: EfficiencyRecipe, arm: Strategy, place: tuple[int, int], count: int, subset: Path, out: Path,
+    data_root: Path, device: str, weights: dict[str, Any],
+) -> list[Path]:  # fmt: skip
+    """Edit the normal images of `subset`, with another seed each time around, until there are `count`."""
+    normal = sum(all(cell.category == NILM for cell in image.cells) for image in coco.read(subset).images)
+    if not normal:
+        raise UserError(f"{subset}: no image without an abnormal cell to edit")
+    models = _models(recipe, arm, place)
+    models.pop("normal", None)
+    folders: list[Path] = []
+    for start in range(0, count, normal):
+        changes = {"scale": recipe.real.scale, "seed": _seed(recipe, place) + len(folders)} | weights
+        folders.append(out / f"round-{len(folders)}")
+        synthesize.edit(
+            subset, folders[-1], settings=recipe.making.model_copy(update=changes), limit=count - start, device=device,
+            data_root=data_root, **models,
+        )  # fmt: skip
+    return folders
+
+
+def _begun_from(
+    pasted: Path,
+    recipe: EfficiencyRecipe,
+    arm: Strategy,
+    place: tuple[int, int],
+    out: Path,
+    data_root: Path,
+    device: str,
+) -> None:
+    """Edit every pasted cell of the set `pasted` into its own category, with a strength of the arm's range."""
+    plan = out.with_name(f"{out.name}.plan.json")
+    rng = np.random.default_rng([_seed(recipe, place), 5])
+    images = []
+    for name, record in sorted(said(pasted).items()):
+        cells = [
+            {"bbox_xyxy": cell["bbox_xyxy"], "category": cell["category"], "seed": int(rng.integers(2**32)),
+             "strength": round(float(rng.uniform(*arm.strength)), 3)}
+            for cell in record["cells"]
+        ]  # fmt: skip
+        images.append({"file_name": name, "original": name, "cells": cells})
+    # The region of an edit is the box alone: boxes of pasted cells lie apart, regions larger than they need not.
+    editing = recipe.making.cell.model_copy(update={"box_scale": 1.0})
+    atomic.write_json(plan, {"version": 1, "settings": {"cell": editing.model_dump(mode="json")}, "images": images})
+    making = recipe.making.model_copy(update={"scale": 1.0, "cell": editing})
+    models = _models(recipe, arm, place)
+    for role in ("normal", "detector"):
+        models.pop(role, None)
+    synthesize.edit(
+        pasted / "images", out, plan=plan, settings=making, device=device, data_root=data_root, **models
+    )  # fmt: skip
+
+
+def _models(recipe: EfficiencyRecipe, arm: Strategy, place: tuple[int, int]) -> dict[str, Any]:
+    """Return the models of the row at `place` by role, the gate of the arm among them."""
+    return names(recipe, place) | {"gate": arm.gate}
+
+
+def names(recipe: EfficiencyRecipe, place: tuple[int, int]) -> dict[str, str]:
+    """Return the name of the model of each role in the row at `place` (chain, N)."""
+    return {role: name.format(chain=place[0], n=place[1]) for role, name in recipe.models.items()}
+
+
+def _seed(recipe: EfficiencyRecipe, place: tuple[int, int]) -> int:
+    """Return the seed of the making of a row: apart from those of the rounds of every other."""
+    return 1_000_000 * (recipe.seed + place[0]) + 1_000 * place[1] + recipe.making.seed
+
+
+def hard(missed: Mapping[str, float], floor: float = 0.1) -> dict[str, float]:
+    """Return weights of categories by the share of their cells that are `missed` (0..1), none below `floor`."""
+    return {name: round(max(share, floor), 4) for name, share in missed.items()}
+
+
+def hard_file(run: Path, place: tuple[int, int]) -> Path:
+    """Return where the weights of the categories of a row are kept."""
+    return run / FOLDER / f"chain-{place[0]}" / f"n-{place[1]}" / "hard.json"
+
+
+def hard_weights(run: Path, place: tuple[int, int]) -> dict[str, Any]:
+    """Return the weights of the categories of a row, which are there, as a setting of the pipeline."""
+    return {"category_weights": {str(key): float(value) for key, value in plain.load(hard_file(run, place)).items()}}
