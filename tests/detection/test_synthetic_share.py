@@ -46,7 +46,7 @@ def test_their_loss_counts_by_their_weight() -> None:
     found = light(batch)
     for name in by_kind[0]:
         expected = (len(real) * by_kind[0][name] + 0.25 * len(made) * by_kind[1][name]) / 4
-        assert float(found[name]) == pytest.approx(float(expected), rel=1e-5)
+        assert found[name].item() == pytest.approx(expected.item(), rel=1e-5)
     assert float(found["loss"]) == pytest.approx(sum(float(found[name]) for name in by_kind[0]), rel=1e-5)
     whole = task()
     assert float(whole(batch)["loss"]) == pytest.approx(

@@ -15,7 +15,7 @@ from ...data import file_names, image_files
 from ...data.formats import coco
 from ...data.image_files import Pixels
 from ...data.sources import Source
-from ...errors import UserError
+from ...errors import UsageError, UserError
 from ...io import atomic, wording
 from ...io.progress import meter
 from ...provenance import NOTICES, PASTED, png, said, write_records
@@ -73,8 +73,11 @@ def paste(
         settings: of the pasting; `min_cells` and `max_cells` count without `like` alone.
         categories: what is pasted.
 
-    Raises UserError where there is no normal image, or no cell that can be cut out.
+    Raises UserError where there is no normal image, or no cell that can be cut out; UsageError where `out` holds
+    something.
     """
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"{out}: not empty; use another folder")
     data = source.read(data_root)
     chosen = source.chosen(data, data_root)
     normal = [image for image in chosen if all(cell.category == NILM for cell in image.cells)]

@@ -158,7 +158,7 @@ def test_it_is_reproducible_and_uses_all_cells(fields: Path, tmp_path: Path) -> 
     )  # fmt: skip
     assert max(used.values()) - min(used.values()) <= 1
     assert first.images
-    with pytest.raises(UserError, match="something was written there"):
+    with pytest.raises(UserError, match="not empty"):
         paste(ALL, tmp_path / "a", fields, count=6, settings=many)
 
 
