@@ -1,6 +1,6 @@
 """CytoSynth: annotated synthetic cervical cytology by two-stage latent diffusion (arXiv 2402.14707).
 
-What it offers is imported when it is first used, so that `import cytosynth` takes no time.
+Everything is imported when it is first used, so that `import cytosynth` is fast.
 """
 
 from importlib import import_module

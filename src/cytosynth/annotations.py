@@ -1,4 +1,4 @@
-"""What flows through the program: a cell in its box, an image with its cells, a data set of images."""
+"""The data types that all parts of the program share: a cell with its box, an image with its cells, a data set."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +14,9 @@ class Cell:
 
     Attributes:
         box: xyxy in pixels of its image.
-        category: Bethesda name, or what the data set brings.
+        category: Bethesda name, or the data set's own.
         score: a detector's confidence in 0..1; None where an expert or the synthesizer set the box.
-        extra: what its format says beyond that (nucleus point, area, iscrowd), kept when written again.
+        extra: further fields of its format (nucleus point, area, iscrowd), kept when it is written again.
     """
 
     box: Box
@@ -26,7 +26,7 @@ class Cell:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """The middle of the box, x and y."""
+        """The centre of the box, x and y."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
     @property
@@ -36,11 +36,11 @@ class Cell:
 
     @property
     def crowd(self) -> bool:
-        """Whether the box is COCO's for many cells that were not distinguished: none to learn, to find or to miss."""
+        """Whether the box is a COCO crowd (many cells in one box): ignored in training and scoring."""
         return bool(self.extra.get("iscrowd"))
 
     def scaled(self, factor: float) -> "Cell":
-        """Return the cell as it lies in an image resized by `factor`."""
+        """Return the cell in an image resized by `factor`."""
         extra = dict(self.extra)
         if "nucleus" in extra:
             extra["nucleus"] = [value * factor for value in extra["nucleus"]]
@@ -67,7 +67,7 @@ class Image:
         height: pixels.
         cells: its annotated cells, in file order.
         extra: licence, source, image-level label and the like, kept when written again.
-        id: of the image in the COCO file it came from; None elsewhere.
+        id: of the image in its COCO file; None in other formats.
     """
 
     file_name: str
@@ -80,16 +80,16 @@ class Image:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images, the ordered categories of their cells, and what is said of the whole.
+    """Images, the ordered categories of their cells, and information on the whole data set.
 
     Attributes:
         folder: where the image files are.
         images: in file order.
-        categories: names in order; the first is YOLO's 0 and, unless `category_ids` say more, COCO's 1.
+        categories: names in order; the first is YOLO's 0 and, unless `category_ids` differ, COCO's 1.
         licences: COCO's licence entries (`id`, `name`, `url`).
         info: COCO's info entry.
-        parts: file names of the images of each part ('train', 'val', 'test'), where the set says them.
-        category_ids: ids of the categories in the COCO file they came from.
+        parts: file names of the images of each part ('train', 'val', 'test'), if the data set has parts.
+        category_ids: ids of the categories in their COCO file.
     """
 
     folder: Path
@@ -101,5 +101,5 @@ class DataSet:
     category_ids: dict[str, int | str] = field(default_factory=dict)
 
     def path(self, image: Image) -> Path:
-        """Return where the image file of `image` lies."""
+        """Return the path of the file of `image`."""
         return self.folder / image.file_name

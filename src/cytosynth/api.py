@@ -1,8 +1,8 @@
-"""What `import cytosynth` offers: the commands as functions, and edits in memory.
+"""The functions of `import cytosynth`: the commands, and edits in memory.
 
 Images are paths, (height, width, 3) uint8 RGB arrays, or PIL images. Boxes are xyxy in pixels. Models are 'bundled', a
 folder, a training run, or (foundations) a `.safetensors` file or hub id. Everything synthetic is marked as such in what
-is written; arrays that are returned carry no mark, so keep the `DataSet` next to them. Not for diagnosis.
+is written; returned arrays carry no mark, so keep the `DataSet` with them. Not for diagnosis.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .training.loop import Outcome
 
 Settings = PipelineSettings | Mapping[str, Any] | None
-"""Settings of the pipeline: an object, or keys as of `--set` (`{"cell.steps": 50}`); None: the defaults."""
+"""Settings of the pipeline: an object, or keys as for `--set` (`{"cell.steps": 50}`); None: the defaults."""
 Part = Literal["normal", "cell", "detector", "features"]
 
 
@@ -51,7 +51,7 @@ def load_pipeline(
     settings: Settings = None,
     device: str = "auto",
 ) -> Pipeline:
-    """Load the models once, for many fields and edits in memory; `normal` None is the foundation as it is."""
+    """Load the models once, for many fields and edits in memory; with `normal` None the foundation has no adapter."""
     chosen = as_settings(settings, cell=cell)
     tuned = None if normal is None else str(normal)
     base = foundations.load(str(foundation), denoiser="plain")
@@ -77,9 +77,9 @@ def synthesize(
     data_root: str | Path = ".",
     device: str = "auto",
 ) -> DataSet:
-    """Write `count` annotated images (10, if nothing is said) to the folder `out`, or continue there; return them.
+    """Write `count` annotated images (default: 10) to the folder `out`, or continue there; return the data set.
 
-    With a `plan`, its images with its settings, on which `settings` are put. Same as the command `synthesize`.
+    With a `plan`, its images are made with its settings, changed by `settings`. Same as the command `synthesize`.
     """
     _counted(count, plan)
     return runs.synthesize(
@@ -134,10 +134,10 @@ def train(
     Args:
         part: 'normal' (stage 1), 'cell' (stage 2), 'detector' or 'features' (the cell classifier).
         run: run folder.
-        data: data set to train on, its part 'train'; None: what the preset names below `data_root`.
-        preset: recipe to begin from; for a 'normal' or 'detector' of another kind set `adapter` or `architecture`.
-        settings: keys as of `--set`.
-        data_root: folder that holds the data sets of the recipe.
+        data: data set to train on (its part 'train'); None: the data sets of the preset, below `data_root`.
+        preset: recipe to start from; for another kind of 'normal' or 'detector' set `adapter` or `architecture`.
+        settings: keys as for `--set`.
+        data_root: folder that contains the data sets of the recipe.
         device: auto, cpu, cuda, cuda:1, mps ...
         max_minutes: save a checkpoint and stop after N minutes; the same call continues.
     """
@@ -159,11 +159,11 @@ def evaluate_fidelity(
         generated: folder of images, or COCO data set.
         real: the same.
         features: a feature network of `registry.EXTRACTORS`.
-        scale: factor that brings the real images to x20.
-        count: images a side, at most.
+        scale: factor by which real images are resized, to bring them to x20.
+        count: maximum number of images on each side.
         window: side of windows that all images are cut into, pixels; None: whole images.
         split: part of the real data set.
-        seed: of halves, subsets and bootstrap resamples.
+        seed: of splits, subsets and bootstrap resamples.
         device: where the network runs.
     """
     from .evaluate import fidelity, image_set
@@ -188,19 +188,19 @@ def evaluate_detection(
 
 
 def check(data: str | Path, kind: str | None = None) -> list[str]:
-    """Return everything that is wrong with the data set, a line each; empty where nothing is."""
+    """Return all problems of the data set, one line each; empty if there are none."""
     return list(checking.check(Path(data), kind, lambda _line: None))
 
 
 def read_dataset(data: str | Path, kind: str | None = None) -> DataSet:
-    """Return the data set in whatever format it is: images, cells, categories; no pixels are read."""
+    """Return the data set, of any format that is read: images, cells, categories; no pixels are read."""
     return converting.read(Path(data), kind)
 
 
 def convert(
     data: str | Path, out: str | Path, to: str, kind: str | None = None, names: Mapping[str, str] | None = None
 ) -> DataSet:
-    """Write the data set in another format to the new folder `out`; `names` gives categories other names."""
+    """Write the data set in another format to the new folder `out`; `names` renames categories."""
     return converting.convert(Path(data), Path(out), kind, to, names)
 
 
@@ -218,7 +218,7 @@ def as_settings(settings: Settings, plan: str | Path | None = None, cell: str | 
 
 
 def _assignments(settings: Mapping[str, Any]) -> list[str]:
-    """Return `settings` as `--set` spells them."""
+    """Return `settings` in the syntax of `--set`."""
     import yaml
 
     return [f"{key}={yaml.safe_dump(value, default_flow_style=True).strip()}" for key, value in settings.items()]

@@ -45,7 +45,7 @@ class UsageError(UserError):
 
 
 class Incomplete(UserError):
-    """The work is done, but for images that could not be used; they were named."""
+    """The work is done, except for images that could not be used; they were listed."""
 
     exit_code = 4
 

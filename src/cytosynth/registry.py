@@ -1,4 +1,4 @@
-"""The names of everything that can be chosen, and where each is. Imports no torch, so that help and `info` are quick.
+"""The names of everything that can be chosen, and where it is implemented. Imports no torch, so help is fast.
 
 Adding one thing is one file and one entry here; from outside the package, `registry.ADAPTERS.add(...)` does the same.
 """
@@ -17,7 +17,7 @@ class Entry:
     """One thing that can be chosen.
 
     Attributes:
-        about: what it is, in a line.
+        about: a description in one line.
         where: `package.module:name` of what implements it; empty where the name alone is enough.
         settings: what its presets set differently, by preset.
     """
@@ -28,10 +28,10 @@ class Entry:
 
 
 class Registry(Mapping[str, str]):
-    """What can be chosen of one kind: a mapping from each name to its line, in the order of registration."""
+    """All choices of one kind: a mapping from name to description, in the order of registration."""
 
     def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
-        """Begin with `entries`; `kind` is what messages call one of them."""
+        """Start with `entries`; `kind` is the word for one of them in messages."""
         self.kind, self._entries = kind, dict(entries)
 
     def __getitem__(self, name: str) -> str:
@@ -44,29 +44,29 @@ class Registry(Mapping[str, str]):
         return len(self._entries)
 
     def add(self, name: str, where: str, about: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        """Register `name`, implemented at `where` (`package.module:name`); raise ValueError where it is taken."""
+        """Register `name`, implemented at `where` (`package.module:name`); raise ValueError if it is taken."""
         if name in self._entries:
             raise ValueError(f"{self.kind} {name!r} is registered already, at {self._entries[name].where}")
         self._entries[name] = Entry(about, where, settings or {})
 
     def remove(self, name: str) -> None:
-        """Take `name` out again."""
+        """Remove `name`."""
         del self._entries[name]
 
     def check(self, name: str) -> str:
-        """Return `name`; raise UsageError, which lists the names, where there is no such."""
+        """Return `name`; raise UsageError, which lists the names, if it is unknown."""
         if name not in self._entries:
             raise UsageError(f"unknown {self.kind} {name!r}; choose one of {', '.join(self)}")
         return name
 
     def known(self, name: str) -> str:
-        """Return `name`; raise ValueError where there is no such: for settings (pydantic's AfterValidator)."""
+        """Return `name`; raise ValueError if it is unknown: for settings (pydantic's AfterValidator)."""
         if name not in self._entries:
             raise ValueError(f"choose one of {', '.join(self)}")
         return name
 
     def load(self, name: str) -> Any:
-        """Import and return what implements `name`; raise UsageError where there is no such."""
+        """Import and return the implementation of `name`; raise UsageError if it is unknown."""
         module, _, attribute = self._entries[self.check(name)].where.partition(":")
         return getattr(import_module(module), attribute)
 

@@ -30,7 +30,7 @@ class Edited:
 
     Attributes:
         image: (height, width, 3) uint8 RGB.
-        cells: the cells placed in it; their boxes are those that were given.
+        cells: the cells placed in it, with the given boxes.
     """
 
     image: Pixels
@@ -39,7 +39,7 @@ class Edited:
 
 @dataclass
 class Pipeline:
-    """The models, loaded once for many calls; it may be used from any thread, by one at a time.
+    """The models, loaded once for many calls; usable from any thread, by one at a time.
 
     Attributes:
         generator: generates normal fields (stage 1).
@@ -58,7 +58,7 @@ class Pipeline:
         return self.generator.field(seed, index, self.settings.normal)
 
     def detect(self, image: ImageLike, threshold: float | None = None) -> list[Cell]:
-        """Return the cells found in `image`, best first, of a score of at least `threshold`."""
+        """Return the cells found in `image` with a score of at least `threshold`, best first."""
         return self.detector.find(as_pixels(image), self.settings.threshold if threshold is None else threshold)
 
     def edit(
@@ -67,10 +67,10 @@ class Pipeline:
         """Return `image` with the cell in each of `boxes` turned into `category`.
 
         Args:
-            image: at least 256 pixels a side, at x20 (a normal intermediate nucleus is about 15 pixels wide).
-            boxes: xyxy in pixels, one a cell.
-            category: for all boxes, or one a box.
-            seed: of the first box, the next has the next; or one a box.
+            image: at least 256 x 256 pixels, at x20 (a normal intermediate nucleus is about 15 pixels wide).
+            boxes: xyxy in pixels, one per cell.
+            category: for all boxes, or one per box.
+            seed: of the first box (the following boxes have the following seeds), or one per box.
 
         Raises UsageError for numbers that do not match, UserError for a box outside the image or regions that overlap.
         """
@@ -78,7 +78,7 @@ class Pipeline:
 
 
 def as_pixels(image: ImageLike) -> Pixels:
-    """Return `image` as (height, width, 3) uint8 RGB; raise UserError for what is no such image."""
+    """Return `image` as (height, width, 3) uint8 RGB; raise UserError if it is not such an image."""
     if isinstance(image, str | Path):
         return image_files.read(Path(image))
     pixels = np.asarray(image.convert("RGB") if isinstance(image, PILImage.Image) else image)

@@ -1,4 +1,4 @@
-"""Settings of the pipeline and of its two stages. Imports no torch, so that a mistake is answered at once."""
+"""Settings of the pipeline and of its two stages. Imports no torch, so that mistakes are reported at once."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from ..variation.style import Style
 
 
 class PipelineSettings(Settings):
-    """What a run is asked for, but its number of images; the defaults are the paper's (Section IV)."""
+    """All settings of a run except its number of images; the defaults are the paper's (Section IV)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     RENAMED: ClassVar = {"fewest": "min_cells", "most": "max_cells", "mix": "category_weights"}
