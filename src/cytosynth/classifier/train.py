@@ -130,11 +130,15 @@ def train_classifier(recipe: ClassifierRecipe, run: Path, data_root: Path, max_m
     for fold in range(recipe.folds):
         one = recipe.model_copy(update={"fold": fold})
         outcome, apart = _train_one(one, run / f"fold-{fold}", data_root, max_minutes)
-        if outcome.stopped or not outcome.finished or not first():
+        if outcome.stopped or not outcome.finished:
             return outcome
+        if not first():  # of the processes that train together one measures; all go on to the next fold
+            continue
         classifier = model.CellClassifier.load(outcome.weights)
         held += apart.held_out
         guesses.append(accuracy.classify(classifier, apart.held_out, recipe.shift))
+    if not first():
+        return outcome
     said = accuracy.scores(held, np.concatenate(guesses), recipe.categories)
     write_json(run / "cross_fitting.json", {"folds": recipe.folds, "step": outcome.step, **said})
     _say(said, f"cross-fitting, {recipe.folds} folds")
