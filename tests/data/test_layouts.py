@@ -5,6 +5,7 @@
 
 import json
 import re
+import shutil
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def test_what_the_tools_themselves_wrote_is_read(name: str) -> None:
     assert found.keys() == {first, second}
     assert [category for category, _ in found[first] + found[second]] == ["HSIL", "NILM", "HSIL"]
     wanted = [(10, 8, 34, 28), (20, 12, 44, 32), (2, 3, 12, 15)]
-    off = 1.01 if kind == "voc" else 0.01  # supervision counts pixels from 1, Label Studio cuts fractions off
+    off = 1.01 if name == "labelstudio_voc" else 0.01  # it cuts fractions off
     assert np.allclose([box for _, box in found[first] + found[second]], wanted, atol=off)
     assert data.parts == ({"train": (first,), "val": (second,)} if divided else {})
     assert all(data.path(image).is_file() for image in data.images)
@@ -357,6 +358,16 @@ def test_voc_in_the_encoding_that_it_declares(tmp_path: Path) -> None:
         (root / "Annotations/a.xml").write_text(f'<?xml version="1.0" encoding="{wrong}"?><annotation/>')
         with pytest.raises(FormatProblem, match=f"the encoding '{wrong}' is not"):
             read(root)
+
+
+def test_only_files_of_supervision_count_from_one(tmp_path: Path) -> None:
+    """The same corners, whose files say `roboflow.ai` in another folder, as Roboflow's own exports do."""
+    for folder, wanted in (("VOC", (20, 12, 44, 32)), ("", (21, 13, 44, 32))):
+        root = tmp_path / f"from {folder}"
+        shutil.copytree(CASES / "exports/supervision_voc", root)
+        for file in (root / "annotations").glob("*.xml"):
+            file.write_text(file.read_text().replace("<folder>VOC</folder>", f"<folder>{folder}</folder>"))
+        assert {image.file_name: image.cells[0].box for image in read(root).images}["b.jpg"] == wanted
 
 
 def test_voc_without_a_size_takes_that_of_the_image(tmp_path: Path) -> None:

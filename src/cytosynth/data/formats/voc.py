@@ -1,7 +1,7 @@
 """Pascal VOC: one XML file an image in `Annotations/`, images in `JPEGImages/`.
 
-Corners are written and read as plain pixel coordinates (0 at the left edge, fractions kept). Read as CVAT, FiftyOne,
-Label Studio, LabelImg and Roboflow lay it out.
+Corners are written and read as plain pixel coordinates (0 at the left edge, fractions kept), but for files of
+supervision, which counts from 1. Read as CVAT, FiftyOne, Label Studio, LabelImg and Roboflow lay it out.
 """
 
 import xml.etree.ElementTree as ET
@@ -107,7 +107,7 @@ def _image(xml: str, file: Path, there: names.Folder, report: Report, note: Note
     for index, entry in enumerate(tree.findall("object")):
         where = f"{file}: object {index}"
         try:
-            cells.append(_cell(entry, size, where, note))
+            cells.append(_cell(entry, voc_files.first_pixel(tree), size, where, note))
         except ValueError as error:
             report(f"{where}: {error}")
     said = {key: text for key in ("database", "license", "url") if (text := tree.findtext(f"source/{key}"))}
@@ -125,8 +125,9 @@ def _size(tree: ET.Element, there: names.Folder, name: str) -> tuple[int, int]:
     return width, height
 
 
-def _cell(entry: ET.Element, size: tuple[int, int], where: str, note: Note) -> Cell:
+def _cell(entry: ET.Element, first: int, size: tuple[int, int], where: str, note: Note) -> Cell:
     x0, y0, x1, y1 = (number(_text(entry, f"bndbox/{corner}")) for corner in CORNERS)
+    x0, y0 = x0 - first, y0 - first
     extra: dict[str, Any] = {flag: 1 for flag in FLAGS if (entry.findtext(flag) or "").strip() in ("1", "True", "true")}
     return make((x0, y0, x1, y1), category(_text(entry, "name")), extra=extra, size=size, where=where, note=note)
 

@@ -17,6 +17,8 @@ ENCODINGS = re.compile(
     r"utf-?8|utf-?16(-[bl]e)?|ascii|(iso8859|cp125|cp93|cp94|cp95|cp86)-?\w+|gb2312|gbk|gb18030|big5|euc_jp|euc_kr|shift_jis|koi8-[ru]"
 )
 """Encodings of Python, by its own names, in which an XML file may be."""
+SUPERVISION = ("VOC", "roboflow.ai")
+"""Folder and database in the XML files that supervision writes; what Roboflow itself writes has another folder."""
 
 
 def annotations(root: Path) -> Path:
@@ -69,6 +71,14 @@ def parse(file: Path) -> ET.Element:
 
 def _wide(content: bytes) -> bool:
     return content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+
+
+def first_pixel(tree: ET.Element) -> int:
+    """Return the number of an image's first pixel in the first corners of boxes: 1 as supervision writes it, else 0.
+
+    It counts pixels from 1 and includes the last, as Pascal VOC did: its last corners are as they are elsewhere.
+    """
+    return int((tree.findtext("folder"), tree.findtext("source/database")) == SUPERVISION)
 
 
 def image_name(said: str | None, xml: str, there: names.Folder) -> str:
