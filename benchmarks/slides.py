@@ -14,7 +14,8 @@ from cytosynth.data import image_files
 from cytosynth.data.gather import beside
 from cytosynth.data.slides import reader
 from cytosynth.evaluate.networks import features
-from cytosynth.evaluate.slide import border_distance, gradient_ratio, repetition
+from cytosynth.evaluate.networks.extractor import Extractor
+from cytosynth.evaluate.slide import Ratio, border_distance, gradient_ratio, repetition
 from cytosynth.io.report import Report
 from cytosynth.slides.decode import OVERLAP, TILE
 from cytosynth.slides.make import Pinned
@@ -24,6 +25,9 @@ WINDOW = 224
 """Side of the windows of which features are taken, pixels."""
 LATENT = 8
 """Pixels for one of the bundled autoencoder's latents."""
+MOST = 400
+"""Windows of a kind of which features are taken, drawn evenly."""
+BATCH = 16
 
 
 def borders(folder: Path, width: int, height: int, steps: int) -> dict[str, tuple[list[int], list[int]]]:
@@ -59,8 +63,15 @@ def cut(pixels: np.ndarray, columns: list[int], rows: list[int]) -> list[np.ndar
     half = WINDOW // 2
     middles = [(x, y) for x in columns for y in range(half, height - half, WINDOW)]
     middles += [(x, y) for y in rows for x in range(half, width - half, WINDOW)]
-    kept = [(x, y) for x, y in middles if half <= x <= width - half and half <= y <= height - half]
-    return [pixels[y - half : y + half, x - half : x + half] for x, y in kept]
+    inside = [(x, y) for x, y in middles if half <= x <= width - half and half <= y <= height - half]
+    chosen = np.random.default_rng(2).permutation(len(inside))[:MOST]
+    return [pixels[y - half : y + half, x - half : x + half] for x, y in (inside[index] for index in sorted(chosen))]
+
+
+def featured(extractor: Extractor, windows: list[np.ndarray]) -> np.ndarray:
+    """Return the features of `windows`, a few at a time."""
+    parts = [extractor(windows[start : start + BATCH]) for start in range(0, len(windows), BATCH)]
+    return np.concatenate(parts)
 
 
 def main() -> None:
@@ -87,7 +98,7 @@ def main() -> None:
         last = next(iter(borders(folder, width, height, 1).values()))
         at_borders = cut(pixels, *last)
         grid = cut(pixels, *elsewhere(width, height))
-        distance, floor = border_distance(extractor(at_borders), extractor(grid))
+        distance, floor = border_distance(featured(extractor, at_borders), featured(extractor, grid))
         rows.append(
             (
                 folder.name,
@@ -121,12 +132,12 @@ def main() -> None:
     print(json.dumps(rows, indent=1))
 
 
-def row(of: str, name: str, ratio: object) -> tuple[str | int | float | None, ...]:
+def row(of: str, name: str, ratio: Ratio) -> tuple[str | int | float | None, ...]:
     """Return a row of a gradient ratio."""
-    return of, name, ratio.value, ratio.interval.low, ratio.interval.high, ratio.pieces  # type: ignore[attr-defined]
+    return of, name, ratio.value, ratio.interval.low, ratio.interval.high, ratio.pieces
 
 
-def near(name: str, extractor: object, images: list[np.ndarray]) -> tuple[str | int | float | None, ...]:
+def near(name: str, extractor: Extractor, images: list[np.ndarray]) -> tuple[str | int | float | None, ...]:
     """Return the nearest-other distances of windows that do not overlap."""
     windows = [
         image[y : y + WINDOW, x : x + WINDOW]
@@ -135,7 +146,7 @@ def near(name: str, extractor: object, images: list[np.ndarray]) -> tuple[str | 
         for x in range(0, image.shape[1] - WINDOW + 1, WINDOW)
     ]
     some = [windows[index] for index in np.random.default_rng(0).permutation(len(windows))[:200]]
-    found = repetition(extractor(some))  # type: ignore[operator]
+    found = repetition(featured(extractor, some))
     low, middle, high = np.percentile(found, (5, 50, 95))
     return f"nearest of {len(some)} {name}", float(middle), float(low), float(high), len(some)
 

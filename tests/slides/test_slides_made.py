@@ -31,6 +31,7 @@ from cytosynth.slides.preparation import Preparation, stained
 from cytosynth.slides.pyramid import FileSettings, reduce, sizes, write
 from cytosynth.slides.settings import SlideSettings
 from cytosynth.slides.windows import Plane, share
+from cytosynth.slides.work import Paused
 from cytosynth.synthesis.settings import PipelineSettings
 
 openslide = pytest.importorskip("openslide", reason="the extra 'slides' is not installed")
@@ -43,11 +44,13 @@ def settings(width: int = 300, height: int = 280, **changes: object) -> SlideSet
     return SlideSettings(width=width, height=height, pipeline=both, **changes)
 
 
-def made(tiny: Path, out: Path, wanted: SlideSettings, plan: Path | None = None) -> dict[str, bytes]:
+def made(
+    tiny: Path, out: Path, wanted: SlideSettings, plan: Path | None = None, max_minutes: float | None = None
+) -> dict[str, bytes]:
     """Make a slide with the tiny models; return its files."""
     commands.slide(
         out, wanted, plan=plan, foundation=str(tiny / "foundation"), normal=str(tiny / "normal"),
-        cell=str(tiny / "cell"), detector=str(tiny / "detector"),
+        cell=str(tiny / "cell"), detector=str(tiny / "detector"), max_minutes=max_minutes,
     )  # fmt: skip
     return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
@@ -321,6 +324,22 @@ def test_a_slide_is_made_and_stopped_anywhere_ends_the_same(
     assert len(own["annotations"]) == 5 and own["images"][0]["original"] == "slide.tif"
     with tifffile.TiffFile(tmp_path / "d" / "slide.tif") as file:
         assert file.pages[0].description.startswith("Real cervical cytology")
+
+
+@pytest.mark.slow
+def test_a_slide_made_in_parts_is_that_made_at_once(tiny: Path, tmp_path: Path) -> None:
+    """No minute at all is one part a call: a step, a row of tiles, a batch of cells."""
+    wanted = settings(counts={"HSIL": 3})
+    parts = 0
+    while not (tmp_path / "parts" / "README.md").exists():
+        try:
+            made(tiny, tmp_path / "parts", wanted, max_minutes=0)
+        except Paused:
+            parts += 1
+            assert parts < 30
+    assert parts >= 3 + 1 + 2, "steps, rows, batches of two cells"
+    straight = made(tiny, tmp_path / "once", wanted)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "parts").iterdir() if path.is_file()} == straight
 
 
 def test_a_slide_of_empty_glass_is_even(tiny: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`cytosynth slide`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,9 @@ def slide(
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
     device: Device = "auto",
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop after N minutes, to be continued by the same command.")
+    ] = None,
     settings: Settings = None,
 ) -> None:
     """Make a whole slide: one coherent field of normal cells, some of them (--counts) edited into abnormal ones."""
@@ -52,9 +56,14 @@ def slide(
     wanted = validated(SlideSettings, values, "slide")
     wanted.check()
     from ..slides import commands
+    from ..slides.work import Paused
 
-    data = commands.slide(
-        out, wanted, plan=plan, foundation=foundation, normal=normal, cell=cell, detector=detector, gate=gate,
-        data_root=data_root, device=device,
-    )  # fmt: skip
+    try:
+        data = commands.slide(
+            out, wanted, plan=plan, foundation=foundation, normal=normal, cell=cell, detector=detector, gate=gate,
+            data_root=data_root, device=device, max_minutes=max_minutes,
+        )  # fmt: skip
+    except Paused:
+        print(f"{out}: stopped after {max_minutes:g} minutes; the same command continues", file=sys.stderr)
+        return
     finish(data, out, "README.md")

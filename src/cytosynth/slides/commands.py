@@ -38,8 +38,12 @@ def slide(
     gate: str = NONE,
     data_root: Path = Path(),
     device: str = "cpu",
+    max_minutes: float | None = None,
 ) -> DataSet:
-    """Draw a slide into `out`, and edit cells of it where counts or a `plan` ask for it; see the command `slide`."""
+    """Draw a slide into `out`, and edit cells of it where counts or a `plan` ask for it; see the command `slide`.
+
+    Raises Paused when `max_minutes` are over.
+    """
     known = categories(cell)
     settings.check()
     check(settings.pipeline, categories=known)
@@ -51,11 +55,12 @@ def slide(
     if not (plan or both.counts):
         generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device, both.precision)
         models = {"normal": f"{short(normal) if normal != BUNDLED else normal} {generator.digest}"}
-        return make(out, generated(generator, settings), settings, None, models)
+        return make(out, generated(generator, settings), settings, None, models, max_minutes=max_minutes)
     pipeline = load(Models(foundation, cell, gate, None if plan else detector, normal, True, both, data_root, device))
     assert pipeline.generator is not None
     settings = settings.model_copy(update={"pipeline": pipeline.settle(both)})
-    return make(out, generated(pipeline.generator, settings), settings, pipeline, pipeline.models(), given)
+    source = generated(pipeline.generator, settings)
+    return make(out, source, settings, pipeline, pipeline.models(), given, max_minutes)
 
 
 def edit_slide(

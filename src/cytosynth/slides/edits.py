@@ -1,6 +1,6 @@
 """Stage 2 over a slide: cells are edited one region at a time, whatever the size of the slide."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ class SlideEditing:
         pixels: (height, width, 3) of the unedited slide; every patch is taken from it.
         records: file of what became of each cell, a line a cell, in the order in which they were settled.
         folder: holds the pixels of each kept region until all are put in.
+        settled: is called after each batch of cells, when what became of them is on disk.
     """
 
     editor: CellEditor
@@ -92,6 +93,7 @@ class SlideEditing:
     pixels: NDArray[np.uint8]
     records: Path
     folder: Path
+    settled: Callable[[], None]
 
     def run(self, wanted: Sequence[Wanted], spare: Sequence[Wanted]) -> list[dict[str, Any]]:
         """Edit all `wanted` cells, and for each that is rejected the next `spare` one; return what became of each.
@@ -138,6 +140,8 @@ class SlideEditing:
             append_line(self.records, record)
             done[one.number] = record
             advance(one.edit.category)
+        if finished:
+            self.settled()
         return []
 
     def _canvas(self, one: Wanted) -> Canvas:

@@ -76,6 +76,7 @@ def make(
     pipeline: Pipeline | None,
     models: dict[str, str],
     plan: tuple[plans.Plan, Path] | None = None,
+    max_minutes: float | None = None,
 ) -> DataSet:
     """Make the slide `out` from `source`, or continue with what is missing; return it with its cells.
 
@@ -86,8 +87,9 @@ def make(
         pipeline: the models of stage 2; None where no cell is edited.
         models: name and weights' hash of each model by role.
         plan: which cells become what, by hand, and the file that says so.
+        max_minutes: stop, to be continued, after this many minutes.
 
-    Raises UsageError when `out` was started with other settings or models.
+    Raises UsageError when `out` was started with other settings or models, Paused when the minutes are over.
     """
     custom = settings.density_map not in (FULL, DISC)
     pinned = Pinned(
@@ -101,7 +103,7 @@ def make(
         if (out / CARD).exists():
             console.print(f"{out}: finished already", soft_wrap=True)
             return output.read()
-        work = Work.of(out)
+        work = Work.of(out, max_minutes)
         pixels = MappedArray(work.folder / "pixels.u8", (source.height, source.width, 3), np.uint8)
         source.fill(work, pixels)
         records = [] if pipeline is None else edited(out, work, pixels, settings, pipeline, plan)

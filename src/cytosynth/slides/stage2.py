@@ -62,7 +62,8 @@ def edited(
         wanted, spare = _found(work, pixels, settings, pipeline)
     folder = work.folder / "edits"
     folder.mkdir(exist_ok=True)
-    editing = SlideEditing(pipeline.editor, pipeline.gate, both.cell, pixels.array, out / RECORDS, folder)
+    records_file = out / RECORDS
+    editing = SlideEditing(pipeline.editor, pipeline.gate, both.cell, pixels.array, records_file, folder, work.pause)
     records = editing.run(wanted, spare)
     editing.put_in(records)
     pixels.release()

@@ -1,6 +1,8 @@
 """How far a slide is: what a killed run continues from, kept in a hidden folder until the slide is written."""
 
+import math
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,28 @@ FOLDER = ".work"
 PROGRESS = "progress.json"
 
 
+class Paused(Exception):
+    """The time that a run may take is over; what it did is on disk."""
+
+
 @dataclass(frozen=True)
 class Work:
-    """The folder of what is not finished."""
+    """The folder of what is not finished.
+
+    Attributes:
+        folder: that holds it.
+        deadline: second of the monotonic clock from which on the run stops as soon as something is on disk.
+    """
 
     folder: Path
+    deadline: float = math.inf
 
     @classmethod
-    def of(cls, out: Path) -> "Work":
-        """Return the folder of the run `out`, made where it is not there."""
+    def of(cls, out: Path, max_minutes: float | None = None) -> "Work":
+        """Return the folder of the run `out`, made where it is not there; the run may take `max_minutes`."""
         folder = out / FOLDER
         folder.mkdir(exist_ok=True)
-        return cls(folder)
+        return cls(folder, math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes)
 
     def done(self, stage: str) -> int:
         """Return how much of `stage` is on disk; 0 where none is, or a file was damaged."""
@@ -30,8 +42,14 @@ class Work:
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
     def finished(self, stage: str, count: int) -> None:
-        """Say that `count` parts of `stage` are on disk."""
+        """Say that `count` parts of `stage` are on disk; raise Paused where the time is over."""
         atomic.write_json(self.folder / PROGRESS, self._read() | {stage: count})
+        self.pause()
+
+    def pause(self) -> None:
+        """Raise Paused where the time is over."""
+        if time.monotonic() >= self.deadline:
+            raise Paused
 
     def remove(self) -> None:
         """Remove all of it."""
