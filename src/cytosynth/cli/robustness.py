@@ -159,7 +159,14 @@ def centres(
 def style(
     generated: Annotated[Path, typer.Argument(callback=there, help="Folder of generated images.")],
     fields: Annotated[Path, typer.Argument(callback=there, help="Folder of the fields that give the style.")],
-    reference: Annotated[Path, typer.Argument(callback=there, help="Folder of other fields of the same centre.")],
+    reference: Annotated[
+        Path,
+        typer.Argument(
+            callback=there,
+            help="Folder of other fields of the same centre; the folder that gives the style once more: its images "
+            "(slides) go to the two in turn.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for style.json, .md and .csv.")],
     scale: Annotated[
         float, typer.Option(min=0.01, max=8, help="Resize the fields by this factor, to bring them to x20.")
@@ -182,10 +189,13 @@ def style(
     from ..robustness import style as room
 
     groups = []
-    for folder, factor, separator in ((generated, 1.0, None), (fields, scale, group_by), (reference, scale, group_by)):
+    same = fields.resolve() == reference.resolve()
+    asked = [(generated, 1.0, None), (fields, scale, group_by)]
+    for folder, factor, separator in asked if same else [*asked, (reference, scale, group_by)]:
         files, _ = gather.beside(folder / "images" if (folder / "images").is_dir() else folder)
         pixels = [image_files.read(path, factor) for _, path in files]
         groups.append(room.Group(pixels, room.grouped(files, separator)))
+    groups = [groups[0], *(room.halves(groups[1]) if same else groups[1:])]
     cells = None
     if detector:
         from ..data.formats import coco

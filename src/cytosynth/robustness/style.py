@@ -92,6 +92,23 @@ def measure(
     return _report(sets, extractor, side, draws, seed, named)
 
 
+def halves(group: Group) -> tuple[Group, Group]:
+    """Return two parts of `group` that share no slide or image: these go to the two in turn, by name.
+
+    Raises UserError where there is only one.
+    """
+    names = sorted(set(group.groups))
+    if len(names) < 2:
+        raise UserError(f"{names[0][:80]}: all fields are of one slide or image; two are needed to divide them")
+
+    def part(number: int) -> Group:
+        own = set(names[number::2])
+        chosen = [index for index, name in enumerate(group.groups) if name in own]
+        return Group([group.images[index] for index in chosen], [group.groups[index] for index in chosen])
+
+    return part(0), part(1)
+
+
 def agreement(
     cells: Cells, generated: Group, after: Sequence[Pixels], draws: int, seed: int
 ) -> list[tuple[Value, ...]]:
