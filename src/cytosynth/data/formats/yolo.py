@@ -81,7 +81,8 @@ def read(
 def write(data: DataSet, root: Path) -> None:
     """Write the annotations of `data` under `root`; the images are the caller's.
 
-    Each part of `data` becomes a list of images (`train.txt`) that `data.yaml` names.
+    Each part of `data` becomes a list of images (`train.txt`) that `data.yaml` names. It names no `path`: Ultralytics
+    takes the folder of the file where there is none, and the working folder, or one of its own, for `path: .`.
     """
     for image in data.images:
         lines = (yolo_lines.write(cell, data.categories, image.width, image.height) for cell in image.cells)
@@ -92,7 +93,7 @@ def write(data: DataSet, root: Path) -> None:
         places = {name: f"{name}.txt" for name in lists}
     for name, members in lists.items():
         atomic.write_text(root / places[name], "".join(f"./images/{member}\n" for member in members))
-    content = {"path": ".", **places, "names": dict(enumerate(data.categories))}
+    content = {**places, "names": dict(enumerate(data.categories))}
     atomic.write_text(root / FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     sidecar.write(data, root)
 
