@@ -3,13 +3,17 @@
 python benchmarks/scale.py records FOLDER     (made-up records, 20,000 and 200,000)
 python benchmarks/scale.py workers FOLDER     (needs Ray and quiet cores; OMP_NUM_THREADS=1)
 
-Each figure is of a process of its own. Writes `scale_records` and `scale_workers` (.md, .json, .csv) into FOLDER.
+Each figure is of a process of its own. Writes `scale_records` and `scale_workers` (.md, .json, .csv) into FOLDER. What
+`records` has measured is kept in FOLDER/measured.jsonl, and the same command goes on with the rest. Seconds say little
+on a machine that does something else; memory does not depend on that.
 """
 
 import io
+import json
 import multiprocessing
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,12 +29,14 @@ from cytosynth.data import sources, streaming
 from cytosynth.data.formats import coco_parts
 from cytosynth.data.shard import Shard
 from cytosynth.data.sources import Source
+from cytosynth.io.records import append
 from cytosynth.io.report import Report, Value
 
 SIDE, CELLS = 16, 4
 RECORDS = (20_000, 200_000)
 SAMPLED = 5_000
 """Images of a training that are read at random."""
+MEASURED = "measured.jsonl"
 COUNT = 24
 """Images of a run whose workers are counted."""
 SETTINGS = ["normal.size=512", "normal.steps=10", "cell.steps=10", "max_cells=4", "seed=1"]
@@ -73,8 +79,12 @@ def check(root: Path) -> None:
 
 def convert(root: Path) -> None:
     """Write it as the other packed format."""
-    target = "parquet" if streaming.kind(root) == "webdataset" else "webdataset"
-    streaming.convert(root, root.with_name(f"{root.name} {target}"), None, target)
+    streaming.convert(root, converted(root), None, converted(root).name.rsplit(" ", 1)[1])
+
+
+def converted(root: Path) -> Path:
+    """Return where `convert` writes the data set in `root`."""
+    return root.with_name(f"{root.name} {'webdataset' if root.name.startswith('parquet') else 'parquet'}")
 
 
 def train(root: Path) -> None:
@@ -100,17 +110,24 @@ def _measured(work: Callable[..., None], arguments: tuple[object, ...]) -> tuple
 
 
 def records(root: Path) -> Report:
-    """Measure the readers."""
+    """Measure the readers and writers, or go on with what is not measured."""
+    kept = root / MEASURED
+    known = {(row["kind"], row["count"], row["work"]): row for row in (
+        json.loads(line) for line in (kept.read_text().splitlines() if kept.exists() else []))}  # fmt: skip
     rows: list[tuple[Value, ...]] = []
     for count in RECORDS:
         for kind in ("webdataset", "parquet", "coco"):
             data = root / f"{kind} {count}"
-            written = measured(write, kind, data, count)
-            rows.append((kind, count, "write", round(written[0], 1), round(written[1], 1)))
-            works = [check] if kind == "coco" else [check, convert, train]
+            works: list[Callable[..., None]] = [write, check] if kind == "coco" else [write, check, convert, train]
             for work in works:
-                seconds, peak = measured(work, data)
-                rows.append((kind, count, work.__name__, round(seconds, 1), round(peak, 1)))
+                asked = (kind, count, work.__name__)
+                if asked not in known:
+                    shutil.rmtree(data if work is write else converted(data), ignore_errors=True)
+                    seconds, peak = measured(work, *((kind, data, count) if work is write else (data,)))
+                    known[asked] = {"kind": kind, "count": count, "work": work.__name__, "seconds": round(seconds, 1),
+                                    "memory": round(peak, 1)}  # fmt: skip
+                    append(kept, known[asked])
+                rows.append(tuple(known[asked].values()))
                 print(rows[-1], flush=True)
     notes = (
         f"images of {SIDE}x{SIDE} pixels with {CELLS} cells each; coco is in parts of 10,000 images above 100,000",
