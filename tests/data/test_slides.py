@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 from cytosynth.data import check, convert, sources
 from cytosynth.data.slides import annotations, fields, glass, reader, sharpness
+from cytosynth.data.slides.openslide_pyramid import OpenSlidePyramid
 from cytosynth.data.slides.slide import SlideProblem, View
+from cytosynth.data.slides.tiff_pyramid import TiffPyramid
 from cytosynth.detection import folder, tiles
 from cytosynth.detection import tiled_search as search
 from cytosynth.errors import UsageError, UserError
@@ -280,6 +283,33 @@ def test_annotations_of_slides_are_read_strictly(tmp_path: Path) -> None:
         (tmp_path / "bad.geojson").write_text(text)
         with pytest.raises(UserError, match=r"bad\.geojson"):
             annotations.find(slide, tmp_path / "bad.geojson", 0.25)
+
+
+def test_labels_macro_images_and_patient_tags_are_never_read_out(tmp_path: Path) -> None:
+    """A slide as scanners write it: label and macro in further pages, the patient in the description."""
+    pixels, secret = noise(1200, 1400), "DOE^JANE 1950-01-01 S23-4711"
+    options = {"photometric": "rgb", "compression": "deflate", "resolutionunit": "CENTIMETER"}
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "a.tif"
+    red = np.full((400, 300, 3), (255, 0, 0), np.uint8)
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        tiled = options | {"tile": (256, 256), "metadata": None}
+        file.write(pixels, resolution=(1e4 / 0.49,) * 2, description=f"PatientName={secret}", **tiled)
+        file.write(pixels[::2, ::2], resolution=(5e3 / 0.49,) * 2, subfiletype=1, **tiled)
+        file.write(red, subfiletype=1, description=f"label {secret}", metadata=None, **options)
+        file.write(red[:, ::2], subfiletype=9, description=f"macro {secret}", metadata=None, **options)
+    for pyramid in (TiffPyramid(path), OpenSlidePyramid(path)):
+        assert [(level.width, level.height) for level in pyramid.levels] == [(1400, 1200), (700, 600)]
+        pyramid.close()
+    folder.detect(folder.gather(tmp_path / "in"), tmp_path / "found", discs())
+    fields.tiles(tmp_path / "in", tmp_path / "fields", fields.FieldSettings(side=512, min_nuclei=0, min_focus=0))
+    written = [file for name in ("found", "fields") for file in (tmp_path / name).rglob("*") if file.is_file()]
+    assert len([file for file in written if file.suffix == ".png"]) >= 2
+    for file in written:
+        assert b"DOE" not in file.read_bytes() and b"4711" not in file.read_bytes(), file
+        if file.suffix == ".png":
+            shown = np.asarray(Image.open(file).convert("RGB")).astype(int)
+            assert not ((shown[..., 0] > 250) & (shown[..., 1:] < 5).all(axis=2)).sum() > 100, f"{file}: the label"
 
 
 def test_detect_writes_slides_in_their_own_pixels(tmp_path: Path) -> None:
