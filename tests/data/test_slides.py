@@ -287,7 +287,7 @@ def test_annotations_of_slides_are_read_strictly(tmp_path: Path) -> None:
 
 def test_labels_macro_images_and_patient_tags_are_never_read_out(tmp_path: Path) -> None:
     """A slide as scanners write it: label and macro in further pages, the patient in the description."""
-    pixels, secret = noise(1200, 1400), "DOE^JANE 1950-01-01 S23-4711"
+    pixels, secret = noise(600, 700), "DOE^JANE 1950-01-01 S23-4711"
     options = {"photometric": "rgb", "compression": "deflate", "resolutionunit": "CENTIMETER"}
     (tmp_path / "in").mkdir()
     path = tmp_path / "in" / "a.tif"
@@ -299,14 +299,14 @@ def test_labels_macro_images_and_patient_tags_are_never_read_out(tmp_path: Path)
         file.write(red, subfiletype=1, description=f"label {secret}", metadata=None, **options)
         file.write(red[:, ::2], subfiletype=9, description=f"macro {secret}", metadata=None, **options)
     for pyramid in (TiffPyramid(path), OpenSlidePyramid(path)):
-        assert [(level.width, level.height) for level in pyramid.levels] == [(1400, 1200), (700, 600)]
+        assert [(level.width, level.height) for level in pyramid.levels] == [(700, 600), (350, 300)]
         pyramid.close()
     folder.detect(folder.gather(tmp_path / "in"), tmp_path / "found", discs())
     fields.tiles(tmp_path / "in", tmp_path / "fields", fields.FieldSettings(side=512, min_nuclei=0, min_focus=0))
     written = [file for name in ("found", "fields") for file in (tmp_path / name).rglob("*") if file.is_file()]
     assert len([file for file in written if file.suffix == ".png"]) >= 2
     for file in written:
-        assert b"DOE" not in file.read_bytes() and b"4711" not in file.read_bytes(), file
+        assert b"JANE" not in file.read_bytes() and b"S23-4711" not in file.read_bytes(), file
         if file.suffix == ".png":
             shown = np.asarray(Image.open(file).convert("RGB")).astype(int)
             assert not ((shown[..., 0] > 250) & (shown[..., 1:] < 5).all(axis=2)).sum() > 100, f"{file}: the label"
