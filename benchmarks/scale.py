@@ -4,7 +4,7 @@ python benchmarks/scale.py records FOLDER     (made-up records, 20,000 and 200,0
 python benchmarks/scale.py workers FOLDER     (needs Ray and quiet cores; OMP_NUM_THREADS=1)
 
 Each figure is of a process of its own. Writes `scale_records` and `scale_workers` (.md, .json, .csv) into FOLDER. What
-`records` has measured is kept in FOLDER/measured.jsonl, and the same command goes on with the rest. Seconds say little
+`records` has measured is kept in FOLDER/measured.jsonl, and the same command measures the rest. Seconds say little
 on a machine that does something else; memory does not depend on that.
 """
 

@@ -1,7 +1,7 @@
 """What a made slide costs against its area: `python benchmarks/slide_cost.py OUT --sides 2048 4096 8192 16384`.
 
 Each slide is made by `cytosynth slide` in a process of its own, in parts of at most --minutes in all; the same command
-goes on. Core seconds of the parts add up, and the peak memory is the largest of them. When every slide is there it
+continues. Core seconds of the parts add up, and the peak memory is the largest of them. When every slide is there it
 writes `slides_cost` (.md, .json, .csv) and slides_cost.png into OUT. What follows `--` goes to `cytosynth slide`.
 """
 
@@ -30,7 +30,7 @@ LEAST = 0.2
 
 
 def main() -> None:
-    """Go on with the slides; write the report when all are there."""
+    """Continue the slides; write the report when all are there."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("out", type=Path)
     options.add_argument("--sides", type=int, nargs="+", default=[2048, 4096, 8192, 16384])
@@ -42,7 +42,7 @@ def main() -> None:
         while not (given.out / str(side) / "README.md").exists():
             left = (end - time.monotonic()) / 60
             if left < LEAST:
-                print(f"stopped at {side}; the same command goes on")
+                print(f"stopped at {side}; the same command continues")
                 return
             part(given.out / str(side), side, left, given.slide)
     report(given.out, given.sides, given.slide)

@@ -4,7 +4,7 @@
     python examples/gate_acceptance.py DATA OUT --edits 8 -- --cell my_run --set cell.steps=10
 
 DATA holds cric, lbc_x40 and tct_fields; one that is not there is left out. Each is edited by `cytosynth edit` into OUT
-with `--gate nucleus --tries 3`, in images of seed 0; what follows `--` goes to it too. A run that was stopped goes on.
+with `--gate nucleus --tries 3`, in images of seed 0; what follows `--` goes to it too. A stopped run continues.
 Writes `gate_acceptance` (.md, .json, .csv) into OUT.
 """
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # How detectors hold up, from training to tables: examples/robustness.sh DATA OUT [NAME=DETECTOR ...]
 #
-# DATA holds cric, lbc_x40 and tct_fields. Without detectors, four small ones are trained first. The same command goes
-# on. STEPS of each training, IMAGES of the part `test`, synthetic FIELDS: quick values are given, more are better.
+# DATA holds cric, lbc_x40 and tct_fields. Without detectors, four small ones are trained first. The same command
+# continues. STEPS of each training, IMAGES of the part `test`, synthetic FIELDS: quick values are given.
 set -euo pipefail
 data=$1 out=$2
 shift 2

@@ -163,8 +163,8 @@ def style(
         Path,
         typer.Argument(
             callback=there,
-            help="Folder of other fields of the same centre; the folder that gives the style once more: its images "
-            "(slides) go to the two in turn.",
+            help="Folder of other fields of the same centre. If it is FIELDS, its images (or slides) are divided "
+            "between style and comparison.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for style.json, .md and .csv.")],

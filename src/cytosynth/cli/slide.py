@@ -41,7 +41,7 @@ def slide(
     sampler: Sampler = None,
     device: Device = "auto",
     max_minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop after N minutes, to be continued by the same command.")
+        float | None, typer.Option(min=0, help="Stop after N minutes; the same command continues.")
     ] = None,
     settings: Settings = None,
 ) -> None:
