@@ -1,41 +1,32 @@
 """The commands of robustness from end to end at a small size: style, controlled test, rank correlation, cards."""
 
-import csv
 import json
-import sys
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from conftest import drawn, write_fields
+from cytosynth.annotations import Cell
 from cytosynth.cli import app, evaluate, robustness  # noqa: F401
+from cytosynth.config import override
 from cytosynth.data.preview import save_png
+from cytosynth.data.sources import Source
 from cytosynth.errors import UserError
-from cytosynth.robustness import style
+from cytosynth.io.report import Report
+from cytosynth.robustness import ranking, style
+from cytosynth.robustness.benchmark import benchmark
+from cytosynth.robustness.controlled import ControlledRecipe
+from cytosynth.robustness.recipe import RobustnessRecipe
 from cytosynth.robustness.style import Group
+from cytosynth.synthesis.models import for_fields
+from cytosynth.synthesis.settings import PipelineSettings
 from cytosynth.variation.light import coded, linear
-
-BLOBS = """
-import json, sys
-import numpy as np
-from PIL import Image
-from scipy import ndimage
-folder, annotations, results, dark = sys.argv[1:]
-content, found = json.load(open(annotations)), []
-names = {entry["name"]: entry["id"] for entry in content["categories"]}
-for image in content["images"]:
-    grey = np.asarray(Image.open(f"{folder}/{image['file_name']}").convert("L")).astype(float)
-    labels, count = ndimage.label(ndimage.gaussian_filter(grey, 2) < float(dark))
-    for rows, columns in ndimage.find_objects(labels)[:200]:
-        x, y, w, h = columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
-        score = float(np.clip(1 - grey[rows, columns].mean() / 255, 0.31, 1))
-        one = {"image_id": image["file_name"], "category_id": names["HSIL"], "bbox": [x, y, w, h]}
-        found.append(one | {"score": score})
-json.dump(found, open(results, "w"))
-"""
 
 
 def call(*words: object) -> str:
@@ -72,40 +63,62 @@ def test_halves_share_no_slide() -> None:
         style.halves(Group(images[:2], ["a", "a"]))
 
 
-@pytest.mark.slow
+class Blobs:
+    """Finds what is darker than `dark` as HSIL."""
+
+    categories = ("HSIL", "LSIL")
+
+    def __init__(self, dark: float) -> None:
+        self.dark, self.digest, self.calls = dark, str(dark), 0
+
+    def find_all(
+        self, images: Iterable[tuple[str, np.ndarray]], count: int, threshold: float, condition: str
+    ) -> list[list[Cell]]:
+        self.calls += 1
+        return [self._of(pixels.mean(axis=2)) for _, pixels in images]
+
+    def _of(self, grey: np.ndarray) -> list[Cell]:
+        labels, _ = ndimage.label(ndimage.gaussian_filter(grey, 2) < self.dark)
+        places = ndimage.find_objects(labels)[:200]
+        scores = [float(np.clip(1 - grey[place].mean() / 255, 0.31, 1)) for place in places]
+        corners = [(x.start, y.start, x.stop, y.stop) for y, x in places]
+        return [Cell(tuple(map(float, box)), "HSIL", score) for box, score in zip(corners, scores, strict=True)]
+
+
 def test_controlled_test_and_correlation_run_to_the_end_and_continue(tiny: Path, tmp_path: Path) -> None:
-    """Three detectors of another program, that see what is darker than 80, 120 and 160."""
-    (tmp_path / "blobs.py").write_text(BLOBS)
-    names = ["strict", "middle", "lax"]
-    said = [
-        f"{name}=command:{sys.executable} {tmp_path / 'blobs.py'} {{images}} {{annotations}} {{results}} {dark}"
-        for name, dark in zip(names, (80, 120, 160), strict=True)
-    ]
-    detectors = [said[0], *(word for one in said[1:] for word in ("--also", one))]
+    """Three detectors that see what is darker than 80, 120 and 160."""
+    detectors = {"strict": Blobs(80), "middle": Blobs(120), "lax": Blobs(160)}
+    conditions = ["clean", "stain-2", "stain-4"]
     write_fields(tmp_path / "data/real", 4)
-    call("evaluate", "robustness", detectors[0], tmp_path / "data/real", *detectors[1:], "--split", "all", "--out",
-         tmp_path / "real", "--set", "variations=[stain]", "--set", "strengths=[2,4]", "--set", "draws=10")  # fmt: skip
-    models = ", ".join(f"{name}: {tiny / name}" for name in ("foundation", "normal", "cell", "detector"))
-    asked = [
-        "evaluate", "controlled", detectors[0], *detectors[1:], "--out", tmp_path / "run", "--real", tmp_path / "real",
-        "--data-root", tmp_path / "data", "--set", f"models={{{models}}}", "--set", "fields=2", "--set", "sizes=[1.0]",
-        "--set", "categories=[HSIL, LSIL]", "--set", "conditions=[clean, stain-2, stain-4]", "--set", "draws=20",
-        "--set", "making.normal.size=256", "--set", "making.normal.steps=2", "--set", "making.cell.steps=2",
-        "--set", "making.threshold=0.05",
-    ]  # fmt: skip
-    call(*asked)
-    with (tmp_path / "run/correlation.csv").open() as file:
-        points = list(csv.DictReader(file))
-    assert [(point["detector"], point["condition"]) for point in points] == [
-        (name, condition) for name in names for condition in ("clean", "stain-2", "stain-4")
-    ]
-    pairs = np.array([(float(p["right pairs (synthetic)"]), float(p["AP (real)"])) for p in points])
+    real = RobustnessRecipe(data=Source(root="real", split="all"), variations=["stain"], strengths=[2, 4], draws=10)
+    benchmark(real, {name: [one] for name, one in detectors.items()}, tmp_path / "data", tmp_path / "real")
+    recipe = ControlledRecipe(
+        fields=2, sizes=[1.0], categories=["HSIL", "LSIL"], conditions=conditions, draws=20,
+        models={name: str(tiny / name) for name in ("foundation", "normal", "cell", "detector")},
+        making=override(PipelineSettings(), ["normal.size=256", "normal.steps=2", "cell.steps=2", "threshold=0.05"]),
+    )  # fmt: skip
+
+    def run() -> list[Report]:
+        build = lambda: for_fields(recipe.models, recipe.making, "cpu")
+        return ranking.controlled(recipe, detectors, build, tmp_path / "run", tmp_path / "real")
+
+    table, correlation = run()
+    assert [row[:2] for row in correlation.rows] == [(name, one) for name in detectors for one in conditions]
+    pairs = np.array([row[2:] for row in correlation.rows], dtype=float)
     values = json.loads((tmp_path / "real/values.json").read_text())
-    assert np.allclose(pairs[:, 1], [values[p["detector"]][p["condition"]]["AP"]["value"] for p in points])
-    (note, _) = json.loads((tmp_path / "run/correlation.json").read_text())["notes"]
+    assert np.allclose(pairs[:, 1], [values[name][one]["AP"]["value"] for name in detectors for one in conditions])
+    whole = {(row[0], row[2]): row[6] for row in table.rows if row[1] == "condition"}
+    said = [float(str(whole[str(row[0]), str(row[1])]).split()[0]) for row in correlation.rows]
+    assert np.allclose(pairs[:, 0], said, atol=1e-4), "right pairs of the table"
     expected = spearmanr(pairs[:, 0], pairs[:, 1]).statistic if np.ptp(pairs, axis=0).min() else float("nan")
-    assert f"rank correlation {expected:.3g}"[:22] in note, note
+    found = re.search(r"rank correlation (\S+)", correlation.notes[0])
+    assert found and float(found[1]) == pytest.approx(expected, abs=1e-3, nan_ok=True)
+    edits = [row for row in table.rows if row[:2] == ("strict", "category")]
+    assert {row[2] for row in edits} == {"HSIL", "LSIL"} and len({row[3] for row in edits}) == 1, (
+        "each cell, each class"
+    )
     files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    (tmp_path / "blobs.py").unlink()  # nothing is predicted again
-    call(*asked)
+    calls = [one.calls for one in detectors.values()]
+    run()
+    assert [one.calls for one in detectors.values()] == calls == [6, 6, 6], "nothing is predicted again"
     assert all(path.read_bytes() == content for path, content in files.items())
