@@ -344,7 +344,7 @@ def test_what_a_set_was_made_from_is_known_by_its_content(fields: Path, tmp_path
         ({"normals": Source(root="drawn", split="all")}, "normals: .* is a test image too"),
         ({"training_sets": [REAL, CUSTOM], "adapter": {"data": [{"root": "drawn", "split": "test"}]}},
          "adapter: .* is a test image too"),
-        ({"categories": ["hsil"]}, r"no annotated cell of hsil in part 'train' \(there are: .*LSIL.*NILM"),
+        ({"categories": ["hsil"]}, r"no annotated cell of hsil in part 'train' \(it has .*LSIL.*NILM"),
     ],
 )  # fmt: skip
 def test_nothing_is_made_where_a_test_image_would_be_trained_on_or_nothing_learnt(
@@ -371,7 +371,7 @@ def test_other_data_under_the_same_name_are_noticed(finished: Path, tiny: Path, 
     atomic.write_json(tmp_path / "data/drawn/annotations.json", one)
     with pytest.raises(UsageError, match="was started with another real set 1"):
         experiment.table(small(tiny), tmp_path / "run", tmp_path / "data")
-    with pytest.raises(UsageError, match="trained 4 steps before, 2 are asked for"):
+    with pytest.raises(UsageError, match="trained for 4 steps, but 2 are requested"):
         whole(Outcome(4, True, tmp_path / "weights"), 2)
 
 

@@ -94,7 +94,7 @@ def test_subsets_of_a_chain_are_nested_and_have_both_kinds() -> None:
         assert normal == [1, 2, 3]
     assert chains.draw(pool, [8], 1) != chains.draw(pool, [8], 2)
     assert chains.draw(images(12, 2), [13], 0)[13]
-    with pytest.raises(UsageError, match="17 images are asked for, there are 16"):
+    with pytest.raises(UsageError, match="17 images requested, but there are only 16"):
         chains.draw(pool, [17], 0)
     with pytest.raises(UsageError, match="with and without abnormal"):
         chains.draw(images(0, 9), [4], 0)
@@ -340,5 +340,5 @@ def test_the_presets_are_those_of_the_protocol() -> None:
         assert recipe.training["lr_schedule"] == "constant"
     assert PRESETS["own"].sizes == [142] and PRESETS["own"].margin == 0.02
     assert isinstance(table.FLAT, float)
-    with pytest.raises(UsageError, match="no arm of kind 'edited'"):
+    with pytest.raises(UsageError, match="not an arm of kind 'edited'"):
         override(public, ['arms={"R": {"kind": "none"}, "P": {"kind": "pasted", "like": "X"}}'])

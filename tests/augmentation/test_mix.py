@@ -164,7 +164,7 @@ def test_normal_cells_that_synthetic_images_do_not_annotate_are_left_out_or_kept
     assert kept.categories == CATEGORIES
     count = sum(cell.category == "NILM" for image in read(real).images for cell in image.cells)
     assert sum(cell.category == "NILM" for image in kept.images for cell in image.cells) == count > 0
-    assert "NILM: annotated on real images alone" in (tmp_path / "kept/README.md").read_text()
+    assert "NILM: annotated only on real images" in (tmp_path / "kept/README.md").read_text()
 
 
 def test_what_may_not_be_mixed_is_refused(sets: tuple[Path, Path], tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_what_may_not_be_mixed_is_refused(sets: tuple[Path, Path], tmp_path: Pat
             image["synthetic"] = True
         atomic.write_json(mix_of / "annotations.json", content)
         mix(mix_of, made, tmp_path / "out")
-    with pytest.raises(UserError, match=r"is not said to be synthetic; the synthetic data set is the second argument"):
+    with pytest.raises(UserError, match=r"is not marked as synthetic; the synthetic data set is the second argument"):
         mix(real, real, tmp_path / "out")
     write_synthetic(tmp_path / "leak", 2, 300, original="field_4.png")
     with pytest.raises(UserError, match=r"made from field_4\.png, a val image"):
@@ -187,7 +187,7 @@ def test_what_may_not_be_mixed_is_refused(sets: tuple[Path, Path], tmp_path: Pat
         category["name"] = f"class {category['id']}"
     write_synthetic(tmp_path / "others", 2, 300)
     atomic.write_json(tmp_path / "others/annotations.json", content)
-    with pytest.raises(UserError, match=r"none in common; `cytosynth convert --rename OLD=NEW` first"):
+    with pytest.raises(UserError, match=r"none in common; rename with `cytosynth convert --rename OLD=NEW`"):
         mix(real, tmp_path / "others", tmp_path / "out2")
     atomic.write_json(real / "split.json", {"test": ["field_0.png"]})
     with pytest.raises(UserError, match="no image in part 'train'"):

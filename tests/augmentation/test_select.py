@@ -206,7 +206,7 @@ def test_the_test_part_is_refused(data: Path) -> None:
     for recipe in PRESETS.values():
         assert recipe.validation.split == "val" and all(source.split == "train" for source in recipe.real)
         for setting in ("validation.split=test", "real=[{root: a, split: test}]"):
-            with pytest.raises(UsageError, match="test part only reports"):
+            with pytest.raises(UsageError, match="test part is only for reporting"):
                 override(recipe, [setting])
     with pytest.raises(UsageError, match=r"field_4.png of .*drawn is a val image too"):
         parts.check(small(real=[{"root": "drawn", "split": "all"}]), data)
@@ -223,7 +223,7 @@ def test_the_test_part_is_refused(data: Path) -> None:
     [
         ("ratios=[1, 0.5]", "above 0 and ascending"),
         ("seeds=[0, 1]", "seeds"),
-        ("seeds=[0, 1, 1]", "one is there twice"),
+        ("seeds=[0, 1, 1]", "must be different"),
         ("measure=LSIM", "no measure 'LSIM'"),
         ("extractor=vgg", "no feature network 'vgg'"),
     ],
@@ -281,7 +281,7 @@ def nothing(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_where_nothing_helps_nothing_is_written(nothing: tuple[Path, select.Choice]) -> None:
     run, choice = nothing
     assert choice.folder is None and not (run / "subset").exists()
-    assert choice.verdict.startswith("Choose nothing: no sure gain of mAP")
+    assert choice.verdict.startswith("Choose nothing: no significant gain of mAP")
     assert sorted(path.name for path in (run / "trainings").iterdir()) == ["ratio-0.25", "real"]
     said = json.loads((run / "select.json").read_text())
     assert [row["training data"] for row in said["rows"]] == ["real alone", "0.25 x, ranked"]
@@ -309,7 +309,10 @@ def helped(nothing: tuple[Path, select.Choice], data: Path, tmp_path_factory: py
         atomic.write_json(path, result)
     choice = select.select(small(), run, data)
     assert choice.folder == run / "subset"
-    assert choice.verdict.startswith("Choose 1 image (0.25 x the real ones)") and "0.5 x adds no sure" in choice.verdict
+    assert (
+        choice.verdict.startswith("Choose 1 image (0.25 x the real ones)")
+        and "0.5 x adds no significant" in choice.verdict
+    )
     return run
 
 
@@ -428,9 +431,9 @@ def test_anyway_takes_by_rank_without_asking(nothing: tuple[Path, select.Choice]
     assert sorted((r["rank"], r["set"], r["file_name"]) for r in records) == [
         (number, *names) for number, names in enumerate(ranks, 1)
     ]
-    assert "whether that helps was not asked" in (choice.folder / "README.md").read_text()
+    assert "whether they help was not tested" in (choice.folder / "README.md").read_text()
     assert not (run / "trainings/ratio-0.5").exists()
-    with pytest.raises(UsageError, match="5 images; there are 4"):
+    with pytest.raises(UsageError, match="needs 5 images, but only 4 have cells"):
         select.anyway(small(), run, data, 1.25)
 
 
@@ -442,6 +445,6 @@ def test_the_verb_says_in_words_that_nothing_helps(nothing: tuple[Path, select.C
     command = selecting(nothing[0], data)
     said = CliRunner().invoke(app, command)
     assert said.exit_code == 0, said.output
-    assert "Choose nothing: no sure gain" in said.output
+    assert "Choose nothing: no significant gain" in said.output
     refused = CliRunner().invoke(app, [*command, "--set", "validation.split=test"])
     assert isinstance(refused.exception, UsageError)

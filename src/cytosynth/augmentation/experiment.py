@@ -149,9 +149,9 @@ def scores(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
         rows.append((detector, name, steps, *(str(hundred(found.estimate(m))) for m in measures),
                      published, first["parameters"], first["seconds_a_step"], first["memory_gib"]))  # fmt: skip
     notes = (
-        f"mean over {len(recipe.seeds)} seeds, in brackets the 95 % interval over test images ({recipe.draws} draws) "
-        "and seeds (Welch)",
-        "the weights of the last step (their running average where the recipe has one) are scored; nothing was chosen "
+        f"mean over {len(recipe.seeds)} seeds, in brackets the 95 % interval over test images "
+        f"({recipe.draws} resamples) and seeds (Welch)",
+        "the weights of the last step (their running average if the recipe has one) are scored; nothing was chosen "
         "on the test images",
         "the paper's figures are of other data, other images for training and larger detectors",
         "seconds a step and memory are those of the machine that trained, of the first seed; memory is the most that "

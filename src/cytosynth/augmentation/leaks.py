@@ -23,7 +23,7 @@ def apart(what: str, fitted: Sequence[Source], held: Sequence[Source], data_root
         for key in sorted(_keys(source, data_root)):
             if key in taken:
                 root, _, name = key
-                raise UsageError(f"{what}: {name} of {root} is a {taken[key]} image too; name parts that differ")
+                raise UsageError(f"{what}: {name} of {root} is also a {taken[key]} image; choose disjoint parts")
 
 
 def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
@@ -48,7 +48,7 @@ def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
         )
         part = by_hash.get(digest) if isinstance(digest, str) and digest else named
         if part:
-            raise UserError(f"{folder}: made from {original}, a {part} image; take it out, or hold out others")
+            raise UserError(f"{folder}: was made from {original}, a {part} image; remove it, or hold out other images")
         if named:
             alike.add(original)
     if alike:

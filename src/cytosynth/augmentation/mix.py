@@ -61,11 +61,11 @@ def mix(
     """
     registration.writer(target)
     if out.resolve().is_relative_to(real.resolve()) or out.resolve().is_relative_to(synthetic.resolve()):
-        raise UsageError(f"{out}: would be part of a data set that is read; give a folder beside it")
+        raise UsageError(f"{out}: would be inside a data set that is read; give another folder")
     given, made = _real(real), _synthetic(synthetic)
     divided = {name: split.part(given, name, real) for name in PARTS if name in split.names(given, real)}
     if not divided.get(TRAIN):
-        raise UserError(f"{real}: no image in part '{TRAIN}', to which synthetic ones could be added")
+        raise UserError(f"{real}: no image in part '{TRAIN}' to add synthetic ones to")
     held = [Source(root=str(real.resolve()), split=name) for name in divided if name != TRAIN]
     leaks.refuse(synthetic, held, Path())
     silent = [name for name in given.categories if name in NORMAL_LABELS and name not in made.categories]
@@ -99,7 +99,7 @@ def _first(images: Sequence[Image], ratio: float, real: int, synthetic: Path) ->
     """Return the first of `images`, `ratio` for each of the `real` ones; say where there are fewer."""
     wanted = max(1, round(ratio * real))
     if len(images) < wanted:
-        console.print(f"{synthetic}: {len(images)} images, fewer than --ratio {ratio:g} asks for", soft_wrap=True)
+        console.print(f"{synthetic}: {len(images)} images, fewer than --ratio {ratio:g} needs", soft_wrap=True)
     return images[:wanted]
 
 
@@ -128,7 +128,7 @@ def _annotations(data: DataSet, out: Path, target: str, records: Sequence[dict[s
 def _real(root: Path) -> DataSet:
     """Return the data set of real images at `root`; raise UserError for one that `mix` cannot take."""
     if streaming.kind(root) in streaming.PACKED:
-        raise UserError(f"{root}: packed; `cytosynth convert {root} OUT --to coco` first")
+        raise UserError(f"{root}: is packed; first run `cytosynth convert {root} OUT --to coco`")
     kind = guess(root)
     if kind in UNREAD:
         raise UserError(f"{root}: read as {kind}; {UNREAD[kind]}")
@@ -141,17 +141,17 @@ def _real(root: Path) -> DataSet:
 def _synthetic(root: Path) -> DataSet:
     """Return the synthetic data set at `root`; raise UserError where it does not say that all its images are so."""
     if streaming.kind(root) in streaming.PACKED:
-        raise UserError(f"{root}: packed; `cytosynth convert {root} OUT --to coco` first")
+        raise UserError(f"{root}: is packed; first run `cytosynth convert {root} OUT --to coco`")
     data = read(root, note=findings.ignore)
     recorded = said(root)
     for image in data.images:
         flagged = image.extra.get(FLAG, data.info.get(FLAG))
         if flagged is not True and image.file_name not in recorded:
             raise UserError(
-                f"{root}: {image.file_name} is not said to be synthetic; the synthetic data set is the second argument"
+                f"{root}: {image.file_name} is not marked as synthetic; the synthetic data set is the second argument"
             )
     if not data.images:
-        raise UserError(f"{root}: no image in it")
+        raise UserError(f"{root}: contains no image")
     return data
 
 
@@ -167,7 +167,7 @@ def _joined(
     if not set(given.categories) & set(made.categories):
         raise UserError(
             f"{given.folder} has the categories {wording.listed(given.categories)}, {made.folder} "
-            f"{wording.listed(made.categories)}: none in common; `cytosynth convert --rename OLD=NEW` first"
+            f"{wording.listed(made.categories)}: none in common; rename with `cytosynth convert --rename OLD=NEW`"
         )
     licences: list[dict[str, Any]] = []
     images = coco_files.licensed(kept, given.licences, licences)

@@ -16,8 +16,8 @@ def silent(categories: Sequence[str], kept: bool) -> str:
     """Return the line on `categories` of normal cells that real images alone annotate, and whether they are `kept`."""
     named = ", ".join(categories)
     if kept:
-        return f"{named}: annotated on real images alone; on synthetic ones such cells have no box"
-    return f"{named}: boxes left out, because synthetic images have none on such cells; --keep-normal keeps them"
+        return f"{named}: annotated only on real images; on synthetic ones such cells have no box"
+    return f"{named}: boxes left out, because synthetic images have none on such cells; keep them with --keep-normal"
 
 
 def text(data: DataSet, records: Sequence[Mapping[str, Any]], note: str = "") -> str:
@@ -41,8 +41,8 @@ def text(data: DataSet, records: Sequence[Mapping[str, Any]], note: str = "") ->
     models = card.models_of(records)
     lines = [
         "# Real and synthetic cervical cytology", "", f"**{NOTICES[MIXED]}**", "",
-        "`synthetic` of each image entry says which it is (COCO; in YOLO and VOC, `dataset.json`); parts are in "
-        "`split.json`. Synthetic images are in `train` alone, and `provenance.jsonl` says how each came to be. Test on "
+        "`synthetic` of each image entry is the flag (COCO; for YOLO and VOC it is in `dataset.json`); parts are in "
+        "`split.json`. Synthetic images are only in `train`, and `provenance.jsonl` says how each was made. Test on "
         "real images only.", "",
         "| part | real images | synthetic images | real cells | synthetic cells |", "|---|---|---|---|---|",
         *(

@@ -29,26 +29,30 @@ class AugmentationRecipe(Settings):
     model_config = ConfigDict(extra="forbid", frozen=True)
     RENAMED: ClassVar = {"mixes": "training_sets"}
     title: str
-    preset: Literal["paper", "bundled"] = Field(description="whose recipe of each detector is trained")
+    preset: Literal["paper", "bundled"] = Field(description="preset of each detector's recipe")
     detectors: list[str] = Field(min_length=1)
-    alone: list[str] = Field(default=[], description="detectors of the list that are trained on real images alone")
+    alone: list[str] = Field(default=[], description="detectors that are trained only on real images")
     training_sets: list[str] = Field(
-        min_length=1, description=f"of {', '.join(TRAINING_SETS)}; real images alone among them"
+        min_length=1, description=f"of {', '.join(TRAINING_SETS)}; must include real images alone"
     )
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="of training")
-    epochs: int = Field(default=20, ge=1, description="passes over the real images that make the shorter training")
-    steps: int | None = Field(default=None, ge=1, description="optimiser steps of the shorter training, for epochs")
+    epochs: int = Field(default=20, ge=1, description="epochs over the real images of the shorter training")
+    steps: int | None = Field(
+        default=None, ge=1, description="optimiser steps of the shorter training, instead of epochs"
+    )
     categories: list[str] = list(ABNORMAL)
     training: dict[str, Any] = Field(default={}, description="settings of `train detector`, the same for all")
     by_detector: dict[str, dict[str, Any]] = Field(default={}, description="the same for one detector")
     real: list[Source] = Field(min_length=1, description="real training images")
-    test: Source = Field(description="real images that no model has seen, on which all is reported")
+    test: Source = Field(description="real test images, which no model was trained or chosen on")
     sets: dict[str, str | None] = Field(
         default=dict.fromkeys((CUSTOM, REAL_TO_SYNTHETIC, OURS)),
-        description="synthetic data sets that are there already, by training set; none: made in the run folder",
+        description="existing synthetic data sets, by training set; none: made in the run folder",
     )
-    count: int = Field(default=5000, ge=1, description="images of a synthetic set that is made")
-    making: PipelineSettings = Field(default=PipelineSettings(), description="settings of a synthetic set that is made")
+    count: int = Field(default=5000, ge=1, description="number of images of a synthetic data set that is made")
+    making: PipelineSettings = Field(
+        default=PipelineSettings(), description="settings of a synthetic data set that is made"
+    )
     normals: Source = Field(
         default=Source(root="normal", split="train"),
         description="real images of which those without abnormal cells are edited (R2S), over and over up to `count`",
@@ -59,7 +63,7 @@ class AugmentationRecipe(Settings):
         description="models that make the sets; custom-diffusion none: trained first",
     )  # fmt: skip
     adapter: dict[str, Any] = Field(default={}, description="settings of `train normal` for that Custom Diffusion")
-    draws: int = Field(default=200, ge=10, description="resamplings of test images and seeds behind the intervals")
+    draws: int = Field(default=200, ge=10, description="bootstrap resamples of test images for the intervals")
     commands: dict[str, str] = Field(
         default={},
         description="detectors of other programs by name: a command with {train}, {images} and {results}, and if it "
@@ -75,9 +79,9 @@ class AugmentationRecipe(Settings):
         ):  # fmt: skip
             unknown = [name for name in given if name not in known]
             if unknown:
-                raise ValueError(f"no {kind} {unknown[0]!r}; there are {', '.join(known)}")
+                raise ValueError(f"unknown {kind} {unknown[0]!r}; choose one of {', '.join(known)}")
         if REAL not in self.training_sets:
-            raise ValueError(f"training_sets: {REAL!r} is what the others are compared with")
+            raise ValueError(f"training_sets: {REAL!r} is missing, with which the others are compared")
         return self
 
 

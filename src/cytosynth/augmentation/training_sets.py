@@ -137,5 +137,5 @@ def _cells_in(data: Sequence[Source], categories: Sequence[str], data_root: Path
     if not there & set(categories):
         raise UserError(
             f"{data_root / data[0].root}: no annotated cell of {', '.join(categories)} in part '{data[0].split}' "
-            f"(there are: {wording.listed(there)}); nothing can be learnt from it"
+            f"(it has {wording.listed(there)}); there is nothing to learn from"
         )

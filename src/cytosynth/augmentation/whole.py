@@ -13,6 +13,6 @@ def whole(outcome: Outcome, steps: int | None = None) -> Outcome:
         raise KeyboardInterrupt
     if steps is not None and outcome.step != steps:
         raise UsageError(
-            f"{outcome.weights.parent}: trained {outcome.step} steps before, {steps} are asked for; use another folder"
+            f"{outcome.weights.parent}: trained for {outcome.step} steps, but {steps} are requested; use another folder"
         )
     return outcome

@@ -14,22 +14,25 @@ from .options import Out, Scale, Settings
 
 @app.command()
 def paste(
-    data: Annotated[Path, typer.Argument(callback=there, help="Real annotated images, normal and abnormal ones.")],
+    data: Annotated[
+        Path, typer.Argument(callback=there, help="Data set of real images, with and without abnormal cells.")
+    ],
     out: Out,
-    split: Annotated[str, typer.Option(help="Part of it: train, val, test; or all.")] = "train",
+    split: Annotated[str, typer.Option(help="Part of the data set: train, val, test or all.")] = "train",
     scale: Scale = 1.0,
-    count: Annotated[int, typer.Option(min=1, help="Images to make.")] = 10,
+    count: Annotated[int, typer.Option(min=1, help="Number of images to make.")] = 10,
     like: Annotated[
         list[Path] | None,
         typer.Option(
-            callback=all_there, help="Instead: the cells of this set of `edit`, at their places; may be repeated."
+            callback=all_there,
+            help="Instead, paste at the places of the cells of this data set of `edit`; may be repeated.",
         ),
     ] = None,
     settings: Settings = None,
 ) -> None:
-    """Copy-paste, what a generator has to beat: real abnormal cells pasted into the set's normal images.
+    """Copy-paste, the baseline for a generator: paste real abnormal cells into normal images of the data set.
 
-    Cells are cut out under a feathered elliptical mask, turned, flipped, and shifted to the colours around them.
+    Cells are cut out under a feathered elliptical mask, rotated, flipped, and shifted to the colours around them.
     """
     chosen = override(PasteSettings(), settings or [])
     from ..synthesis.pasting.paste import paste as make

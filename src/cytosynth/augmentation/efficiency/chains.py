@@ -24,13 +24,13 @@ def draw(images: Sequence[Image], sizes: Sequence[int], seed: int) -> dict[int, 
     with abnormal cells. Raises UsageError for sizes that there are too few images for.
     """
     if max(sizes) > len(images):
-        raise UsageError(f"sizes: {max(sizes)} images are asked for, there are {len(images)}")
+        raise UsageError(f"sizes: {max(sizes)} images requested, but there are only {len(images)}")
     kinds: tuple[list[Image], list[Image]] = ([], [])
     for image in images:
         kinds[any(cell.category != NILM for cell in image.cells)].append(image)
     normal, abnormal = kinds
     if not normal or not abnormal:
-        raise UsageError("real: images with and without abnormal cells are needed to draw subsets of")
+        raise UsageError("real: images both with and without abnormal cells are needed for the subsets")
     rng = np.random.default_rng([seed, 71])
     orders = [[kind[index] for index in rng.permutation(len(kind))] for kind in kinds]
     found = {}

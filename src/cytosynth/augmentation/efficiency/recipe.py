@@ -50,7 +50,7 @@ class Strategy(BaseModel):
     def _fits(self) -> "Strategy":
         low, high = self.strength
         if not 0 < low <= high <= 1:
-            raise ValueError(f"strength {[low, high]}: above 0, ascending, at most 1")
+            raise ValueError(f"strength {[low, high]}: must be above 0, ascending, and at most 1")
         if self.kind == "none" and (self.first or self.hard):
             raise ValueError("kind none has no synthetic images to begin with (first) or to choose (hard)")
         return self
@@ -122,18 +122,18 @@ class EfficiencyRecipe(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> "EfficiencyRecipe":
         if self.architecture not in DETECTORS:
-            raise ValueError(f"no detector {self.architecture!r}; there are {', '.join(DETECTORS)}")
+            raise ValueError(f"unknown detector {self.architecture!r}; choose one of {', '.join(DETECTORS)}")
         if REAL not in self.arms or self.arms[REAL].kind != "none":
-            raise ValueError(f"arms: {REAL!r}, real images alone, is what the others are compared with")
+            raise ValueError(f"arms: {REAL!r} (real images alone) is missing, with which the others are compared")
         if self.sizes[0] < 2 or any(b <= a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
-            raise ValueError(f"sizes {self.sizes}: 2 or more, ascending")
+            raise ValueError(f"sizes {self.sizes}: must be 2 or more, and ascending")
         if self.confirmatory is not None and self.confirmatory not in self.sizes:
             raise ValueError(f"confirmatory {self.confirmatory}: not among the sizes {self.sizes}")
         for name, arm in self.arms.items():
             if arm.kind in ("pasted", "exemplar") and (
                 arm.like not in self.arms or self.arms[arm.like].kind != "edited"
             ):
-                raise ValueError(f"arms: {name!r} is like {arm.like!r}, which is no arm of kind 'edited'")
+                raise ValueError(f"arms: {name!r} is like {arm.like!r}, which is not an arm of kind 'edited'")
         return self
 
     @property

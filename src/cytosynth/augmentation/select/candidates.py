@@ -69,7 +69,7 @@ def gather(recipe: SelectRecipe, held: Sequence[Source], data_root: Path) -> lis
     Raises UsageError where there is none, UserError where an image was made from one of the parts `held`.
     """
     if not recipe.synthetic:
-        raise UsageError("synthetic: no data set to choose from; name one with --synthetic")
+        raise UsageError("synthetic: no data set given; give one with --synthetic")
     found: list[SyntheticSet] = []
     for name in recipe.synthetic:
         folder = data_root / name
@@ -94,7 +94,7 @@ def candidates(sets: Sequence[SyntheticSet], categories: Sequence[str]) -> list[
     ]  # fmt: skip
     if not found:
         raise UserError(
-            f"{sets[0].folder}: no annotated cell of {', '.join(categories)}; nothing can be learnt from it"
+            f"{sets[0].folder}: no annotated cell of {', '.join(categories)}; there is nothing to learn from"
         )
     return found
 

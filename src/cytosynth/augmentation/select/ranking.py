@@ -70,7 +70,7 @@ def write(ranked: Sequence[Ranked], run: Path) -> None:
     shown = [
         (
             with_boxes(image_files.read(ranked[index].candidate.path), ranked[index].candidate.image.cells),
-            f"{index + 1}: unsure {ranked[index].uncertainty:.2f}, distance {ranked[index].distance:.3g}",
+            f"{index + 1}: uncertainty {ranked[index].uncertainty:.2f}, distance {ranked[index].distance:.3g}",
         )
         for index in ends
     ]

@@ -18,42 +18,49 @@ class SelectRecipe(BaseModel):
     """Settings of `select`: what is ranked, how, and how the ratio is found."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    preset: Literal["paper", "bundled"] = Field(description="whose recipe of the detector is trained")
+    preset: Literal["paper", "bundled"] = Field(description="preset of the detector's recipe")
     architecture: str = "faster-rcnn"
     categories: list[str] = Field(default=list(ABNORMAL), min_length=1)
     training: dict[str, Any] = Field(default={}, description="settings of `train detector`")
-    epochs: int = Field(default=20, ge=1, description="passes over the real images that make a training")
+    epochs: int = Field(default=20, ge=1, description="epochs over the real images of a training")
     steps: int | None = Field(default=None, ge=1, description="optimiser steps of every training, instead of epochs")
-    real: list[Source] = Field(min_length=1, description="real images to fit to")
-    validation: Source = Field(description="real images to choose on; never the test part")
-    synthetic: list[str] = Field(default=[], description="synthetic data sets, folders below --data-root")
+    real: list[Source] = Field(min_length=1, description="real training images")
+    validation: Source = Field(description="real validation images; never the test part")
+    synthetic: list[str] = Field(default=[], description="synthetic data sets, relative to --data-root")
     detector: str | None = Field(
-        default=None, description="folder of the current detector; none: trained first, on the real images alone"
+        default=None, description="folder of the current detector; none: trained first, on the real images"
     )
     command: str | None = Field(
         default=None,
-        description="trains and predicts with another program instead: a command with {train}, {images} and {results}, "
-        "and if it wants {annotations}, {seed} and {steps} (docs/robustness.md)",
+        description="train and predict with another program: a command with {train}, {images} and {results}, "
+        "and optionally {annotations}, {seed} and {steps} (docs/robustness.md)",
     )
     uncertainty_weight: float = Field(
-        default=0.5, ge=0, le=1, description="of the rank by uncertainty; the rest is that of the rank by distance"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="weight of the rank by uncertainty; the rest is that of the rank by distance",
     )
     extractor: str = Field(default="efficientnet-lite0", description="feature network of the distance")
     extractor_weights: str | None = Field(default=None, description="file or folder of its weights")
     window: int = Field(default=256, ge=32, description="side of the windows that are compared, pixels")
-    neighbours: int = Field(default=5, ge=1, description="nearest real windows whose mean distance counts")
+    neighbours: int = Field(
+        default=5, ge=1, description="number of nearest real windows over which distances are averaged"
+    )
     ratios: list[float] = Field(
         default=[0.25, 0.5, 1, 2, 4], min_length=1, description="synthetic images over real ones, ascending"
     )
     seeds: list[int] = Field(default=[0, 1, 2], min_length=3, description="of training")
-    measure: str = Field(default="mAP", description=f"{', '.join(MEASURES)}, or the AP of a category: what must gain")
+    measure: str = Field(
+        default="mAP", description=f"{', '.join(MEASURES)}, or the AP of a category: the measure that must improve"
+    )
     patience: int = Field(
         default=1, ge=1, description="stop after N ratios in a row without a significant further gain"
     )
     control: Literal["none", "chosen", "every"] = Field(
         default="chosen", description="as many images at random beside the ranked ones: at the chosen ratio, at each"
     )
-    draws: int = Field(default=200, ge=10, description="resamplings of validation images behind the intervals")
+    draws: int = Field(default=200, ge=10, description="bootstrap resamples of validation images for the intervals")
 
     @model_validator(mode="after")
     def _fits(self) -> "SelectRecipe":
@@ -62,13 +69,13 @@ class SelectRecipe(BaseModel):
             ("measure", self.measure, [*MEASURES, *self.categories]),
         ):  # fmt: skip
             if name not in known:
-                raise ValueError(f"no {kind} {name!r}; there are {', '.join(known)}")
+                raise ValueError(f"unknown {kind} {name!r}; choose one of {', '.join(known)}")
         if any(source.split == TEST for source in (*self.real, self.validation)):
-            raise ValueError("the test part only reports: fit to 'train', choose on 'val'")
+            raise ValueError("the test part is only for reporting: use 'train' for real and 'val' for validation")
         if self.ratios[0] <= 0 or any(b <= a for a, b in zip(self.ratios, self.ratios[1:], strict=False)):
-            raise ValueError(f"ratios {self.ratios}: above 0 and ascending")
+            raise ValueError(f"ratios {self.ratios}: must be above 0 and ascending")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds}: one is there twice")
+            raise ValueError(f"seeds {self.seeds}: must be different")
         return self
 
 

@@ -55,7 +55,7 @@ def select(
         if not counts:
             raise UserError(
                 f"{len(known.pool)} synthetic images with cells; {recipe.ratios[0]:g} x {known.real} real ones needs "
-                f"{known.count(recipe.ratios[0])}: make more, or set ratios"
+                f"{known.count(recipe.ratios[0])}; make more, or set ratios"
             )
         ranked, facts = _ranked(known, devices[0])
         swept = _swept(known, ranked, counts)
@@ -78,12 +78,12 @@ def anyway(
     known = _known(recipe, run, data_root, devices, 1)
     count = known.count(ratio)
     if count > len(known.pool):
-        raise UsageError(f"--anyway {ratio:g}: {count} images; there are {len(known.pool)} with cells")
+        raise UsageError(f"--anyway {ratio:g}: needs {count} images, but only {len(known.pool)} have cells")
     with lock.run(run, "recipe.yaml"):
         known.pin()
         ranked, _ = _ranked(known, devices[0])
         taken = f"{wording.amount(count, 'image')} ({ratio:g} x the real ones), taken by rank"
-        verdict = f"{taken}: whether that helps was not asked."
+        verdict = f"{taken}: whether they help was not tested."
         out = run / f"anyway-{ratio:g}"
         subset.write(out, ranked[:count], known.sets, [verdict, *_said(recipe)], _settings(recipe, ratio, None))
         return Choice(verdict, None, out)
@@ -120,11 +120,13 @@ def _known(
     pool = candidates.candidates(sets, recipe.categories)
     everything = sum(len(one.data.images) for one in sets)
     if len(pool) < everything:
-        console.print(f"{everything - len(pool)} of {everything} synthetic images have no cell to learn from: left out")
+        console.print(
+            f"{everything - len(pool)} of {everything} synthetic images have no cell to learn from and are left out"
+        )
     for one in sets:
         if not one.records:
             console.print(
-                f"{one.folder}: no provenance.jsonl; whether held-out images are behind it cannot be seen",
+                f"{one.folder}: no provenance.jsonl; whether it was made from held-out images cannot be checked",
                 soft_wrap=True,
             )
     if recipe.detector:
@@ -140,7 +142,7 @@ def _knows(finder: external.Finder, recipe: SelectRecipe) -> external.Finder:
     lacking = [name for name in recipe.categories if name not in finder.categories]
     if lacking:
         where = recipe.detector or "the trained detector"
-        raise UserError(f"{where}: this detector knows no {', '.join(lacking)}; set categories, or train another")
+        raise UserError(f"{where}: this detector does not know {', '.join(lacking)}; set categories, or train another")
     return finder
 
 
@@ -201,8 +203,8 @@ def _curve(swept: table.Swept) -> curve.Curve:
 def _said(recipe: SelectRecipe) -> list[str]:
     weight = recipe.uncertainty_weight
     return [
-        f"ranked by what a detector is unsure of (weight {weight:g}) and by nearness to real training images "
-        f"({1 - weight:g}); the images are in that order, and `chosen` in `provenance.jsonl` has both parts",
+        f"ranked by a detector's uncertainty (weight {weight:g}) and by nearness to real training images "
+        f"({1 - weight:g}); the images are in that order, and `chosen` in `provenance.jsonl` contains both ranks",
         f"chosen on part '{recipe.validation.split}' of {plain.last(recipe.validation.root)}: report no gain on it",
     ]
 

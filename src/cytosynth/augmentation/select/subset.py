@@ -42,7 +42,7 @@ def write(
             atomic.write_bytes(part / "images" / name, one.candidate.path.read_bytes())
             images.append(_image(image, name, number_of[own.label]))
             records.append(_record(one, rank, name, own.records.get(image.file_name)))
-        info = {"description": "Synthetic cervical cytology, a chosen subset (not for diagnosis)",
+        info = {"description": "Synthetic cervical cytology, a selected subset (not for diagnosis)",
                 "software": f"CytoSynth {__version__}", "synthetic": True, "chosen": list(how)}  # fmt: skip
         derived = {key: value for one in sets for key, value in _dict(one.data.info, "derived_from").items()}
         if derived:

@@ -39,15 +39,17 @@ class Swept:
         name, last = self.recipe.measure, self.steps[-1]
         if not self.chosen:
             tried = "; ".join(f"{step.ratio:g} x: {hundred(step.gain)}, {verdict(step.gain)}" for step in self.steps)
-            return f"Choose nothing: no sure gain of {name} over real images alone on validation (x 100: {tried})."
+            return (
+                f"Choose nothing: no significant gain of {name} over real images alone on validation (x 100: {tried})."
+            )
         own = next(step for step in self.steps if step.ratio == self.chosen)
         text = (
             f"Choose {wording.amount(self.counts[self.chosen], 'image')} ({self.chosen:g} x the real ones): "
             f"gain of {name} x 100 over real images alone on validation {hundred(own.gain)}"
         )
         if last.ratio == self.chosen:
-            return f"{text}; more were not tried."
-        return f"{text}; {last.ratio:g} x adds no sure further gain ({hundred(last.further)})."
+            return f"{text}; larger ratios were not tried."
+        return f"{text}; {last.ratio:g} x adds no significant further gain ({hundred(last.further)})."
 
     @property
     def control(self) -> str:
@@ -93,12 +95,12 @@ def _notes(swept: Swept) -> tuple[str, ...]:
     notes = [
         swept.verdict,
         *([swept.control] if swept.control else []),
-        f"intervals: 95 %, over validation images ({recipe.draws} draws) and {len(recipe.seeds)} seeds (Welch); gain: "
-        "over real images alone; further gain: over the best ratio so far",
+        f"intervals: 95 %, over validation images ({recipe.draws} resamples) and {len(recipe.seeds)} seeds (Welch); "
+        "gain: over real images alone; further gain: over the best ratio so far",
         "a ratio becomes the best when the interval of its further gain lies above 0; "
-        f"the sweep ends after {recipe.patience} in a row of which it does not",
-        f"each of {len(swept.steps)} looks calls a gain sure by chance alone in one of forty",
-        "the ratio was chosen on these validation images, which flatters its gain: report it on the test part, once",
+        f"the sweep ends after {recipe.patience} in a row for which it does not",
+        f"each of {len(swept.steps)} comparisons finds a significant gain by chance in one of forty cases",
+        "the ratio was chosen on these images, so its gain is biased upwards: report it on the test part, once",
     ]
     if swept.refused:
         ratios = ", ".join(f"{ratio:g}" for ratio in swept.refused)
