@@ -15,7 +15,7 @@ class Cell:
     Attributes:
         box: xyxy in pixels of its image.
         category: Bethesda name, or the data set's own.
-        score: a detector's confidence in 0..1; None where an expert or the synthesizer set the box.
+        score: a detector's confidence in 0..1; None if an expert or the synthesizer set the box.
         extra: further fields of its format (nucleus point, area, iscrowd), kept when it is written again.
     """
 

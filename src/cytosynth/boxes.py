@@ -41,7 +41,7 @@ def overlap(first: Box, second: Box) -> bool:
 
 
 def overlapping(boxes: Sequence[Box]) -> tuple[int, int] | None:
-    """Return the indices of the first two of `boxes` that share any area, None where all lie apart."""
+    """Return the indices of the first two of `boxes` that share any area, None if all lie apart."""
     for second, box in enumerate(boxes):
         for first, earlier in enumerate(boxes[:second]):
             if overlap(earlier, box):

@@ -75,7 +75,7 @@ def validated(kind: type[R], values: Any, source: str) -> R:
 
 
 def dump(recipe: BaseModel) -> str:
-    """Return `recipe` as YAML, one setting a line, in the order of its definition."""
+    """Return `recipe` as YAML, one setting per line, in the order of its definition."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 

@@ -23,7 +23,7 @@ AUTO = "auto"
 
 
 def resolved(device: str) -> str:
-    """Return `device`, and for `auto` the best one that is here, said in a line once."""
+    """Return `device`, and for `auto` the best one available, and print it once."""
     if device != AUTO:
         return device
     chosen = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -38,7 +38,7 @@ _said: set[str] = set()
 
 
 def check(device: str) -> None:
-    """Raise UsageError when `device` is a GPU of CUDA that is not here; none is begun to be used for that."""
+    """Raise UsageError when `device` is a GPU of CUDA that is not available; no GPU is initialised for this check."""
     number = _number(device)
     if number is not None and number >= torch.cuda.device_count():
         raise UsageError(_missing(device))
@@ -79,7 +79,7 @@ def first() -> bool:
 
 
 def _number(device: str) -> int | None:
-    """Return which GPU of CUDA `device` is, None where it is none."""
+    """Return which GPU of CUDA `device` is, None if it is none."""
     kind, _, number = device.partition(":")
     if kind != "cuda":
         return None

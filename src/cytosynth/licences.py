@@ -40,7 +40,7 @@ class Licensed(NamedTuple):
 def packages() -> list[Licensed]:
     """Return the packages that the program needs, those of the extras that are installed too, by name.
 
-    Raises EnvironmentProblem where the program is not installed as a package.
+    Raises EnvironmentProblem if the program is not installed as a package.
     """
     try:
         needs = [Requirement(text) for text in distribution(PACKAGE).requires or []]

@@ -1,4 +1,4 @@
-"""Marking what is synthetic: inside each PNG, and in `provenance.jsonl`, one line an image."""
+"""Marking what is synthetic: inside each PNG, and in `provenance.jsonl`, one line per image."""
 
 import io
 import json

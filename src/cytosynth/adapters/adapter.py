@@ -99,7 +99,7 @@ class Adapter(ABC):
     @classmethod
     @abstractmethod
     def merge(cls, model: Foundation, file: Path) -> None:
-        """Put the weights in `file` into those of `model`; raise UserError where they do not fit."""
+        """Put the weights in `file` into those of `model`; raise UserError if they do not fit."""
 
 
 def save(adapter: Adapter, prompt: str, folder: Path, training: Mapping[str, Any] | None = None) -> None:
@@ -114,7 +114,7 @@ def save(adapter: Adapter, prompt: str, folder: Path, training: Mapping[str, Any
 
 
 def read_card(folder: Path) -> AdapterCard | None:
-    """Return the card in `folder`, None where there is none."""
+    """Return the card in `folder`, None if there is none."""
     path = folder / CARD
     return validated(AdapterCard, plain.load(path), str(path)) if path.is_file() else None
 

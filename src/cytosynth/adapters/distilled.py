@@ -40,7 +40,7 @@ class DistilledCard(BaseModel):
 def place(name: str, stage: Stage) -> tuple[Path, DistilledCard]:
     """Return the file of the distilled weights `name` of `stage` and their card.
 
-    `name` is 'bundled', a folder, a training run, or the file of an LCM-LoRA. Raises UserError where there are none,
+    `name` is 'bundled', a folder, a training run, or the file of an LCM-LoRA. Raises UserError if there are none,
     or ones of the other stage.
     """
     path = model_folder(name, f"fast/{stage}")

@@ -48,7 +48,7 @@ def merge(model: Foundation, path: Path) -> str:
 def merge_distilled(model: Foundation, name: str, stage: distilled.Stage, digest: str) -> str:
     """Put the few-step weights `name` of `stage` into the U-Net of `model`, whose weights' hash is `digest`.
 
-    Returns 16 hexadecimal digits of their file's hash. Raises UserError where they do not fit; where they were
+    Returns 16 hexadecimal digits of their file's hash. Raises UserError if they do not fit; where they were
     distilled from other weights, a line says so.
     """
     file, card = distilled.place(name, stage)

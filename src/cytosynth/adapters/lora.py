@@ -79,7 +79,7 @@ def save(unet: UNet2DConditionModel, folder: Path, dtype: torch.dtype | None = N
 def load(model: Foundation, file: Path) -> None:
     """Add the LoRA in the `.safetensors` `file` (named as one of `lora_names`) to the weights of `model`.
 
-    All of it is checked before any weight changes. Raises UserError where there is none, or where a layer is
+    All of it is checked before any weight changes. Raises UserError if there is none, or where a layer is
     missing or of another shape.
     """
     pairs = lora_file.read(file, model.unet.config)

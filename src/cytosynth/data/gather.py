@@ -67,7 +67,7 @@ def gathered(folder: Path, recursive: bool = False, slides: bool = False) -> tup
 def beside(folder: Path, recursive: bool = False, slides: bool = False) -> tuple[list[tuple[str, Path]], list[str]]:
     """Return what `gathered` does, without names that cannot be used, which get a line too.
 
-    Raises UserError where there is no image; says where folders are not searched.
+    Raises UserError if there is no image; says where folders are not searched.
     """
     found, refused = gathered(folder, recursive, slides)
     inside = sorted(folder.iterdir())

@@ -60,7 +60,7 @@ BROKEN = (
 
 
 def fingerprint(path: Path) -> str:
-    """Return the SHA-256 of the image file at `path`, nothing where it is none or too large: `read` then says so."""
+    """Return the SHA-256 of the image file at `path`, nothing if it is none or too large: `read` then says so."""
     try:
         return atomic.fingerprint(path) if path.stat().st_size <= MAX_FILE else ""
     except OSError:
@@ -201,7 +201,7 @@ def _open(path: Path, content: bytes | None = None) -> Image.Image:
 def _seek_image(image: TiffImageFile, path: Path) -> None:
     """Turn the opened TIFF `image` at `path` to its largest page.
 
-    Raises ImageProblem where two pages are the largest, or samples have more than 8 bits: white may be 4095 or 65535.
+    Raises ImageProblem if two pages are the largest, or samples have more than 8 bits: white may be 4095 or 65535.
     """
     sizes: list[int] = []
     for page in range(MAX_PAGES + 1):
@@ -267,7 +267,7 @@ def memory_needed(image: Image.Image, size: int) -> int:
 def _problem(path: Path, error: BaseException, decoded: bool = False, content: bytes | None = None) -> ImageProblem:
     """Return what `error` says of the image at `path`, of which the header was read, or all was to be `decoded`.
 
-    Raises MemoryError where the machine refuses what reading it takes: of that, decoders say many things.
+    Raises MemoryError if the machine refuses what reading it takes: of that, decoders say many things.
     """
     need = ROOM
     if decoded:

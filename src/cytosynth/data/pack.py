@@ -30,7 +30,7 @@ UNPACKED = 1 << 30
 def write(sources: Sequence[Source], data_root: Path, path: Path, quality: int = QUALITY) -> None:
     """Write the parts 'train' and 'val' of `sources` (folders below `data_root`) to `path`, images as WebP.
 
-    Raises UserError where that is more than 25 MB.
+    Raises UserError if that is more than 25 MB.
     """
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:

@@ -17,7 +17,7 @@ PATIENT = "patient"
 
 
 def table(path: Path, column: str) -> dict[str, str]:
-    """Return the patient of each entry of `column` in the CSV table `path`; raise UserError where it is none."""
+    """Return the patient of each entry of `column` in the CSV table `path`; raise UserError if it is none."""
     try:
         rows = list(csv.DictReader(io.StringIO(plain.text(path))))
     except (OSError, ValueError, csv.Error) as error:
@@ -30,7 +30,7 @@ def table(path: Path, column: str) -> dict[str, str]:
 def divided(data: DataSet, path: Path) -> DataSet:
     """Return `data` with the patient of each image, by the columns image and patient of the table `path`, and parts.
 
-    The table names images by their file name, with or without suffix. Raises UserError where one is missing there, or
+    The table names images by their file name, with or without suffix. Raises UserError if one is missing there, or
     where there are too few patients for three parts.
     """
     known = table(path, "image")

@@ -46,9 +46,9 @@ class Pseudonyms:
 
     @classmethod
     def load(cls, file: Path) -> "Pseudonyms":
-        """Return those of the key in `file`, which is made, readable by its owner alone, where there is none.
+        """Return those of the key in `file`, which is made, readable by its owner alone, if there is none.
 
-        Raises UserError where it is no key.
+        Raises UserError if it is no key.
         """
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)

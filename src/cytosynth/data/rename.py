@@ -13,7 +13,7 @@ LABEL = "image_level_label"
 
 
 def parsed(given: Sequence[str]) -> dict[str, str]:
-    """Return the new name of each old one that is `given` as OLD=NEW; raise UsageError where one is no such pair."""
+    """Return the new name of each old one that is `given` as OLD=NEW; raise UsageError if one is no such pair."""
     names: dict[str, str] = {}
     for text in given:
         old, separator, new = (part.strip() for part in text.rpartition("="))
@@ -55,7 +55,7 @@ def renamed(data: DataSet, names: Mapping[str, str]) -> DataSet:
 
 
 def strange(data: DataSet) -> str:
-    """Return a line that says which categories of `data` no bundled model knows, nothing where it knows them all."""
+    """Return a line that says which categories of `data` no bundled model knows, nothing if it knows them all."""
     others = [wording.said(name) for name in data.categories if name not in CATEGORIES]
     if not others:
         return ""

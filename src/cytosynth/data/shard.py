@@ -1,4 +1,4 @@
-"""One shard of a run that is divided over machines: every n-th of its images, in a folder of its own.
+"""One shard of a run that is divided over machines: every n-th of its images, in its own folder.
 
 Nothing is shared: a shard takes its images from the list of the whole run by their place in it. `shard.json` says which
 shard of which run a folder holds, `shard.sha256` (as `sha256sum --check` reads it) what its files were when it was
@@ -33,7 +33,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Return the shard of `2/8`; raise UsageError where that is none."""
+        """Return the shard of `2/8`; raise UsageError if that is none."""
         number, _, of = text.partition("/")
         if not all(part.isdecimal() and len(part) < 7 for part in (number, of)) or not 1 <= int(number) <= int(of):
             raise UsageError(f"--shard {text[:40]}: expected i/n with 1 <= i <= n, as 2/8")
@@ -79,7 +79,7 @@ class ShardFile(BaseModel):
 
 
 def read(folder: Path) -> ShardFile:
-    """Return what `shard.json` of `folder` says; raise UserError where there is none."""
+    """Return what `shard.json` of `folder` says; raise UserError if there is none."""
     path = folder / FILE
     if not path.exists():
         raise UserError(f"{folder}: not a shard ({FILE} is missing); `--shard i/n` makes one")

@@ -19,7 +19,7 @@ FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 def with_parts(data: DataSet, root: Path) -> DataSet:
     """Return `data` with the parts that a `split.json` in the folder `root`, or next to the file `root`, says.
 
-    Raises UserError where it cannot be read.
+    Raises UserError if it cannot be read.
     """
     file = _file(root)
     if not file.exists():

@@ -48,7 +48,7 @@ class Written:
 
 
 def kind(root: Path) -> str | None:
-    """Return the format of the data set at `root`, None where it is none of those that are gone through."""
+    """Return the format of the data set at `root`, None if it is none of those that are gone through."""
     if (root / packed.ABOUT).is_file():
         for name, first in FIRST.items():
             if (root / first).is_file():
@@ -57,7 +57,7 @@ def kind(root: Path) -> str | None:
 
 
 def opened(root: Path) -> Entries:
-    """Return the data set at `root`, which has a `kind`; raise FormatProblem where it cannot be read."""
+    """Return the data set at `root`, which has a `kind`; raise FormatProblem if it cannot be read."""
     found = kind(root)
     if found is None:
         raise UserError(f"{root}: not a packed data set or one in parts")
@@ -197,7 +197,7 @@ def _renamed(about: DataSet, names: Mapping[str, str], source: Path) -> DataSet:
 
 
 def _sound(entry: Entry, names: Mapping[str, str], taken: Seen) -> Image:
-    """Return the image of `entry` under the new `names`; raise UserError where it cannot be written anywhere."""
+    """Return the image of `entry` under the new `names`; raise UserError if it cannot be written anywhere."""
     image = entry.image
     height, width = entry.pixels().shape[:2]
     if (width, height) != (image.width, image.height):

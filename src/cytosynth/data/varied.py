@@ -83,7 +83,7 @@ def at_this_step(
 
 
 def keep_size(centre: Centre | None, trainer: str) -> None:
-    """Raise UsageError where `centre` would change the size of the crops of a `trainer` that needs them all alike."""
+    """Raise UsageError if `centre` would change the size of the crops of a `trainer` that needs them all alike."""
     if centre is not None and resizes(centre):
         raise UsageError(
             f"augment: 'scale' changes the size of images, but {trainer} needs crops of one size; leave it out"

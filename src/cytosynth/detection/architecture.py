@@ -42,6 +42,6 @@ class Architecture:
 
 
 def load(name: str) -> Architecture:
-    """Return the architecture `name`; raise UsageError where there is no such."""
+    """Return the architecture `name`; raise UsageError if there is no such."""
     found: Architecture = DETECTORS.load(name)
     return found

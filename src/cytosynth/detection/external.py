@@ -109,7 +109,7 @@ class ResultsFile:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
 
     def find_all(self, images: Iterable[Named], count: int, threshold: float, condition: str) -> list[list[Cell]]:
-        """Return what the file of `condition` holds for each image; raise UserError where there is none for it."""
+        """Return what the file of `condition` holds for each image; raise UserError if there is none for it."""
         file = self.path / f"{condition}.json" if self.path.is_dir() else self.path
         if not self.path.is_dir() and condition != "clean":
             raise UserError(
@@ -139,7 +139,7 @@ class ExternalCommand:
         return hashlib.sha256("\0".join(self.words).encode()).hexdigest()[:16]
 
     def find_all(self, images: Iterable[Named], count: int, threshold: float, condition: str) -> list[list[Cell]]:
-        """Run the command on the images; raise UserError where it fails or leaves no results."""
+        """Run the command on the images; raise UserError if it fails or leaves no results."""
         with tempfile.TemporaryDirectory() as folder:
             data = written(images, count, self.categories, Path(folder) / "data")
             found = run(self.words, data, Path(folder), self.categories)
@@ -170,7 +170,7 @@ class TrainedCommand:
         return hashlib.sha256("\0".join((*self.words, str(self.seed))).encode()).hexdigest()[:16]
 
     def find_all(self, images: Iterable[Named], count: int, threshold: float, condition: str) -> list[list[Cell]]:
-        """Train, then return what is found in each image; raise UserError where the command fails."""
+        """Train, then return what is found in each image; raise UserError if the command fails."""
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
             named = ((sample.name, sample.pixels) for sample in self.train)
@@ -205,7 +205,7 @@ def load(
 
 
 def words(said: str, needed: Sequence[str]) -> tuple[str, ...]:
-    """Return the words of `command:...`; raise UsageError where it does not name what it needs in braces."""
+    """Return the words of `command:...`; raise UsageError if it does not name what it needs in braces."""
     try:
         found = tuple(shlex.split(said.removeprefix(COMMAND)))
     except ValueError as error:
@@ -242,7 +242,7 @@ def run(
 ) -> list[list[Cell]]:
     """Run the `command` on the images of `data`, with `more` words to replace; return the cells of each.
 
-    Raises UserError where it fails, with the last line that it said, or where its results cannot be read.
+    Raises UserError if it fails, with the last line that it said, or where its results cannot be read.
     """
     results = work / "results.json"
     values = {

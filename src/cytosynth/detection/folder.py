@@ -62,7 +62,7 @@ class Images:
 def gather(source: Path, part: str | None = None, place: Place = FOUND_OUT) -> Images:
     """Return the images and slides of `source`: a file, a folder, or a data set in any format (or a `part` of it).
 
-    `place` says where what lies, and whether the folders in a folder are searched too. Raises UserError where there is
+    `place` says where what lies, and whether the folders in a folder are searched too. Raises UserError if there is
     none.
     """
     if not source.exists():
@@ -193,7 +193,7 @@ def _search(
 
 
 def _slide(name: str, path: Path, finder: Finder, threshold: float, mpp: float | None, out: Path) -> Image:
-    """Return the slide at `path` with its cells; raise UsageError where the detector is elsewhere."""
+    """Return the slide at `path` with its cells; raise UsageError if the detector is elsewhere."""
     if not isinstance(finder, Here):
         raise UsageError(f"{path}: --ray does not distribute slides; use --shard")
     files = (out / PICTURES / f"{name}.png", out / QUPATH / f"{name}.geojson")

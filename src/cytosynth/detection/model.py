@@ -112,7 +112,7 @@ def save(network: nn.Module, config: DetectorConfig, folder: Path) -> None:
 
 
 def configuration(folder: Path) -> DetectorConfig:
-    """Read what the detector in `folder` is; raise UserError where there is none."""
+    """Read what the detector in `folder` is; raise UserError if there is none."""
     try:
         values = plain.from_json(plain.text(folder / "config.json"))
     except (OSError, ValueError):

@@ -75,7 +75,7 @@ PRESETS = {"paper": _PAPER, "paper-24gb": _PAPER_24GB, "bundled": _BUNDLED}
 
 
 def preset(name: str, architecture: str = "faster-rcnn") -> DetectorRecipe:
-    """Return the recipe of `architecture` in the preset `name`; raise UsageError where it is not registered."""
+    """Return the recipe of `architecture` in the preset `name`; raise UsageError if it is not registered."""
     changes = {"architecture": DETECTORS.check(architecture), **DETECTORS.settings(architecture, name)}
     return PRESETS[name].model_copy(update=changes)
 

@@ -129,7 +129,7 @@ class DetectorTask(Task):
         return losses
 
     def score(self) -> float | None:
-        """Return 1 - mAP on the held-out images; raise UserError where these have no cell of a category."""
+        """Return 1 - mAP on the held-out images; raise UserError if these have no cell of a category."""
         if not self.held_out or self.measure is None:
             return None
         mean = self.measure(model.Detector(self.network, self.config), self.held_out)["map"]
@@ -208,7 +208,7 @@ def train_detector(
 
 
 def _some(samples: Sequence[Sample], categories: Sequence[str]) -> None:
-    """Raise UserError where `samples` have no cell of any of the `categories` to be found; name those without."""
+    """Raise UserError if `samples` have no cell of any of the `categories` to be found; name those without."""
     there = sources.say_lacking(samples, categories)
     if there.isdisjoint(categories):
         raise UserError(

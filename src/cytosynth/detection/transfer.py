@@ -18,7 +18,7 @@ def is_detector(weights: str) -> bool:
 def pretrained(weights: str, backbone: str) -> bool:
     """Return whether the detector `weights` is on ImageNet weights, and so is a detector initialised from it.
 
-    That fixes how images are normalised and that batch norm is frozen. Raises UserError where its backbone is another.
+    That fixes how images are normalised and that batch norm is frozen. Raises UserError if its backbone is another.
     """
     config = model.configuration(_folder(weights))
     if config.backbone != backbone:
@@ -33,7 +33,7 @@ def start(network: nn.Module, weights: str) -> str:
         network: a detector, untrained, of the same backbone.
         weights: 'bundled' (the NILM detector), or the folder of a detector.
 
-    Returns a line that says how many that were. Raises UserError where nothing fits.
+    Returns a line that says how many that were. Raises UserError if nothing fits.
     """
     other = model.load(_folder(weights))
     own, given = network.state_dict(), other.network.state_dict()

@@ -46,7 +46,7 @@ class CellDistillTask(CropTask):
     ) -> None:
         """Add a LoRA to the `teacher` and encode `crops`; latents and what scores need are kept in `run`.
 
-        Raises UserError where the teacher does not make a category of the crops.
+        Raises UserError if the teacher does not make a category of the crops.
         """
         super().__init__(recipe, teacher.model, crops, held_out, run / "latents")
         self.recipe, self.run, self.editor = recipe, run, teacher

@@ -65,7 +65,7 @@ class Student(nn.Module):
 
     @contextmanager
     def target(self) -> Iterator[Any]:
-        """Yield the U-Net with the average in the place of its LoRA; where there is none, with its LoRA."""
+        """Yield the U-Net with the average in the place of its LoRA; if there is none, with its LoRA."""
         if self.decay is None:
             yield self.unet
             return

@@ -162,7 +162,7 @@ def neighbourhood(
 ) -> NDArray[np.float64]:
     """Return the mean distance of each row of (n, d) `a` to its `k` nearest rows of (m, d) `b` of another group.
 
-    Raises UserError where fewer than `k` rows are of another group.
+    Raises UserError if fewer than `k` rows are of another group.
     """
     _same_dimension(a, b, 1)
     numbers = {name: number for number, name in enumerate(dict.fromkeys([*groups_a, *groups_b]))}

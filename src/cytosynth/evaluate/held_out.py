@@ -20,7 +20,7 @@ class HeldOut:
     def __init__(self, recipe: WindowRecipe, samples: Sequence[Sample], cache: Path) -> None:
         """Take `validate_count` windows of `samples`; features are kept under `cache`.
 
-        Raises UserError where `samples` have none.
+        Raises UserError if `samples` have none.
         """
         weights = Path(recipe.validate_weights) if recipe.validate_weights else None
         self.extractor = features.load(recipe.validate_with, weights, str(PartialState().device))

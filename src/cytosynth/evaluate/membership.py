@@ -49,7 +49,7 @@ def measure(
         adapter: what is merged into it.
         digest: hash of its weights with that adapter; that of the foundation where none is given.
 
-    Raises UserError where there are fewer than two images of either kind.
+    Raises UserError if there are fewer than two images of either kind.
     """
     first, second = (losses(model, images, prompt, timesteps, seed) for images in (members, others))
     scores = [-_by_group(values, images) for values, images in ((first, members), (second, others))]

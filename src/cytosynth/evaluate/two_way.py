@@ -25,7 +25,7 @@ class Gain:
         value: mean over chains.
         low: lower end of the 95 % interval; None with fewer than two chains.
         high: upper end.
-        p: two-sided p-value of no gain, before any correction; None where there is no interval.
+        p: two-sided p-value of no gain, before any correction; None if there is no interval.
         freedom: degrees of freedom behind the interval.
         chains: how many there are.
     """

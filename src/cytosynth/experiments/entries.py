@@ -12,7 +12,7 @@ E = TypeVar("E")
 
 
 def read(kind: type[E], file: Path) -> E:
-    """Return the `kind`, a dataclass, in the JSON of `file`; raise UserError where there is another thing."""
+    """Return the `kind`, a dataclass, in the JSON of `file`; raise UserError if there is another thing."""
     try:
         return TypeAdapter(kind).validate_python(plain.from_json(plain.text(file)))
     except ValueError:

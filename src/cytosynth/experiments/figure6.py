@@ -19,7 +19,7 @@ def figure6(recipe: Table1Recipe, run: Path, data_root: Path, out: Path, samples
     """Write `figure6.png` into `out`: a row for the real images and for each adapter, the first `samples` fields.
 
     Fields are those that Table I drew in the folder `run` with the recipe's first seed: nothing is picked by hand.
-    Raises UserError where they are missing.
+    Raises UserError if they are missing.
     """
     side = min(recipe.size, SIDE)
     tiles: list[tuple[Pixels, str]] = []

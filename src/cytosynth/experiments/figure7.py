@@ -63,7 +63,7 @@ def figure7(
     combinations of the same edits, drawn by `seed`, no category twice where there are enough. What
     `settings` leave open is as for a generated field.
 
-    Raises UserError where a box is not in the image or too large, or where edited regions overlap.
+    Raises UserError if a box is not in the image or too large, or where edited regions overlap.
     """
     settings = editor.settled(settings, real=False)
     names = editor.categories

@@ -45,7 +45,7 @@ def figure8(
         label: of a COCO data set, take images of this image-level label.
         device: cpu, cuda ...
 
-    Raises UserError where `source` has fewer than `count` images that can be edited.
+    Raises UserError if `source` has fewer than `count` images that can be edited.
     """
     models: dict[str, Any] = {"foundation": foundation, "cell": cell, "detector": detector, "device": device}
     made = {

@@ -16,7 +16,7 @@ def tables(folder: Path) -> list[str]:
     """Write the tables of `folder` again and return their names.
 
     `NAME_kept.json` becomes `NAME` and `NAME_gains`, each `.md`, `.json` and `.csv`, and `NAME.png`; of a table whose
-    trainings are not kept, `.md` and `.csv` are set from its `.json`. Raises UserError where there is none.
+    trainings are not kept, `.md` and `.csv` are set from its `.json`. Raises UserError if there is none.
     """
     names: list[str] = []
     computed: set[str] = set()

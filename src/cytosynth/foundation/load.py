@@ -86,7 +86,7 @@ def load(
 def part(kind: Any, folder: Path, headless: bool = False) -> Any:
     """Return the network of diffusers or transformers of class `kind` in `folder`, float32.
 
-    Raises UserError where it is pickled, damaged, or not of that class; weights of more than that class are refused too
+    Raises UserError if it is pickled, damaged, or not of that class; weights of more than that class are refused too
     unless it is `headless`, the body of a network whose head may be there.
     """
     refuse_pickles(folder)
@@ -114,7 +114,7 @@ def _config(kind: Any, source: str, **options: Any) -> dict[str, Any]:
 
 
 def _fitting(found: tuple[Any, Mapping[str, Any]], where: str, problems: Sequence[str] = PROBLEMS) -> Any:
-    """Return the network that a library `found`; raise UserError where weights are missing, too many or misshapen."""
+    """Return the network that a library `found`; raise UserError if weights are missing, too many or misshapen."""
     network, said = found
     for problem in problems:
         keys = sorted(str(key) for key in said[f"{problem}_keys"] if not str(key).endswith("position_ids"))
@@ -132,7 +132,7 @@ def _quiet() -> None:
 
 
 def _check(model: Foundation, where: str, denoiser: Denoiser) -> None:
-    """Raise UserError where `model` is unusable for generation."""
+    """Raise UserError if `model` is unusable for generation."""
     scale, kind = model.vae.config.scaling_factor, model.scheduler.config.prediction_type
     length = model.tokenizer.model_max_length
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < abs(scale) < math.inf:
@@ -212,7 +212,7 @@ VARIANT = re.compile(r"(?:diffusion_pytorch_model|model)(?:\.(\w+))?(?:-\d+-of-\
 
 
 def _variant(folder: Path) -> str | None:
-    """Return the variant of the weights in `folder`: None where they have no variant, else the first by name.
+    """Return the variant of the weights in `folder`: None if they have no variant, else the first by name.
 
     Half-precision copies are published as `diffusion_pytorch_model.fp16.safetensors`, often by themselves.
     """

@@ -32,7 +32,7 @@ SPELLED: dict[str, PredictionType] = {
 def schedule(path: Path, weights: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the single file at `path`, whose `weights` are read, says of its noise schedule.
 
-    Raises UserError where it names a prediction that is not known.
+    Raises UserError if it names a prediction that is not known.
     """
     said: dict[str, Any] = {"prediction_type": _named(path, weights)}
     if ZERO_SNR in weights:
@@ -63,7 +63,7 @@ def _known(where: str, value: object) -> PredictionType:
 
 
 def _parameterization(path: Path) -> object:
-    """Return `model.params.parameterization` of the YAML file `path`, None where it says nothing."""
+    """Return `model.params.parameterization` of the YAML file `path`, None if it says nothing."""
     try:
         found = plain.from_yaml(plain.text(path))
     except (OSError, ValueError) as error:

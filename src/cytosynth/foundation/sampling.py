@@ -86,7 +86,7 @@ def sample(
         seeds: of each image, for samplers that add noise at every step: it depends on nothing else in the batch.
             ValueError where such a sampler is given none.
 
-    Raises UserError where they are not finite.
+    Raises UserError if they are not finite.
     """
     timesteps = samplers.walked(scheduler, steps, strength if clean is not None else 1.0, latents.device)
     latents = _started(scheduler, latents, clean, timesteps)
@@ -140,7 +140,7 @@ def generator(*seed: int) -> torch.Generator:
 
 
 def _draws(scheduler: Any, seeds: Sequence[Sequence[int]] | None) -> dict[str, Any]:
-    """Return the argument by which a scheduler that takes one draws its noise, one generator an image."""
+    """Return the argument by which a scheduler that takes one draws its noise, one generator per image."""
     if seeds is None and isinstance(scheduler, samplers.STOCHASTIC):
         raise ValueError(f"{type(scheduler).__name__} adds noise at every step: give the seed of each image")
     if seeds is None or "generator" not in inspect.signature(scheduler.step).parameters:

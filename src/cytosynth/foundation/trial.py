@@ -22,7 +22,7 @@ SIDE = 64
 
 
 def bounded(config: Mapping[str, Any], where: str) -> None:
-    """Raise UserError where `config` asks for more layers, channels or steps of noise than can be built."""
+    """Raise UserError if `config` asks for more layers, channels or steps of noise than can be built."""
     for key, value in config.items():
         limit = LAYERS if "layers" in key else LARGEST
         most = max(_numbers(value), default=0)
@@ -44,7 +44,7 @@ def _numbers(value: Any) -> Iterable[float]:
 
 @torch.no_grad()
 def autoencode(model: Foundation, where: str) -> None:
-    """Encode a text and a grey image and decode it again; raise UserError where that fails or changes its size."""
+    """Encode a text and a grey image and decode it again; raise UserError if that fails or changes its size."""
     try:
         model.encode_text([""])
     except Exception as error:  # noqa: BLE001 - which of many, is for the damage to say
@@ -65,7 +65,7 @@ def autoencode(model: Foundation, where: str) -> None:
 
 @torch.no_grad()
 def denoise(model: Foundation, where: str, grounding: dict[str, Tensor] | None = None) -> None:
-    """Walk one step from noise for SIDE pixels a side; raise UserError where that fails or ends in NaN."""
+    """Walk one step from noise for SIDE pixels a side; raise UserError if that fails or ends in NaN."""
     side, device = SIDE // model.factor, model.device
     extra = model.unet.config.in_channels - model.channels
     try:

@@ -165,7 +165,7 @@ def _sync_file(path: Path) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """Return the SHA-256 of the file at `path`, nothing where it cannot be read: whoever reads it then says why."""
+    """Return the SHA-256 of the file at `path`, nothing if it cannot be read: whoever reads it then says why."""
     try:
         return sha256(path) if path.is_file() else ""
     except OSError:

@@ -1,4 +1,4 @@
-"""Where a model is: in this package, in a run folder, or in a folder of its own."""
+"""Where a model is: in this package, in a run folder, or in its own folder."""
 
 import os
 from importlib.resources import files

@@ -62,7 +62,7 @@ def new(folder: Path) -> Iterator[None]:
 
 
 def _placed(folder: Path) -> None:
-    """Raise UsageError where a file lies in the place of `folder` or of a folder above it."""
+    """Raise UsageError if a file lies in the place of `folder` or of a folder above it."""
     for path in (folder, *folder.parents):
         if path.exists():
             if not path.is_dir():

@@ -57,7 +57,7 @@ def _bounded(path: Path, most: int) -> None:
 
 
 def lines(path: Path, most: int = MAX_BYTES) -> Iterator[Any]:
-    """Yield the JSON value of each line of the file at `path`; nothing where there is none.
+    """Yield the JSON value of each line of the file at `path`; nothing if there is none.
 
     A line that holds no value which can be written again is dropped: a kill may have cut it short, amid a character
     too. Raises UserError for what is no regular file, larger than `most` bytes, or of too many values.
@@ -94,7 +94,7 @@ def last(path: Path | str) -> str:
 
 
 def counted(content: str) -> str:
-    """Return the JSON text `content`; raise ValueError where its values, counted before they are made, are too many.
+    """Return the JSON text `content`; raise ValueError if its values, counted before they are made, are too many.
 
     What Python needs for `[],` is twenty times its own length.
     """
@@ -108,7 +108,7 @@ def _taken(content: str) -> int:
 
 
 def from_json(content: str) -> Any:
-    """Return the value of the JSON text `content`; raise ValueError where it is none, too deep, or too large."""
+    """Return the value of the JSON text `content`; raise ValueError if it is none, too deep, or too large."""
     try:
         return json.loads(counted(content))
     except RecursionError:
@@ -116,7 +116,7 @@ def from_json(content: str) -> Any:
 
 
 def from_yaml(content: str) -> Any:
-    """Return the value of the YAML text `content`; raise ValueError where it is none.
+    """Return the value of the YAML text `content`; raise ValueError if it is none.
 
     An alias can make a few lines into gigabytes, so there are none; nor tags, nor dates, which JSON has no place for.
     """

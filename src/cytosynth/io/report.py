@@ -26,7 +26,7 @@ class Report:
         title: one line.
         facts: everything that a repetition needs: sets, numbers, seeds, digests.
         columns: of the table.
-        rows: of the table; None where there is no value.
+        rows: of the table; None if there is no value.
         notes: how to read it, and what to beware of.
     """
 
@@ -67,7 +67,7 @@ class Report:
 
 
 def read(path: Path) -> Report | None:
-    """Return the report that `write` put into the `.json` file at `path`, None where it holds something else."""
+    """Return the report that `write` put into the `.json` file at `path`, None if it holds something else."""
     content = load(path)
     rows, notes = content.get("rows"), content.get("notes")
     if not (isinstance(content.get("title"), str) and isinstance(rows, list) and isinstance(notes, list)):

@@ -23,7 +23,7 @@ class Seen:
 
 
 def _bytes(name: str) -> bytes:
-    """Return `name` as bytes, be it no valid text: names of files need not be."""
+    """Return `name` as bytes, even if it is not valid text: names of files need not be."""
     return name.encode("utf-8", "surrogatepass")
 
 

@@ -22,7 +22,7 @@ class Windows:
     def __init__(self, model: Foundation, samples: Sequence[Sample], window: int, turns: bool, cache: Path) -> None:
         """Encode the normal images of `samples` with `model`, kept under `cache`, for windows of `window` pixels.
 
-        Raises UserError where there is none.
+        Raises UserError if there is none.
         """
         self.factor, self.side = model.factor, window // model.factor
         self.turns = range(8) if turns else range(1)

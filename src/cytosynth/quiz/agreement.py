@@ -18,7 +18,7 @@ def wilson(right: int, number: int) -> Estimate:
 
 
 def cohen(first: Sequence[str], second: Sequence[str]) -> float | None:
-    """Return Cohen's kappa (1960) of two readers' answers to the same items; None where chance explains all."""
+    """Return Cohen's kappa (1960) of two readers' answers to the same items; None if chance explains all."""
     one, two = np.asarray(first), np.asarray(second)
     names = sorted({*first, *second})
     expected = sum(float((one == name).mean() * (two == name).mean()) for name in names)
@@ -28,7 +28,7 @@ def cohen(first: Sequence[str], second: Sequence[str]) -> float | None:
 def fleiss(answers: Sequence[Sequence[str]]) -> float | None:
     """Return Fleiss' kappa (1971) of `answers`: those of all readers, at least two, to each item.
 
-    None where chance explains all.
+    None if chance explains all.
     """
     names = sorted({name for row in answers for name in row})
     counts = np.array([[row.count(name) for name in names] for row in map(list, answers)], dtype=np.float64)

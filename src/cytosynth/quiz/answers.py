@@ -69,7 +69,7 @@ def read(path: Path, key: Key) -> Reading:
 
 
 def readings(paths: Sequence[Path], key: Key) -> list[Reading]:
-    """Return the answers in each of `paths`; raise UserError where two are of one reader."""
+    """Return the answers in each of `paths`; raise UserError if two are of one reader."""
     found: list[Reading] = []
     for path in paths:
         one = read(path, key)

@@ -64,7 +64,7 @@ def write(key: Key, folder: Path) -> None:
 
 
 def read(path: Path) -> Key:
-    """Return the key in the file `path`, or in the folder; raise UserError where there is none."""
+    """Return the key in the file `path`, or in the folder; raise UserError if there is none."""
     file = path / FILE if path.is_dir() else path
     try:
         key = Key.model_validate(plain.load(file))

@@ -24,7 +24,7 @@ def sharpness(pixels: Pixels) -> float:
 
 
 def diameter(pixels: Pixels) -> float | None:
-    """Return the diameter in pixels of the nucleus in the middle of the square `pixels`; None where none is found."""
+    """Return the diameter in pixels of the nucleus in the middle of the square `pixels`; None if none is found."""
     side = pixels.shape[0]
     found = morphology.measure(pixels, (side / 4, side / 4, 3 * side / 4, 3 * side / 4))
     return found.diameter if found else None
@@ -66,7 +66,7 @@ def matched(
 
 
 def difference(real: Sequence[float], synthetic: Sequence[float]) -> float | None:
-    """Return the standardised mean difference (Cohen's d) of two samples; None where they do not vary."""
+    """Return the standardised mean difference (Cohen's d) of two samples; None if they do not vary."""
     first, second = np.asarray(real, dtype=np.float64), np.asarray(synthetic, dtype=np.float64)
     if min(len(first), len(second)) < 2:
         return None

@@ -47,7 +47,7 @@ class Outcome:
 def benchmark(
     recipe: RobustnessRecipe, detectors: Mapping[str, Sequence[Finder]], data_root: Path, run: Path
 ) -> Outcome:
-    """Score `detectors` (by name, one entry a training) in the folder `run`, or continue there.
+    """Score `detectors` (by name, one entry per training) in the folder `run`, or continue there.
 
     Writes `robustness`, `conditions` and `flips`, each as .json, .md and .csv, `heat_map.png`, `curves.png` and
     `variations.png`. Raises UsageError when `run` was started with another recipe, UserError where no detector knows a
@@ -81,7 +81,7 @@ def benchmark(
 def shared(detectors: Mapping[str, Sequence[Finder]], samples: Sequence[Sample]) -> tuple[str, ...]:
     """Return the categories of the data that every detector knows, in the order of the first detector.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     there = {cell.category for sample in samples for cell in sample.cells}
     known = [finder.categories for finders in detectors.values() for finder in finders]
@@ -95,7 +95,7 @@ def shared(detectors: Mapping[str, Sequence[Finder]], samples: Sequence[Sample])
 def _predictions(
     recipe: RobustnessRecipe, detectors: Mapping[str, Sequence[Finder]], samples: Sequence[Sample], run: Path
 ) -> dict[str, dict[str, list[Predictions]]]:
-    """Return the predictions by detector and condition, one entry a training."""
+    """Return the predictions by detector and condition, one entry per training."""
     conditions = recipe.conditions()
     found: dict[str, dict[str, list[Predictions]]] = {name: {} for name in detectors}
     with meter("conditions", len(conditions)) as bar:
@@ -123,7 +123,7 @@ def _results(
 
 
 def _values(trainings: Mapping[str, Trainings]) -> dict[str, object]:
-    """Return value, low and high of every measure, by detector and condition; null where there is none."""
+    """Return value, low and high of every measure, by detector and condition; null if there is none."""
     return {
         name: {
             condition: {

@@ -17,7 +17,7 @@ WORST = 5
 def fill(folder: Path, name: str, outcome: Outcome, recipe: RobustnessRecipe, data: str) -> None:
     """Write the section into the model card of the detector in `folder`, in place of an earlier one.
 
-    A missing card is created. Raises UserError where `folder` holds no detector.
+    A missing card is created. Raises UserError if `folder` holds no detector.
     """
     configuration(folder)
     path = folder / CARD

@@ -69,7 +69,7 @@ def compare(
 
 
 def annotated(centre: CentreData, data_root: Path) -> list[Sample]:
-    """Return the images of `centre` that are annotated cell by cell; raise UserError where there is none.
+    """Return the images of `centre` that are annotated cell by cell; raise UserError if there is none.
 
     An image that says `has_boxes: false` is labelled as a whole and left out.
     """

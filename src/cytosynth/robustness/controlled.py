@@ -87,7 +87,7 @@ def place(cell: Cell, others: Sequence[Cell], size: tuple[int, int]) -> Place:
 def make(recipe: ControlledRecipe, pipeline: Pipeline, out: Path) -> list[dict[str, Any]]:
     """Draw the fields, edit one cell at a time into the data set `out`, and return the records of its images.
 
-    Raises UsageError where `out` was started with other settings or models.
+    Raises UsageError if `out` was started with other settings or models.
     """
     generator, detector = pipeline.generator, pipeline.detector
     if generator is None or detector is None:
@@ -162,7 +162,7 @@ def outcomes(
 
 
 def _at(cells: Sequence[Cell], point: tuple[float, float], threshold: float) -> str | None:
-    """Return the category of the best abnormal detection whose box holds `point`; None where there is none."""
+    """Return the category of the best abnormal detection whose box holds `point`; None if there is none."""
     x, y = point
     over = [
         cell

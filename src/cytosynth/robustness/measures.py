@@ -18,7 +18,7 @@ ASC_US = "ASC-US"
 FLIPS = {"NILM to ASC-US": (NILM, ASC_US), "ASC-US to NILM": (ASC_US, NILM)}
 Cells = Sequence[Sequence[Cell]]
 Result = dict[str, Any]
-"""`scores`: measure to value (None where there is no such cell); `drawn`: the same for every resample of the images."""
+"""`scores`: measure to value (None if there is no such cell); `drawn`: the same for every resample of the images."""
 
 
 def draws_of(recipe: RobustnessRecipe, images: int) -> list[NDArray[np.int64]]:
@@ -32,7 +32,7 @@ def measured(
 ) -> Result:
     """Return AP, AP.5, recall, and AP and recall of each of `categories`, in all and for each of the `draws`.
 
-    Recall is at `recipe.false_positives` an image and category, at overlap 0.5; over all, the mean of categories.
+    Recall is at `recipe.false_positives` per image and category, at overlap 0.5; over all, the mean of categories.
     """
     matches = Matches(truth, found, categories, MOST)
     responses = {
@@ -64,7 +64,7 @@ def _of(images: Cells, category: str) -> list[list[Cell]]:
 def called(truth: Cells, found: Cells, threshold: float) -> list[list[str | None]]:
     """Return what each annotated cell is called: the category of the best detection that overlaps it by 0.5 or more.
 
-    None where it is not found.
+    None if it is not found.
     """
     names: list[list[str | None]] = []
     for annotated, detected in zip(truth, found, strict=True):

@@ -62,7 +62,7 @@ def predicted(
 ) -> Predictions:
     """Return what `finder` finds in `samples` under `condition`: read from `path`, or found now and written there.
 
-    Raises UserError where `path` contains something else, or is of another detector.
+    Raises UserError if `path` contains something else, or is of another detector.
     """
     if path.exists():
         return _read(path, finder.digest, len(samples))

@@ -171,7 +171,7 @@ def rank_correlation(points: Sequence[tuple[str, str, float, float]], draws: int
 def refuse_trained(weights: Path, data_root: Path, models: Mapping[str, str]) -> str:
     """Return what is known of the training data of the detector in `weights`, made by this program.
 
-    Raises UserError where an image of it was made by one of the `models` that make the test, which would favour it.
+    Raises UserError if an image of it was made by one of the `models` that make the test, which would favour it.
     """
     recipe = weights.parent / "recipe.yaml"
     if not recipe.is_file():

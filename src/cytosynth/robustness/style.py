@@ -69,7 +69,7 @@ def measure(
 
     Distances are the unbiased kernel distance (KID) between features of windows of `side` pixels. The share of the gap
     closed is (before - after) / (before - floor), where the floor is the distance of the style's own fields. With
-    `cells`, also how many a detector calls by their category before and after. Raises UserError where style and
+    `cells`, also how many a detector calls by their category before and after. Raises UserError if style and
     reference share a group, which would measure copying.
     """
     both = set(style.groups) & set(reference.groups)
@@ -95,7 +95,7 @@ def measure(
 def halves(group: Group) -> tuple[Group, Group]:
     """Return two parts of `group` that share no slide or image: these go to the two in turn, by name.
 
-    Raises UserError where there is only one.
+    Raises UserError if there is only one.
     """
     names = sorted(set(group.groups))
     if len(names) < 2:
@@ -141,7 +141,7 @@ def agreement(
 
 
 def windows(images: Group, extractor: Extractor, side: int) -> Windows:
-    """Return features of all windows of `side` pixels side by side; raise UserError where images are smaller."""
+    """Return features of all windows of `side` pixels side by side; raise UserError if images are smaller."""
     cut, groups = [], []
     for pixels, group in zip(images.images, images.groups, strict=True):
         height, width = pixels.shape[:2]

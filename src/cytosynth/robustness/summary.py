@@ -23,7 +23,7 @@ class Trainings:
     """The results of one detector's trainings (seeds) under every condition.
 
     Attributes:
-        results: by condition, one entry a training.
+        results: by condition, one entry per training.
         images: that were scored.
     """
 

@@ -113,7 +113,7 @@ def _same_settings(found: Sequence[Finished]) -> Pinned:
 
 
 def _nothing_else(out: Path, found: Sequence[Finished]) -> None:
-    """Raise UserError where `out` holds images that are in none of the shards."""
+    """Raise UserError if `out` holds images that are in none of the shards."""
     there = {name for one in found for name in one.sums}
     for record in chain.from_iterable(map(plain.lines, files(out))):
         name = record.get("file_name") if isinstance(record, dict) else None

@@ -1,4 +1,4 @@
-"""Actors of a Ray cluster that hold models, each in a process of its own; what a lost one had is given to others.
+"""Actors of a Ray cluster that hold models, each in its own process; what a lost one had is given to others.
 
 The caller collects what they make and writes it, so that nothing is left half-done when it is killed, and only the
 caller's machine needs the output folder.
@@ -94,7 +94,7 @@ class Pool(Generic[Item, Outcome]):
             device: a worker takes a GPU where this is one of CUDA.
             ahead: calls that a worker has at a time.
 
-        Raises EnvironmentProblem where there is no Ray, no such cluster, or no room in it.
+        Raises EnvironmentProblem if there is no Ray, no such cluster, or no room in it.
         """
         self.ray, self.build = _connected(address), build
         self.threads, self.ahead = torch.get_num_threads(), ahead
@@ -249,7 +249,7 @@ def _connected(address: str) -> ModuleType:
 
 
 def _answers(address: str) -> None:
-    """Raise EnvironmentProblem where nothing answers at `address`, host:port: Ray would try for minutes."""
+    """Raise EnvironmentProblem if nothing answers at `address`, host:port: Ray would try for minutes."""
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if separator and port.isdecimal():
         try:

@@ -20,7 +20,7 @@ class Finished:
     sums: dict[str, str]
 
     def content(self, name: str) -> bytes:
-        """Return the bytes of the file `name`; raise UserError where it is not what it was when it was finished."""
+        """Return the bytes of the file `name`; raise UserError if it is not what it was when it was finished."""
         path = file_names.inside(self.folder, name)
         try:
             found = path.read_bytes()
@@ -80,14 +80,14 @@ def places(one: Finished) -> list[int]:
 
 
 def complete(one: Finished, images: int) -> None:
-    """Raise UserError where the shard `one` holds fewer or more than its share of images."""
+    """Raise UserError if the shard `one` holds fewer or more than its share of images."""
     expected = len(places(one))
     if images != expected:
         raise UserError(f"{one.folder}: shard {one} has {images} images, its share is {expected}; make it again")
 
 
 def _same_run(first: Finished, folder: Path, said: ShardFile) -> None:
-    """Raise UserError where the shard in `folder` is not of the same run as the `first`."""
+    """Raise UserError if the shard in `folder` is not of the same run as the `first`."""
     other = ""
     if said.of != first.said.of:
         other = f"one of {said.of} shards, the other of {first.said.of}"

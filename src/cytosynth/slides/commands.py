@@ -80,7 +80,7 @@ def edit_slide(
 ) -> DataSet:
     """Edit cells of the user's slide at `path`, brought to x20, into the slide `out`; see the command `edit`.
 
-    Raises UsageError where neither counts nor a `plan` say which.
+    Raises UsageError if neither counts nor a `plan` say which.
     """
     known = categories(cell)
     check(settings, categories=known)

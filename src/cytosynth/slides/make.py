@@ -59,7 +59,7 @@ class Source:
         height: pixels.
         fill: writes the pixels, or continues to.
         origin: 'synthetic', or 'real-to-synthetic'.
-        original: name and SHA-256 of the user's slide; "" where there is none.
+        original: name and SHA-256 of the user's slide; "" if there is none.
     """
 
     width: int
@@ -84,7 +84,7 @@ def make(
         out: folder; gets the pyramid, annotations (COCO, GeoJSON), provenance, preview and card.
         source: of the normal field.
         settings: of the slide.
-        pipeline: the models of stage 2; None where no cell is edited.
+        pipeline: the models of stage 2; None if no cell is edited.
         models: name and weights' hash of each model by role.
         plan: which cells become what, by hand, and the file that says so.
         max_minutes: stop, to be continued, after this many minutes.

@@ -18,7 +18,7 @@ class MappedArray:
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         """Open the array at `path`, made of zeros where it is not there or of another size.
 
-        Raises OSError where the disk has no room for all of it: writing to a mapped file that has none ends a process.
+        Raises OSError if the disk has no room for all of it: writing to a mapped file that has none ends a process.
         """
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         with atomic.opened(path, "a+b") as file:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..foundation import sampling
 
 BLOCK = 64
-"""Side of the blocks that are drawn whole; each has a generator of its own."""
+"""Side of the blocks that are drawn whole; each has its own generator."""
 SPLINE = 151 / 315
 """Variance, each way, that a cubic B-spline leaves of independent values of variance 1, mean over positions."""
 

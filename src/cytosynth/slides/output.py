@@ -38,7 +38,7 @@ class Output:
         height: pixels.
         origin: 'synthetic' or 'real-to-synthetic'.
         models: name and weights' hash of each model by role.
-        original: name and SHA-256 of the user's slide, "" where there is none.
+        original: name and SHA-256 of the user's slide, "" if there is none.
         categories: that cells can become.
     """
 

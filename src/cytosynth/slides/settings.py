@@ -1,4 +1,4 @@
-"""Settings of a slide. Imports no torch, so that a mistake is answered at once."""
+"""Settings of a slide. Imports no torch, so that a mistake is reported at once."""
 
 from pathlib import Path
 from typing import Final, Literal

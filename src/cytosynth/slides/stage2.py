@@ -102,7 +102,7 @@ def _planned(plan: plans.Plan, path: Path, size: tuple[int, int], scale: float) 
 
 
 def check_counts(settings: SlideSettings, plan: Path | None) -> None:
-    """Raise UsageError where a plan and counts are both given."""
+    """Raise UsageError if a plan and counts are both given."""
     if plan and settings.pipeline.counts:
         raise UsageError("--counts: the plan sets the category of each cell; give --counts or --plan, not both")
 

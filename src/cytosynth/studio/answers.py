@@ -37,7 +37,7 @@ async def content(request: Request, most: int = MOST_JSON) -> bytes:
 
 
 async def body(request: Request) -> dict[str, Any]:
-    """Return the JSON object of `request`; raise Refused where there is none."""
+    """Return the JSON object of `request`; raise Refused if there is none."""
     try:
         value = plain.checked(plain.from_json((await content(request)).decode()))
     except ValueError as error:
@@ -48,7 +48,7 @@ async def body(request: Request) -> dict[str, Any]:
 
 
 def text(values: dict[str, Any], name: str) -> str:
-    """Return the string `name` of `values`; raise Refused where there is none."""
+    """Return the string `name` of `values`; raise Refused if there is none."""
     value = values.get(name)
     if not isinstance(value, str):
         raise Refused(f"{name}: expected text")
@@ -64,7 +64,7 @@ def whole(values: dict[str, Any], name: str, least: int = 0, most: int = 2**63 -
 
 
 def number(request: Request, name: str) -> int:
-    """Return the whole number `name` of the address; raise Refused where there is none."""
+    """Return the whole number `name` of the address; raise Refused if there is none."""
     value = request.query_params.get(name, "")
     if not value.isdecimal() or len(value) > 12:
         raise Refused(f"{name}: expected a number")

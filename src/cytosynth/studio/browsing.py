@@ -78,12 +78,12 @@ class Browsing:
                 "synthetic": bool(data.info.get("synthetic"))}  # fmt: skip
 
     def crop(self, root: Path, image: str, number: int) -> tuple[Pixels, Cell]:
-        """Return the square around a cell, and the cell; raise UserError where there is none."""
+        """Return the square around a cell, and the cell; raise UserError if there is none."""
         cell = self._cell(root, image, number)
         return square(self._pixels(root, image), cell.box, 1.5, SIDE), cell
 
     def measure(self, root: Path, task: Task) -> dict[str, Any]:
-        """Measure the nucleus of each cell of the set; None where none is found."""
+        """Measure the nucleus of each cell of the set; None if none is found."""
         data = self.data(root)
         for image in data.images:
             task.check()

@@ -42,7 +42,7 @@ class Corrections(BaseModel):
 
 
 def read(file: Path, digest: str) -> Corrections:
-    """Return the corrections in `file`, none where there is none; raise UserError where the set has changed since."""
+    """Return the corrections in `file`, none if there is none; raise UserError if the set has changed since."""
     if not file.exists():
         return Corrections(digest=digest)
     try:
@@ -55,7 +55,7 @@ def read(file: Path, digest: str) -> Corrections:
 
 
 def decide(corrections: Corrections, data: DataSet, decision: Decision) -> None:
-    """Take in `decision`; raise UserError where there is no such cell, category or the box is not in the image."""
+    """Take in `decision`; raise UserError if there is no such cell, category or the box is not in the image."""
     image, _ = _cell(data, decision)
     if decision.category is not None and decision.category not in data.categories:
         raise UserError(f"unknown category {decision.category[:40]!r}; choose one of {', '.join(data.categories)}")

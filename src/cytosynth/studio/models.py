@@ -84,7 +84,7 @@ class Models:
 
     @cached_property
     def gate(self) -> Gate | None:
-        """What says how good a cell is; None where it was switched off."""
+        """What says how good a cell is; None if it was switched off."""
         name = self.names["gate"]
         return None if name == NONE else load_gate(name, self.settings.gate, self.data_root, self.device)
 

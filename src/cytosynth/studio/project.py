@@ -83,7 +83,7 @@ class Project(_Strict):
         return self.history[self.step]
 
     def image(self, name: str) -> ProjectImage:
-        """Return the image of that name; raise UserError where there is none."""
+        """Return the image of that name; raise UserError if there is none."""
         for image in self.images:
             if image.name == name:
                 return image
@@ -159,7 +159,7 @@ class Projects:
         return project
 
     def read(self, name: str) -> Project:
-        """Return the project of that id; raise UserError where there is none."""
+        """Return the project of that id; raise UserError if there is none."""
         try:
             return Project.model_validate(plain.from_json(plain.text(self._file(name), plain.MAX_BYTES)))
         except (OSError, ValueError, ValidationError):

@@ -106,7 +106,7 @@ class DeviceQueue:
         return task
 
     def task(self, name: str) -> Task:
-        """Return the task of that id; raise UserError where there is none."""
+        """Return the task of that id; raise UserError if there is none."""
         found = self._tasks.get(name)
         if found is None:
             raise UserError(f"no task {name[:40]!r}; it may have finished long ago")

@@ -41,7 +41,7 @@ class Studio:
     def start(self) -> Starlette:
         """Hold the folder, start the queue, and return the application.
 
-        Raises UserError where another studio has the folder.
+        Raises UserError if another studio has the folder.
         """
         self.grades = self.models.trained.categories
         self._stack.enter_context(lock.only(self.out / ".studio"))

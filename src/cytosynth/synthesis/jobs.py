@@ -1,4 +1,4 @@
-"""What a run has to make: one job an image, from a number, a file of the user's, or a plan."""
+"""What a run has to make: one job per image, from a number, a file of the user's, or a plan."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ class Job:
         key: tells the job from others of the same seed.
         normal: returns the normal image; None: the generator makes it from `seed` and `key`.
         extra: goes into the record.
-        planned: the cells of a plan; None where the detector finds them.
+        planned: the cells of a plan; None if the detector finds them.
         categories: those assigned to this image by the counts of the whole run; None if weights decide.
         path: the user's image, whose digest goes into the record (`identified`).
     """

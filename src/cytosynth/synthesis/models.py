@@ -29,7 +29,7 @@ class Models:
         foundation: Stable Diffusion of both stages.
         cell: the Abnormal Cell Synthesizer.
         gate: 'nucleus', folder of a cell classifier, or 'none'.
-        detector: finds NILM cells; None where a plan says which to edit.
+        detector: finds NILM cells; None if a plan says which to edit.
         normal: adapter of stage 1, or 'none'.
         generates: whether fields are generated; else the user's images are edited.
         settings: precision, and what the gate asks for.

@@ -43,7 +43,7 @@ class OwnImages:
 def gather(source: Path, label: str | None, part: str, place: Place) -> OwnImages:
     """Return the normal images of a `part` of the data set at `source`, or all images of a plain folder.
 
-    With a `label`, those of that image-level label; `place` says where what lies. Raises UserError where there is none.
+    With a `label`, those of that image-level label; `place` says where what lies. Raises UserError if there is none.
     """
     if place.annotations or annotated(source):
         return _normal(source, label, part, place)

@@ -57,7 +57,7 @@ def pin(out: Path, wanted: Pinned) -> None:
 
 
 def difference(old: Pinned, wanted: Pinned) -> str:
-    """Return in words what is another in `wanted`, nothing where the two are of the same run."""
+    """Return in words what is another in `wanted`, nothing if the two are of the same run."""
     if old == wanted:
         return ""
     if old.plan != wanted.plan:

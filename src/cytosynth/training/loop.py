@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
         weights: folder of the exported weights of that step.
         parameters: how many numbers were trained.
         best: the weights with the best score on held-out data, where the recipe asks for scores.
-        stopped: whether it was asked to stop, be it in its last step: what follows it should not begin.
+        stopped: whether it was asked to stop, even in its last step: what follows it should not begin.
     """
 
     step: int

@@ -46,7 +46,7 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def score(self) -> float | None:
-        """Return how far the weights are from held-out data, lower is better; None where nothing is held out.
+        """Return how far the weights are from held-out data, lower is better; None if nothing is held out.
 
         It may not depend on the global random generator.
         """

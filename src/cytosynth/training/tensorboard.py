@@ -17,7 +17,7 @@ Show = Callable[[int, Mapping[str, float]], None]
 def opened(recipe: Recipe, run: Path, step: int, main: bool) -> Iterator[Show]:
     """Yield what writes values to `run`/tensorboard; what was written there after `step` is dropped.
 
-    Raises EnvironmentProblem where TensorBoard is asked for and not installed.
+    Raises EnvironmentProblem if TensorBoard is asked for and not installed.
     """
     if not recipe.tensorboard or not main:
         yield lambda _step, _values: None

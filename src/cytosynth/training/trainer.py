@@ -95,7 +95,7 @@ class Trainer:
     def read(self) -> None:
         """Read the losses of the steps since the last reading and add them to `sums`.
 
-        Raises UserError where one that is minimised is not finite.
+        Raises UserError if one that is minimised is not finite.
         """
         if not self.unread:
             return
@@ -116,7 +116,7 @@ class Trainer:
         self.seconds += time.monotonic() - started
 
     def check(self) -> None:
-        """Raise UserError where a loss since the last reading, or a weight, is not finite."""
+        """Raise UserError if a loss since the last reading, or a weight, is not finite."""
         self.read()
         norms = [nn.utils.get_total_norm(parameters) for parameters in self.parameters]
         if not bool(torch.stack(norms).isfinite().all()):
@@ -150,7 +150,7 @@ class Trainer:
     def resume(self) -> list[str]:
         """Continue from the newest whole checkpoint, if there is any; return a line for each damaged one.
 
-        Raises UsageError where the run was started with other frozen weights.
+        Raises UsageError if the run was started with other frozen weights.
         """
         saved, complaints = checkpoints.newest(self.run / "checkpoints")
         if saved is None:

@@ -45,9 +45,9 @@ def validate(task: Task, recipe: Recipe, run: Path, step: int, title: str) -> fl
 
 
 def best(run: Path) -> Best | None:
-    """Return the best weights in the folder `run`; None where there are none.
+    """Return the best weights in the folder `run`; None if there are none.
 
-    Raises UserError where their step and score cannot be read.
+    Raises UserError if their step and score cannot be read.
     """
     path = run / BEST / SCORE
     if not path.exists():

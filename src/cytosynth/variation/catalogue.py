@@ -6,7 +6,7 @@ from .view import Variation, View, generator
 
 
 def variation(name: str) -> Variation:
-    """Return the variation `name`; raise UsageError where there is none."""
+    """Return the variation `name`; raise UsageError if there is none."""
     found = VARIATIONS.load(name)
     assert isinstance(found, Variation) and found.name == name
     return found

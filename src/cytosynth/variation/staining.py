@@ -83,7 +83,7 @@ def three_vectors(densities: Density, share: float = 0.002) -> NDArray[np.float6
     """Return the three stain vectors (3, 3) of densities (n, 3), where some pixels hold (nearly) one dye each.
 
     Successive projection (Araújo et al., Chemom. Intell. Lab. Syst. 57:65, 2001) of directions: the one farthest from
-    those chosen, as the mean of the `share` of pixels that lie farthest. Raises ValueError where the three cannot be
+    those chosen, as the mean of the `share` of pixels that lie farthest. Raises ValueError if the three cannot be
     distinguished (`WORST`), as with Papanicolaou's.
     """
     directions = densities / densities.sum(axis=1, keepdims=True)

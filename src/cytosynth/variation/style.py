@@ -55,7 +55,7 @@ class Style(BaseModel):
     """Statistics of a centre's fields.
 
     Attributes:
-        mpp: micrometres per pixel of the fields; None where that is not known, and scale stays as it is.
+        mpp: micrometres per pixel of the fields; None if that is not known, and scale stays as it is.
         fields: one entry a field.
     """
 
@@ -65,14 +65,14 @@ class Style(BaseModel):
 
     @classmethod
     def of(cls, fields: Sequence[Pixels], mpp: float | None = None) -> "Style":
-        """Measure the style of `fields`; raise UserError where they are fewer than FEWEST or more than MOST."""
+        """Measure the style of `fields`; raise UserError if they are fewer than FEWEST or more than MOST."""
         if not FEWEST <= len(fields) <= MOST:
             raise UserError(f"a style needs {FEWEST} to {MOST} fields; {len(fields)} are given")
         return cls(mpp=mpp, fields=[measured(pixels) for pixels in fields])
 
     @classmethod
     def read(cls, path: Path, text: str) -> "Style":
-        """Return the style that `text` of the file at `path` holds; raise UserError where that is none."""
+        """Return the style that `text` of the file at `path` holds; raise UserError if that is none."""
         try:
             return cls.model_validate(json.loads(text))
         except (ValueError, ValidationError, RecursionError):
@@ -80,7 +80,7 @@ class Style(BaseModel):
 
 
 def measured(pixels: Pixels) -> FieldStyle:
-    """Return the statistics of one field; raise UserError where hardly anything in it is stained."""
+    """Return the statistics of one field; raise UserError if hardly anything in it is stained."""
     glass = staining.white(pixels)
     densities = staining.density(linear(pixels), glass)
     stained = staining.stained(densities)

@@ -54,7 +54,7 @@ def number(value: Any) -> float:
 
 
 def name(value: Any) -> str:
-    """Return the name `value` of a category or image; raise ValueError where it is none."""
+    """Return the name `value` of a category or image; raise ValueError if it is none."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -65,7 +65,7 @@ def name(value: Any) -> str:
 
 
 def category(value: Any) -> str:
-    """Return the name `value` of a category; raise ValueError where it is none that every format keeps apart."""
+    """Return the name `value` of a category; raise ValueError if it is none that every format keeps apart."""
     found = name(value)
     if found != found.strip():
         raise ValueError(f"the name {said(value)} begins or ends with a space")

@@ -189,7 +189,7 @@ def _is_image(name: str) -> bool:
 
 
 def _strange(root: Path, inside: Sequence[str]) -> str:
-    """Return in words the first file of annotations that no layout has, nothing where there is none."""
+    """Return in words the first file of annotations that no layout has, nothing if there is none."""
     stems = {names.stem(name) for name in inside if _is_image(name)}
     for name in inside:
         suffix = Path(name).suffix.lower()

@@ -25,7 +25,7 @@ def part(text: str) -> str | None:
 
 
 def file_name(value: Any) -> str:
-    """Return the file name `value` of an image; raise ValueError where it is none that a message could name.
+    """Return the file name `value` of an image; raise ValueError if it is none that a message could name.
 
     Separators of Windows become slashes; a drive or a root stays, and is refused where the file is sought.
     """
@@ -59,7 +59,7 @@ class Folder:
         return not file_names.unsafe(name) and os.path.lexists(self.root / name)
 
     def find(self, name: str, by_stem: bool = False) -> str:
-        """Return the name of the file that is called `name`, as it is on the disk; `name` where there is none.
+        """Return the name of the file that is called `name`, as it is on the disk; `name` if there is none.
 
         Composed and decomposed letters (NFC, NFD) and the case of the suffix make no difference; `by_stem` nor does the
         suffix. Of an absolute path, which led to the file on another machine, the last part is sought.

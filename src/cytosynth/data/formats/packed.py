@@ -51,7 +51,7 @@ def read_about(root: Path) -> tuple[DataSet, list[Any]]:
 
 
 def decode(text: bytes, categories: list[Any], where: Path) -> Image:
-    """Return the image of the JSON `text` that was found at `where`; raise FormatProblem where it is none."""
+    """Return the image of the JSON `text` that was found at `where`; raise FormatProblem if it is none."""
     try:
         if len(text) > plain.MAX_SMALL:
             raise ValueError(f"larger than {plain.MAX_SMALL >> 20} MiB")
@@ -83,7 +83,7 @@ def suffix(file_name: str) -> str:
 
 
 def numbered(root: Path, ending: str) -> Iterator[Path]:
-    """Yield the files `000000.ending` ... of `root`; raise FormatProblem where one is missing between others."""
+    """Yield the files `000000.ending` ... of `root`; raise FormatProblem if one is missing between others."""
     files = sorted(path for path in root.glob(f"*.{ending}") if path.stem.isdecimal())
     for number, path in enumerate(files):
         if int(path.stem) != number:

@@ -1,4 +1,4 @@
-"""Parquet: files of 1,000 images, a row an image: its file, its size, its boxes, and its COCO entry as JSON.
+"""Parquet: files of 1,000 images, a row per image: its file, its size, its boxes, and its COCO entry as JSON.
 
 The column `image` is a struct of `bytes` and `path`, as Hugging Face's `datasets` has it. pyarrow is needed.
 """
@@ -97,7 +97,7 @@ class Row:
     row: int
 
     def read(self) -> bytes:
-        """Return its bytes; raise FormatProblem where they cannot be read."""
+        """Return its bytes; raise FormatProblem if they cannot be read."""
         found = _column(self.path, self.group, "image.bytes")[self.row]
         content = found["bytes"] if isinstance(found, dict) else None
         if not isinstance(content, bytes) or len(content) > MAX_FILE:
@@ -125,7 +125,7 @@ class ParquetSet(Entries):
         return self.ends[-1]
 
     def entry(self, index: int) -> Entry:
-        """Return the image at `index`; raise FormatProblem where its annotations cannot be read."""
+        """Return the image at `index`; raise FormatProblem if its annotations cannot be read."""
         number = bisect_right(self.ends, index) - 1
         path, group = self.groups[number]
         row = index - self.ends[number]

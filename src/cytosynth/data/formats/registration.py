@@ -23,13 +23,13 @@ class Writer(NamedTuple):
 
 
 def reader(name: str) -> Reader:
-    """Return the reader of the format `name`; raise UsageError where there is none."""
+    """Return the reader of the format `name`; raise UsageError if there is none."""
     found: Reader = FORMATS_IN.load(name)
     return found
 
 
 def writer(name: str) -> Writer:
-    """Return the writer of the format `name`; raise UsageError where there is none."""
+    """Return the writer of the format `name`; raise UsageError if there is none."""
     if name not in FORMATS_OUT:
         raise UsageError(f"format {name!r} cannot be written; choose one of {', '.join(FORMATS_OUT)}")
     found: Writer = FORMATS_OUT.load(name)

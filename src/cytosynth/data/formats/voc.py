@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file an image in `Annotations/`, images in `JPEGImages/`.
+"""Pascal VOC: one XML file per image in `Annotations/`, images in `JPEGImages/`.
 
 Corners are written and read as plain pixel coordinates (0 at the left edge, fractions kept), but for files of
 supervision, which counts from 1. Read as CVAT, FiftyOne, Label Studio, LabelImg and Roboflow lay it out.

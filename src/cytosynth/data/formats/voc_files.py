@@ -22,7 +22,7 @@ SUPERVISION = ("VOC", "roboflow.ai")
 
 
 def annotations(root: Path) -> Path:
-    """Return the folder of the XML files of the data set at `root`; `Annotations` where there is none anywhere."""
+    """Return the folder of the XML files of the data set at `root`; `Annotations` if there is none anywhere."""
     inside = sorted(root.iterdir()) if root.is_dir() else []
     for wanted in ("annotations", "labels"):
         for path in inside:

@@ -64,7 +64,7 @@ class Member:
     size: int
 
     def read(self) -> bytes:
-        """Return its bytes; raise FormatProblem where the tar file has changed."""
+        """Return its bytes; raise FormatProblem if the tar file has changed."""
         return _read(self.path, self.start, self.size)
 
 
@@ -85,7 +85,7 @@ class WebDataset(Entries):
         return len(self.places) // 5
 
     def entry(self, index: int) -> Entry:
-        """Return the image at `index`; raise FormatProblem where its annotations cannot be read."""
+        """Return the image at `index`; raise FormatProblem if its annotations cannot be read."""
         number, start, size, json_start, json_size = self.places[5 * index : 5 * index + 5]
         path = self.files[number]
         image = packed.decode(_read(path, json_start, json_size), self.categories, path / f"{index + 1:09d}.json")

@@ -82,7 +82,7 @@ def write(data: DataSet, root: Path) -> None:
     """Write the annotations of `data` under `root`; the images are the caller's.
 
     Each part of `data` becomes a list of images (`train.txt`) that `data.yaml` names. It names no `path`: Ultralytics
-    takes the folder of the file where there is none, and the working folder, or one of its own, for `path: .`.
+    takes the folder of the file if there is none, and the working folder, or one of its own, for `path: .`.
     """
     for image in data.images:
         lines = (yolo_lines.write(cell, data.categories, image.width, image.height) for cell in image.cells)

@@ -14,7 +14,7 @@ from .findings import Note
 YAML = (".yaml", ".yml")
 PARTS = ("train", "val", "test")
 CLASSES = ("classes.txt", "obj.names", "labels/classes.txt", "_darknet.labels", "labels.txt")
-"""Lists of class names, one a line."""
+"""Lists of class names, one per line."""
 NO_LABELS = re.compile(
     r"(classes|train|val|valid|test|images|notes|requirements|readme.*|licen[cs]e.*|obj_?names|labels)\.txt",
     re.IGNORECASE,
@@ -149,7 +149,7 @@ def _from(root: Path, folder: Path, name: str) -> str:
 
 
 def _members(root: Path, path: str, place: str, known: Mapping[str, list[str]]) -> list[str] | None:
-    """Return which of the `known` images `place` names, a folder or a list of a YAML file; None where it is neither."""
+    """Return which of the `known` images `place` names, a folder or a list of a YAML file; None if it is neither."""
     for below in _below(path, place):
         target = root / below
         if target.is_file() and target.suffix.lower() == ".txt":

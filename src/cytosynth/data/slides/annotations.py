@@ -27,7 +27,7 @@ class Annotated:
 
 
 def find(slide: Path, given: Path | None, mpp: float) -> Annotated | None:
-    """Return the annotations of `slide`: of the `given` file or folder, else next to it; None where there are none.
+    """Return the annotations of `slide`: of the `given` file or folder, else next to it; None if there are none.
 
     Beside a slide NAME.svs lies NAME.geojson, or annotations.json (COCO) whose images are slides. Raises UserError for
     a file that was given and says nothing of the slide, and FormatProblem for one that cannot be read.
@@ -51,7 +51,7 @@ def _cells_only(cells: list[Cell], mpp: float) -> Annotated:
 
 
 def _coco(path: Path, slide: Path) -> list[Cell] | None:
-    """Return the cells of `slide` in the COCO file at `path`, None where it has no such image."""
+    """Return the cells of `slide` in the COCO file at `path`, None if it has no such image."""
     for image in coco.read(path).images:
         if Path(image.file_name).name == slide.name:
             return [cell for cell in image.cells if all(map(math.isfinite, cell.box))]
@@ -83,13 +83,13 @@ def _geojson(path: Path) -> list[Cell]:
 
 
 def _class(properties: dict[str, Any]) -> str | None:
-    """Return the class of an object of QuPath, None where it has none."""
+    """Return the class of an object of QuPath, None if it has none."""
     value = (properties.get("classification") or {}).get("name")
     return None if value is None else coco.category(value)
 
 
 def _bounds(coordinates: Any) -> tuple[float, float, float, float] | None:
-    """Return the xyxy of all points in nested lists of `coordinates`, None where they span no area."""
+    """Return the xyxy of all points in nested lists of `coordinates`, None if they span no area."""
     points = list(_points(coordinates, plain.MAX_DEPTH))
     if not points:
         return None

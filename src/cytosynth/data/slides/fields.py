@@ -233,7 +233,7 @@ def _parts(data: DataSet) -> dict[str, list[str]]:
 
 
 def _patients(path: Path, slides: Sequence[Path]) -> dict[str, str]:
-    """Return the patient of each slide by its stem; raise UserError where one of `slides` is missing in the table."""
+    """Return the patient of each slide by its stem; raise UserError if one of `slides` is missing in the table."""
     table = {Path(slide).stem: patient for slide, patient in whose.table(path, "slide").items()}
     for slide in slides:
         if not table.get(slide.stem):

@@ -14,7 +14,7 @@ class OpenSlidePyramid:
     """The pyramid of a file that OpenSlide reads."""
 
     def __init__(self, path: Path) -> None:
-        """Open `path`; raise SlideProblem where OpenSlide cannot."""
+        """Open `path`; raise SlideProblem if OpenSlide cannot."""
         import openslide
 
         self._path, self._broken = path, openslide.OpenSlideError
@@ -42,7 +42,7 @@ class OpenSlidePyramid:
         self._file.close()
 
     def _mpp(self) -> float | None:
-        """Return micrometres per pixel; raise SlideProblem where pixels are not square."""
+        """Return micrometres per pixel; raise SlideProblem if pixels are not square."""
         found = []
         for axis in "xy":
             try:

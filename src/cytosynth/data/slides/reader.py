@@ -43,7 +43,7 @@ def opened(path: Path, mpp: float | None = None) -> Iterator[Slide]:
 
 
 def gather(source: Path) -> list[Path]:
-    """Return the slides of a folder in order, or the one at `source`; raise UserError where there is none."""
+    """Return the slides of a folder in order, or the one at `source`; raise UserError if there is none."""
     if source.is_dir():
         found = sorted(path for path in source.iterdir() if not path.name.startswith(".") and is_slide(path))
         if not found:

@@ -29,7 +29,7 @@ def worth(pixels: Pixels, glass: NDArray[np.int16]) -> Worth:
 
 
 def focus(pixels: Pixels) -> float:
-    """Return the sum of |Laplacian| over that of |gradient|, where there are edges; 0 where there are none.
+    """Return the sum of |Laplacian| over that of |gradient|, where there are edges; 0 if there are none.
 
     Blur takes more of the second derivative than of the first, whatever the contrast; the ratio is about
     2 for edges of one pixel and falls as 1 over their width.

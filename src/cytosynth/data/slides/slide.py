@@ -47,7 +47,7 @@ class Pyramid(Protocol):
 
     @property
     def mpp(self) -> float | None:
-        """Microns per pixel of level 0, None where the file does not say."""
+        """Microns per pixel of level 0, None if the file does not say."""
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """Return (height, width, 3) pixels of a region inside `level`, in its own pixels; white where nothing is."""
@@ -76,7 +76,7 @@ class Slide:
         return self.pyramid.levels[0].width, self.pyramid.levels[0].height
 
     def at(self, mpp: float = WORKING_MPP) -> "View":
-        """Return the slide as it is at `mpp` micrometres per pixel; raise SlideProblem where it is much coarser."""
+        """Return the slide as it is at `mpp` micrometres per pixel; raise SlideProblem if it is much coarser."""
         if self.mpp > COARSEST * mpp:
             raise SlideProblem(
                 f"{self.path}: {self.mpp:g} µm per pixel is too coarse; at most {COARSEST * mpp:g} is supported"
@@ -159,7 +159,7 @@ def plausible(mpp: float | None) -> float | None:
 def scale_of(path: Path, said: float | None, given: float | None) -> float:
     """Return micrometres per pixel of the slide at `path`: what is `given`, else what the file `said`.
 
-    Raises UsageError where neither is there.
+    Raises UsageError if neither is there.
     """
     if given is not None:
         if plausible(given) is None:

@@ -26,7 +26,7 @@ class SlideField:
     size: tuple[int, int]
 
     def read(self) -> Pixels:
-        """Return its (height, width, 3) pixels; raise SlideProblem where the slide is damaged there."""
+        """Return its (height, width, 3) pixels; raise SlideProblem if the slide is damaged there."""
         with reader.opened(self.path) as slide:
             return slide.at().read(self.x, self.y, *self.size)
 

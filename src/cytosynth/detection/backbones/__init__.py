@@ -7,6 +7,6 @@ __all__ = ["Backbone", "load"]
 
 
 def load(name: str) -> Backbone:
-    """Return the backbone `name`; raise UsageError where there is no such."""
+    """Return the backbone `name`; raise UsageError if there is no such."""
     backbone: Backbone = BACKBONES.load(name)()
     return backbone

@@ -32,7 +32,7 @@ class Backbone:
         single_stage: pretrained to that of RetinaNet, the same.
         stages: pretrained to that of DINO, which returns the maps from stride 8 on, finest first, of its `channels`.
         start: puts ImageNet weights, by the name of a recipe or a file, into the `body` of the pyramid or the stages.
-        imagenet: the recipe's name of its ImageNet weights; None where there are none.
+        imagenet: the recipe's name of its ImageNet weights; None if there are none.
         transform: how images of 0..1 are normalised with ImageNet weights: `image_mean`, `image_std`.
         levels: maps of the pyramid that proposals are pooled from.
         anchors: of two-stage detectors.

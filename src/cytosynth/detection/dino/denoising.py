@@ -47,7 +47,7 @@ class Noised(NamedTuple):
 
 
 def noised(truth: Sequence[Truth], categories: int, number: int) -> Noised | None:
-    """Return denoising queries for a batch, about `number` positives an image; None where there is no object.
+    """Return denoising queries for a batch, about `number` positives an image; None if there is no object.
 
     The noise is drawn from torch's global generator.
     """

@@ -19,7 +19,7 @@ SIZES = 3
 
 @dataclass(frozen=True)
 class Failures:
-    """What became of every annotated cell, and what was found where there is none.
+    """What became of every annotated cell, and what was found where there is no cell.
 
     Attributes:
         confusion: by annotated category, how many cells were found as each category or missed; last, by `NOTHING`,

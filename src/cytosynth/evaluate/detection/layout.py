@@ -32,7 +32,7 @@ def layout(finder: Finder, sides: Mapping[str, Sequence[Sample]], draws: int, fa
         draws: resamplings of images behind the 95 % intervals.
         facts: of the report.
 
-    Raises UserError where the detector knows no abnormal category, or no image of a side has one that it knows.
+    Raises UserError if the detector knows no abnormal category, or no image of a side has one that it knows.
     """
     classes = [name for name in finder.categories if name != NILM]
     if not classes:

@@ -117,7 +117,7 @@ def read(file: Path, kind: type[Scored], categories: Sequence[str], draws: int, 
 
 
 def _named(scores: Scores) -> dict[str, float | None]:
-    """Return the scores by the names of the tables, None where the images have no such cell."""
+    """Return the scores by the names of the tables, None if the images have no such cell."""
     values = dict(zip(MEASURES, (scores.map, scores.map_50, scores.map_75), strict=True)) | scores.per_category
     return {name: round(value, 6) if value == value else None for name, value in values.items()}
 

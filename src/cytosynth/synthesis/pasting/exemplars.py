@@ -118,7 +118,7 @@ def put(pixels: Pixels, exemplar: Exemplar, centre: tuple[float, float], match: 
 
 
 def _context(cell: Cell, others: Sequence[tuple[float, float]], width: int, height: int, wanted: float) -> float | None:
-    """Return how many times the box the ellipse about `cell` may be, at most `wanted`; None where not even once."""
+    """Return how many times the box the ellipse about `cell` may be, at most `wanted`; None if not even once."""
     x, y = cell.centre
     half_x, half_y = cell.size[0] / 2, cell.size[1] / 2
     room = min(x / half_x, y / half_y, (width - x) / half_x, (height - y) / half_y)

@@ -73,7 +73,7 @@ def paste(
         settings: of the pasting; `min_cells` and `max_cells` count without `like` alone.
         categories: what is pasted.
 
-    Raises UserError where there is no normal image, or no cell that can be cut out; UsageError where `out` holds
+    Raises UserError if there is no normal image, or no cell that can be cut out; UsageError where `out` holds
     something.
     """
     if out.is_dir() and any(out.iterdir()):
@@ -134,7 +134,7 @@ class _Pool:
         self.waiting: dict[str, list[Exemplar]] = {}
 
     def take(self, category: str) -> Exemplar:
-        """Return the next exemplar of `category`, or of any where there is none of it."""
+        """Return the next exemplar of `category`, or of any if there is none of it."""
         own = [cell for cell in self.cells if cell.category == category]
         key = category if own else ""
         if not self.waiting.get(key):
@@ -229,7 +229,7 @@ def _free(
     size: tuple[int, int],
     rng: np.random.Generator,
 ) -> tuple[float, float] | None:
-    """Return `centre`, or another place where no box that is `taken` is covered; None where none is found."""
+    """Return `centre`, or another place where no box that is `taken` is covered; None if none is found."""
     half_x, half_y = exemplar.mask.shape[1] / 2, exemplar.mask.shape[0] / 2
     place = centre
     for _ in range(TRIES):
