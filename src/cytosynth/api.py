@@ -21,8 +21,9 @@ from .detection.model import Detector
 from .devices import available
 from .errors import UsageError
 from .foundation import load as foundations
-from .foundation.model import DTYPES
+from .foundation import tiny_decoder
 from .foundation.names import BUNDLED
+from .foundation.precision import prepare, resolved
 from .io.bundled import cache_folder, model_folder
 from .io.report import Report
 from .normal.generate import NormalImageGenerator
@@ -31,7 +32,7 @@ from .synthesis import synthesize as runs
 from .synthesis.in_memory import Edited as Edited
 from .synthesis.in_memory import ImageLike, as_pixels, edited
 from .synthesis.in_memory import Pipeline as Pipeline
-from .synthesis.settings import PipelineSettings
+from .synthesis.settings import COMMAND, PipelineSettings
 from .synthesis.settings import check as check_settings
 
 if TYPE_CHECKING:
@@ -48,17 +49,20 @@ def load_pipeline(
     normal: str | Path | None = BUNDLED,
     cell: str | Path = BUNDLED,
     detector: str | Path = BUNDLED,
+    decoder: str | Path | None = None,
     settings: Settings = None,
     device: str = "auto",
 ) -> Pipeline:
     """Load the models once, for many fields and edits in memory; with `normal` None the foundation has no adapter."""
     chosen = as_settings(settings, cell=cell)
     tuned = None if normal is None else str(normal)
-    base = foundations.load(str(foundation), denoiser="plain")
+    base = foundations.load(str(foundation), denoiser="plain", prediction_type=chosen.prediction_type)
+    if decoder is not None:
+        tiny_decoder.attach(base, str(decoder))
     editor = CellEditor.load(base, str(cell), device)
     generator = NormalImageGenerator(base, tuned, device)
     for model in (editor.model, generator.model):
-        model.to(DTYPES[chosen.precision])
+        prepare(model, resolved(chosen.precision, device), chosen.compiled)
     return Pipeline(generator, editor, _detector(detector, device), chosen)
 
 
@@ -75,6 +79,7 @@ def synthesize(
     detector: str | Path = BUNDLED,
     gate: str | Path = runs.NONE,
     data_root: str | Path = ".",
+    decoder: str | Path | None = None,
     device: str = "auto",
 ) -> DataSet:
     """Write `count` annotated images (default: 10) to the folder `out`, or continue there; return the data set.
@@ -85,7 +90,8 @@ def synthesize(
     return runs.synthesize(
         Path(out), count=0 if plan else count or 10, start=start, plan=Path(plan) if plan else None,
         settings=as_settings(settings, plan, cell), foundation=str(foundation), normal=str(normal), cell=str(cell),
-        detector=str(detector), gate=str(gate), data_root=Path(data_root), device=device,
+        detector=str(detector), gate=str(gate), data_root=Path(data_root),
+        decoder=None if decoder is None else str(decoder), device=device,
     )  # fmt: skip
 
 
@@ -207,7 +213,7 @@ def convert(
 def as_settings(settings: Settings, plan: str | Path | None = None, cell: str | Path = BUNDLED) -> PipelineSettings:
     """Return `settings` on the defaults, or on those of `plan`, for the synthesizer `cell`; raise UsageError."""
     known = categories(str(cell))
-    base = plans.read(Path(plan), known).base() if plan else PipelineSettings()
+    base = plans.read(Path(plan), known).base() if plan else COMMAND
     if settings is None:
         return base
     if isinstance(settings, PipelineSettings):

@@ -1,7 +1,12 @@
 """Which device computes: `auto`, cpu, cuda, cuda:1, mps ..."""
 
 import os
+import platform
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import torch
@@ -103,6 +108,50 @@ def _missing(device: str) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         return f"--device {device}: CUDA is not available; use --device cpu"
     return f"--device {device}: not available here; use --device cpu"
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch compute with `count` threads of the CPU for the length of the block; None: as it is."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def named(device: torch.device) -> str:
+    """Return what people call `device`: the name of a GPU, or the CPU's with its cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {cpu_name()}, {os.cpu_count()} cores"
+
+
+def cpu_name() -> str:
+    """Return the name of the CPU, as far as the system says it."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def measured_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
+    """Return the floating-point operations a second of products of large square matrices of `dtype` on `device`."""
+    side = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    (a @ a).sum().item()
+    begin, done = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        for _ in range(4):
+            a @ a
+        done += 4
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return 2 * side**3 * done / (time.perf_counter() - begin)
 
 
 def peak_memory() -> int:

@@ -18,13 +18,13 @@ from cytosynth.data.formats import coco
 from cytosynth.errors import UsageError, UserError
 from cytosynth.io import lock
 from cytosynth.synthesis import synthesize
-from cytosynth.synthesis.settings import PipelineSettings
+from cytosynth.synthesis.settings import COMMAND, PipelineSettings
 
 SETTINGS = ["normal.size=320", "normal.steps=2", "cell.steps=2", "threshold=0.1", "cell.box_scale=1.2"]
 
 
 def chosen(seed: int) -> PipelineSettings:
-    return override(PipelineSettings(seed=seed), SETTINGS)
+    return override(COMMAND.model_copy(update={"seed": seed}), SETTINGS)
 
 
 def models(tiny: Path) -> dict[str, str]:

@@ -33,7 +33,7 @@ from cytosynth.io import atomic
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.synthesis import plan, quotas, synthesize
 from cytosynth.synthesis.jobs import Job
-from cytosynth.synthesis.pipeline import Failed, Room
+from cytosynth.synthesis.making import Failed, Room
 from cytosynth.synthesis.settings import PipelineSettings
 
 FAST = ["normal.size=320", "normal.steps=1", "cell.steps=2", "threshold=0.1", "cell.box_scale=1.2"]
@@ -405,7 +405,7 @@ def test_counts_that_the_images_have_no_room_for_are_said(
 
 
 def test_killed_while_counts_are_dealt_the_same_command_ends_at_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
-    asked = chosen("counts={HSIL: 4}")
+    asked = chosen("counts={HSIL: 4}", "precision=auto")
     synthesize.synthesize(tmp_path / "whole", count=3, settings=asked, **models(tiny))
     flags = [flag for setting in FAST for flag in ("--set", setting)]
     paths = [flag for name, path in models(tiny).items() for flag in (f"--{name}", path)]

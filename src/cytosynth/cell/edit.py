@@ -16,8 +16,10 @@ from ..devices import available
 from ..errors import UsageError, UserError
 from ..foundation import samplers, sampling, trial
 from ..foundation.load import load, part
-from ..foundation.model import DTYPES, Foundation
-from ..foundation.names import BUNDLED, Precision, PredictionType
+from ..foundation.model import Foundation
+from ..foundation.names import BUNDLED, PrecisionSetting, PredictionType
+from ..foundation.precision import prepare, resolved
+from ..foundation.prompts import Prompts
 from ..io.bundled import model_folder
 from ..io.tensors import weights_digest
 from . import editing, grain, patch, synthesizer
@@ -55,7 +57,7 @@ class CellEditor:
         What is known of its `training_images` lets it edit images of another stain (`EditSettings.stain`).
         """
         _check(model, model.name)
-        self.model = model
+        self.model, self.prompts = model, Prompts(model)
         self.trained, self.box_scale, self.categories = trained, trained.box_scale, trained.categories
         self.training_images = training_images
         self.digest = self.distilled = ""
@@ -66,7 +68,7 @@ class CellEditor:
         foundation: str | Foundation = BUNDLED,
         unet: str = BUNDLED,
         device: str = "cpu",
-        precision: Precision = "fp32",
+        precision: PrecisionSetting = "fp32",
         prediction_type: PredictionType | None = None,
         distilled: str | None = None,
     ) -> "CellEditor":
@@ -92,7 +94,7 @@ class CellEditor:
         if distilled:
             editor.distilled = merge_distilled(model, distilled, "cell", editor.digest)
             editor.digest = weights_digest(beside=[editor.digest, editor.distilled])
-        model.to(DTYPES[precision])
+        prepare(model, resolved(precision, device))
         return editor
 
     def settled(self, settings: EditSettings, *, real: bool) -> EditSettings:
@@ -130,7 +132,7 @@ class CellEditor:
     def paint(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:
         """Return the decoded (size, size, 3) patch of each request: an unedited image and an edit in it.
 
-        They may be of different images. `settings.batch` are denoised at a time, never fewer: a last batch that is
+        They may be of different images. `settings.together` are denoised at a time, never fewer: a last batch that is
         not full is filled up by repeating its last request. Matrix products of another shape round otherwise, so
         this makes the pixels of a patch independent, to the bit on a CPU, of what else is edited beside it. Edits of
         different strength take different steps and are never in one batch.
@@ -148,10 +150,10 @@ class CellEditor:
             local.append(replace(edit, box=patch.inner(edit.box, at)))
             transfers.append(self._transfer(pixels) if settings.stain else None)
         painted: list[Pixels] = []
-        for first in range(0, len(requests), settings.batch):
-            chosen = slice(first, first + settings.batch)
+        for first in range(0, len(requests), settings.together):
+            chosen = slice(first, first + settings.together)
             painted += list(
-                self.patch(np.stack(windows[chosen]), local[chosen], settings, settings.batch, transfers[chosen])
+                self.patch(np.stack(windows[chosen]), local[chosen], settings, settings.together, transfers[chosen])
             )
         return painted
 
@@ -194,12 +196,12 @@ class CellEditor:
         masks = torch.stack([synthesizer.mask_of(edit.box, size, model.factor) for edit in edits]).to(clean)
         nuclei = torch.stack([synthesizer.disc_of(self.nucleus(edit), size, model.factor) for edit in edits]).to(clean)
         noises = torch.cat([sampling.noise((1, *clean.shape[1:]), edit.seed) for edit in edits]).to(clean)
-        text = model.encode_text([abnormal_prompt(edit.category) for edit in edits])
+        text = self.prompts.encode([abnormal_prompt(edit.category) for edit in edits])
         ground = synthesizer.grounding(
-            [edit.box for edit in edits], size, model.pool_text([edit.category for edit in edits])
+            [edit.box for edit in edits], size, self.prompts.pool([edit.category for edit in edits])
         )
         denoise = sampling.guided(
-            model.unet, text, model.encode_text([""] * len(edits)), guidance_scale=settings.guidance_scale,
+            model.unet, text, self.prompts.encode([""] * len(edits)), guidance_scale=settings.guidance_scale,
             guidance_rescale=settings.guidance_rescale, extra_channels=synthesizer.extra_channels(clean, masks, nuclei),
             grounding=ground,
         )  # fmt: skip

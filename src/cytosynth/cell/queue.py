@@ -103,7 +103,7 @@ class EditQueue:
         canvas.waiting = len(canvas.spots)
         self.waiting.extend((canvas, spot) for spot in canvas.spots)
         finished = [] if canvas.spots else [canvas]
-        while len(self.waiting) >= self.settings.batch:
+        while len(self.waiting) >= self.settings.together:
             finished += self._batch()
         return finished
 
@@ -115,7 +115,7 @@ class EditQueue:
         return finished
 
     def _batch(self) -> list[Canvas]:
-        chosen = [self.waiting.popleft() for _ in range(min(self.settings.batch, len(self.waiting)))]
+        chosen = [self.waiting.popleft() for _ in range(min(self.settings.together, len(self.waiting)))]
         painted = self.editor.paint([(canvas.normal, spot.attempt) for canvas, spot in chosen], self.settings)
         again: list[tuple[Canvas, Spot]] = []
         finished = []

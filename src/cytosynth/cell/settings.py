@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..data.sources import Source
 from ..foundation.names import SamplerName
 
+TOGETHER, TOGETHER_ON_GPU = 4, 16
+"""Cells denoised at a time where the settings leave it open: small patches leave a GPU idle in batches of four."""
 Choice = Literal["random", "score", "size", "isolation"]
 
 
@@ -39,7 +41,15 @@ class EditSettings(BaseModel):
         description="edit in the stain of the synthesizer's training images, then give the image's own back "
         "(cell/stain.py); none: on real images, where training_images.json is beside the synthesizer",
     )
-    batch: int = Field(default=4, ge=1, le=1024, description="cells denoised at a time, of one image or of several")
+    batch: int | None = Field(
+        default=None, ge=1, le=1024,
+        description="cells denoised at a time, of one image or of several; none: 4, and 16 on a GPU",
+    )  # fmt: skip
+
+    @property
+    def together(self) -> int:
+        """Cells denoised at a time."""
+        return self.batch or TOGETHER
 
 
 class GateSettings(BaseModel):

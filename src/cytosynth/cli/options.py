@@ -20,6 +20,17 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, max=64, help="Trainings that run at the same time. \\[default: one for each device]"),
 ]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"] | None,
+    typer.Option(help="Of the diffusion networks. auto: bf16 where the machine is fast at it. \\[default: auto]"),
+]
+Compile = Annotated[
+    bool | None, typer.Option("--compile", help="Compile the networks: minutes at the beginning, faster from then.")
+]
+Decoder = Annotated[
+    str | None,
+    typer.Option(help="A tiny decoder (AutoencoderTiny) for the foundation's latents: folder or hub id."),
+]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Random seed of the run. \\[default: 0]")]
 Sampler = Annotated[str | None, typer.Option(help=f"One of {', '.join(SAMPLERS)}. \\[default: ddim]")]
 Scale = Annotated[float, typer.Option(min=0.01, max=8, help="Resize images by this factor, to bring them to x20.")]

@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from . import app, finish
-from .options import DataRoot, Device, Foundation, Model, Normal, Out, Sampler, Seed, Settings
+from .options import (
+    Compile,
+    DataRoot,
+    Decoder,
+    Device,
+    Foundation,
+    Model,
+    Normal,
+    Out,
+    Precision,
+    Sampler,
+    Seed,
+    Settings,
+)
 from .synthesize import Counts, GateFolder, Tries, pipeline_settings, sampler_of
 
 
@@ -39,6 +52,9 @@ def slide(
     tries: Tries = None,
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
+    precision: Precision = None,
+    compiled: Compile = None,
+    decoder: Decoder = None,
     device: Device = "auto",
     max_minutes: Annotated[
         float | None, typer.Option(min=0, help="Stop after N minutes; the same command continues.")
@@ -49,7 +65,7 @@ def slide(
     from ..config import validated
     from ..slides.settings import SlideSettings
 
-    given = {"seed": seed, **sampler_of(sampler, "normal", "cell")}
+    given = {"seed": seed, "precision": precision, "compiled": compiled, **sampler_of(sampler, "normal", "cell")}
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
     values = {"width": width, "height": height, "windows": windows, "density_map": density_map, "ome": ome}
     values |= {"compression": "lossless" if jpeg is None else "jpeg", "quality": jpeg or 90, "pipeline": chosen}
@@ -61,7 +77,7 @@ def slide(
     try:
         data = commands.slide(
             out, wanted, plan=plan, foundation=foundation, normal=normal, cell=cell, detector=detector, gate=gate,
-            data_root=data_root, device=device, max_minutes=max_minutes,
+            data_root=data_root, decoder=decoder, device=device, max_minutes=max_minutes,
         )  # fmt: skip
     except Paused:
         print(f"{out}: stopped after {max_minutes:g} minutes; the same command continues", file=sys.stderr)

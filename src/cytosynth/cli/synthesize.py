@@ -12,11 +12,13 @@ from ..data.streaming import pack
 from ..errors import UsageError
 from ..foundation.names import PredictionType
 from ..registry import SAMPLERS
-from ..synthesis.settings import PipelineSettings, check
+from ..synthesis.settings import COMMAND, PipelineSettings, check
 from ..variation.centre import Centre
 from . import app, finish, there
 from .options import (
+    Compile,
     DataRoot,
+    Decoder,
     Device,
     Foundation,
     Label,
@@ -25,6 +27,7 @@ from .options import (
     Normal,
     Out,
     PackOption,
+    Precision,
     RayOption,
     Sampler,
     Seed,
@@ -92,6 +95,9 @@ def synthesize(
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
     prediction_type: Predicts = None,
+    precision: Precision = None,
+    compiled: Compile = None,
+    decoder: Decoder = None,
     device: Device = "auto",
     vary: Vary = None,
     style_from: StyleFrom = None,
@@ -104,6 +110,7 @@ def synthesize(
     """Make an annotated data set: generate normal fields and edit some of their cells into abnormal ones."""
     _excluded(plan, {"--count": count, "--start": start, "--seed": seed, "--counts": counts})
     given: dict[str, object] = {"seed": seed, "prediction_type": prediction_type}
+    given |= {"precision": precision, "compiled": compiled}
     given |= sampler_of(sampler, "normal", "cell")
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
     chosen = _shown(chosen, vary, style_from, style_mpp)
@@ -112,7 +119,7 @@ def synthesize(
     with _loading(ray) as load:
         data = pipeline.synthesize(
             out, count=0 if plan else count or 10, start=start or 0, plan=plan, settings=chosen, foundation=foundation,
-            normal=normal, cell=cell, detector=detector, gate=gate, data_root=data_root, device=device,
+            normal=normal, cell=cell, detector=detector, gate=gate, data_root=data_root, decoder=decoder, device=device,
             shard=Shard.parse(shard) if shard else None, load=load,
         )  # fmt: skip
     pack(out, to)
@@ -134,6 +141,9 @@ def edit(
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
     prediction_type: Predicts = None,
+    precision: Precision = None,
+    compiled: Compile = None,
+    decoder: Decoder = None,
     device: Device = "auto",
     scale: Annotated[
         float | None,
@@ -161,6 +171,7 @@ def edit(
     part = None if split == "all" else split
     _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
     given: dict[str, object] = {"seed": seed, "scale": scale, "prediction_type": prediction_type}
+    given |= {"precision": precision, "compiled": compiled}
     given |= sampler_of(sampler, "cell")
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
     chosen = _shown(chosen, vary, style_from, style_mpp)
@@ -176,7 +187,7 @@ def edit(
 
         data = commands.edit_slide(
             images, out, chosen, mpp=mpp, plan=plan, foundation=foundation, cell=cell, detector=detector, gate=gate,
-            data_root=data_root, device=device, pseudonyms=names,
+            data_root=data_root, decoder=decoder, device=device, pseudonyms=names,
         )  # fmt: skip
         finish(data, out, "README.md")
         return
@@ -186,7 +197,7 @@ def edit(
     with _loading(ray) as load:
         data = pipeline.edit(
             images, out, plan=plan, settings=chosen, foundation=foundation, cell=cell, detector=detector, gate=gate,
-            data_root=data_root, device=device, label=label, part=split, limit=limit, strict=strict,
+            data_root=data_root, decoder=decoder, device=device, label=label, part=split, limit=limit, strict=strict,
             place=Place(annotations, image_folder, recursive), pseudonyms=names,
             shard=Shard.parse(shard) if shard else None, load=load,
         )  # fmt: skip
@@ -234,7 +245,7 @@ def pipeline_settings(
     from ..synthesis import plan as plans
 
     known = categories(cell)
-    base = plans.read(plan, known).base() if plan else PipelineSettings()
+    base = plans.read(plan, known).base() if plan else COMMAND
     options = [f"{key}={value}" for key, value in given.items() if value is not None]
     options += [f"gate.tries={tries}"] if tries is not None else []
     if counts is not None:

@@ -22,8 +22,8 @@ from ..devices import available
 from ..errors import UserError
 from ..evaluate import sheet
 from ..foundation import load as foundations
-from ..foundation.model import DTYPES
 from ..foundation.names import BUNDLED
+from ..foundation.precision import prepare, resolved
 from ..io import atomic
 from ..io.bundled import model_folder
 from ..normal.generate import NormalImageGenerator
@@ -127,6 +127,7 @@ def from_models(
         device: cpu, cuda ...
     """
     base = foundations.load(foundation, denoiser="unused" if image else "plain")
+    precision = resolved(settings.precision, device)
     editor = CellEditor.load(base, cell, device)
     edit = editor.settled(settings.cell, real=image is not None)
     if image:
@@ -134,9 +135,9 @@ def from_models(
     else:
         adapter = None if normal == "none" else normal
         generator = NormalImageGenerator(base, adapter, device)
-        generator.model.to(DTYPES[settings.precision])
+        prepare(generator.model, precision)
         pixels = generator.field(settings.seed, 0, settings.normal)
-    editor.model.to(DTYPES[settings.precision])
+    prepare(editor.model, precision)
     patch.check_size(pixels.shape[1], pixels.shape[0])
     if not boxes:
         finder = detectors.load(model_folder(detector, "detector"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -29,6 +29,7 @@ class Foundation:
         scheduler: DDPM noise schedule (betas, prediction type) that samplers take their betas from.
         digest: SHA-256 over names and float32 values of the weights, first 16 hexadecimal digits, for provenance.
         name: as the user asked for it.
+        tiny_decoder: decodes in the place of the autoencoder's own decoder, where there is one; see `tiny_decoder.py`.
     """
 
     unet: UNet2DConditionModel
@@ -38,11 +39,17 @@ class Foundation:
     scheduler: DDPMScheduler
     name: str
     digest: str = ""
+    tiny_decoder: AutoencoderTiny | None = None
 
     @property
     def parts(self) -> dict[str, torch.nn.Module]:
         """The networks by diffusers' folder name."""
         return {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+
+    @property
+    def autoencoders(self) -> list[AutoencoderKL | AutoencoderTiny]:
+        """The autoencoder, and the one whose decoder stands for its own where there is one."""
+        return [self.vae] if self.tiny_decoder is None else [self.vae, self.tiny_decoder]
 
     @property
     def conventions(self) -> dict[str, Any]:
@@ -67,7 +74,7 @@ class Foundation:
 
     def to(self, *args: Any) -> "Foundation":
         """Move every network to a device or dtype."""
-        for part in self.parts.values():
+        for part in (*self.parts.values(), *self.autoencoders):
             torch.nn.Module.to(part, *args)  # diffusers' own warns of layers to be kept in float32; these have none
         return self
 
@@ -77,7 +84,7 @@ class Foundation:
 
     def freeze(self) -> "Foundation":
         """Switch off gradients and put every network in evaluation mode."""
-        for part in self.parts.values():
+        for part in (*self.parts.values(), *self.autoencoders):
             part.requires_grad_(False).eval()
         return self
 
@@ -106,5 +113,6 @@ class Foundation:
 
     def decode_latents(self, latents: Tensor) -> np.ndarray:
         """Return (n, height, width, 3) byte images of scaled latents."""
-        scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
-        return to_pixels(self.vae.decode(scaled).sample)
+        decoder = self.tiny_decoder or self.vae
+        scaled = latents.to(decoder.dtype) / decoder.config.scaling_factor
+        return to_pixels(decoder.decode(scaled).sample)

@@ -27,3 +27,5 @@ DISTILLED = ("lcm", "tcd")
 
 
 Precision = Literal["fp32", "bf16", "fp16"]
+PrecisionSetting = Literal["auto", "fp32", "bf16", "fp16"]
+"""As it is asked for; `auto` is what the machine is fast at (`precision.resolved`)."""

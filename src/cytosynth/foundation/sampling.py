@@ -56,7 +56,7 @@ def guided(
             model_input.to(unet.dtype), t, embeddings, timestep_cond=told, cross_attention_kwargs=_copy(kwargs)
         ).sample.to(x)
         if not twice:
-            return output
+            return output.clone()  # the next call of a compiled network writes into the same memory
         free, conditional = output.chunk(2)
         return rescale(free + guidance_scale * (conditional - free), conditional, guidance_rescale)
 

@@ -1,5 +1,7 @@
 """Global Image Generation: 1024x1024 fields full of NILM cells (Section III-B, IV-A)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -9,8 +11,10 @@ from ..data.image_files import Pixels
 from ..devices import available
 from ..foundation import samplers, sampling
 from ..foundation.load import load
-from ..foundation.model import DTYPES, Foundation
-from ..foundation.names import BUNDLED, Precision, PredictionType
+from ..foundation.model import Foundation
+from ..foundation.names import BUNDLED, PrecisionSetting, PredictionType
+from ..foundation.precision import prepare, resolved
+from ..foundation.prompts import Prompts
 from ..io.bundled import model_folder
 from ..io.tensors import equal_weights, weights_digest
 from .settings import GenerateSettings
@@ -31,7 +35,7 @@ class NormalImageGenerator:
         foundation: str | Foundation = BUNDLED,
         adapter: str | None = BUNDLED,
         device: str = "cpu",
-        precision: Precision = "fp32",
+        precision: PrecisionSetting = "fp32",
         prediction_type: PredictionType | None = None,
         distilled: str | None = None,
     ) -> None:
@@ -60,20 +64,39 @@ class NormalImageGenerator:
         if distilled:
             self.distilled = merge_distilled(self.model, distilled, "normal", self.digest)
             self.digest = weights_digest(beside=[self.digest, self.distilled])
-        self.model.freeze().to(available(device)).to(DTYPES[precision])
+        prepare(self.model.freeze().to(available(device)), resolved(precision, device))
+        self.prompts = Prompts(self.model)
 
-    @torch.no_grad()
     def field(self, seed: int, index: int, settings: GenerateSettings) -> Pixels:
         """Return field number `index` of `seed`: (size, size, 3). It depends on nothing else but the weights."""
-        side = settings.size // self.model.factor
-        start = sampling.noise((1, self.model.channels, side, side), seed, index, 1).to(self.model.device)
-        text = self.model.encode_text([settings.prompt or self.prompt, ""])
+        return self.fields([(seed, index)], settings)[0]
+
+    @torch.no_grad()
+    def fields(self, wanted: Sequence[tuple[int, int]], settings: GenerateSettings) -> list[Pixels]:
+        """Return the field of each (seed, index) `wanted`: (size, size, 3).
+
+        `settings.batch` are denoised at a time, never fewer: a last batch that is not full is filled up by repeating
+        its last field. So the pixels of a field do not depend, to the bit on a CPU, on what else is drawn beside it.
+        They are decoded one by one.
+        """
+        drawn: list[Pixels] = []
+        for first in range(0, len(wanted), settings.batch):
+            chosen = wanted[first : first + settings.batch]
+            latents = self._latents([*chosen, *[chosen[-1]] * (settings.batch - len(chosen))], settings)
+            drawn += [np.asarray(self.model.decode_latents(one[None])[0]) for one in latents[: len(chosen)]]
+        return drawn
+
+    def _latents(self, wanted: Sequence[tuple[int, int]], settings: GenerateSettings) -> torch.Tensor:
+        """Return the (n, C, size/factor, size/factor) latents of the fields `wanted`, denoised together."""
+        side, count = settings.size // self.model.factor, len(wanted)
+        noise = [sampling.noise((1, self.model.channels, side, side), *field, 1) for field in wanted]
+        start = torch.cat(noise).to(self.model.device)
+        text = self.prompts.encode([settings.prompt or self.prompt, ""])
         denoise = sampling.guided(
-            self.model.unet, text[:1], text[1:], guidance_scale=settings.guidance_scale,
-            guidance_rescale=settings.guidance_rescale,
+            self.model.unet, text[:1].expand(count, -1, -1), text[1:].expand(count, -1, -1),
+            guidance_scale=settings.guidance_scale, guidance_rescale=settings.guidance_rescale,
         )  # fmt: skip
-        latents = sampling.sample(
+        return sampling.sample(
             denoise, samplers.build(settings.sampler, self.model.scheduler), start, steps=settings.steps,
-            seeds=[(seed, index, 1)],
+            seeds=[(*field, 1) for field in wanted],
         )  # fmt: skip
-        return np.asarray(self.model.decode_latents(latents)[0])

@@ -106,7 +106,9 @@ def _same_settings(found: Sequence[Finished]) -> Pinned:
     """Return the settings and models that all shards were made with; raise UserError if one differs."""
     first = read(Pinned, found[0].folder / SETTINGS)
     for one in found[1:]:
-        other = difference(first, read(Pinned, one.folder / SETTINGS))
+        said = read(Pinned, one.folder / SETTINGS)
+        threads = said.settings.model_copy(update={"threads": first.settings.threads})  # `gather` says it
+        other = difference(said.model_copy(update={"settings": threads}), first)
         if other:
             raise UserError(f"{one.folder}: made with {other} than {found[0].folder} (see {SETTINGS})")
     return first

@@ -17,8 +17,8 @@ from ..devices import available
 from ..errors import UserError
 from ..synthesis import models as loading
 from ..synthesis.jobs import Job
+from ..synthesis.making import Failed, Made, Making, Room, Surveying, Unmade
 from ..synthesis.models import Models
-from ..synthesis.pipeline import Failed, Made, Making, Room
 from ..synthesis.settings import PipelineSettings
 from .pool import Pool
 
@@ -37,6 +37,7 @@ class PipelineWorker:
         """Load `models`."""
         self.pipeline = loading.load(models)
         self.making: Making | None = None
+        self.surveying: Surveying | None = None
 
     def about(self) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return name and weights' hash of each model by role, and the categories of the synthesizer."""
@@ -50,26 +51,32 @@ class PipelineWorker:
         """As `Engine.check`."""
         self.pipeline.check(categories)
 
-    def add(self, key: str, item: tuple[Job, PipelineSettings]) -> list[tuple[str, Made | Problem]]:
+    def add(self, key: str, item: tuple[Job, PipelineSettings]) -> list[tuple[str, Made | Room | Problem]]:
         """Take in the job `key`; return the images that are finished now."""
         job, settings = item
         if self.making is None:
             self.making = Making(self.pipeline, settings)
-        try:
-            return [(made.file_name, made) for made in self.making.add(job)]
-        except UserError as error:
-            return [(key, Problem(error))]
+        return list(map(_outcome, self.making.add(job)))
 
-    def room(self, key: str, item: tuple[Job, PipelineSettings]) -> list[tuple[str, Room | Problem]]:
-        """Return how many cells of the image of the job `key` can be edited."""
-        try:
-            return [(key, self.pipeline.room(*item))]
-        except UserError as error:
-            return [(key, Problem(error))]
+    def room(self, key: str, item: tuple[Job, PipelineSettings]) -> list[tuple[str, Made | Room | Problem]]:
+        """Take in the job `key`; return how many cells can be edited of the images of which that is known now."""
+        job, settings = item
+        if self.surveying is None:
+            self.surveying = Surveying(self.pipeline, settings)
+        return list(map(_outcome, self.surveying.add(job)))
 
-    def flush(self) -> list[tuple[str, Made]]:
-        """Return all images that were taken in."""
-        return [(made.file_name, made) for made in self.making.flush()] if self.making else []
+    def flush(self) -> list[tuple[str, Made | Room | Problem]]:
+        """Return what is left of all jobs that were taken in."""
+        rooms = self.surveying.flush() if self.surveying else []
+        made = self.making.flush() if self.making else []
+        return list(map(_outcome, (*rooms, *made)))
+
+
+def _outcome(one: Made | Room | Unmade) -> tuple[str, Made | Room | Problem]:
+    """Return what goes back to the driver, which writes: encoded images."""
+    if isinstance(one, Unmade):
+        return one.job.file_name, Problem(one.error)
+    return one.file_name, one.as_file() if isinstance(one, Made) else one
 
 
 class RayEngine:
@@ -150,7 +157,7 @@ def _absolute(models: Models) -> Models:
     return replace(
         models, foundation=there(models.foundation), cell=there(models.cell), gate=there(models.gate),
         normal=there(models.normal), detector=models.detector and there(models.detector),
-        data_root=models.data_root.resolve(),
+        data_root=models.data_root.resolve(), decoder=models.decoder and there(models.decoder),
     )  # fmt: skip
 
 

@@ -7,16 +7,21 @@ from ..cell.editing import categories
 from ..data.pseudonyms import Pseudonyms
 from ..data.slides import reader
 from ..data.slides.slide import View
+from ..devices import threads
 from ..errors import UsageError
+from ..foundation import load as foundations
+from ..foundation import tiny_decoder
 from ..foundation.names import BUNDLED
+from ..foundation.precision import prepare, resolved
 from ..io import atomic
 from ..io.progress import meter
 from ..normal.generate import NormalImageGenerator
 from ..provenance import short
 from ..synthesis import plan as plans
+from ..synthesis.computing import decided
 from ..synthesis.models import NONE, Models, load
 from ..synthesis.settings import PipelineSettings, check
-from .make import ROWS, Source, generated, make
+from .make import ROWS, Source, generated, make, written
 from .mapped import MappedArray
 from .settings import SlideSettings
 from .stage2 import check_counts
@@ -37,6 +42,7 @@ def slide(
     detector: str = BUNDLED,
     gate: str = NONE,
     data_root: Path = Path(),
+    decoder: str | None = None,
     device: str = "cpu",
     max_minutes: float | None = None,
 ) -> DataSet:
@@ -51,16 +57,22 @@ def slide(
     given = (plans.read(plan, known), plan) if plan else None
     if given:
         settings = _as_planned(settings, *given)
-    both = settings.pipeline
-    if not (plan or both.counts):
-        generator = NormalImageGenerator(foundation, None if normal == NONE else normal, device, both.precision)
-        models = {"normal": f"{short(normal) if normal != BUNDLED else normal} {generator.digest}"}
-        return make(out, generated(generator, settings), settings, None, models, max_minutes=max_minutes)
-    pipeline = load(Models(foundation, cell, gate, None if plan else detector, normal, True, both, data_root, device))
-    assert pipeline.generator is not None
-    settings = settings.model_copy(update={"pipeline": pipeline.settle(both)})
-    source = generated(pipeline.generator, settings)
-    return make(out, source, settings, pipeline, pipeline.models(), given, max_minutes)
+    both = decided(settings.pipeline, written(out), device)
+    with threads(both.threads):
+        if not (plan or both.counts):
+            base = foundations.load(foundation, denoiser="plain", prediction_type=both.prediction_type)
+            models = {"decoder": f"{short(decoder)} {tiny_decoder.attach(base, decoder)}"} if decoder else {}
+            generator = NormalImageGenerator(base, None if normal == NONE else normal, device, both.precision)
+            prepare(generator.model, resolved(both.precision, device), both.compiled)
+            models["normal"] = f"{short(normal) if normal != BUNDLED else normal} {generator.digest}"
+            settings = settings.model_copy(update={"pipeline": both})
+            return make(out, generated(generator, settings), settings, None, models, max_minutes=max_minutes)
+        found = None if plan else detector
+        pipeline = load(Models(foundation, cell, gate, found, normal, True, both, data_root, device, decoder))
+        assert pipeline.generator is not None
+        settings = settings.model_copy(update={"pipeline": pipeline.settle(both)})
+        source = generated(pipeline.generator, settings)
+        return make(out, source, settings, pipeline, pipeline.models(), given, max_minutes)
 
 
 def edit_slide(
@@ -75,6 +87,7 @@ def edit_slide(
     detector: str = BUNDLED,
     gate: str = NONE,
     data_root: Path = Path(),
+    decoder: str | None = None,
     device: str = "cpu",
     pseudonyms: Pseudonyms | None = None,
 ) -> DataSet:
@@ -87,11 +100,12 @@ def edit_slide(
     given = (plans.read(plan, known), plan) if plan else None
     if not (plan or settings.counts):
         raise UsageError(f"{path}: a slide needs --counts (HSIL=40,...), or --plan")
-    with reader.opened(path, mpp) as opened:
+    settings = decided(settings, written(out), device)
+    with reader.opened(path, mpp) as opened, threads(settings.threads):
         view = opened.at()
         width, height = view.size
         found = None if plan else detector
-        pipeline = load(Models(foundation, cell, gate, found, NONE, False, settings, data_root, device))
+        pipeline = load(Models(foundation, cell, gate, found, NONE, False, settings, data_root, device, decoder))
         slide_settings = SlideSettings(width=width, height=height, pipeline=pipeline.settle(settings))
         check_counts(slide_settings, plan)
         name = pseudonyms.name(path.name) if pseudonyms else path.name

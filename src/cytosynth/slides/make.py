@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from ..annotations import DataSet
-from ..config import pin
+from ..config import pin, read
 from ..data import image_files
 from ..data.preview import save_png
 from ..data.slides import glass as empty_glass
@@ -19,6 +19,7 @@ from ..io.progress import console, meter
 from ..normal.generate import NormalImageGenerator
 from ..synthesis import plan as plans
 from ..synthesis.pipeline import Pipeline
+from ..synthesis.settings import PipelineSettings
 from .decode import Decoding
 from .denoise import Denoising
 from .mapped import MappedArray
@@ -67,6 +68,12 @@ class Source:
     fill: Callable[[Work, MappedArray], None]
     origin: str
     original: tuple[str, str] = ("", "")
+
+
+def written(out: Path) -> PipelineSettings | None:
+    """Return the settings of both stages of the slide begun in the folder `out`, None where there is none yet."""
+    path = out / SETTINGS
+    return read(Pinned, path).settings.pipeline if path.is_file() else None
 
 
 def make(

@@ -45,7 +45,12 @@ class Pooled(nn.Module):
 
 @torch.no_grad()
 def pooled(model: Foundation, places: Tensor) -> Foundation:
-    """Return `model` with a decoder normalised by the statistics of the (n, C, h, w) latents of `places` together."""
+    """Return `model` with a decoder normalised by the statistics of the (n, C, h, w) latents of `places` together.
+
+    A tiny decoder does not normalise, and stays as it is.
+    """
+    if model.tiny_decoder is not None:
+        return model
     vae = deepcopy(model.vae)
     for name, module in list(vae.decoder.named_modules()):
         if isinstance(module, nn.GroupNorm):

@@ -9,8 +9,9 @@ from ..cell.quality.gate import NUCLEUS
 from ..detection import model as detectors
 from ..devices import available
 from ..foundation import load as foundations
-from ..foundation.model import DTYPES
+from ..foundation import tiny_decoder
 from ..foundation.names import BUNDLED
+from ..foundation.precision import prepare, resolved
 from ..io.bundled import model_folder
 from ..normal.generate import NormalImageGenerator
 from ..provenance import short
@@ -33,6 +34,7 @@ class Models:
         normal: adapter of stage 1, or 'none'.
         generates: whether fields are generated; else the user's images are edited.
         settings: precision, and what the gate asks for.
+        decoder: tiny decoder in the place of the foundation's; None: its own.
         data_root: folder that holds the data sets of `gate.reference`.
         device: cpu, cuda ...
     """
@@ -46,12 +48,13 @@ class Models:
     settings: PipelineSettings
     data_root: Path = Path()
     device: str = "cpu"
+    decoder: str | None = None
 
     @property
     def names(self) -> dict[str, str]:
         """What records call the model of each role; of a folder, its last part."""
         given = {"cell": self.cell, "foundation": self.foundation, "normal": self.normal, "gate": self.gate,
-                 "detector": self.detector or NONE}  # fmt: skip
+                 "detector": self.detector or NONE, "decoder": self.decoder or NONE}  # fmt: skip
         return {role: name if name in (BUNDLED, NUCLEUS, NONE) else short(name) for role, name in given.items()}
 
 
@@ -79,11 +82,14 @@ def load(given: Models) -> Pipeline:
     foundation = foundations.load(
         given.foundation, denoiser="plain" if given.generates else "unused", prediction_type=settings.prediction_type
     )
+    decoder = tiny_decoder.attach(foundation, given.decoder) if given.decoder else None
     editor = CellEditor.load(foundation, given.cell, device)
     generator = None
     if given.generates:
         adapter = None if given.normal == NONE else given.normal
         generator = NormalImageGenerator(foundation, adapter, device)
-        generator.model.to(DTYPES[settings.precision])
-    editor.model.to(DTYPES[settings.precision])
-    return Pipeline(editor, given.names, detector, generator, gate)
+    precision = resolved(settings.precision, device)
+    for part in (editor, generator):
+        if part:
+            prepare(part.model, precision, settings.compiled)
+    return Pipeline(editor, given.names, detector, generator, gate, decoder)

@@ -4,7 +4,7 @@ Every image depends on (seed, its index or name, models, settings) alone, and on
 there is one.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,37 +17,14 @@ from ..cell import choose, patch
 from ..cell.edit import CellEditor, PlannedEdit
 from ..cell.quality.gate import Gate
 from ..cell.quality.seam import seam
-from ..cell.queue import Canvas, EditQueue, Spot
+from ..cell.queue import Canvas, Spot
 from ..data.image_files import Pixels
 from ..detection.model import Detector
-from ..errors import UserError
+from ..foundation.precision import precision_of
 from ..normal.generate import NormalImageGenerator
-from ..provenance import as_read, png
-from .centre import brought
 from .jobs import Job
+from .making import Failed, Made, Making, Room, Surveying, finished
 from .settings import PipelineSettings, of_model
-
-
-@dataclass(frozen=True)
-class Made:
-    """A finished image: the bytes of its PNG file, and how it was made."""
-
-    file_name: str
-    png: bytes
-    record: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Room:
-    """How many cells of an image can be edited, and the normal image in which they were found."""
-
-    file_name: str
-    cells: int
-    normal: Pixels
-
-
-Failed = Callable[[Job, UserError], None]
-"""Told of each job whose image cannot be used: it raises, or it takes note and the others are made."""
 
 
 class Engine(Protocol):
@@ -97,6 +74,7 @@ class Pipeline:
         detector: finds NILM cells; None where a plan says which to edit.
         generator: draws fields; None where the user's own images are edited.
         gate: keeps or rejects edited cells; None keeps all, as the paper does.
+        decoder: digest of the tiny decoder of the editor and the generator; None where it is the foundation's own.
     """
 
     editor: CellEditor
@@ -104,12 +82,14 @@ class Pipeline:
     detector: Detector | None = None
     generator: NormalImageGenerator | None = None
     gate: Gate | None = None
+    decoder: str | None = None
 
     def models(self) -> dict[str, str]:
         """Return name and weights' hash of each model by role."""
         parts = {"detector": self.detector, "normal": self.generator, "gate": self.gate}
         digests = {"cell": self.editor.digest, "foundation": self.editor.model.digest}
         digests |= {role: part.digest for role, part in parts.items() if part}
+        digests |= {"decoder": self.decoder} if self.decoder else {}
         return {role: f"{self.names[role]} {digest}" for role, digest in sorted(digests.items())}
 
     @property
@@ -126,7 +106,8 @@ class Pipeline:
         """Return `settings` with what the synthesizer and the kind of images decide, where it is not set."""
         cell = self.editor.settled(settings.cell, real=self.generator is None)
         settings = of_model(settings, self.editor.categories)
-        return settings.model_copy(update={"cell": cell})
+        cell = cell.model_copy(update={"batch": cell.together})
+        return settings.model_copy(update={"cell": cell, "precision": precision_of(self.editor.model)})
 
     def check(self, categories: Collection[str]) -> None:
         """Raise UsageError where the gate does not know one of `categories`."""
@@ -137,31 +118,14 @@ class Pipeline:
         """Yield the images of `jobs` as they are finished; `failed` is told of those that cannot be made."""
         making = Making(self, settings)
         for job in jobs:
-            try:
-                finished = making.add(job)
-            except UserError as error:
-                failed(job, error)
-                continue
-            yield from finished
-        yield from making.flush()
+            yield from finished(making.add(job), failed)
+        yield from finished(making.flush(), failed)
 
-    def normal(self, job: Job, settings: PipelineSettings) -> Pixels:
-        """Return the normal image of `job`: the user's, or one that is drawn now.
+    def prepare(self, job: Job, field: Pixels, settings: PipelineSettings) -> Canvas:
+        """Return the normal image `field` of `job` with the cells that are to be edited.
 
-        Raises UserError for an image that cannot be read.
+        Raises UserError for one that is smaller than a patch.
         """
-        if job.normal is not None:
-            return job.normal()
-        if self.generator is None:
-            raise ValueError("a run without images of the user's needs a generator")
-        return self.generator.field(job.seed, job.key, settings.normal)
-
-    def prepare(self, job: Job, settings: PipelineSettings) -> Canvas:
-        """Return the normal field of `job` with the cells that are to be edited.
-
-        Raises UserError for an image that cannot be read or is smaller than a patch.
-        """
-        field = self.normal(job, settings)
         height, width = field.shape[:2]
         patch.check_size(width, height)
         size = (width, height)
@@ -192,16 +156,10 @@ class Pipeline:
 
     def rooms(self, jobs: Iterable[Job], settings: PipelineSettings, failed: Failed) -> Iterator[Room]:
         """Yield how many cells of the image of each of `jobs` can be edited; see `Engine`."""
+        surveying = Surveying(self, settings)
         for job in jobs:
-            try:
-                yield self.room(job, settings)
-            except UserError as error:
-                failed(job, error)
-
-    def room(self, job: Job, settings: PipelineSettings) -> Room:
-        """Return how many cells of the image of `job` can be edited, at most as many as the settings allow."""
-        canvas = self.prepare(replace(job, categories=()), settings)
-        return Room(job.file_name, min(len(canvas.spare), settings.max_cells), canvas.normal)
+            yield from finished(surveying.add(job), failed)
+        yield from finished(surveying.flush(), failed)
 
     def _find(self, field: Pixels, settings: PipelineSettings) -> tuple[list[Cell], list[Cell]]:
         """Return all cells in `field`, and those of them that are NILM."""
@@ -243,33 +201,6 @@ class Pipeline:
             record["dealt"] = list(job.categories)
             record["room"] = min(len(canvas.spots) + len(canvas.spare), settings.max_cells)
         return record | job.extra
-
-
-class Making:
-    """Images on their way through a pipeline, one after the other; cells of several are edited together."""
-
-    def __init__(self, pipeline: Pipeline, settings: PipelineSettings) -> None:
-        """Make images with the models of `pipeline`."""
-        self.pipeline, self.settings = pipeline, settings
-        self.queue = EditQueue(pipeline.editor, settings.cell, pipeline.gate)
-        self.waiting: dict[str, Job] = {}
-
-    def add(self, job: Job) -> list[Made]:
-        """Take in `job`; return the images that are finished now. Raises UserError for one that cannot be made."""
-        canvas = self.pipeline.prepare(job, self.settings)
-        self.waiting[job.file_name] = job
-        return list(map(self._made, self.queue.add(canvas)))
-
-    def flush(self) -> list[Made]:
-        """Finish and return all images that were taken in."""
-        return list(map(self._made, self.queue.flush()))
-
-    def _made(self, canvas: Canvas) -> Made:
-        job = self.waiting.pop(canvas.name)
-        pixels = canvas.compose(self.settings.cell)
-        pixels, made = brought(pixels, self.pipeline.record(job, canvas, pixels, self.settings), self.settings)
-        record = as_read(made)
-        return Made(job.file_name, png(pixels, record), record)
 
 
 def said_of(spot: Spot, gate: Gate | None) -> dict[str, Any]:

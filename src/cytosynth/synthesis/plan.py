@@ -20,7 +20,7 @@ from ..cell import patch
 from ..cell.settings import EditSettings
 from ..data import file_names
 from ..errors import UserError
-from ..foundation.names import Precision, PredictionType
+from ..foundation.names import PrecisionSetting, PredictionType
 from ..io import atomic, plain
 from ..normal.settings import GenerateSettings
 from .settings import PipelineSettings
@@ -84,7 +84,9 @@ class PlanSettings(BaseModel):
     normal: GenerateSettings = GenerateSettings()
     cell: EditSettings = EditSettings()
     scale: float = Field(default=1.0, gt=0, le=8)
-    precision: Precision = "fp32"
+    precision: PrecisionSetting = "fp32"
+    compiled: bool = False
+    threads: int | None = Field(default=None, ge=1, le=4096)
     prediction_type: PredictionType | None = None
 
     @model_validator(mode="before")

@@ -23,7 +23,7 @@ from ..io.progress import meter
 from ..io.records import append_line
 from ..provenance import is_room
 from .jobs import Job
-from .pipeline import Failed, Room
+from .making import Failed, Room
 
 SURVEY = ".survey.jsonl"
 """How many cells of each image can be edited; gone when the run is finished."""

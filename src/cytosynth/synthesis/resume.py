@@ -12,6 +12,7 @@ from ..config import dump, read
 from ..errors import UsageError
 from ..io import atomic
 from ..io.plain import portable
+from .computing import as_computed, computed
 from .jobs import Job
 from .settings import PipelineSettings
 
@@ -56,6 +57,12 @@ def pin(out: Path, wanted: Pinned) -> None:
         atomic.write_text(path, dump(wanted))
 
 
+def written(out: Path) -> PipelineSettings | None:
+    """Return the settings of the run in the folder `out`, None where there is none yet."""
+    path = out / SETTINGS
+    return read(Pinned, path).settings if path.is_file() else None
+
+
 def difference(old: Pinned, wanted: Pinned) -> str:
     """Return in words what is another in `wanted`, nothing if the two are of the same run."""
     if old == wanted:
@@ -66,6 +73,10 @@ def difference(old: Pinned, wanted: Pinned) -> str:
         return "other images, over which the counts were distributed"
     if old.model_copy(update={"source": wanted.source}) == wanted:
         return "images of another set, with other licences or another description"
+    if old.model_copy(update={"settings": as_computed(old.settings, wanted.settings)}) == wanted:
+        before, now = computed(old.settings), computed(wanted.settings)
+        other = [f"another {key} ({before[key]}, not {now[key]})" for key in before if before[key] != now[key]]
+        return " and ".join(other)
     return "other settings or models"
 
 

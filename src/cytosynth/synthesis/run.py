@@ -16,12 +16,14 @@ from ..data.image_files import ImageProblem
 from ..data.shard import Shard
 from ..errors import UsageError, UserError
 from ..io import atomic, lock
+from ..io.background import Background
 from ..io.plain import one_line
 from ..io.progress import console, meter
 from ..io.records import append_line
 from ..provenance import RECORDS, read_records
 from . import quotas
 from .jobs import Job, identified
+from .making import Made
 from .pipeline import Engine
 from .publish import About, publish
 from .resume import SETTINGS, Pinned, pin, same_original
@@ -108,13 +110,16 @@ def _make(
         skipped[places[job.file_name]] = line
         console.print(f"skipped: {line}", soft_wrap=True)
 
-    with meter("images", len(jobs), sum(job.file_name in done for job in jobs)) as bar:
+    def write(made: Made) -> None:
+        atomic.write_bytes(out / "images" / made.file_name, made.png())
+        append_line(out / RECORDS, made.record)
+        done[made.file_name] = made.record
+        quotas.forget_field(jobs[places[made.file_name]], out)
+        bar.advance(f"{len(made.record['cells'])} cells")
+
+    with meter("images", len(jobs), sum(job.file_name in done for job in jobs)) as bar, Background(write) as writing:
         for made in engine.make(todo(), settings, failed):
-            atomic.write_bytes(out / "images" / made.file_name, made.png)
-            append_line(out / RECORDS, made.record)
-            done[made.file_name] = made.record
-            quotas.forget_field(jobs[places[made.file_name]], out)
-            bar.advance(f"{len(made.record['cells'])} cells")
+            writing.put(made)
     return skipped
 
 

@@ -10,7 +10,7 @@ from ..bethesda import ABNORMAL
 from ..cell.settings import Choice, EditSettings, GateSettings
 from ..config import Settings
 from ..errors import UsageError
-from ..foundation.names import DISTILLED, Precision, PredictionType
+from ..foundation.names import DISTILLED, PrecisionSetting, PredictionType
 from ..normal.settings import GenerateSettings
 from ..variation.centre import Centre
 from ..variation.style import Style
@@ -38,10 +38,18 @@ class PipelineSettings(Settings):
     )
     gate: GateSettings = GateSettings()
     scale: float = Field(default=1.0, gt=0, le=8, description="factor by which your images are resized before editing")
-    precision: Precision = Field(
+    precision: PrecisionSetting = Field(
         default="fp32",
-        description="precision of the diffusion networks; bf16 or fp16 takes half the memory, and less time on a GPU",
+        description="precision of the diffusion networks; auto (default of the commands): bf16 where the machine is "
+        "fast at it, else fp32; the run records which",
     )
+    compiled: bool = Field(
+        default=False, description="compile the networks (torch.compile): a slow start, faster afterwards"
+    )
+    threads: int | None = Field(
+        default=None, ge=1, le=4096,
+        description="CPU threads; none: PyTorch's number, which the run records; another number rounds differently",
+    )  # fmt: skip
     prediction_type: PredictionType | None = Field(
         default=None, description="what the foundation's U-Net predicts; none: as its files state"
     )
@@ -51,6 +59,8 @@ class PipelineSettings(Settings):
     vary: Centre | None = Field(default=None, description="variations that each image gets (--vary)")
 
 
+COMMAND = PipelineSettings(precision="auto")
+"""What a command begins with; what an experiment writes into its recipe is float32 unless it says otherwise."""
 EVENLY = PipelineSettings().category_weights
 """The paper's four categories, each as often."""
 

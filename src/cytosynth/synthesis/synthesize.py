@@ -9,15 +9,18 @@ from ..cell.editing import categories
 from ..data.pseudonyms import Pseudonyms
 from ..data.read import FOUND_OUT, Place
 from ..data.shard import Shard
+from ..devices import threads
 from ..errors import UsageError
 from ..foundation.names import BUNDLED
 from ..io.progress import console
 from . import models, own_images
 from . import plan as plans
+from .computing import decided
 from .jobs import Job, fields, planned_fields, planned_own
 from .jobs import own_images as jobs_of
 from .models import NONE, Models
 from .pipeline import Engine
+from .resume import written
 from .run import run
 from .settings import PipelineSettings, check
 
@@ -41,6 +44,7 @@ def synthesize(
     detector: str = BUNDLED,
     gate: str = NONE,
     data_root: Path = Path(),
+    decoder: str | None = None,
     device: str = "cpu",
     shard: Shard | None = None,
     load: Load = models.load,
@@ -49,11 +53,14 @@ def synthesize(
     known = categories(cell)
     _check(settings, plan, count or None, known)
     given = plans.read(plan, known) if plan else None
-    engine = load(Models(foundation, cell, gate, None if plan else detector, normal, True, settings, data_root, device))
-    if given and plan:
-        jobs, sizes = planned_fields(given, plan, settings)
-        return follow(engine, given, plan, jobs, sizes, settings, out, shard=shard)
-    return run(engine, list(fields(range(start, start + count), settings)), settings, out, shard=shard)
+    settings = decided(settings, written(out), device)
+    found = None if plan else detector
+    with threads(settings.threads):
+        engine = load(Models(foundation, cell, gate, found, normal, True, settings, data_root, device, decoder))
+        if given and plan:
+            jobs, sizes = planned_fields(given, plan, settings)
+            return follow(engine, given, plan, jobs, sizes, settings, out, shard=shard)
+        return run(engine, list(fields(range(start, start + count), settings)), settings, out, shard=shard)
 
 
 def edit(
@@ -67,6 +74,7 @@ def edit(
     detector: str = BUNDLED,
     gate: str = NONE,
     data_root: Path = Path(),
+    decoder: str | None = None,
     device: str = "cpu",
     label: str | None = None,
     part: str = "all",
@@ -83,13 +91,16 @@ def edit(
     known = categories(cell)
     _check(settings, plan, len(images), known)
     given = plans.read(plan, known) if plan else None
-    engine = load(Models(foundation, cell, gate, None if plan else detector, NONE, False, settings, data_root, device))
+    settings = decided(settings, written(out), device)
+    found = None if plan else detector
     about: dict[str, Any] = {"licences": own.licences, "derived_from": own.info, "strict": strict,
                              "refused": own.refused, "shard": shard}  # fmt: skip
-    if given and plan:
-        jobs, sizes = planned_own(given, plan, images, settings)
-        return follow(engine, given, plan, jobs, sizes, settings, out, **about)
-    return run(engine, list(jobs_of(images, settings)), settings, out, **about)
+    with threads(settings.threads):
+        engine = load(Models(foundation, cell, gate, found, NONE, False, settings, data_root, device, decoder))
+        if given and plan:
+            jobs, sizes = planned_own(given, plan, images, settings)
+            return follow(engine, given, plan, jobs, sizes, settings, out, **about)
+        return run(engine, list(jobs_of(images, settings)), settings, out, **about)
 
 
 def _check(settings: PipelineSettings, plan: Path | None, images: int | None, known: Sequence[str]) -> None:

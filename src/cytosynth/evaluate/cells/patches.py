@@ -111,7 +111,7 @@ def edited(
     """
     paths = [folder / category / f"{cell.key}.png" for cell in cells]
     missing = [index for index, path in enumerate(paths) if not path.exists()]
-    batch, origin = editing.cell.batch, "synthetic" if editing.fields else "real-to-synthetic"
+    batch, origin = editing.cell.together, "synthetic" if editing.fields else "real-to-synthetic"
     with meter(f"editing into {category}", len(cells), len(cells) - len(missing)) as bar:
         for start in range(0, len(missing), batch):
             chosen = missing[start : start + batch]

@@ -1,0 +1,58 @@
+"""In what precision, memory format and form the networks of a foundation compute."""
+
+from typing import get_args
+
+import torch
+
+from ..devices import available
+from .model import DTYPES, Foundation
+from .names import Precision, PrecisionSetting
+
+
+def resolved(precision: PrecisionSetting, device: str) -> Precision:
+    """Return `precision`, and for `auto` the one that `device` is fast at.
+
+    bf16 on CUDA GPUs and on CPUs that multiply matrices in it (AMX, AVX512-BF16), else fp32.
+    """
+    if precision != "auto":
+        return precision
+    chosen = available(device)
+    if chosen.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if chosen.type == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def precision_of(model: Foundation) -> Precision:
+    """Return the precision in which the networks of `model` are."""
+    names: dict[torch.dtype, Precision] = {DTYPES[name]: name for name in get_args(Precision)}
+    return names[model.unet.dtype]
+
+
+def cpu_has_bf16() -> bool:
+    """Return whether this CPU has instructions for products of bf16 matrices."""
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def memory_format(precision: Precision) -> torch.memory_format:
+    """Return how images and convolutions lie in memory.
+
+    In half precision channels come last, which is faster on CPUs and GPUs. fp32 stays as it always was, to the bit.
+    """
+    return torch.contiguous_format if precision == "fp32" else torch.channels_last
+
+
+def prepare(model: Foundation, precision: Precision, compiled: bool = False) -> Foundation:
+    """Bring the networks of `model` to `precision` and its memory format; return it.
+
+    Latents and samplers are float32 whatever it is. With `compiled`, torch.compile makes code of the U-Net and the
+    decoder at the first call for each shape, which takes minutes; on CUDA it records graphs, too.
+    """
+    model.to(DTYPES[precision])
+    for part in (model.unet, *model.autoencoders):
+        torch.nn.Module.to(part, memory_format=memory_format(precision))
+    if compiled:
+        mode = "reduce-overhead" if model.device.type == "cuda" else None
+        for network in (model.unet, *(one.decoder for one in model.autoencoders)):
+            if network._compiled_call_impl is None:
+                network.compile(mode=mode, dynamic=False)
+    return model

@@ -1,0 +1,62 @@
+"""What the machine decides of a run: precision, batch and threads. Decided once, then written with the settings.
+
+Whoever continues the run takes what is written, on whatever machine; else pixels would differ in their last bits.
+"""
+
+import torch
+
+from ..cell.settings import TOGETHER, TOGETHER_ON_GPU
+from ..devices import available
+from ..foundation.precision import resolved
+from .settings import PipelineSettings
+
+
+def decided(settings: PipelineSettings, written: PipelineSettings | None, device: str) -> PipelineSettings:
+    """Return `settings` with what they leave open of precision, threads and batch.
+
+    Args:
+        settings: as they are asked for.
+        written: those of the run that is continued, from which it is taken; None where a run begins.
+        device: cpu, cuda ...; it decides where a run begins.
+    """
+    source = best(settings, device) if written is None else written
+    update: dict[str, object] = {}
+    if settings.precision == "auto":
+        update["precision"] = source.precision
+    if settings.threads is None:
+        update["threads"] = source.threads
+    if settings.cell.batch is None:
+        update["cell"] = settings.cell.model_copy(update={"batch": source.cell.batch})
+    return settings.model_copy(update=update)
+
+
+def best(settings: PipelineSettings, device: str) -> PipelineSettings:
+    """Return `settings` with the precision, threads and batch that `device` is fast with.
+
+    Threads are not written for a GPU, whose pixels do not depend on them.
+    """
+    on_gpu = available(device).type == "cuda"
+    batch = TOGETHER_ON_GPU if on_gpu else TOGETHER
+    update = {
+        "precision": resolved("auto", device), "threads": None if on_gpu else torch.get_num_threads(),
+        "cell": settings.cell.model_copy(update={"batch": batch}),
+    }  # fmt: skip
+    return settings.model_copy(update=update)
+
+
+def computed(settings: PipelineSettings) -> dict[str, object]:
+    """Return the settings that say not what is made, but how it is other."""
+    return {
+        "precision": settings.precision, "compiled": settings.compiled, "threads": settings.threads,
+        "normal.batch": settings.normal.batch, "cell.batch": settings.cell.batch,
+    }  # fmt: skip
+
+
+def as_computed(settings: PipelineSettings, other: PipelineSettings) -> PipelineSettings:
+    """Return `settings`, computed as `other` are."""
+    update = {
+        "precision": other.precision, "compiled": other.compiled, "threads": other.threads,
+        "normal": settings.normal.model_copy(update={"batch": other.normal.batch}),
+        "cell": settings.cell.model_copy(update={"batch": other.cell.batch}),
+    }  # fmt: skip
+    return settings.model_copy(update=update)
