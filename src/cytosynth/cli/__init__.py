@@ -64,6 +64,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # paths need not be UTF-8
     try:
         from . import (  # noqa: F401
+            benchmark,
             data,
             detect,
             distill,

@@ -52,11 +52,14 @@ class Report:
 
     def write(self, folder: Path, name: str) -> None:
         """Write `name`.json, .md and .csv into `folder`; of absolute paths among the facts, their last part."""
-        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-        content = {"title": self.title, **portable(self.facts), "rows": rows, "notes": list(self.notes)}
-        atomic.write_json(folder / f"{name}.json", content)
+        atomic.write_json(folder / f"{name}.json", self.content())
         atomic.write_text(folder / f"{name}.md", self._markdown())
         write_csv(folder / f"{name}.csv", self.columns, self.rows)
+
+    def content(self) -> dict[str, Any]:
+        """Return title, facts, rows by column, and notes, as they go into the JSON file."""
+        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        return {"title": self.title, **portable(self.facts), "rows": rows, "notes": list(self.notes)}
 
     def _markdown(self) -> str:
         lines = [f"# {self.title}", "", _line(self.columns), _line(["---"] * len(self.columns))]

@@ -1,6 +1,5 @@
 """The hours, memory and disk that a training will take on this machine, counted before it begins."""
 
-import time
 from pathlib import Path
 
 import torch
@@ -14,9 +13,12 @@ from ..detection import model as detectors
 from ..detection.recipe import DetectorRecipe
 from ..detection.recipe import preset as detector_of
 from ..detection.train import steps
+from ..devices import measured_peak
 from ..distill.recipe import PRESETS as DISTILL
 from ..distill.recipe import Distillation
 from ..foundation import memory
+from ..foundation.model import DTYPES
+from ..foundation.precision import resolved
 from ..normal import memory as normal_memory
 from ..normal.recipe import NormalRecipe, WindowRecipe
 from ..normal.recipe import preset as recipe_of
@@ -57,7 +59,8 @@ def needs(
         return _synthesis(count, foundation or recipe_of(preset).foundation, folder, device)
     recipe = _recipe(part, preset, foundation)
     length = steps(recipe, images) if isinstance(recipe, DetectorRecipe) else recipe.max_steps
-    peak = measured_peak(device, lower=recipe.mixed_precision != "no")
+    half = recipe.mixed_precision != "no"
+    peak = measured_peak(torch.device(device), torch.bfloat16 if half else torch.float32)
     hours = flops_of_step(recipe) * length / (peak * EFFICIENCY) / 3600
     epochs = recipe.epochs if isinstance(recipe, DetectorRecipe) else None
     said = f"{length:,} steps" + (f", {epochs} epochs of {images:,} images" if epochs else "")
@@ -78,14 +81,18 @@ def needs(
 
 def _synthesis(count: int, foundation: str, folder: Path, device: str) -> list[Line]:
     """Return what drawing `count` fields and editing eight cells of each will take."""
-    peak = measured_peak(device, lower=False)
+    precision = resolved("auto", device)
+    peak = measured_peak(torch.device(device), DTYPES[precision])
     steps_of_field = 2 * GenerateSettings().steps  # with and without the prompt
     each = steps_of_field * (_unet(foundation, GenerateSettings().size, 1) + 8 * _unet(foundation, patch.SIZE, 1))
     hours = count * each / (peak * EFFICIENCY) / 3600
-    said = _hours(hours, f"{count:,} images of 1024x1024 with eight cells each", device, peak)
+    said = _hours(hours, f"{count:,} images of 1024x1024 with eight cells each in {precision}", device, peak)
     return [
         Line(
-            f"synthesize --count {count}", "note" if hours > SLOW else "ready", said, "--set precision=bf16 takes less"
+            f"synthesize --count {count}",
+            "note" if hours > SLOW else "ready",
+            said,
+            "an estimate; `cytosynth benchmark` measures",
         ),
         disk(folder, count * PNG / 1e9),
     ]
@@ -152,24 +159,6 @@ def disk_of_run(recipe: Trained, trained: int) -> float:
             unet = memory.empty(recipe.foundation).unet
         exported = 2 * sum(parameter.numel() for parameter in unet.parameters()) + 2 * trained
     return (4 * 4 * trained * (recipe.keep_checkpoints + 1) + 2 * exported) / 1e9
-
-
-def measured_peak(device: str, side: int = 1024, seconds: float = 0.3, *, lower: bool = False) -> float:
-    """Return the floating-point operations a second of products of `side` x `side` matrices on `device`.
-
-    In float32, or in the `lower` precision of bf16.
-    """
-    dtype = torch.bfloat16 if lower else torch.float32
-    a = torch.randn(side, side, device=device, dtype=dtype)
-    (a @ a).sum().item()
-    begin, done = time.perf_counter(), 0
-    while time.perf_counter() - begin < seconds:
-        for _ in range(4):
-            a @ a
-        done += 4
-        if device == "cuda":
-            torch.cuda.synchronize()
-    return 2 * side**3 * done / (time.perf_counter() - begin)
 
 
 def _recipe(part: str, preset: str, foundation: str | None) -> Trained:

@@ -1,0 +1,1 @@
+"""How long synthesis takes, by stage and against diffusers: what `cytosynth benchmark` measures."""
