@@ -28,8 +28,8 @@ def shipped(model: Foundation) -> Any:
     """Return diffusers' pipeline on the networks of `model`, as diffusers loads it."""
     pipeline = StableDiffusionPipeline(
         vae=model.tiny_decoder or model.vae, text_encoder=model.text_encoder, tokenizer=model.tokenizer,
-        unet=model.unet, scheduler=DDIMScheduler.from_config(model.scheduler.config), safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False,
+        unet=model.unet, scheduler=DDIMScheduler.from_config(model.scheduler.config), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
