@@ -9,6 +9,7 @@ from scipy.linalg import qr, svdvals
 
 from ..errors import UserError
 from ..io.progress import meter
+from .statistics import middle, resamples
 
 Matrix = NDArray[np.floating]
 ROWS = 1024
@@ -73,28 +74,12 @@ def frechet_interval(
     Fréchet distance, so the interval is moved to the distance itself: it says how much that one may vary.
     """
     value = frechet(a, b)
-    rng = np.random.default_rng(seed)
     values = np.empty(draws)
     with meter("resampling", draws) as bar:
-        for index in range(draws):
-            values[index] = frechet(a[drawn(groups_a, rng)], b[drawn(groups_b, rng)])
+        for index, (first, second) in enumerate(resamples([groups_a, groups_b], draws, seed)):
+            values[index] = frechet(a[first], b[second])
             bar.advance()
-    low, high = np.percentile(values, (2.5, 97.5)) - values.mean() + value
-    return Interval(float(low), float(high))
-
-
-def members(groups: Sequence[str]) -> list[list[int]]:
-    """Return the indices of each group, in the order of their first member."""
-    found: dict[str, list[int]] = {}
-    for index, group in enumerate(groups):
-        found.setdefault(group, []).append(index)
-    return list(found.values())
-
-
-def drawn(groups: Sequence[str], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the indices of as many groups as there are, resampled with replacement."""
-    parts = members(groups)
-    return np.concatenate([parts[number] for number in rng.integers(len(parts), size=len(parts))])
+    return Interval(*map(float, middle(values) - values.mean() + value))
 
 
 def kid(a: Matrix, b: Matrix, *, subsets: int = 100, subset_size: int | None = None, seed: int = 0) -> Kernel:
@@ -117,8 +102,7 @@ def kid(a: Matrix, b: Matrix, *, subsets: int = 100, subset_size: int | None = N
             for _ in range(subsets)
         ]
     )
-    low, high = np.percentile(values, (2.5, 97.5))
-    return Kernel(float(values.mean()), float(values.std()), Interval(float(low), float(high)), size)
+    return Kernel(float(values.mean()), float(values.std()), Interval(*map(float, middle(values))), size)
 
 
 def _mmd(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -17,7 +17,7 @@ from ..data.read import annotated, read
 from ..errors import UsageError, UserError
 from ..io import atomic, plain
 from ..io.progress import console
-from .distance import members
+from .statistics import members
 
 LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 

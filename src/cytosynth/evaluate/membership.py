@@ -17,6 +17,7 @@ from ..io.progress import meter
 from ..io.report import Report
 from . import distance
 from .image_set import ImageSet
+from .statistics import members, middle, resamples
 
 TIMESTEPS = 10
 """Noise levels at which each image's loss is taken, spread evenly over the schedule."""
@@ -55,9 +56,8 @@ def measure(
     scores = [-_by_group(values, images) for values, images in ((first, members), (second, others))]
     if min(map(len, scores)) < 2:
         raise UserError(f"{len(scores[0])} members and {len(scores[1])} others; at least two images of each are needed")
-    rng = np.random.default_rng(seed)
-    resampled = np.array([_both(*(rng.choice(score, len(score)) for score in scores)) for _ in range(draws)])
-    low, high = np.percentile(resampled, (2.5, 97.5), axis=0)
+    chosen = resamples([range(len(score)) for score in scores], draws, seed)
+    low, high = middle([_both(scores[0][ours], scores[1][theirs]) for ours, theirs in chosen])
     auc, rate = _both(*scores)
     counts = (len(scores[0]), len(scores[1]))
     rows = (
@@ -113,7 +113,7 @@ def _both(members: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[fl
 
 def _by_group(values: NDArray[np.float64], images: ImageSet) -> NDArray[np.float64]:
     """Return the mean of the windows of each image: windows of one image are not independent."""
-    return np.array([values[members].mean() for members in distance.members(images.groups)])
+    return np.array([values[own].mean() for own in members(images.groups)])
 
 
 def _notes(others: int) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from . import align, distance, sheet
 from .image_set import ImageSet
 from .networks.extractor import Extractor
 from .networks.features import cached
+from .statistics import middle, resamples
 
 LEVEL = 0.01
 """Share of new real images that may count as copies."""
@@ -122,15 +123,8 @@ def _row(
     bound = limit(which.held_out)
     copies = int((which.generated < bound).sum())
     exact = binomtest(copies, len(which.generated)).proportion_ci(method="exact")
-    rng = np.random.default_rng(seed)
-    values = [
-        nearer(
-            which.generated[distance.drawn(groups, rng)],
-            which.held_out[distance.drawn(held_out_groups, rng)],
-        )
-        for _ in range(draws)
-    ]
-    low, high = (float(edge) for edge in np.percentile(values, (2.5, 97.5)))
+    chosen = resamples([groups, held_out_groups], draws, seed)
+    low, high = map(float, middle([nearer(which.generated[ours], which.held_out[theirs]) for ours, theirs in chosen]))
     return (
         which.name, bound, copies, copies / len(which.generated), float(exact.low), float(exact.high),
         float((which.held_out < bound).mean()), nearer(which.generated, which.held_out), low, high,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.image_files import Pixels
+from . import statistics
 from .distance import Interval, Matrix, kid, nearest
 
 NEAR, FAR = 4, 40
@@ -44,9 +45,8 @@ def gradient_ratio(pixels: Pixels, columns: Sequence[int], rows: Sequence[int], 
     pairs = np.concatenate([_pieces(pixels, columns), _pieces(pixels.transpose(1, 0, 2), rows)])
     if not len(pairs):
         raise ValueError("no border lies FAR enough inside")
-    rng = np.random.default_rng(0)
-    drawn = pairs[rng.integers(len(pairs), size=(resamples, len(pairs)))].sum(axis=1)
-    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], (2.5, 97.5))
+    drawn = np.array([pairs[chosen].sum(axis=0) for (chosen,) in statistics.resamples([range(len(pairs))], resamples)])
+    low, high = statistics.middle(drawn[:, 0] / drawn[:, 1])
     across, beside = pairs.sum(axis=0)
     return Ratio(float(across / beside), Interval(float(low), float(high)), len(pairs))
 

@@ -1,15 +1,15 @@
 """Values with intervals under resampling whole images, since the cells of one image are not independent."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t
 
-from .distance import drawn, members
-
 Indices = NDArray[np.int64]
+Groups = Sequence[Hashable]
+"""The image of each member of a set; `range(n)` where each is one of its own."""
 LEAST = 4
 """A resampling that leaves fewer cells of a set is passed over."""
 
@@ -28,13 +28,51 @@ class Estimate(NamedTuple):
         return f"{self.value:.4g} [{self.low:.3g}, {self.high:.3g}]"
 
 
+def members(groups: Groups) -> list[Indices]:
+    """Return the indices of each group, in the order of their first member."""
+    found: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        found.setdefault(group, []).append(index)
+    return [np.array(indices) for indices in found.values()]
+
+
+def resamples(groups: Sequence[Groups], draws: int, seed: int | Sequence[int] = 0) -> Iterator[tuple[Indices, ...]]:
+    """Yield, `draws` times, the indices of every set when as many groups as it has are resampled with replacement."""
+    rng = np.random.default_rng(seed)
+    sets = [members(names) for names in groups]
+    single = [len(parts) == len(names) for parts, names in zip(sets, groups, strict=True)]
+    for _ in range(draws):
+        numbers = [rng.integers(len(parts), size=len(parts)) for parts in sets]
+        yield tuple(
+            chosen if alone else np.concatenate([parts[number] for number in chosen])
+            for chosen, parts, alone in zip(numbers, sets, single, strict=True)
+        )
+
+
+def middle(values: ArrayLike) -> NDArray[np.float64]:
+    """Return the bounds (2, ...) of the middle 95 % of `values` (draws, ...)."""
+    return np.asarray(np.percentile(np.asarray(values, dtype=np.float64), (2.5, 97.5), axis=0))
+
+
+def interval(value: float, resampled: Sequence[float] | NDArray[np.float64]) -> Estimate:
+    """Return `value` with the middle 95 % of it `resampled`; those that are not finite say nothing.
+
+    Without, where it is not finite itself or fewer than two are left.
+    """
+    known = np.asarray(resampled, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    if not np.isfinite(value) or len(known) < 2:
+        return Estimate(value)
+    return Estimate(value, *map(float, middle(known)))
+
+
 def estimates(
-    statistic: Callable[..., Sequence[float]],
-    groups: Sequence[Sequence[str]],
+    statistic: Callable[..., ArrayLike],
+    groups: Sequence[Groups],
     draws: int,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     *,
-    centred: bool = True,
+    centred: bool | Sequence[bool] = True,
 ) -> list[Estimate]:
     """Return each value of `statistic`, which is called with the indices of every set, and its 95 % interval.
 
@@ -43,20 +81,15 @@ def estimates(
         groups: the image of each member of each set; whole images are resampled with replacement, each set by itself.
         draws: how often.
         seed: of the resampling.
-        centred: move the intervals so that their means are the values: repeated images raise every distance.
+        centred: move the intervals, or those of the values marked, so that their means are the values: repeated images
+            raise every distance.
     """
     values = np.asarray(statistic(*(np.arange(len(names)) for names in groups)), dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    rows = []
-    for _ in range(draws):
-        chosen = [drawn(names, rng) for names in groups]
-        if min(map(len, chosen)) >= LEAST:
-            rows.append(statistic(*chosen))
-    if not rows or min(len(members(names)) for names in groups) < 2:
+    rows = [statistic(*chosen) for chosen in resamples(groups, draws, seed) if min(map(len, chosen)) >= LEAST]
+    if not rows or min(len(set(names)) for names in groups) < 2:
         return [Estimate(float(value)) for value in values]
     table = np.asarray(rows, dtype=np.float64)
-    shift = values - table.mean(axis=0) if centred else np.zeros_like(values)
-    low, high = np.percentile(table, (2.5, 97.5), axis=0) + shift
+    low, high = middle(table) + np.where(centred, values - table.mean(axis=0), 0.0)
     return [Estimate(*map(float, row)) for row in zip(values, low, high, strict=True)]
 
 

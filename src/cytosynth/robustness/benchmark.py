@@ -12,7 +12,7 @@ from ..data.sources import Sample
 from ..detection.external import Finder
 from ..errors import UserError
 from ..evaluate.detection import failures
-from ..evaluate.statistics import Estimate
+from ..evaluate.statistics import Estimate, interval
 from ..io import atomic, lock, wording
 from ..io.progress import meter
 from ..io.report import Report, Value
@@ -199,11 +199,7 @@ def _share(counts: np.ndarray, recipe: RobustnessRecipe) -> Estimate:
         return Estimate(float("nan"))
     value = float(counts[:, 0].sum() / counts[:, 1].sum())
     drawn = [counts[chosen].sum(axis=0) for chosen in draws_of(recipe, len(counts))]
-    known = [one[0] / one[1] for one in drawn if one[1]]
-    if len(counts) < 2 or len(known) < 2:
-        return Estimate(value)
-    low, high = np.percentile(known, (2.5, 97.5))
-    return Estimate(value, float(low), float(high))
+    return interval(value, [one[0] / one[1] for one in drawn if one[1]] if len(counts) > 1 else [])
 
 
 def facts(recipe: RobustnessRecipe, samples: Sequence[Sample]) -> dict[str, object]:

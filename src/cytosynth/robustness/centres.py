@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from pydantic import Field
 
 from ..annotations import Cell
@@ -19,7 +18,7 @@ from ..detection.external import Finder
 from ..errors import UserError
 from ..evaluate.detection.recall import FreeResponse, by_centre
 from ..evaluate.detection.scoring import LEAST
-from ..evaluate.statistics import Estimate
+from ..evaluate.statistics import Estimate, interval, resamples
 from ..io.report import Report, Value
 
 ANY = "any abnormal"
@@ -108,13 +107,8 @@ def _scored(
 
 def _interval(response: FreeResponse, allowed: float, draws: int) -> Estimate:
     value, images = response.recall(allowed), len(response.cells)
-    rng = np.random.default_rng(0)
-    drawn = np.array([response.recall(allowed, rng.integers(images, size=images)) for _ in range(draws)])
-    known = drawn[~np.isnan(drawn)]
-    if images < 2 or len(known) < 2:
-        return Estimate(value)
-    low, high = np.percentile(known, (2.5, 97.5))
-    return Estimate(value, float(low), float(high))
+    drawn = [response.recall(allowed, chosen) for (chosen,) in resamples([range(images)], draws)]
+    return interval(value, drawn if images > 1 else [])
 
 
 def _abnormal(cell: Cell) -> bool:

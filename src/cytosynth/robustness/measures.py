@@ -11,6 +11,7 @@ from ..bethesda import NILM
 from ..evaluate.detection.average_precision import Matches, Scores
 from ..evaluate.detection.recall import FreeResponse, by_overlap
 from ..evaluate.detection.scoring import MOST
+from ..evaluate.statistics import resamples
 from .recipe import RobustnessRecipe
 
 OVERALL = ("AP", "AP.5", "recall")
@@ -22,9 +23,8 @@ Result = dict[str, Any]
 
 
 def draws_of(recipe: RobustnessRecipe, images: int) -> list[NDArray[np.int64]]:
-    """Return the resamples of images, by index, the same for every detector and condition."""
-    rng = np.random.default_rng([recipe.seed, 1])
-    return [rng.integers(images, size=images) for _ in range(recipe.draws)]
+    """Return the draws of images, by index, the same for every detector and condition."""
+    return [chosen for (chosen,) in resamples([range(images)], recipe.draws, [recipe.seed, 1])]
 
 
 def measured(

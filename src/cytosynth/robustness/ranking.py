@@ -13,7 +13,7 @@ from ..data import image_files
 from ..data.sources import Sample
 from ..detection.external import Finder
 from ..errors import UserError
-from ..evaluate.statistics import Estimate
+from ..evaluate.statistics import Estimate, estimates, interval, resamples
 from ..io import lock, plain
 from ..io.report import Report, Value
 from ..provenance import said
@@ -100,21 +100,12 @@ def _table(
 
 def shares(rows: Sequence[Mapping[str, Any]], recipe: ControlledRecipe) -> list[Estimate]:
     """Return shares of `rows` found after, found before, right in both, and of the right class, with intervals."""
+    rows = sorted(rows, key=lambda row: str(row["field"]))
     values = np.array(
         [(r["after"], r["before"], r["after"] and not r["before"], r["named"]) for r in rows], dtype=np.float64
     )
-    fields = np.array([row["field"] for row in rows])
-    parts = [np.flatnonzero(fields == name) for name in np.unique(fields)]
-    mean = values.mean(axis=0)
-    if len(parts) < 2:
-        return [Estimate(float(value)) for value in mean]
-    rng = np.random.default_rng(recipe.seed)
-    drawn = [
-        values[np.concatenate([parts[i] for i in rng.integers(len(parts), size=len(parts))])].mean(axis=0)
-        for _ in range(recipe.draws)
-    ]
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
-    return [Estimate(float(m), float(a), float(b)) for m, a, b in zip(mean, low, high, strict=True)]
+    fields = [row["field"] for row in rows]
+    return estimates(lambda chosen: values[chosen].mean(axis=0), [fields], recipe.draws, recipe.seed, centred=False)
 
 
 def _correlation(rows: Mapping[str, Sequence[Mapping[str, Any]]], real: Path, recipe: ControlledRecipe) -> Report:
@@ -152,20 +143,9 @@ def rank_correlation(points: Sequence[tuple[str, str, float, float]], draws: int
         constant = np.ptp(pairs, axis=0).min() == 0
         return float("nan") if constant else float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
 
-    names = list(dict.fromkeys(point[0] for point in points))
-    value = rho(points)
-    if len(names) < 3:
-        return Estimate(value)
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(draws):
-        chosen = [names[i] for i in rng.integers(len(names), size=len(names))]
-        drawn.append(rho([point for name in chosen for point in points if point[0] == name]))
-    known = np.array([one for one in drawn if one == one])
-    if len(known) < 2:
-        return Estimate(value)
-    low, high = np.percentile(known, (2.5, 97.5))
-    return Estimate(value, float(low), float(high))
+    names = [point[0] for point in points]
+    drawn = [rho(points[i] for i in chosen) for (chosen,) in resamples([names], draws, seed)]
+    return interval(rho(points), drawn if len(set(names)) > 2 else [])
 
 
 def refuse_trained(weights: Path, data_root: Path, models: Mapping[str, str]) -> str:

@@ -15,9 +15,8 @@ from ..annotations import Cell
 from ..data.image_files import Pixels
 from ..detection.external import Finder
 from ..errors import UserError
-from ..evaluate.distance import drawn, members
 from ..evaluate.networks.extractor import Extractor
-from ..evaluate.statistics import Estimate
+from ..evaluate.statistics import estimates, members
 from ..io.progress import meter
 from ..io.report import Report, Value
 from ..variation.style import Style, restyled
@@ -125,18 +124,15 @@ def agreement(
     ]
     counts = np.array([one.sum(axis=0) for one in right], dtype=np.float64)
 
-    def shares(chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+    def shares(chosen: NDArray[np.int64]) -> list[float]:
         first, second, total = counts[chosen].sum(axis=0)
-        return np.array([first / total, second / total, (second - first) / total])
+        return [first / total, second / total, (second - first) / total]
 
-    rng = np.random.default_rng(seed)
-    rows = [shares(rng.integers(len(counts), size=len(counts))) for _ in range(draws)]
-    low, high = np.percentile(rows, (2.5, 97.5), axis=0)
-    values = shares(np.arange(len(counts)))
+    found = estimates(shares, [range(len(counts))], draws, seed, centred=False)
     titles = ("called by their category, before", "called by their category, after", "difference")
     return [
-        (f"cells {title} ({int(counts[:, 2].sum())})", str(Estimate(float(v), float(a), float(b))))
-        for title, v, a, b in zip(titles, values, low, high, strict=True)
+        (f"cells {title} ({int(counts[:, 2].sum())})", str(estimate))
+        for title, estimate in zip(titles, found, strict=True)
     ]
 
 
@@ -201,19 +197,13 @@ def _report(
 ) -> Report:
     before, after, own, reference = sets
 
-    def values(rng: np.random.Generator | None) -> list[float]:
-        chosen = [one.features if rng is None else one.features[drawn(one.groups, rng)] for one in sets]
-        far, near, floor = (kernel_distance(one, chosen[3]) for one in chosen[:3])
+    def values(*chosen: NDArray[np.int64]) -> list[float]:
+        parts = [one.features[indices] for one, indices in zip(sets, chosen, strict=True)]
+        far, near, floor = (kernel_distance(one, parts[3]) for one in parts[:3])
         return [far, near, floor, (far - near) / (far - max(floor, 0.0))]
 
-    rng = np.random.default_rng(seed)
-    rows = np.array([values(rng) for _ in range(draws)])
-    low, high = np.percentile(rows, (2.5, 97.5), axis=0)
-    shift = np.array(values(None)) - rows.mean(axis=0)
-    shift[3] = 0.0  # a ratio: repeated images raise both of its sides
-    found = [
-        Estimate(float(v), float(a), float(b)) for v, a, b in zip(values(None), low + shift, high + shift, strict=True)
-    ]
+    moved = (True, True, True, False)  # not the ratio: repeated images raise both of its sides
+    found = estimates(values, [one.groups for one in sets], draws, seed, centred=moved)
     table: list[tuple[Value, ...]] = [
         (f"{extractor.kernel}, before", str(found[0])), (f"{extractor.kernel}, after", str(found[1])),
         (f"{extractor.kernel}, floor: the style's fields", str(found[2])), ("share of the gap closed", str(found[3])),

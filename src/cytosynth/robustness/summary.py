@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..augmentation.gains import Runs
-from ..evaluate.statistics import Estimate
+from ..evaluate.statistics import Estimate, interval
 from .measures import Result
 from .recipe import CLEAN
 
@@ -76,11 +76,7 @@ def _estimate(values: Sequence[float], drawn: Sequence[Values], images: int) -> 
     if len(values) > 1:
         results = [{"scores": {"": value}, "drawn": {"": row}} for value, row in zip(values, drawn, strict=True)]
         return Runs(results, {"": images}).estimate("")
-    known = drawn[0][np.isfinite(drawn[0])]
-    if images < 2 or len(known) < 2 or not np.isfinite(values[0]):
-        return Estimate(values[0])
-    low, high = np.percentile(known, (2.5, 97.5))
-    return Estimate(values[0], float(low), float(high))
+    return interval(values[0], drawn[0] if images > 1 else [])
 
 
 def _number(value: float | None) -> float:

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ...annotations import Cell
+from ..statistics import middle, resamples
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,10 @@ def _intervals(matches: Matches, draws: int, seed: int) -> dict[str, tuple[float
     The matches of each image stay; only their accumulation changes. A resample without cells of a category says nothing
     of it; a category without any has no interval.
     """
-    rng = np.random.default_rng(seed)
-    drawn = [matches.scores(rng.integers(matches.images, size=matches.images)) for _ in range(draws)]
-    rows = [{"map": scores.map, **scores.per_category} for scores in drawn]
-    values = {name: np.array([row[name] for row in rows if not math.isnan(row[name])]) for name in rows[0]}
-    limits = {name: np.percentile(drawn, (2.5, 97.5)) for name, drawn in values.items() if drawn.size}
+    rows = [matches.scores(chosen) for (chosen,) in resamples([range(matches.images)], draws, seed)]
+    drawn = {"map": [row.map for row in rows]} | {c: [row.per_category[c] for row in rows] for c in matches.categories}
+    known = {name: [value for value in values if not math.isnan(value)] for name, values in drawn.items()}
+    limits = {name: middle(values) for name, values in known.items() if values}
     return {name: (float(low), float(high)) for name, (low, high) in limits.items()}
 
 

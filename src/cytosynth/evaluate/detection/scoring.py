@@ -5,9 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torchvision.ops import nms
 
@@ -19,6 +17,7 @@ from ...detection.external import Finder
 from ...errors import UserError
 from ...io import plain
 from ...io.progress import meter
+from ..statistics import Indices, resamples
 from . import failures
 from .average_precision import Matches, Scores, evaluate
 
@@ -42,12 +41,10 @@ def scored(finder: Finder, test: Sequence[Sample], draws: int) -> dict[str, Any]
     truth, categories = [sample.cells for sample in test], finder.categories
     found = finder.find_all(((sample.name, sample.pixels) for sample in test), len(test), LEAST, "clean")
     matches = Matches(truth, found, categories, MOST)
-    rng = np.random.default_rng(0)
     one = None
     if any(name != NILM for name in categories):
         one = Matches([one_class(cells) for cells in truth], [surest(cells) for cells in found], (ONE_CLASS,), MOST)
-    chosen = [rng.integers(len(test), size=len(test)) for _ in range(draws)]
-    drawn = [_all(matches, one, images) for images in chosen]
+    drawn = [_all(matches, one, images) for (images,) in resamples([range(len(test))], draws)]
     return {
         "scores": _all(matches, one),
         "drawn": {name: [row[name] for row in drawn] for name in drawn[0]},
@@ -68,7 +65,7 @@ def surest(found: Sequence[Cell]) -> list[Cell]:
     return [cells[index] for index in nms(boxes, scores, OVERLAP).tolist()]
 
 
-def _all(matches: Matches, one: Matches | None, images: NDArray[np.int64] | None = None) -> dict[str, float | None]:
+def _all(matches: Matches, one: Matches | None, images: Indices | None = None) -> dict[str, float | None]:
     """Return the scores of `images`, all where None, by category and, where asked for, of `one` class."""
     named = _named(matches.scores(images))
     if one is not None:
