@@ -25,6 +25,7 @@ from cytosynth.foundation import load as foundations
 from cytosynth.foundation import noise
 from cytosynth.normal.recipe import NormalRecipe
 from cytosynth.normal.train import NormalTask
+from cytosynth.normal.windows import Windows
 from cytosynth.training.loop import train
 from cytosynth.training.optimizer import lr_factor
 from cytosynth.training.recipe import Recipe
@@ -210,8 +211,13 @@ def test_jitter_moves_the_cell_off_the_middle_and_never_out_of_the_patch() -> No
 def test_windows_of_normal_pictures_come_in_all_eight_turns_and_lose_their_prompt(tiny: Path, tmp_path: Path) -> None:
     image = Sample("a", "s", np.ascontiguousarray(drawn(0)[0][:64, :64]), (), "Negative")
     recipe = NormalRecipe(foundation=str(tiny / "foundation"), window=64, turns=True, caption_dropout=0.25)
+
+    def task(recipe: NormalRecipe) -> NormalTask:
+        model = foundations.load(recipe.foundation)
+        return NormalTask(recipe, model, lambda: Windows(model, [image], recipe.window, recipe.turns, tmp_path))
+
     model = foundations.load(recipe.foundation)
-    batch = NormalTask(recipe, model, [image], tmp_path).batch(np.random.default_rng(0), 400)
+    batch = task(recipe).batch(np.random.default_rng(0), 400)
     turns = [model.encode_pixels(augment.d4(image.pixels, turn)[None].copy())[0].half().float() for turn in range(8)]
     reached = Counter(
         min(range(8), key=lambda turn: float((turns[turn] - window).abs().max())) for window in batch["latents"]
@@ -219,6 +225,5 @@ def test_windows_of_normal_pictures_come_in_all_eight_turns_and_lose_their_promp
     assert sorted(reached) == list(range(8)) and min(reached.values()) > 25
     assert all(min(float((turn - window).abs().max()) for turn in turns) < 1e-3 for window in batch["latents"])
     assert batch["caption"].float().mean() == pytest.approx(0.25, abs=0.07), "1: nothing is said"
-    still = NormalTask(recipe.model_copy(update={"turns": False}), foundations.load(recipe.foundation), [image],
-                       tmp_path).batch(np.random.default_rng(0), 20)  # fmt: skip
+    still = task(recipe.model_copy(update={"turns": False})).batch(np.random.default_rng(0), 20)
     assert all(torch.allclose(window, turns[0], atol=1e-3) for window in still["latents"])

@@ -5,23 +5,28 @@ moment. Not counted is what a CUDA context, its kernels' workspaces and fragment
 """
 
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..training.recipe import Recipe
+from ..training.task import Task
+from ..training.trainer import Trainer
 from . import sd15, tokens
 from .load import load
 from .model import Foundation
 from .names import STABLE_DIFFUSION
 
+R = TypeVar("R", bound=Recipe)
 GIB = 2**30
 
 
@@ -66,23 +71,32 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
-def counted(networks: Sequence[nn.Module], recipe: Recipe, step: Callable[[], Tensor]) -> Need:
-    """Return what a training step needs whose networks are without content (`placed`) and whose loss `step` returns."""
-    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
-    optimizer: torch.optim.Optimizer = (
-        torch.optim.SGD(parameters, momentum=0.9) if recipe.optimizer == "sgd" else torch.optim.Adam(parameters)
-    )
+def on_cpu(recipe: R) -> R:
+    """Return `recipe` with numbers of the same size that a CPU's autocast knows, uncompiled, one micro-step a step."""
+    changes: dict[str, Any] = {"compile": False, "gradient_accumulation": 1, "memory_format": "contiguous"}
+    for name in ("mixed_precision", "frozen_dtype"):
+        if getattr(recipe, name, "") == "fp16":
+            changes[name] = "bf16"
+    return recipe.model_copy(update=changes)
+
+
+def counted(task: Task, recipe: Recipe, networks: Sequence[nn.Module]) -> Need:
+    """Return what a training step of `task`, whose tensors are nowhere (the device `meta`), needs by `recipe`.
+
+    Weights are those of `networks`, which are in it.
+    """
     live = Live()
-    for network in networks:
-        for tensor in [*network.parameters(), *network.buffers()]:
-            live.count(tensor)
-    weights = live.now
-    with live:
-        for _ in range(2):  # the second finds the optimiser's state in place, as every later one does
-            step().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad()
-    return Need(sum(p.numel() for p in parameters), weights, live.peak)
+    with FakeTensorMode(allow_non_fake_inputs=True):  # of the noise schedule
+        placed(task)
+        for network in networks:
+            for tensor in [*network.parameters(), *network.buffers()]:
+                live.count(tensor)
+        weights = live.now
+        with live:
+            trainer = Trainer(lambda: task, recipe, Path(), place=False)
+            for _ in range(2):  # the second finds the optimiser's state in place, as every later one does
+                trainer.advance()
+    return Need(sum(p.numel() for _, p in task.trained()), weights, live.peak)
 
 
 def placed(module: nn.Module) -> None:
@@ -105,7 +119,9 @@ def empty(foundation: str, texts: Sequence[str] = ()) -> Foundation:
     words = tokens.build(texts)
     if foundation == STABLE_DIFFUSION:
         unet, vae = UNet2DConditionModel(**sd15.UNET), AutoencoderKL(**sd15.VAE)
-        text, schedule = CLIPTextModel(CLIPTextConfig(**sd15.TEXT)), DDPMScheduler()
+        text = CLIPTextModel(CLIPTextConfig(**sd15.TEXT))
+        with torch.device("cpu"):
+            schedule = DDPMScheduler()
         words.model_max_length = text.config.max_position_embeddings
         return Foundation(unet, vae, text, words, schedule, foundation)
     with torch.device("cpu"):

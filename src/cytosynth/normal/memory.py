@@ -2,17 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..adapters.load import attach
-from ..foundation.memory import GIB, Need, counted, empty, placed
-from ..foundation.model import DTYPES, Foundation
+from ..foundation.memory import GIB, Need, counted, empty, on_cpu
 from ..io.progress import meter
 from ..io.report import Report
 from .recipe import NormalRecipe
-from .train import freeze_as
+from .train import NormalTask
+from .windows import Windows
 
 LESS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("settings of the recipe", {}),
@@ -44,30 +43,26 @@ def report(recipe: NormalRecipe) -> Report:
     return Report(f"Memory of training {recipe.adapter}", facts, columns, tuple(rows), notes)
 
 
+class Blank(Windows):
+    """Windows without content."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Draw latents of `shape` (C, window/factor, window/factor)."""
+        self.shape = shape
+
+    def draw(self, _rng: np.random.Generator, size: int) -> Tensor:
+        """Return latents (size, C, window/factor, window/factor)."""
+        return torch.zeros(size, *self.shape)
+
+    def to(self, device: torch.device) -> None:
+        """Nothing is kept."""
+
+
 def count(recipe: NormalRecipe) -> Need:
     """Return what a step of `recipe` needs."""
+    recipe = on_cpu(recipe)
     with torch.device("meta"):
         model = empty(recipe.foundation, [recipe.prompt, recipe.initializer])
-        adapter, prompt = attach(model, recipe)
-    with FakeTensorMode():
-        for part in model.parts.values():
-            placed(part)
-        freeze_as(model, DTYPES[recipe.frozen_dtype])
-        if recipe.gradient_checkpointing:
-            model.unet.enable_gradient_checkpointing()
-        model.unet.train()
-        written = prompt if adapter.encodes else None
-        return counted(list(model.parts.values()), recipe, lambda: _loss(recipe, model, written))
-
-
-def _loss(recipe: NormalRecipe, model: Foundation, prompt: str | None) -> Tensor:
-    side, unet = recipe.window // model.factor, model.unet
-    length, channels = model.tokenizer.model_max_length, model.text_encoder.config.hidden_size
-    precision = DTYPES.get(recipe.mixed_precision, torch.bfloat16)
-    with torch.autocast("cpu", dtype=precision, enabled=recipe.mixed_precision != "no"):
-        latents = torch.randn(recipe.batch_size, model.channels, side, side)
-        text = torch.randn(2, length, channels) if prompt is None else model.encode_text([prompt, ""])
-        text = text[torch.zeros(recipe.batch_size, dtype=torch.long)]
-        timesteps = torch.zeros(recipe.batch_size, dtype=torch.long)
-        output = unet(latents.to(unet.dtype), timesteps, text.to(unet.dtype)).sample
-        return (output.float() - latents).square().mean()
+        side = recipe.window // model.factor
+        task = NormalTask(recipe, model, lambda: Blank((model.channels, side, side)))
+    return counted(task, recipe, list(model.parts.values()))

@@ -42,11 +42,10 @@ class NormalTask(Task):
         self,
         recipe: NormalRecipe,
         model: Foundation,
-        samples: Sequence[Sample],
-        cache: Path,
+        windows: Callable[[], Windows],
         held_out: Callable[[], Distance] | None = None,
     ) -> None:
-        """Attach the adapter to `model` and encode the normal images of `samples` (kept under `cache`).
+        """Attach the adapter to `model`, and then encode the `windows` that it is trained on.
 
         Scores are the distance, which `held_out` makes, of generated windows to held-out real ones.
         """
@@ -57,7 +56,7 @@ class NormalTask(Task):
             model.unet.enable_gradient_checkpointing()
         self.recipe, self.model, self.unet = recipe, model, model.unet
         self.others = nn.ModuleList([model.vae, model.text_encoder])
-        self.windows = Windows(model, samples, recipe.window, recipe.turns, cache)
+        self.windows = windows()
         self.distance = held_out() if held_out else None
         with torch.no_grad():
             self.register_buffer("text", model.encode_text([self.prompt, ""]), persistent=False)
@@ -147,6 +146,6 @@ def train_normal(
         scored = None
         if recipe.validate_every and held_out:
             scored = partial(held_out, recipe, sources.held_out(recipe.data, data_root), kept)
-        return NormalTask(recipe, model, samples, kept, scored)
+        return NormalTask(recipe, model, partial(Windows, model, samples, recipe.window, recipe.turns, kept), scored)
 
     return train(make, recipe, run, title=f"normal ({recipe.adapter})", max_minutes=max_minutes)

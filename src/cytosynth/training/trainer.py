@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,15 @@ class Trainer:
         main: whether this is the first of the processes that train together.
     """
 
-    def __init__(self, build: Callable[[], Task], recipe: Recipe, run: Path) -> None:
-        """Build the task and its optimisers for the run folder `run`."""
+    def __init__(self, build: Callable[[], Task], recipe: Recipe, run: Path, place: bool = True) -> None:
+        """Build the task and its optimisers for the run folder `run`, and `place` them on the device, or leave them."""
         self.recipe, self.run = recipe, run
-        self.accelerator = _accelerator(recipe)
+        self.accelerator = _accelerator(recipe, place)
         self.main = self.accelerator.is_main_process
         torch.manual_seed(recipe.seed)
         task = build().train()
         if recipe.memory_format == "channels_last":
             task.to(memory_format=torch.channels_last)
-        self.frozen = checkpoints.fingerprint(task, {name for name, _ in [*task.trained(), *task.trained_buffers()]})
         groups = [task.groups()] + ([task.adversary_groups()] if task.adversary_groups() else [])
         self.parameters = [[parameter for members, _ in one for parameter in members] for one in groups]
         self.model, *self.optimizers = self.accelerator.prepare(task, *(build_optimizer(recipe, one) for one in groups))
@@ -56,6 +56,12 @@ class Trainer:
         self.step, self.sums, self.last = 0, dict[str, float](), dict[str, float]()
         self.unread: list[tuple[int, dict[str, Tensor]]] = []
         self.seconds, self.timed = 0.0, 0
+
+    @cached_property
+    def frozen(self) -> str:
+        """Fingerprint of the weights that are not trained."""
+        trained = {name for name, _ in [*self.task.trained(), *self.task.trained_buffers()]}
+        return checkpoints.fingerprint(self.task, trained)
 
     @property
     def rate(self) -> float:
@@ -201,13 +207,15 @@ _PREFIXES = ("", "adversary.")
 """Of the names of each optimiser's state in a checkpoint."""
 
 
-def _accelerator(recipe: Recipe) -> Accelerator:
+def _accelerator(recipe: Recipe, place: bool) -> Accelerator:
     AcceleratorState._reset_state()  # one process may train several parts, each in its own precision
     torch.backends.cudnn.deterministic = True  # a GPU's gradients of convolutions would differ from run to run
     return Accelerator(
         mixed_precision=recipe.mixed_precision,
         gradient_accumulation_steps=recipe.gradient_accumulation,
-        cpu=not torch.accelerator.is_available(),  # without it several processes on a CPU ignore each other
+        device_placement=place,
+        cpu=not place
+        or not torch.accelerator.is_available(),  # without it several processes on a CPU ignore each other
     )
 
 
