@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from cytosynth import config
+from cytosynth.augmentation import inputs
 from cytosynth.augmentation.recipe import TABLE2, AugmentationRecipe
 from cytosynth.bethesda import ABNORMAL
 from cytosynth.cell.recipe import CellRecipe
@@ -80,12 +81,12 @@ def test_set_says_what_there_is_where_it_was_looked_for() -> None:
 
 def test_a_run_holds_what_it_was_begun_with(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
-    config.hold(file, {"detector": "a", "scale": 0.5})
-    config.hold(file, {"detector": "a", "scale": 0.5})
-    with pytest.raises(UsageError, match=r"was started with scale 0.5, now 1.0; use another folder"):
-        config.hold(file, {"detector": "a", "scale": 1.0})
+    config.pin({"detector": "a", "scale": 0.5}, file)
+    config.pin({"detector": "a", "scale": 0.5}, file)
+    with pytest.raises(UsageError, match=r"was started with scale=0.5, now 1.0; use another folder"):
+        config.pin({"detector": "a", "scale": 1.0}, file)
     with pytest.raises(UsageError, match=r"was started with another detector; use another folder"):
-        config.hold(file, {"detector": "b", "scale": 0.5}, shown=False)
+        config.pin({"detector": "b", "scale": 0.5}, file, inputs.difference)
 
 
 def test_a_detector_called_like_a_number_is_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

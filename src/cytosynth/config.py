@@ -1,6 +1,6 @@
 """Typed settings: `--set key=value` on top of a preset, YAML in and out, and what a run is held to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -88,36 +88,42 @@ def read(kind: type[R], path: Path) -> R:
     return validated(kind, values, str(path))
 
 
-def pin(recipe: R, path: Path, begun: bool = True) -> R:
-    """Write `recipe` to `path`, or, where one is there and the run has `begun`, make sure that this is the same run.
+def _first_difference(old: BaseModel | Mapping[str, Any], new: BaseModel | Mapping[str, Any]) -> str:
+    before, after = (one.model_dump() if isinstance(one, BaseModel) else one for one in (old, new))
+    free = RESUMABLE - ({"max_steps"} if before.get("lr_schedule") == "cosine" else set())
+    changed = (name for name, value in after.items() if name not in free and before.get(name) != value)
+    return next((f"{name}={before.get(name)!r}, now {after[name]!r}" for name in changed), "")
 
-    Absolute paths are neither written nor compared but by their last part. Raises UsageError naming the first setting
-    that differs, except those of `RESUMABLE`.
+
+def pin(
+    wanted: BaseModel | Mapping[str, Any],
+    file: Path,
+    differs: Callable[[Any, Any], str] = _first_difference,
+    begun: bool = True,
+) -> None:
+    """Write what a run may not change to `file`, or, where it is there and the run has `begun`, hold the run to it.
+
+    Absolute paths are neither written nor compared but by their last part.
+
+    Args:
+        wanted: settings, written as YAML, or plain values, written as JSON.
+        file: in the folder of the run.
+        differs: says in words what is another in the second of two: the first value that differs, except those
+            of `RESUMABLE`.
+        begun: whether there is anything to be held to.
+
+    Raises UsageError where something differs.
     """
-    wanted = validated(type(recipe), portable(recipe.model_dump()), "recipe")
-    if begun and path.exists():
-        old = portable(read(type(recipe), path).model_dump())
-        bound = {"max_steps"} if old.get("lr_schedule") == "cosine" else set()
-        for key, value in portable(wanted.model_dump()).items():
-            if key not in RESUMABLE - bound and old[key] != value:
-                raise UsageError(
-                    f"{path}: this run was started with {key}={old[key]!r}, now {value!r}; "
-                    "use another folder or the old value"
-                )
-    atomic.write_text(path, dump(wanted))
-    return recipe
+    new = _portable(wanted) if isinstance(wanted, BaseModel) else wanted
+    if begun and file.exists():
+        old = _portable(read(type(wanted), file)) if isinstance(wanted, BaseModel) else plain.load(file)
+        if said := differs(old, new):
+            raise UsageError(f"{file}: this run was started with {said}; use another folder")
+    if isinstance(new, BaseModel):
+        atomic.write_text(file, dump(new))  # settings that may change did
+    elif not file.exists():
+        atomic.write_json(file, dict(new))
 
 
-def hold(file: Path, wanted: Mapping[str, Any], *, shown: bool = True) -> None:
-    """Write the plain values `wanted` to the JSON `file`, or make sure that the run there has the same.
-
-    Raises UsageError naming the first value that differs and, if they are to be `shown`, both.
-    """
-    if not file.exists():
-        atomic.write_json(file, dict(wanted))
-        return
-    old = plain.load(file)
-    for name, value in wanted.items():
-        if old.get(name) != value:
-            said = f"{name} {old.get(name)!r}, now {value!r}" if shown else f"another {name}"
-            raise UsageError(f"{file.parent}: was started with {said}; use another folder")
+def _portable(settings: R) -> R:
+    return validated(type(settings), portable(settings.model_dump()), "recipe")

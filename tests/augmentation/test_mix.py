@@ -214,5 +214,5 @@ def test_a_killed_mix_continues_to_the_same_bytes(at: int, sets: tuple[Path, Pat
     assert killing.content(tmp_path / "out") == killing.content(tmp_path / "once")
     mix(*sets, tmp_path / "out")  # a finished one too
     assert killing.content(tmp_path / "out") == killing.content(tmp_path / "once")
-    with pytest.raises(UsageError, match=r"begun with ratio None, now 0\.5"):
+    with pytest.raises(UsageError, match=r"started with ratio=None, now 0\.5"):
         mix(*sets, tmp_path / "out", ratio=0.5)

@@ -238,7 +238,7 @@ def test_fields_are_cut_with_their_annotations(tmp_path: Path) -> None:
     (tmp_path / "out" / "images" / min(before)).unlink()
     fields.tiles(slides, tmp_path / "out", settings)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "images").iterdir()} == before
-    with pytest.raises(UsageError, match="was started with side 512, now 256"):
+    with pytest.raises(UsageError, match="was started with side=512, now 256"):
         fields.tiles(slides, tmp_path / "out", settings.model_copy(update={"side": 256}))
     only = settings.model_copy(update={"only_annotated": True, "per_slide": 2})
     assert len(fields.tiles(slides, tmp_path / "two", only).images) == 2

@@ -443,7 +443,7 @@ def test_detect_goes_on_where_it_was_stopped(finder: Path, tmp_path: Path, monke
     shutil.copy(tmp_path / "set/images/field_0.png", tmp_path / "set/images/field_2.png")
     folder.detect(found, out, detector, threshold=0.2)
     assert len(asked) == 2, "another file of the same name is"
-    with pytest.raises(UsageError, match=r"was started with threshold 0\.2, now 0\.3"):
+    with pytest.raises(UsageError, match=r"was started with threshold=0\.2, now 0\.3"):
         folder.detect(found, out, detector, threshold=0.3)
     with pytest.raises(UserError, match=r"aa\.png: not a readable image"):
         folder.detect(found, tmp_path / "strict", detector, strict=True)

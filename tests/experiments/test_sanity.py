@@ -73,5 +73,5 @@ def test_the_table_holds_each_detectors_scores_on_unseen_pictures_and_continues(
     result.unlink()
     timing.write_bytes(b"\xff}\n[]\n" + timing.read_bytes())
     assert sanity(SMALL, tmp_path) == report
-    with pytest.raises(UsageError, match="this run was started with steps=2"):
+    with pytest.raises(UsageError, match="started with steps=2"):
         sanity(SMALL.model_copy(update={"steps": 3}), tmp_path)

@@ -43,7 +43,7 @@ def table(
     with lock.run(run, "recipe.yaml"):
         pin(recipe, run / "recipe.yaml")
         training_sets.check(recipe, data_root)
-        inputs.pin(digests(recipe, data_root), run)
+        pin(digests(recipe, data_root), run / inputs.FILE, inputs.difference)
         data = training_sets.gather(recipe, run, data_root, devices[0])
         dense = densities(recipe, data, data_root)
         trials = plan(recipe, data, {name: int(one["images"]) for name, one in dense.items()})

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from ..config import hold
 from ..data import split
 from ..data.formats import coco, findings
 from ..data.read import read
@@ -33,6 +32,6 @@ def digest(folder: Path, names: Sequence[str]) -> str:
     return sha256(" ".join(atomic.fingerprint(folder / name) for name in names).encode()).hexdigest()[:16]
 
 
-def pin(wanted: Mapping[str, str], run: Path) -> None:
-    """Write the digests `wanted`, by name, into the folder `run`, or raise UsageError where others are there."""
-    hold(run / FILE, wanted, shown=False)
+def difference(old: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+    """Return which of the digests `wanted` is another in `old`; nothing where none is."""
+    return next((f"another {name}" for name, value in wanted.items() if old.get(name) != value), "")

@@ -14,7 +14,7 @@ import numpy as np
 from .. import __version__
 from ..annotations import DataSet, Image
 from ..bethesda import NORMAL_LABELS
-from ..config import hold
+from ..config import pin
 from ..data import convert, file_names, image_files, split, streaming
 from ..data.formats import coco, coco_files, findings, registration
 from ..data.preview import with_boxes
@@ -70,13 +70,11 @@ def mix(
     leaks.refuse(synthetic, held, Path())
     silent = [name for name in given.categories if name in NORMAL_LABELS and name not in made.categories]
     with lock.run(out, FILE):
-        hold(
-            out / FILE,
-            {
-                "real": inputs.annotations(real), "synthetic": inputs.annotations(synthetic), "ratio": ratio,
-                "format": target, "keep_normal": keep_normal,
-            },
-        )  # fmt: skip
+        wanted = {
+            "real": inputs.annotations(real), "synthetic": inputs.annotations(synthetic), "ratio": ratio,
+            "format": target, "keep_normal": keep_normal,
+        }  # fmt: skip
+        pin(wanted, out / FILE)
         if silent:
             console.print(mix_card.silent(silent, keep_normal), soft_wrap=True)
         chosen = made.images if ratio is None else _first(made.images, ratio, len(divided[TRAIN]), synthetic)

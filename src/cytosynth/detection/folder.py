@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..annotations import Cell, DataSet, Image
-from ..config import hold
+from ..config import pin
 from ..data import file_names, image_files, split
 from ..data import shard as shards
 from ..data.formats import coco, qupath
@@ -120,7 +120,7 @@ def detect(
     with lock.run(out, RUN):
         names = found.pseudonyms.hashed("") if found.pseudonyms else None
         wanted = {"detector": finder.digest, "threshold": threshold, "scale": scale, "mpp": mpp, "pseudonyms": names}
-        hold(out / RUN, wanted)
+        pin(wanted, out / RUN)
         done = finished_records(out, finder.categories)
         shards.begin(out, shard, (name for name, _ in found.files), torch.get_num_threads(), bool(done))
         refused = list(map(one_line, found.refused))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..annotations import DataSet
-from ..config import read
+from ..config import pin, read
 from ..data.formats import coco
 from ..detection.folder import RUN
 from ..errors import UserError
@@ -15,7 +15,7 @@ from ..io import atomic, lock, plain
 from ..io.progress import meter
 from ..provenance import PARTS, RECORDS, files, whole
 from ..synthesis.publish import About, publish
-from ..synthesis.resume import SETTINGS, Pinned, difference, pin
+from ..synthesis.resume import SETTINGS, Pinned, difference
 from . import shards
 from .detections import merge_detections
 from .shards import Finished
@@ -38,7 +38,7 @@ def merge(out: Path, folders: Sequence[Path]) -> DataSet:
     pinned = _same_settings(found)
     records = Records(found)
     with lock.run(out, SETTINGS):
-        pin(out, pinned)
+        pin(pinned, out / SETTINGS, difference)
         _nothing_else(out, found)
         _copy(out, found)
         info = [_info(one) for one in found]

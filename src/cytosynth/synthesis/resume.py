@@ -8,10 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..config import dump, read
+from ..config import read
 from ..errors import UsageError
-from ..io import atomic
-from ..io.plain import portable
 from .computing import as_computed, computed
 from .jobs import Job
 from .settings import PipelineSettings
@@ -43,18 +41,6 @@ class Pinned(BaseModel):
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def pin(out: Path, wanted: Pinned) -> None:
-    """Write `wanted` into the folder `out`, or make sure that the run there is the same; raise UsageError if not."""
-    wanted = wanted.model_validate(portable(wanted.model_dump()))
-    path = out / SETTINGS
-    if path.exists():
-        changed = difference(read(Pinned, path), wanted)
-        if changed:
-            raise UsageError(f"{out}: was started with {changed} (see {SETTINGS}); use another folder")
-    else:
-        atomic.write_text(path, dump(wanted))
 
 
 def written(out: Path) -> PipelineSettings | None:

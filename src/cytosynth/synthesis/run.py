@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..annotations import DataSet
+from ..config import pin
 from ..data import shard as shards
 from ..data.image_files import ImageProblem
 from ..data.shard import Shard
@@ -26,7 +27,7 @@ from .jobs import Job, identified
 from .making import Made
 from .pipeline import Engine
 from .publish import About, publish
-from .resume import SETTINGS, Pinned, pin, same_original
+from .resume import SETTINGS, Pinned, difference, same_original
 from .settings import PipelineSettings, check
 
 
@@ -63,7 +64,8 @@ def run(
     engine.check(planned or settings.counts or [name for name, weight in settings.category_weights.items() if weight])
     with lock.run(out, SETTINGS):
         names = [job.file_name for job in jobs] if settings.counts else []
-        pin(out, Pinned.of(settings, engine.models(), plan, names, [list(licences), derived_from]))
+        pinned = Pinned.of(settings, engine.models(), plan, names, [list(licences), derived_from])
+        pin(pinned, out / SETTINGS, difference)
         done = read_records(out, engine.categories)
         shards.begin(out, shard, (job.file_name for job in jobs), torch.get_num_threads(), bool(done))
         own = list(map(identified, shard.take(jobs) if shard else jobs))

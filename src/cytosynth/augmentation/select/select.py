@@ -108,7 +108,8 @@ class _Known:
     def pin(self) -> None:
         recipe, run = self.sweep.recipe, self.sweep.run
         pin(recipe, run / "recipe.yaml")
-        inputs.pin(candidates.digests(recipe, self.sets, self.sweep.data_root), run)
+        digests = candidates.digests(recipe, self.sets, self.sweep.data_root)
+        pin(digests, run / inputs.FILE, inputs.difference)
 
 
 def _known(

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...annotations import Cell, DataSet, Image
-from ...config import hold
+from ...config import pin
 from ...errors import UserError
 from ...io import atomic, lock, plain
 from ...io.progress import console, meter
@@ -95,7 +95,7 @@ def tiles(
     table = _patients(patients, found) if patients else {}
     with lock.run(out, RUN):
         (out / LOOKED).mkdir(exist_ok=True)
-        hold(out / RUN, settings.model_dump(mode="json"))
+        pin(settings.model_dump(mode="json"), out / RUN)
         run = _Run()
         for path in found:
             try:
