@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 
 from cytosynth import registry
 from cytosynth.adapters.adapter import Adapter
-from cytosynth.cli import app, detect, doctor, fidelity, info, synthesize, train  # noqa: F401
+from cytosynth.cli import app, detect, doctor, experiment, fidelity, info, synthesize, train  # noqa: F401
 from cytosynth.detection import faster_rcnn
 from cytosynth.detection.architecture import Architecture
 from cytosynth.detection.backbones import small
 from cytosynth.errors import UsageError
 from cytosynth.evaluate.networks.network import Network
 from cytosynth.foundation.model import Foundation
+from cytosynth.io.report import Report
 from cytosynth.registry import Registry
 
 
@@ -53,11 +54,18 @@ def brightness(_weights: Path | None) -> Network:
     )  # fmt: skip
 
 
+def table9(out: Path, count: int = 3) -> None:
+    """Table IX: the first squares."""
+    report = Report("Table IX", {}, ("n", "square"), tuple((n, n * n) for n in range(count)), ())
+    report.write(out, "table9")
+
+
 @pytest.fixture(autouse=True)
 def outside() -> Iterator[None]:
     """Register them under a module that is no part of the package."""
     module = types.ModuleType("someones")
     module.Bias, module.brightness = Bias, brightness  # type: ignore[attr-defined]
+    module.table9 = table9  # type: ignore[attr-defined]
     module.ARCHITECTURE, module.backbone = Architecture(faster_rcnn.build), small.backbone  # type: ignore[attr-defined]
     sys.modules["someones"] = module
     added = [
@@ -66,6 +74,7 @@ def outside() -> Iterator[None]:
         (registry.SAMPLERS, "heun", "diffusers:HeunDiscreteScheduler", {}),
         (registry.DETECTORS, "own-rcnn", "someones:ARCHITECTURE", {"bundled": {"learning_rate": 0.01}}),
         (registry.BACKBONES, "own-backbone", "someones:backbone", {}),
+        (registry.TABLES, "table9", "someones:table9", {}),
     ]
     for kind, name, where, settings in added:
         kind.add(name, where, "made up", settings)
@@ -102,6 +111,14 @@ def test_an_adapter_from_outside_is_trained_and_drawn_with(tiny: Path, fields: P
     )
     assert "1 image" in said
     assert "heun" in (tmp_path / "set/settings.yaml").read_text()
+
+
+def test_a_table_from_outside_has_a_command(tmp_path: Path) -> None:
+    assert "Table IX: the first squares." in command("experiment", "--help")
+    command("experiment", "table9", tmp_path, "--count", 4)
+    rows = json.loads((tmp_path / "table9.json").read_text())["rows"]
+    assert [row["square"] for row in rows] == [0, 1, 4, 9]
+    assert json.loads(command("info", "--json"))["tables"]["table9"] == "made up"
 
 
 def test_a_detector_on_a_backbone_from_outside_is_trained_and_finds(fields: Path, tmp_path: Path) -> None:

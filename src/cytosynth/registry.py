@@ -296,5 +296,21 @@ FORMATS_PACKED: Final = {
     "parquet": "Parquet files of 1,000 images with their annotations (needs pyarrow)",
 }
 """Read and written image by image, whatever their size."""
+_EXPERIMENT, _FIGURES = "cytosynth.cli.experiment", "cytosynth.cli.figures"
+TABLES: Final = Registry(
+    "table",
+    {  # commands of `cytosynth experiment`
+        "table1": Entry("Table I: the four ways of tuning, by the distance of their fields", f"{_EXPERIMENT}:table1"),
+        "table2": Entry("Table II: detectors on real images and on those with synthetic ones", f"{_EXPERIMENT}:table2"),
+        "table3": Entry("Table III: the same on another domain", f"{_EXPERIMENT}:table3"),
+        "efficiency": Entry("few images of a lab: what synthetic cells add", f"{_EXPERIMENT}:efficiency"),
+        "tables": Entry("tables set again from results that were kept", f"{_EXPERIMENT}:tables"),
+        "sanity": Entry("detectors of the small backbone on drawn images", f"{_EXPERIMENT}:sanity"),
+        "figure3": Entry("Figure 3: reconstructions of normal and abnormal cells", f"{_EXPERIMENT}:figure3"),
+        "figure6": Entry("Figure 6: fields of every adapter beside real ones", f"{_EXPERIMENT}:figure6"),
+        "figure7": Entry("Figure 7: one image's cells made into each category", f"{_FIGURES}:figure7"),
+        "figure8": Entry("Figure 8: pure synthetic and real-to-synthetic images", f"{_FIGURES}:figure8"),
+    },
+)
 VOCABULARY: Final = CATEGORIES
 BUNDLED: Final = ("foundation", "normal", "cell", "detector", "classifier")

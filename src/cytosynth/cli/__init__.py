@@ -72,7 +72,6 @@ def main() -> None:
             evaluate,
             experiment,
             fidelity,
-            figures,
             info,
             merge,
             mix,

@@ -1,9 +1,10 @@
-"""`cytosynth experiment table1|table2|table3|efficiency|sanity|figure3|figure6`."""
+"""`cytosynth experiment`: a command for each entry of `registry.TABLES`; those of the figures 7 and 8 are next door."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from ..augmentation import recipe
 from ..augmentation.efficiency import recipe as efficiency_recipe
@@ -12,14 +13,28 @@ from ..data.sources import Source
 from ..errors import UsageError
 from ..experiments import recipe as recipes
 from ..io import lock
+from ..registry import TABLES
 from . import app, there
 from .options import DataRoot, Device, Devices, Preset, RayOption, Run, Scale, Settings, Workers
 
-experiment_app = typer.Typer(help="Make the paper's tables and figures from your models.", no_args_is_help=True)
+
+class Tables(TyperGroup):
+    """The commands of the registered tables and figures, of those from outside the package too."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        for name in TABLES:
+            alone = typer.Typer(add_completion=False)
+            alone.command(name)(TABLES.load(name))
+            self.commands[name] = typer.main.get_command(alone)
+
+
+experiment_app = typer.Typer(
+    cls=Tables, help="Make the paper's tables and figures from your models.", no_args_is_help=True
+)
 app.add_typer(experiment_app, name="experiment")
 
 
-@experiment_app.command()
 def table1(
     run: Run,
     preset: Preset = "bundled",
@@ -38,7 +53,6 @@ def table1(
     print(f"{run}/table1.md")
 
 
-@experiment_app.command()
 def table2(
     run: Run,
     preset: Preset = "bundled",
@@ -55,7 +69,6 @@ def table2(
     _augmentation(recipe.TABLE2[preset], run, data_root, device, workers, ray, settings)
 
 
-@experiment_app.command()
 def table3(
     run: Run,
     preset: Preset = "bundled",
@@ -90,7 +103,6 @@ def _augmentation(
     print(f"{run}/table.md {run}/gains.png")
 
 
-@experiment_app.command()
 def efficiency(
     run: Run,
     preset: Annotated[
@@ -146,7 +158,6 @@ def efficiency(
     print(f"{run}/{on}")
 
 
-@experiment_app.command()
 def tables(
     folder: Annotated[
         Path, typer.Argument(callback=there, help="Folder of tables, such as results/ of the repository.")
@@ -159,7 +170,6 @@ def tables(
         print(f"{folder}/{name}.md")
 
 
-@experiment_app.command()
 def sanity(run: Run, settings: Settings = None) -> None:
     """Sanity set: train detectors with the small backbone on images of ellipses and measure them on unseen ones."""
     recipe = override(recipes.SanityRecipe(), settings or [])
@@ -169,7 +179,6 @@ def sanity(run: Run, settings: Settings = None) -> None:
     print(f"{run}/sanity.md, {run}/found.png")
 
 
-@experiment_app.command()
 def figure3(
     run: Run,
     data: Annotated[str, typer.Option(help="COCO data set, relative to --data-root.")] = "cric",
@@ -187,7 +196,6 @@ def figure3(
     print(f"{run}/figure3.png")
 
 
-@experiment_app.command()
 def figure6(
     run: Annotated[Path, typer.Argument(help="Run folder of `experiment table1`.")],
     data_root: DataRoot = Path(),

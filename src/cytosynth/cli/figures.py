@@ -11,14 +11,12 @@ from ..errors import UsageError
 from ..io import lock
 from ..synthesis.settings import PipelineSettings, check
 from . import there
-from .experiment import experiment_app
 from .options import Device, Foundation, Label, Model, Normal, Scale, Settings
 
 Out = Annotated[Path, typer.Argument(help="Folder of the figure.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1)]
 
 
-@experiment_app.command()
 def figure7(
     out: Out,
     image: Annotated[Path | None, typer.Option(help="Your own normal image. \\[default: a field is generated]")] = None,
@@ -47,7 +45,6 @@ def figure7(
     print(f"{out}/figure7.png")
 
 
-@experiment_app.command()
 def figure8(
     source: Annotated[Path, typer.Argument(callback=there, help="Real normal images: COCO data set or folder.")],
     out: Out,

@@ -83,6 +83,7 @@ def collect() -> dict[str, Any]:
         "extractors": dict(registry.EXTRACTORS),
         "detectors": dict(registry.DETECTORS),
         "samplers": dict(registry.SAMPLERS),
+        "tables": dict(registry.TABLES),
         "variations": dict(registry.VARIATIONS),
         "formats_in": dict(registry.FORMATS_IN),
         "formats_out": dict(registry.FORMATS_OUT),
