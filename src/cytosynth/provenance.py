@@ -5,10 +5,11 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from . import __version__
 from .data import file_names
@@ -20,9 +21,8 @@ from .io.records import line
 RECORDS = "provenance.jsonl"
 PARTS = "provenance"
 """Folder of the files `000000.jsonl` ... of the records of a set that is too large for one."""
-REQUIRED = frozenset({"file_name", "origin", "seed", "key", "width", "height", "cells"})
-ORIGINAL = ("original", "original_sha256")
-"""The image that was edited: its name in its set, and its hash."""
+LARGEST = 1e9
+"""Pixels that the side of a box may be away."""
 MOST_ROOM = 100_000
 """Cells of an image that can be edited, far above what a detector finds in the largest."""
 NOTICE = "Synthetic cervical cytology made by CytoSynth. Not for diagnosis."
@@ -45,6 +45,60 @@ XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <xmp:CreatorTool>CytoSynth {version}</xmp:CreatorTool>
 <dc:description><rdf:Alt><rdf:li xml:lang="x-default">{notice}</rdf:li></rdf:Alt></dc:description>
 </rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>"""
+
+
+def sides(box: Sequence[float]) -> Sequence[float]:
+    """Return the xyxy of a `box`; raise ValueError where it is none."""
+    if len(box) != 4 or not all(abs(side) < LARGEST for side in box) or box[0] >= box[2] or box[1] >= box[3]:
+        raise ValueError("not the sides of a box")
+    return box
+
+
+Box = Annotated[list[float], AfterValidator(sides)]
+"""xyxy, as JSON has it."""
+Room = Annotated[int, Field(ge=0, le=MOST_ROOM)]
+"""How many cells of an image can be edited."""
+
+
+class Attempt(BaseModel, strict=True):
+    """What the gate found wrong with an edit."""
+
+    reasons: list[str]
+
+
+class EditedCell(BaseModel, strict=True):
+    """A cell in a record, with the attempts at it where a gate judged them."""
+
+    bbox_xyxy: Box
+    category: str
+    seed: int
+    attempts: list[Attempt] = []
+
+
+class Record(BaseModel, strict=True):
+    """What is read again of the record of an image; there is more in it."""
+
+    file_name: str
+    origin: Any
+    seed: int
+    key: int
+    width: int
+    height: int
+    cells: list[EditedCell]
+    rejected: list[EditedCell] = []
+    room: Room = 0
+    picture: Annotated[dict[str, Any], AfterValidator(plain.checked)] = {}
+    original: str = Field(default="", description="name, in its set, of the image that was edited")
+    original_sha256: str = ""
+
+    @model_validator(mode="after")
+    def _together(self) -> "Record":
+        said = self.model_fields_set
+        if "original" in said and "original_sha256" not in said:
+            raise ValueError("an original without its hash")
+        if "rejected" in said and any("attempts" not in cell.model_fields_set for cell in self.cells + self.rejected):
+            raise ValueError("a gated cell without attempts")
+        return self
 
 
 def png(pixels: Pixels, record: dict[str, Any]) -> bytes:
@@ -89,58 +143,13 @@ def said(out: Path) -> dict[str, dict[str, Any]]:
     return records
 
 
-def whole(record: Mapping[str, Any], categories: Sequence[str]) -> bool:
-    """Return whether `record` is one that this program wrote, as far as what is read of it goes."""
-    cells, rejected = record.get("cells"), record.get("rejected", [])
-    return (
-        record.keys() >= REQUIRED
-        and ("original" not in record or all(isinstance(record.get(key), str) for key in ORIGINAL))
-        and all(isinstance(record.get(key, 0), int) for key in ("seed", "key", "width", "height"))
-        and is_room(record.get("room", 0))
-        and isinstance(record.get("picture", {}), dict)
-        and _finite(record.get("picture", {}))
-        and isinstance(cells, list)
-        and isinstance(rejected, list)
-        and all(_whole_cell(cell, categories, "rejected" in record) for cell in (*cells, *rejected))
-    )
-
-
-def _whole_cell(cell: Any, categories: Sequence[str], gated: bool) -> bool:
-    """Return whether `cell` is one of a record of this program, with the attempts at it where it was `gated`."""
-    if not isinstance(cell, dict) or cell.get("category") not in categories or not isinstance(cell.get("seed"), int):
-        return False
-    attempts = cell.get("attempts", [] if not gated else None)
-    return (
-        is_box(cell.get("bbox_xyxy"))
-        and isinstance(attempts, list)
-        and all(isinstance(a, dict) and isinstance(a.get("reasons"), list) for a in attempts)
-        and all(isinstance(reason, str) for a in attempts for reason in a["reasons"])
-    )
-
-
-def is_box(value: Any) -> bool:
-    """Return whether `value` is the xyxy of a box, as JSON has it."""
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(isinstance(side, int | float) and abs(side) < 1e9 for side in value)
-        and value[0] < value[2]
-        and value[1] < value[3]
-    )
-
-
-def is_room(value: Any) -> bool:
-    """Return whether `value` can be how many cells of an image can be edited."""
-    return isinstance(value, int) and 0 <= value <= MOST_ROOM
-
-
-def _finite(value: Any) -> bool:
-    """Return whether `value` can be part of an annotation file, which has no NaN."""
+def whole(record: Any, categories: Sequence[str]) -> bool:
+    """Return whether `record` is one that this program wrote of cells of `categories`, as far as it is read again."""
     try:
-        plain.checked(value)
-    except ValueError:
+        found = Record.model_validate(record)
+    except ValidationError:
         return False
-    return True
+    return all(cell.category in categories for cell in (*found.cells, *found.rejected))
 
 
 def write_records(out: Path, records: Collection[Mapping[str, Any]]) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from ..annotations import Cell, DataSet, Image
 from ..config import pin
@@ -23,7 +24,7 @@ from ..io import atomic, lock, plain, wording
 from ..io.plain import last, one_line
 from ..io.progress import console, meter
 from ..io.records import append_line, line
-from ..provenance import is_box
+from ..provenance import Box
 from . import slide
 from .finder import Finder, Here, Search
 from .model import Detector
@@ -245,25 +246,33 @@ def finished_records(out: Path, categories: Sequence[str]) -> dict[str, dict[str
     return records
 
 
+def _safe(name: str) -> str:
+    if reason := file_names.unsafe(name):
+        raise ValueError(reason)
+    return name
+
+
+class _FoundCell(BaseModel, strict=True):
+    """A found cell in a line of `found.jsonl`."""
+
+    box: Box
+    category: str
+    score: float = Field(ge=0, le=1)
+
+
+class _Found(BaseModel, strict=True):
+    """A line of `found.jsonl`: an image in which cells were searched."""
+
+    file_name: Annotated[str, AfterValidator(_safe)]
+    sha256: str = Field(min_length=1)
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    cells: list[_FoundCell]
+
+
 def _whole(record: Any, categories: Sequence[str]) -> bool:
     """Return whether `record` is one of an image in which cells of `categories` were searched."""
-    return (
-        isinstance(record, dict)
-        and isinstance(record.get("file_name"), str)
-        and not file_names.unsafe(record["file_name"])
-        and isinstance(record.get("sha256"), str)
-        and record["sha256"] != ""
-        and all(type(record.get(key)) is int and record[key] > 0 for key in ("width", "height"))
-        and isinstance(record.get("cells"), list)
-        and all(_whole_cell(cell, categories) for cell in record["cells"])
-    )
-
-
-def _whole_cell(cell: Any, categories: Sequence[str]) -> bool:
-    return (
-        isinstance(cell, dict)
-        and is_box(cell.get("box"))
-        and cell.get("category") in categories
-        and isinstance(cell.get("score"), int | float)
-        and 0 <= cell["score"] <= 1
-    )
+    try:
+        return all(cell.category in categories for cell in _Found.model_validate(record).cells)
+    except ValidationError:
+        return False

@@ -4,11 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, Strict
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
@@ -16,10 +18,10 @@ from torch import Tensor
 from ..annotations import Box, Cell
 from ..data.image_files import Pixels
 from ..data.slides.glass import Coverage
-from ..io import atomic, plain
+from ..io import atomic, plain, records
 from ..io.progress import meter
 from ..io.records import append_line
-from ..provenance import is_box
+from ..provenance import sides
 from . import tiles
 from .model import Detector
 
@@ -150,6 +152,28 @@ def _seen(rows: list[list[float]], x: int, y: int, side: int) -> tiles.Seen:
     return tiles.Seen(values[:, :4], values[:, 4].long(), values[:, 5], (x, y, x + side, y + side))
 
 
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+
+
+def _boxed(row: tuple[float, ...]) -> tuple[float, ...]:
+    sides(row[:4])
+    return row
+
+
+class Tile(BaseModel):
+    """A line of the record: what was found in the tile at (x, y), rows as `_row` makes them."""
+
+    x: Whole
+    y: Whole
+    found: list[
+        Annotated[
+            tuple[Number, Number, Number, Number, Annotated[Whole, Ge(1)], Annotated[Number, Interval(ge=0, le=1)]],
+            AfterValidator(_boxed),
+        ]
+    ]
+
+
 def _before(record: Path, search: Search) -> dict[tuple[int, int], list[list[float]]]:
     """Return what is recorded of tiles by corner; a record of another search is started again."""
     lines = plain.lines(record)
@@ -159,22 +183,7 @@ def _before(record: Path, search: Search) -> dict[tuple[int, int], list[list[flo
         return {}
     known: dict[tuple[int, int], list[list[float]]] = {}
     most = len(search.detector.config.categories)
-    for line in lines:
-        if isinstance(line, dict) and isinstance(line.get("x"), int) and isinstance(line.get("y"), int):
-            rows = line.get("found")
-            if isinstance(rows, list) and all(_whole(row, most) for row in rows):
-                known[line["x"], line["y"]] = rows
+    for tile in records.typed(Tile, record):
+        if all(label <= most for *_, label, _ in tile.found):
+            known[tile.x, tile.y] = [list(row) for row in tile.found]
     return known
-
-
-def _whole(row: Any, most: int) -> bool:
-    """Return whether `row` is one that `_row` made for a detector of `most` categories."""
-    return (
-        isinstance(row, list)
-        and len(row) == 6
-        and all(isinstance(value, int | float) for value in row)
-        and is_box(row[:4])
-        and isinstance(row[4], int)
-        and 1 <= row[4] <= most
-        and 0 <= row[5] <= 1
-    )

@@ -19,11 +19,10 @@ from ..detection.train import train_detector
 from ..errors import UserError
 from ..evaluate.detection.scoring import measure, validation
 from ..evaluate.statistics import mean
-from ..io import atomic, lock, records
+from ..io import atomic, lock, plain, records
 from ..io.progress import console
 from ..io.report import Report, Value
 from . import ellipses
-from .entries import read
 from .recipe import SanityRecipe
 
 PICTURES = "pictures"
@@ -62,7 +61,7 @@ def sanity(recipe: SanityRecipe, run: Path) -> Report:
                 if not _result(run, detector, seed).exists():
                     console.print(f"sanity set: {detector}, seed {seed}")
                     atomic.write_json(_result(run, detector, seed), asdict(_one(detector, seed, recipe, run, unseen)))
-        entries = [read(Entry, _result(run, name, seed)) for name in recipe.detectors for seed in recipe.seeds]
+        entries = [plain.typed(Entry, _result(run, name, seed)) for name in recipe.detectors for seed in recipe.seeds]
         report = tabulate(recipe, entries, sum(len(sample.cells) for sample in unseen))
         report.write(run, "sanity")
         save_png(_shown(recipe, run, unseen[:SHOWN]), run / "found.png")

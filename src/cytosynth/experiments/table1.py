@@ -33,7 +33,6 @@ from ..normal.recipe import NormalRecipe, preset
 from ..normal.settings import GenerateSettings
 from ..normal.train import train_normal
 from ..provenance import png
-from .entries import read
 from .recipe import UNTUNED, Table1Recipe
 from .table1_report import Entry, everything, tabulate
 
@@ -65,7 +64,7 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
                 {"adapter": adapter, "seed": seed, "parameters": parameters, "step": step}
                 | judge(drawn, real, extractors, seed, run / "cache" / "features"),
             )
-        entries = [read(Entry, _result(run, *cell)) for cell in grid]
+        entries = [plain.typed(Entry, _result(run, *cell)) for cell in grid]
         report = tabulate(recipe, entries, extractors, real, foundations.load(recipe.foundation).digest)
         report = replace(report, notes=(*report.notes, *cytology_note(recipe, run)))
         report.write(run, "table1")

@@ -9,12 +9,15 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import TypeAdapter
 
 from ..errors import FormatProblem, UserError
 
+T = TypeVar("T")
+ANEW = "damaged; delete it, and the same command creates it again"
 MAX_BYTES = 512 * 1024**2
 """Of an annotation file; the largest of COCO 2017 has 450 MB."""
 MAX_SMALL = 4 * 1024**2
@@ -180,6 +183,22 @@ def portable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [portable(inner) for inner in value]
     return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+
+
+def typed(
+    kind: type[T],
+    file: Path,
+    todo: str = "damaged; delete it, and the same command creates it again",
+    most: int = MAX_SMALL,
+) -> T:
+    """Return the JSON in `file` as a `kind`: a model, dataclass or named tuple.
+
+    Raises UserError, which says what is wrong and `todo`, where it is something else.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(from_json(text(file, most)))
+    except ValueError:
+        raise UserError(f"{file}: {todo}") from None
 
 
 def load(file: Path) -> dict[str, Any]:

@@ -5,10 +5,13 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from . import atomic, plain
 
+M = TypeVar("M", bound=BaseModel)
 STATS, TIMING = "stats.jsonl", "timing.jsonl"
 
 
@@ -30,6 +33,16 @@ def with_number(path: Path, name: str) -> Iterator[dict[str, Any]]:
     for entry in plain.lines(path):
         if isinstance(entry, dict) and isinstance(entry.get(name), int | float):
             yield entry
+
+
+def typed(kind: type[M], path: Path) -> Iterator[M]:
+    """Yield the lines at `path` that are a `kind`, others are dropped; raise UserError as `plain.lines` does."""
+    for entry in plain.lines(path):
+        try:
+            found = kind.model_validate(entry)
+        except ValidationError:
+            continue
+        yield found
 
 
 def seconds(run: Path) -> list[float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..annotations import Cell
 from ..data.sources import Sample
@@ -85,10 +85,8 @@ def predicted(
 
 
 def _read(path: Path, digest: str, images: int) -> Predictions:
-    try:
-        made = Predictions.model_validate(plain.from_json(plain.text(path, plain.MAX_BYTES)))
-    except (OSError, ValueError, ValidationError):
-        raise UserError(f"{path}: damaged, not predictions; delete it; the same command creates it again") from None
+    todo = "damaged, not predictions; delete it, the same command creates it again"
+    made = plain.typed(Predictions, path, todo, plain.MAX_BYTES)
     if made.digest != digest or len(made.truth) != images:
         raise UserError(f"{path}: made by another detector or on other images; use another folder")
     return made

@@ -128,11 +128,11 @@ def agreement(
         first, second, total = counts[chosen].sum(axis=0)
         return [first / total, second / total, (second - first) / total]
 
-    found = estimates(shares, [range(len(counts))], draws, seed, centred=False)
+    right_shares = estimates(shares, [range(len(counts))], draws, seed, centred=False)
     titles = ("called by their category, before", "called by their category, after", "difference")
     return [
         (f"cells {title} ({int(counts[:, 2].sum())})", str(estimate))
-        for title, estimate in zip(titles, found, strict=True)
+        for title, estimate in zip(titles, right_shares, strict=True)
     ]
 
 

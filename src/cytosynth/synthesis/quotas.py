@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel
 
 from ..data import image_files
 from ..errors import UserError
-from ..io import atomic, plain
+from ..io import atomic
 from ..io.progress import meter
-from ..io.records import append_line
-from ..provenance import is_room
+from ..io.records import append_line, typed
+from ..provenance import Room as Editable
 from .jobs import Job
 from .making import Failed, Room
 
@@ -59,6 +60,13 @@ def short(dealt: Sequence[Sequence[str]], counts: Mapping[str, int]) -> dict[str
     return {name: asked - given[name] for name, asked in counts.items() if asked > given[name]}
 
 
+class _Surveyed(BaseModel, strict=True):
+    """A line of the survey."""
+
+    file_name: str
+    room: Editable
+
+
 def survey(
     jobs: Sequence[Job],
     done: Mapping[str, Mapping[str, Any]],
@@ -77,9 +85,8 @@ def survey(
     """
     known = {name: int(record["room"]) for name, record in done.items() if "room" in record}
     path = out / SURVEY
-    for entry in plain.lines(path):
-        if isinstance(entry, dict) and isinstance(entry.get("file_name"), str) and is_room(entry.get("room")):
-            known.setdefault(entry["file_name"], entry["room"])
+    for entry in typed(_Surveyed, path):
+        known.setdefault(entry.file_name, entry.room)
     missing = {job.file_name: job for job in jobs if job.file_name not in known}
 
     def failed(job: Job, error: UserError) -> None:

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import UsageError, UserError
+from pydantic import BaseModel
+
+from ..errors import UsageError
 from ..io import atomic, plain, records
 from . import card
 from .recipe import Recipe
@@ -14,6 +16,13 @@ SCORES = "validation.jsonl"
 BEST = "best"
 SCORE = "best.json"
 """In the folder of the best weights: their step and score, written with them or not at all."""
+
+
+class Kept(BaseModel, strict=True):
+    """What `SCORE` says."""
+
+    step: int
+    score: float
 
 
 class Best(NamedTuple):
@@ -52,17 +61,9 @@ def best(run: Path) -> Best | None:
     path = run / BEST / SCORE
     if not path.exists():
         return None
-    try:
-        said = plain.checked(plain.from_json(plain.text(path)), nan=True)
-    except ValueError:
-        said = None
-    if (
-        not isinstance(said, dict)
-        or type(said.get("step")) is not int
-        or not isinstance(said.get("score"), int | float)
-    ):
-        raise UserError(f"{path}: not a step and its score; delete {run / BEST}; the best from now on is kept")
-    return Best(said["step"], float(said["score"]), run / BEST)
+    todo = f"not a step and its score; delete {run / BEST}; the best from now on is kept"
+    kept = plain.typed(Kept, path, todo)
+    return Best(kept.step, kept.score, run / BEST)
 
 
 def exhausted(run: Path, recipe: Recipe) -> bool:

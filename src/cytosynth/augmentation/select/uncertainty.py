@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 from torchvision.ops import box_iou
 
 from ...annotations import Cell
 from ...data import image_files
 from ...detection.external import Finder, OwnDetector
 from ...evaluate.detection.scoring import LEAST
-from ...io import plain
-from ...io.records import append_line
+from ...io.records import append_line, typed
 from .candidates import Candidate
 
 TOGETHER = 16
@@ -44,6 +44,13 @@ def of_cells(annotated: Sequence[Cell], found: Sequence[Cell], categories: Seque
     return unsure
 
 
+class Known(BaseModel, strict=True):
+    """A line of what is kept: the mean uncertainty on the cells of an image."""
+
+    image: str
+    uncertainty: float = Field(ge=0, le=1)
+
+
 def measure(
     candidates: Sequence[Candidate], finder: Finder, categories: Sequence[str], path: Path
 ) -> NDArray[np.float64]:
@@ -66,12 +73,7 @@ def measure(
 
 def kept(path: Path) -> dict[str, float]:
     """Return what is kept at `path`; a line that says something else is dropped."""
-    known = {}
-    for entry in plain.lines(path):
-        image, value = (entry.get("image"), entry.get("uncertainty")) if isinstance(entry, dict) else (None, None)
-        if isinstance(image, str) and isinstance(value, int | float) and 0 <= value <= 1:
-            known[image] = float(value)
-    return known
+    return {one.image: one.uncertainty for one in typed(Known, path)}
 
 
 def _boxes(cells: Sequence[Cell]) -> torch.Tensor:

@@ -102,14 +102,10 @@ def read(file: Path, kind: type[Scored], categories: Sequence[str], draws: int, 
 
     Raises UserError if it contains something else; the message says that deleting `made` creates them again.
     """
-    try:
-        found = kind.model_validate(plain.from_json(plain.text(file, plain.MAX_BYTES)))
-    except ValueError:
-        found = None
-    if found is None or not found.of(categories, draws):
-        raise UserError(
-            f"{file}: damaged, not the scores of a detector; delete {made}; the same command creates it again"
-        )
+    todo = f"damaged, not the scores of a detector; delete {made}, the same command creates it again"
+    found = plain.typed(kind, file, todo, plain.MAX_BYTES)
+    if not found.of(categories, draws):
+        raise UserError(f"{file}: {todo}")
     return found.model_dump()
 
 
