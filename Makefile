@@ -69,7 +69,7 @@ bundle: $(READY)
 	    to=$$(realpath $(BUNDLED)/$${pair%%:*}); cd $$kept; \
 	    find . -type f ! -name README.md ! -name best.json -print0 | xargs -0 cp --parents -t $$to; cd - > /dev/null; done
 	if [ -d $(DECODER) ]; then $(BIN)/python -c 'import sys; from pathlib import Path; import torch; \
-	    from diffusers import AutoencoderKL; from cytosynth.foundation.load import part; from cytosynth.foundation.parts import save_part; \
+	    from diffusers import AutoencoderKL; from cytosynth.foundation.load import part; from cytosynth.foundation.save import save_part; \
 	    save_part(part(AutoencoderKL, Path(sys.argv[1])), Path(sys.argv[2]), torch.float16)' \
 	    $(DECODER) $(BUNDLED)/foundation/vae; fi
 

@@ -25,7 +25,7 @@ from cytosynth.cell import synthesizer
 from cytosynth.data.formats import coco
 from cytosynth.detection import model as detectors
 from cytosynth.foundation.load import load, save
-from cytosynth.foundation.parts import save_part
+from cytosynth.foundation.save import save_part
 from cytosynth.foundation.scratch import autoencoder, denoiser, text
 from cytosynth.foundation.scratch.recipe import AutoencoderRecipe, DenoiserRecipe
 from cytosynth.io import atomic

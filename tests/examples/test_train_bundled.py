@@ -25,7 +25,7 @@ from cytosynth.data.sources import Source
 from cytosynth.detection.recipe import preset as detector
 from cytosynth.errors import UserError
 from cytosynth.foundation.load import load
-from cytosynth.foundation.parts import save_part
+from cytosynth.foundation.save import save_part
 from cytosynth.foundation.scratch import autoencoder, recipe, shards
 from cytosynth.foundation.scratch.recipe import AutoencoderRecipe, DenoiserRecipe
 from cytosynth.foundation.scratch.train import train_denoiser

@@ -77,10 +77,10 @@ def test_table_1_has_a_row_for_each_adapter_and_the_floor(finished: Path, tiny: 
     assert any(note.startswith("svdiff less lora") for note in found["notes"])
 
 
-def entries(floors: list[float], values: dict[str, list[float]]) -> list[table1_report.Entry]:
-    """Entries of one feature network, all of whose measures are the given numbers, one a seed."""
+def entries(floors: list[float], values: dict[str, list[float]]) -> list[table1_report.SeedResult]:
+    """Results of one feature network, all of whose measures are the given numbers, one a seed."""
     return [
-        table1_report.Entry(
+        table1_report.SeedResult(
             name, seed, 1, 1, 9, {"colour": dict.fromkeys(table1_report.MEASURES, found)},
             {"colour": dict.fromkeys(table1_report.MEASURES, floors[seed])},
         )

@@ -23,7 +23,7 @@ from cytosynth.errors import EnvironmentProblem, UsageError, UserError
 from cytosynth.foundation import samplers, sampling, sd15
 from cytosynth.foundation.load import load
 from cytosynth.foundation.model import Foundation
-from cytosynth.foundation.parts import save_part
+from cytosynth.foundation.save import save_part
 from cytosynth.foundation.scratch import autoencoder
 from cytosynth.foundation.scratch.recipe import AutoencoderRecipe
 from cytosynth.foundation.single_file import read_single_file

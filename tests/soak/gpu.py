@@ -34,7 +34,7 @@ from cytosynth.detection.train import train_detector
 from cytosynth.foundation import sd15, tokens
 from cytosynth.foundation.load import load, save
 from cytosynth.foundation.model import Foundation
-from cytosynth.foundation.parts import save_part
+from cytosynth.foundation.save import save_part
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.memory import LESS
 from cytosynth.normal.recipe import preset

@@ -31,7 +31,7 @@ from cytosynth.errors import UserError
 from cytosynth.studio import correcting, verdicts
 from cytosynth.studio.correcting import Corrections, Decision
 from cytosynth.studio.models import Models
-from cytosynth.studio.places import Places
+from cytosynth.studio.opened_folders import OpenedFolders
 from cytosynth.studio.project import Edit, Project, Projects
 from cytosynth.studio.queue import BATCH, CLICK, Cancelled, DeviceQueue, Task
 from cytosynth.studio.server import Studio
@@ -386,7 +386,7 @@ def test_places_offer_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "data" / "run").mkdir()
     (tmp_path / "data" / "run" / "stats.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     (tmp_path / "out").mkdir()
-    places = Places.of([tmp_path / "data"], tmp_path / "out")
+    places = OpenedFolders.of([tmp_path / "data"], tmp_path / "out")
     assert {(one["title"], one["kind"]) for one in places.listed()} == {("data/set", "set"), ("data/run", "run")}
     assert places.path("0/set") == tmp_path / "data" / "set" and places.name(tmp_path / "data" / "set") == "0/set"
 

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..foundation import noise, sampling
 from ..foundation.load import load
 from ..foundation.model import Foundation
-from ..foundation.parts import save_part
+from ..foundation.save import save_part
 from ..io import atomic
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses

@@ -10,7 +10,7 @@ from ..io import wording
 from ..io.plain import one_line
 from ..registry import FORMATS_IN, FORMATS_OUT, FORMATS_PACKED
 from . import app, there_if
-from .places import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
+from .data_options import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
 
 Kind = Annotated[str | None, typer.Option("--from", help=f"Format: {', '.join(FORMATS_IN)}. \\[default: detected]")]
 

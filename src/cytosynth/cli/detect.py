@@ -8,8 +8,8 @@ import typer
 
 from ..data.shard import Shard
 from . import app, finish, there
+from .data_options import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
 from .options import Device, Mpp, RayOption, Scale, ShardOption, Strict
-from .places import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
 
 
 @app.command()

@@ -15,6 +15,7 @@ from ..registry import SAMPLERS
 from ..synthesis.settings import COMMAND, PipelineSettings, check
 from ..variation.centre import Centre
 from . import app, finish, there
+from .data_options import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
 from .options import (
     Compile,
     DataRoot,
@@ -35,7 +36,6 @@ from .options import (
     ShardOption,
     Strict,
 )
-from .places import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
 
 if TYPE_CHECKING:
     from ..synthesis.synthesize import Load

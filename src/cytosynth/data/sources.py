@@ -14,7 +14,7 @@ from ..annotations import Cell, DataSet, Image
 from ..errors import UserError
 from ..io.progress import console, meter
 from . import file_names, image_files, split, streaming
-from .entries import Entries, Member
+from .annotated_images import AnnotatedImages, Member
 from .formats import findings
 from .image_files import Pixels
 from .read import Place, read
@@ -171,7 +171,7 @@ def _parts(source: Source, data_root: Path) -> list[str]:
 class Samples(Sequence[Sample]):
     """The images of a part of a packed data set; each is read, and made a sample, when it is asked for."""
 
-    def __init__(self, entries: Entries, indices: Sequence[int], source: Source) -> None:
+    def __init__(self, entries: AnnotatedImages, indices: Sequence[int], source: Source) -> None:
         """Hold those of `entries` at `indices`, at the scale of their `source`."""
         self.entries, self.indices, self.source = entries, indices, source
 

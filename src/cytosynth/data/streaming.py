@@ -14,11 +14,14 @@ from ..io.progress import meter
 from ..io.seen import Seen, seen
 from . import check as checking
 from . import file_names, image_files, split
-from .entries import Entries, Entry, InParts
+from .annotated_images import AnnotatedImage, AnnotatedImages, InParts
 from .formats import coco, coco_parts, packed, parquet, webdataset
 from .read import FOUND_OUT, Place, read
 
-PACKED: dict[str, Callable[[Path], Entries]] = {"webdataset": webdataset.WebDataset, "parquet": parquet.ParquetSet}
+PACKED: dict[str, Callable[[Path], AnnotatedImages]] = {
+    "webdataset": webdataset.WebDataset,
+    "parquet": parquet.ParquetSet,
+}
 FIRST = {"webdataset": f"000000.{webdataset.SUFFIX}", "parquet": f"000000.{parquet.SUFFIX}"}
 """The file that every set of the format has."""
 
@@ -56,7 +59,7 @@ def kind(root: Path) -> str | None:
     return "coco" if root.is_dir() and coco.parts(root) else None
 
 
-def opened(root: Path) -> Entries:
+def opened(root: Path) -> AnnotatedImages:
     """Return the data set at `root`, which has a `kind`; raise FormatProblem if it cannot be read."""
     found = kind(root)
     if found is None:
@@ -64,7 +67,7 @@ def opened(root: Path) -> Entries:
     return InParts(root) if found == "coco" else PACKED[found](root)
 
 
-def part(found: Entries, name: str, root: Path) -> Sequence[int]:
+def part(found: AnnotatedImages, name: str, root: Path) -> Sequence[int]:
     """Return the places of the images of `found`, the data set at `root`, in the part `name` of its split.
 
     As `split.part`, but that an image in two parts is not noticed. Eight bytes of memory an image.
@@ -89,13 +92,13 @@ def part(found: Entries, name: str, root: Path) -> Sequence[int]:
     return indices
 
 
-def entries(root: Path, of: str | None, place: Place = FOUND_OUT) -> tuple[DataSet, int, Iterator[Entry]]:
+def entries(root: Path, of: str | None, place: Place = FOUND_OUT) -> tuple[DataSet, int, Iterator[AnnotatedImage]]:
     """Return what is said of the data set at `root`, in any format, how many images it has, and those."""
     if kind(root):
         found = opened(root)
         return found.about, len(found), iter(found)
     data = read(root, of, place=place)
-    listed = (Entry(image, file_names.inside(data.folder, image.file_name)) for image in data.images)
+    listed = (AnnotatedImage(image, file_names.inside(data.folder, image.file_name)) for image in data.images)
     return replace(data, images=()), len(data.images), listed
 
 
@@ -196,7 +199,7 @@ def _renamed(about: DataSet, names: Mapping[str, str], source: Path) -> DataSet:
     return replace(about, categories=categories, category_ids={} if names else about.category_ids)
 
 
-def _sound(entry: Entry, names: Mapping[str, str], taken: Seen) -> Image:
+def _sound(entry: AnnotatedImage, names: Mapping[str, str], taken: Seen) -> Image:
     """Return the image of `entry` under the new `names`; raise UserError if it cannot be written anywhere."""
     image = entry.image
     height, width = entry.pixels().shape[:2]

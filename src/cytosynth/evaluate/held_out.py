@@ -8,7 +8,7 @@ from accelerate import PartialState
 from ..data.image_files import Pixels
 from ..data.sources import Sample
 from ..errors import UserError
-from ..normal import places
+from ..normal import regions
 from ..normal.recipe import WindowRecipe
 from . import distance
 from .networks import features
@@ -24,7 +24,7 @@ class HeldOut:
         """
         weights = Path(recipe.validate_weights) if recipe.validate_weights else None
         self.extractor = features.load(recipe.validate_with, weights, str(PartialState().device))
-        self.windows = places.windows(samples, recipe.window, recipe.validate_count)
+        self.windows = regions.windows(samples, recipe.window, recipe.validate_count)
         if not self.windows:
             raise UserError(
                 f"no held-out normal image of at least {recipe.window} pixels a side to select the best by; add "

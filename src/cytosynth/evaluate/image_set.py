@@ -10,7 +10,7 @@ from typing import overload
 import numpy as np
 
 from ..data import file_names, image_files, split, streaming
-from ..data.entries import Member
+from ..data.annotated_images import Member
 from ..data.gather import beside
 from ..data.image_files import Pixels
 from ..data.read import annotated, read

@@ -33,7 +33,7 @@ ENLARGED = 3
 
 
 @dataclass(frozen=True)
-class Entry:
+class SeedResult:
     """What one detector with one seed came to: its size, seconds of a training step, and COCO scores."""
 
     detector: str
@@ -61,14 +61,16 @@ def sanity(recipe: SanityRecipe, run: Path) -> Report:
                 if not _result(run, detector, seed).exists():
                     console.print(f"sanity set: {detector}, seed {seed}")
                     atomic.write_json(_result(run, detector, seed), asdict(_one(detector, seed, recipe, run, unseen)))
-        entries = [plain.typed(Entry, _result(run, name, seed)) for name in recipe.detectors for seed in recipe.seeds]
+        entries = [
+            plain.typed(SeedResult, _result(run, name, seed)) for name in recipe.detectors for seed in recipe.seeds
+        ]
         report = tabulate(recipe, entries, sum(len(sample.cells) for sample in unseen))
         report.write(run, "sanity")
         save_png(_shown(recipe, run, unseen[:SHOWN]), run / "found.png")
     return report
 
 
-def tabulate(recipe: SanityRecipe, entries: Sequence[Entry], objects: int) -> Report:
+def tabulate(recipe: SanityRecipe, entries: Sequence[SeedResult], objects: int) -> Report:
     """Return the table: a row for each detector, mean and interval over seeds."""
     rows: list[tuple[Value, ...]] = []
     for name in recipe.detectors:
@@ -93,7 +95,7 @@ def tabulate(recipe: SanityRecipe, entries: Sequence[Entry], objects: int) -> Re
     )
 
 
-def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequence[Sample]) -> Entry:
+def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequence[Sample]) -> SeedResult:
     """Train `detector` and measure it on the `unseen` images."""
     chosen = preset("bundled", detector).model_dump() | {
         "backbone": "small", "weights": NO_WEIGHTS, "ema_decay": None,
@@ -112,7 +114,9 @@ def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequ
             f"{folder / records.TIMING}: the time of a step is missing; delete {folder}, and it is trained again"
         )
     middle = seconds[len(seconds) // 2]
-    return Entry(detector, seed, outcome.parameters, middle, scores.map, scores.map_50, scores.map_75, scores.recall)
+    return SeedResult(
+        detector, seed, outcome.parameters, middle, scores.map, scores.map_50, scores.map_75, scores.recall
+    )
 
 
 def _shown(recipe: SanityRecipe, run: Path, samples: Sequence[Sample]) -> Pixels:

@@ -34,7 +34,7 @@ from ..normal.settings import GenerateSettings
 from ..normal.train import train_normal
 from ..provenance import png
 from .recipe import UNTUNED, Table1Recipe
-from .table1_report import Entry, everything, tabulate
+from .table1_report import SeedResult, everything, tabulate
 
 CYTOLOGY = "cytology-resnet50"
 
@@ -64,7 +64,7 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
                 {"adapter": adapter, "seed": seed, "parameters": parameters, "step": step}
                 | judge(drawn, real, extractors, seed, run / "cache" / "features"),
             )
-        entries = [plain.typed(Entry, _result(run, *cell)) for cell in grid]
+        entries = [plain.typed(SeedResult, _result(run, *cell)) for cell in grid]
         report = tabulate(recipe, entries, extractors, real, foundations.load(recipe.foundation).digest)
         report = replace(report, notes=(*report.notes, *cytology_note(recipe, run)))
         report.write(run, "table1")
@@ -108,7 +108,7 @@ def draw(
 
 
 def judge(drawn: ImageSet, real: ImageSet, extractors: Sequence[Extractor], seed: int, cache: Path) -> dict[str, Any]:
-    """Return `images`, `values` and `floor` of an Entry: `drawn` and one half of `real` against the other half."""
+    """Return `images`, `values` and `floor` of an SeedResult: `drawn` and one half of `real` against the other half."""
     rng = np.random.default_rng(seed)
     first, second = real.halves(rng)
     number = min(len(drawn), len(first), len(second))

@@ -20,7 +20,7 @@ MEASURES = ("frechet", "kernel", "precision", "recall", "density", "coverage")
 
 
 @dataclass(frozen=True)
-class Entry:
+class SeedResult:
     """What one adapter with one seed came to.
 
     Attributes:
@@ -43,7 +43,7 @@ class Entry:
 
 
 def tabulate(
-    recipe: Table1Recipe, entries: Sequence[Entry], extractors: Sequence[Extractor], real: ImageSet, digest: str
+    recipe: Table1Recipe, entries: Sequence[SeedResult], extractors: Sequence[Extractor], real: ImageSet, digest: str
 ) -> Report:
     """Return Table I: a row for each adapter and one for the floor, mean and interval over seeds.
 
@@ -72,7 +72,7 @@ def tabulate(
     return Report("Table I: tuning methods for the foundation", facts, tuple(columns), tuple(rows), notes)
 
 
-def compared(entries: Sequence[Entry], extractors: Sequence[Extractor]) -> list[str]:
+def compared(entries: Sequence[SeedResult], extractors: Sequence[Extractor]) -> list[str]:
     """Return a line on each rival of LoRA: the difference of the kernel distance, paired by seed."""
     by_cell = {(entry.adapter, entry.seed): entry for entry in entries}
     names = dict.fromkeys(entry.adapter for entry in entries)
@@ -90,7 +90,7 @@ def compared(entries: Sequence[Entry], extractors: Sequence[Extractor]) -> list[
     return lines
 
 
-def undecided(entries: Sequence[Entry], extractors: Sequence[Extractor]) -> list[str]:
+def undecided(entries: Sequence[SeedResult], extractors: Sequence[Extractor]) -> list[str]:
     """Return a line on each column in which the floor is less sure than the adapters are apart."""
     names = dict.fromkeys(entry.adapter for entry in entries)
     lines = []
@@ -106,7 +106,7 @@ def undecided(entries: Sequence[Entry], extractors: Sequence[Extractor]) -> list
     return lines
 
 
-def everything(entries: Sequence[Entry]) -> tuple[tuple[str, ...], list[tuple[str | float | int, ...]]]:
+def everything(entries: Sequence[SeedResult]) -> tuple[tuple[str, ...], list[tuple[str | float | int, ...]]]:
     """Return columns and rows of every measure of every adapter, seed and extractor."""
     columns = ("adapter", "seed", "parameters", "step", "images", "features", "measure", "value", "floor")
     rows: list[tuple[str | float | int, ...]] = [
@@ -137,7 +137,7 @@ def _reading(recipe: Table1Recipe, counts: Sequence[int]) -> list[str]:
 
 
 def _measured(extractors: Sequence[Extractor]) -> dict[str, Reading]:
-    """Return how each measured column of the table is read from the values of an Entry."""
+    """Return how each measured column of the table is read from the values of an SeedResult."""
     found: dict[str, Reading] = {}
     for extractor in extractors:
         found[extractor.frechet] = partial(_read, extractor.name, "frechet", 1)
@@ -151,7 +151,7 @@ def _read(extractor: str, measure: str, factor: float, values: dict[str, dict[st
     return factor * values[extractor][measure]
 
 
-def _cells(entries: Sequence[Entry], measured: dict[str, Reading], floor: bool = False) -> list[str]:
+def _cells(entries: Sequence[SeedResult], measured: dict[str, Reading], floor: bool = False) -> list[str]:
     return [
         str(mean([read(entry.floor if floor else entry.values) for entry in entries])) for read in measured.values()
     ]

@@ -22,7 +22,7 @@ from ..io.tensors import refuse_pickle, refuse_pickles, weights_digest
 from . import hub, tokens, trial
 from .model import Foundation
 from .names import BUNDLED, PredictionType
-from .parts import save_part
+from .save import save_part
 from .single_file import read_single_file
 
 INDEX = {

@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..foundation.latents import cached
 from ..foundation.model import Foundation
 from ..io import wording
-from .places import ATTEMPTS, normal, usable
+from .regions import ATTEMPTS, normal, usable
 
 
 class Windows:

@@ -19,7 +19,7 @@ from ..variation.view import View
 from .recipe import CLEAN, RobustnessRecipe, parsed
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Entry = tuple[Number, Number, Number, Number, str, Number | None]
+CellRow = tuple[Number, Number, Number, Number, str, Number | None]
 """x_min, y_min, x_max, y_max, category, score; of an annotated cell None, or -1 where it is a crowd."""
 CROWD = -1.0
 
@@ -35,8 +35,8 @@ class Predictions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     digest: str
-    truth: list[list[Entry]]
-    found: list[list[Entry]]
+    truth: list[list[CellRow]]
+    found: list[list[CellRow]]
 
     def cells(self) -> tuple[list[list[Cell]], list[list[Cell]]]:
         """Return annotated and detected cells, image by image."""
@@ -92,7 +92,7 @@ def _read(path: Path, digest: str, images: int) -> Predictions:
     return made
 
 
-def _entry(cell: Cell, score: float | None) -> Entry:
+def _entry(cell: Cell, score: float | None) -> CellRow:
     x0, y0, x1, y1 = (round(float(value), 3) for value in cell.box)
     return x0, y0, x1, y1, cell.category, score
 

@@ -23,7 +23,7 @@ from ..provenance import png as marked
 from ..synthesis import own_images
 from . import verdicts
 from .models import Models
-from .places import Places
+from .opened_folders import OpenedFolders
 from .project import MOST_IMAGES, Edit, Found, Project, ProjectImage, Projects
 from .queue import BATCH, CLICK, LONG, DeviceQueue, Task
 
@@ -34,7 +34,7 @@ MARGIN = 24
 class Editing:
     """Projects, their images and the queue in which they are worked on."""
 
-    def __init__(self, models: Models, places: Places, queue: DeviceQueue, out: Path) -> None:
+    def __init__(self, models: Models, places: OpenedFolders, queue: DeviceQueue, out: Path) -> None:
         """Keep projects, generated fields and uploads in hidden folders of `out`."""
         self.models, self.places, self.queue = models, places, queue
         self.out, self.own = out, out / ".studio"

@@ -21,7 +21,7 @@ from .data_routes import DataRoutes
 from .edit_routes import TILE, EditRoutes
 from .editing import Editing
 from .models import Models
-from .places import Places
+from .opened_folders import OpenedFolders
 from .queue import DeviceQueue
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -47,7 +47,7 @@ class Studio:
         self._stack.enter_context(lock.only(self.out / ".studio"))
         queue = DeviceQueue()
         self._stack.callback(queue.close)
-        self.editing = Editing(self.models, Places.of(self.opened, self.out), queue, self.out)
+        self.editing = Editing(self.models, OpenedFolders.of(self.opened, self.out), queue, self.out)
         self._stack.callback(self.editing.close)
         routes = [
             Route("/", _page), Route("/static/{name}", _page), Route("/api/about", self._about),

@@ -16,7 +16,7 @@ from ...io.progress import console
 from ...io.report import Report
 from .. import inputs
 from ..gains import Runs, gain, hundred
-from . import candidates, curve, parts, ranking, realism, rule, subset, sweep, table, uncertainty
+from . import candidates, curve, ranking, real_parts, realism, rule, subset, sweep, table, uncertainty
 from .candidates import Candidate, SyntheticSet
 from .ranking import Ranked
 from .recipe import SelectRecipe
@@ -116,8 +116,8 @@ def _known(
     recipe: SelectRecipe, run: Path, data_root: Path, devices: Sequence[str], workers: int
 ) -> _Known:  # fmt: skip
     """Read and check what is given, before anything is written."""
-    real = parts.check(recipe, data_root)
-    sets = candidates.gather(recipe, parts.held(recipe, data_root), data_root)
+    real = real_parts.check(recipe, data_root)
+    sets = candidates.gather(recipe, real_parts.held(recipe, data_root), data_root)
     pool = candidates.candidates(sets, recipe.categories)
     everything = sum(len(one.data.images) for one in sets)
     if len(pool) < everything:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...annotations import DataSet, Image
 from ...errors import EnvironmentProblem, FormatProblem
-from ..entries import Entries, Entry
+from ..annotated_images import AnnotatedImage, AnnotatedImages
 from ..image_files import MAX_FILE
 from . import packed
 
@@ -106,7 +106,7 @@ class Row:
         return content
 
 
-class ParquetSet(Entries):
+class ParquetSet(AnnotatedImages):
     """A data set in Parquet files. In memory are only how many rows each of their groups has, and one group."""
 
     def __init__(self, root: Path) -> None:
@@ -124,7 +124,7 @@ class ParquetSet(Entries):
         """Return how many images there are."""
         return self.ends[-1]
 
-    def entry(self, index: int) -> Entry:
+    def entry(self, index: int) -> AnnotatedImage:
         """Return the image at `index`; raise FormatProblem if its annotations cannot be read."""
         number = bisect_right(self.ends, index) - 1
         path, group = self.groups[number]
@@ -133,7 +133,7 @@ class ParquetSet(Entries):
         if not isinstance(text, str):
             raise FormatProblem(f"{path}: row group {group}, row {row}: the column coco is not text")
         image = packed.decode(text.encode(), self.categories, path / f"{index + 1:09d}")
-        return Entry(image, path / image.file_name, Row(path, group, row))
+        return AnnotatedImage(image, path / image.file_name, Row(path, group, row))
 
 
 def _opened(path: Path) -> Any:

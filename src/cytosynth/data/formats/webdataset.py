@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from ...annotations import DataSet, Image
 from ...errors import FormatProblem
-from ..entries import Entries, Entry
+from ..annotated_images import AnnotatedImage, AnnotatedImages
 from ..image_files import MAX_FILE, SUFFIXES
 from . import packed
 
@@ -68,7 +68,7 @@ class Member:
         return _read(self.path, self.start, self.size)
 
 
-class WebDataset(Entries):
+class WebDataset(AnnotatedImages):
     """A data set in tar files. In memory are only the places of its images."""
 
     def __init__(self, root: Path) -> None:
@@ -84,12 +84,12 @@ class WebDataset(Entries):
         """Return how many images there are."""
         return len(self.places) // 5
 
-    def entry(self, index: int) -> Entry:
+    def entry(self, index: int) -> AnnotatedImage:
         """Return the image at `index`; raise FormatProblem if its annotations cannot be read."""
         number, start, size, json_start, json_size = self.places[5 * index : 5 * index + 5]
         path = self.files[number]
         image = packed.decode(_read(path, json_start, json_size), self.categories, path / f"{index + 1:09d}.json")
-        return Entry(image, path / image.file_name, Member(path, start, size))
+        return AnnotatedImage(image, path / image.file_name, Member(path, start, size))
 
     def _index(self, number: int, path: Path) -> None:
         image: tuple[str, int, int] | None = None

@@ -22,8 +22,8 @@ from ...data import augment
 from ...data.preview import grid, save_png
 from ...data.sources import Sample
 from ...training.task import Batch, Losses, Task
-from ..parts import save_part
 from ..pixels import to_tensor, whole
+from ..save import save_part
 from .crops import Crops
 from .losses import pixel_losses, weighted
 from .recipe import AutoencoderRecipe

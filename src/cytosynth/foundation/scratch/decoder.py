@@ -15,8 +15,8 @@ from torch import nn
 
 from ...data.sources import Sample
 from ...training.task import Batch, Losses, Task
-from ..parts import save_part
 from ..pixels import whole
+from ..save import save_part
 from . import sharpness
 from .autoencoder import preview
 from .crops import Crops

@@ -22,8 +22,8 @@ from ...data.sources import Sample
 from ...errors import UserError
 from ...training.task import Batch, Losses, Task
 from .. import tokens
-from ..parts import save_part
 from ..pixels import to_tensor
+from ..save import save_part
 from .recipe import TextRecipe
 
 WORDS = (NILM, *ABNORMAL, "SCC")

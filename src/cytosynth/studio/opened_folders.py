@@ -19,13 +19,13 @@ MOST = 500
 
 
 @dataclass(frozen=True)
-class Places:
+class OpenedFolders:
     """Opened folders by their number; the page names what is in one as `NUMBER` or `NUMBER/path/below`."""
 
     roots: tuple[Path, ...]
 
     @classmethod
-    def of(cls, opened: Sequence[Path], out: Path) -> "Places":
+    def of(cls, opened: Sequence[Path], out: Path) -> "OpenedFolders":
         """Return the places of the user's folders and slides, and last the folder of what is saved."""
         folders = [path if path.is_dir() else path.parent for path in opened]
         return cls(tuple(dict.fromkeys(path.resolve() for path in [*folders, out])))

@@ -26,7 +26,7 @@ class Member(Protocol):
 
 
 @dataclass(frozen=True)
-class Entry:
+class AnnotatedImage:
     """An image of a data set.
 
     Attributes:
@@ -48,7 +48,7 @@ class Entry:
         return self.member.read() if self.member else self.path.read_bytes()
 
 
-class Entries(Sequence[Entry], ABC):
+class AnnotatedImages(Sequence[AnnotatedImage], ABC):
     """The images of a data set, in its order.
 
     Attributes:
@@ -58,14 +58,14 @@ class Entries(Sequence[Entry], ABC):
     about: DataSet
 
     @abstractmethod
-    def entry(self, index: int) -> Entry:
+    def entry(self, index: int) -> AnnotatedImage:
         """Return the image at `index`, from 0."""
 
     @overload
-    def __getitem__(self, index: int) -> Entry: ...
+    def __getitem__(self, index: int) -> AnnotatedImage: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
-    def __getitem__(self, index: int | slice) -> "Entry | Sequence[Entry]":
+    def __getitem__(self, index: slice) -> Sequence[AnnotatedImage]: ...
+    def __getitem__(self, index: int | slice) -> "AnnotatedImage | Sequence[AnnotatedImage]":
         """Return the image at `index`, or those of a slice."""
         if isinstance(index, slice):
             return [self.entry(number) for number in range(*index.indices(len(self)))]
@@ -74,7 +74,7 @@ class Entries(Sequence[Entry], ABC):
         return self.entry(index % len(self))
 
 
-class InParts(Entries):
+class InParts(AnnotatedImages):
     """A COCO data set in parts, of which one at a time is in memory."""
 
     def __init__(self, root: Path) -> None:
@@ -89,7 +89,7 @@ class InParts(Entries):
         """Return how many images there are."""
         return self.ends[-1]
 
-    def entry(self, index: int) -> Entry:
+    def entry(self, index: int) -> AnnotatedImage:
         """Return the image at `index`; its part stays open until one of another is asked for."""
         number = bisect_right(self.ends, index) - 1
         if self._open is None or self._open[0] != number:
@@ -97,4 +97,4 @@ class InParts(Entries):
             self._open = (number, replace(part, folder=self.root / "images"))
         data = self._open[1]
         image = data.images[index - self.ends[number]]
-        return Entry(image, file_names.inside(data.folder, image.file_name))
+        return AnnotatedImage(image, file_names.inside(data.folder, image.file_name))
