@@ -13,7 +13,7 @@ from conftest import CATEGORIES
 from cytosynth.annotations import Cell, Image
 from cytosynth.augmentation import leaks
 from cytosynth.augmentation.gains import Runs
-from cytosynth.augmentation.select import candidates, parts, ranking, rule, select, subset, sweep, uncertainty
+from cytosynth.augmentation.select import candidates, ranking, real_parts, rule, select, subset, sweep, uncertainty
 from cytosynth.augmentation.select.recipe import PRESETS
 from cytosynth.cli import app
 from cytosynth.config import override
@@ -209,13 +209,15 @@ def test_the_test_part_is_refused(data: Path) -> None:
             with pytest.raises(UsageError, match="test part is only for reporting"):
                 override(recipe, [setting])
     with pytest.raises(UsageError, match=r"field_4.png of .*drawn is a val image too"):
-        parts.check(small(real=[{"root": "drawn", "split": "all"}]), data)
+        real_parts.check(small(real=[{"root": "drawn", "split": "all"}]), data)
     with pytest.raises(UsageError, match=r"field_5.png of .*drawn is a test image too"):
-        parts.check(small(validation={"root": "drawn", "split": "all"}, real=[{"root": "made", "split": "all"}]), data)
-    assert parts.check(small(), data) == 4
+        real_parts.check(
+            small(validation={"root": "drawn", "split": "all"}, real=[{"root": "made", "split": "all"}]), data
+        )
+    assert real_parts.check(small(), data) == 4
     with pytest.raises(UserError, match="no cell of SCC in part 'val'"):
-        parts.check(small(categories=["SCC"]), data)
-    assert {source.split for source in parts.held(small(), data)} == {"val", "test"}
+        real_parts.check(small(categories=["SCC"]), data)
+    assert {source.split for source in real_parts.held(small(), data)} == {"val", "test"}
 
 
 @pytest.mark.parametrize(

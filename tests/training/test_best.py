@@ -149,7 +149,7 @@ def test_a_damaged_line_of_a_run_is_dropped_and_no_other(tmp_path: Path) -> None
 def test_a_damaged_best_ends_in_a_line_that_says_what_to_do(said: str, tmp_path: Path) -> None:
     run(tmp_path, max_steps=3)
     (tmp_path / "best/best.json").write_bytes(said.encode("latin-1"))
-    with pytest.raises(UserError, match=r"best/best.json: not a step and its score; delete .*/best, and the best from"):
+    with pytest.raises(UserError, match=r"best/best.json: not a step and its score; delete .*/best; the best from"):
         run(tmp_path, max_steps=6)
     shutil.rmtree(tmp_path / "best")
     assert run(tmp_path, max_steps=6).selected_step == 5
