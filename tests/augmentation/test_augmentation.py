@@ -23,7 +23,6 @@ from cytosynth.augmentation.recipe import (
     TRAINING_SETS,
     AugmentationRecipe,
 )
-from cytosynth.augmentation.whole import whole
 from cytosynth.config import override
 from cytosynth.data import convert, split
 from cytosynth.data.formats import coco
@@ -372,7 +371,7 @@ def test_other_data_under_the_same_name_are_noticed(finished: Path, tiny: Path, 
     with pytest.raises(UsageError, match="was started with another real set 1"):
         experiment.table(small(tiny), tmp_path / "run", tmp_path / "data")
     with pytest.raises(UsageError, match="trained for 4 steps, but 2 are requested"):
-        whole(Outcome(4, True, tmp_path / "weights"), 2)
+        Outcome(4, True, tmp_path / "weights").completed(2)
 
 
 def test_accumulated_gradients_and_own_epochs_count_in_the_length(tiny: Path) -> None:

@@ -26,7 +26,6 @@ from ..scale import trainings
 from ..training.loop import train
 from . import workers as pool
 from .recipe import AugmentationRecipe
-from .whole import whole
 
 
 @dataclass(frozen=True)
@@ -113,9 +112,8 @@ def work(trial: Trial, device: str, recipe: AugmentationRecipe, run: Path, data_
         chosen = settings(trial, recipe, steps)
         folder = trial.folder(run) / ("training" if chosen.lr_schedule == "constant" else f"training-{steps}")
         build = _builder(chosen, samples, data_root)
-        outcome = whole(
-            train(build, chosen, folder, title=f"{trial.detector}, {trial.training_set}, seed {trial.seed}"), steps
-        )
+        title = f"{trial.detector}, {trial.training_set}, seed {trial.seed}"
+        outcome = train(build, chosen, folder, title=title).completed(steps)
         detector = model.load(outcome.weights)
         detector.network.to(available(device))
         found = scored(external.OwnDetector(detector), test, recipe.draws)

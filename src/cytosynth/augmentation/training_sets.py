@@ -17,7 +17,6 @@ from ..normal.train import train_normal
 from ..synthesis import synthesize
 from . import leaks
 from .recipe import CUSTOM, OURS, REAL, REAL_TO_SYNTHETIC, AugmentationRecipe
-from .whole import whole
 
 FOLDERS = {CUSTOM: "custom-diffusion", REAL_TO_SYNTHETIC: "real-to-synthetic", OURS: "ours"}
 
@@ -120,7 +119,8 @@ def _custom_diffusion(recipe: AugmentationRecipe, run: Path, data_root: Path) ->
     given = recipe.models.get("custom-diffusion")
     if given:
         return given
-    return str(whole(train_normal(_adapter(recipe), run / "custom-diffusion", data_root, held_out=HeldOut)).selected)
+    trained = train_normal(_adapter(recipe), run / "custom-diffusion", data_root, held_out=HeldOut)
+    return str(trained.completed().selected)
 
 
 def _adapter(recipe: AugmentationRecipe) -> NormalRecipe:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ..augmentation.whole import whole
 from ..bethesda import NILM
 from ..classifier import recipe as classifier_recipes
 from ..classifier.accuracy import discrimination
@@ -108,7 +107,7 @@ def draw(
 
 
 def judge(drawn: ImageSet, real: ImageSet, extractors: Sequence[Extractor], seed: int, cache: Path) -> dict[str, Any]:
-    """Return `images`, `values` and `floor` of an SeedResult: `drawn` and one half of `real` against the other half."""
+    """Return `images`, `values` and `floor` of a SeedResult: `drawn` and one half of `real` against the other half."""
     rng = np.random.default_rng(seed)
     first, second = real.halves(rng)
     number = min(len(drawn), len(first), len(second))
@@ -142,7 +141,7 @@ def _train(
     given = preset(recipe.preset, adapter)
     base = NormalRecipe.model_validate(given.model_dump() | recipe.training)
     chosen = base.model_copy(update={"foundation": recipe.foundation, "seed": seed, "max_steps": recipe.steps})
-    outcome = whole(train_normal(chosen, folder / "training", data_root, cache=cache, held_out=HeldOut))
+    outcome = train_normal(chosen, folder / "training", data_root, cache=cache, held_out=HeldOut).completed()
     return outcome.selected, outcome.parameters, outcome.selected_step
 
 
@@ -153,7 +152,7 @@ def extractor_of(name: str, recipe: Table1Recipe, run: Path, data_root: Path, de
         chosen, said = classifier_recipes.preset(recipe.preset), run / "features" / "validation.json"
         weights = run / "features" / "weights"
         if not said.exists() or plain.load(said).get("step") != chosen.max_steps:  # it is written after a stop too
-            whole(train_classifier(chosen, run / "features", data_root))
+            train_classifier(chosen, run / "features", data_root).completed()
     return features.load(name, weights, device)
 
 

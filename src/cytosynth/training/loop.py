@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from .. import devices
 from ..config import pin
+from ..errors import UsageError
 from ..io import atomic, lock, records
 from ..io.progress import Meter, console, meter
 from . import card, checkpoint, tensorboard, validation
@@ -43,6 +44,19 @@ class Outcome(NamedTuple):
     parameters: int = 0
     best: Best | None = None
     stopped: bool = False
+
+    def completed(self, steps: int | None = None) -> "Outcome":
+        """Return this outcome of a training within something longer, which came to its end, after `steps` if given.
+
+        Raises KeyboardInterrupt for one that was asked to stop, UsageError for one that had gone further before.
+        """
+        if self.stopped or not self.finished:
+            raise KeyboardInterrupt
+        if steps is not None and self.step != steps:
+            raise UsageError(
+                f"{self.weights.parent}: trained for {self.step} steps, but {steps} are requested; use another folder"
+            )
+        return self
 
     @property
     def selected(self) -> Path:

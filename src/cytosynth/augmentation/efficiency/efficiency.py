@@ -115,7 +115,8 @@ def _begin(recipe: EfficiencyRecipe, run: Path, data_root: Path) -> None:
         leaks.unseen({"detector": begins}, held, data_root)
     pin(recipe, run / RECIPE)
     roots = {"real set": recipe.real.root, "test set": recipe.test.root, "tuning set": recipe.tuning.root}
-    inputs.pin({name: inputs.annotations(data_root / root) for name, root in roots.items()}, run)
+    digests = {name: inputs.annotations(data_root / root) for name, root in roots.items()}
+    pin(digests, run / inputs.FILE, inputs.difference)
 
 
 def _apart(recipe: EfficiencyRecipe, data_root: Path) -> None:

@@ -20,7 +20,6 @@ from ...io import atomic, records
 from ...io.progress import meter
 from ...training.loop import train
 from .. import workers as pool
-from ..whole import whole
 from .recipe import EfficiencyRecipe, On
 
 FOLDER = "trials"
@@ -134,7 +133,7 @@ def _train(
         return DetectorTask(chosen, samples, [], data_root, synthetic=made)
 
     title = f"{trial.arm}, N = {trial.size}, chain {trial.chain}"
-    outcome = whole(train(build, chosen, folder, title=title), steps)
+    outcome = train(build, chosen, folder, title=title).completed(steps)
     return outcome.weights, outcome.parameters
 
 

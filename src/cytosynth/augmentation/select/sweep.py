@@ -20,7 +20,6 @@ from ...io.progress import meter
 from ...training.loop import train
 from .. import workers as pool
 from ..gains import Runs, holding
-from ..whole import whole
 from .candidates import Candidate
 from .recipe import SelectRecipe
 
@@ -150,13 +149,10 @@ def _trained(
 ) -> external.OwnDetector:  # fmt: skip
     """Return the detector of `training`, trained to its end or read."""
     chosen = settings(recipe, steps, training.seed)
-    outcome = whole(
-        train(
-            lambda: DetectorTask(chosen, samples, [], data_root), chosen, training.folder(run) / "training",
-            title=f"{recipe.architecture}, {training.training_set}, seed {training.seed}",
-        ),
-        steps,
-    )  # fmt: skip
+    outcome = train(
+        lambda: DetectorTask(chosen, samples, [], data_root), chosen, training.folder(run) / "training",
+        title=f"{recipe.architecture}, {training.training_set}, seed {training.seed}",
+    ).completed(steps)  # fmt: skip
     detector = model.load(outcome.weights)
     detector.network.to(available(device))
     return external.OwnDetector(detector)

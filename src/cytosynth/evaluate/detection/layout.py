@@ -8,15 +8,13 @@ ones.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ...annotations import Cell
 from ...bethesda import NILM, ONE_CLASS
 from ...data.sources import Sample
 from ...detection.external import Finder
 from ...errors import UserError
 from ...io.report import Report, Value
-from ..statistics import Estimate
+from ..statistics import Estimate, interval, resamples
 from .average_precision import Matches
 from .scoring import LEAST, MOST, one_class, surest
 
@@ -72,14 +70,8 @@ def average_precision(
 ) -> Estimate:
     """Return COCO's AP at IoU 0.5 of the class `name`, 0..1, with its interval under resampling of whole images."""
     matches = Matches(truth, found, (name,), MOST)
-    value = matches.scores().map_50
-    rng = np.random.default_rng(seed)
-    drawn = [matches.scores(rng.integers(len(truth), size=len(truth))).map_50 for _ in range(draws)]
-    known = [one for one in drawn if one == one]
-    if len(truth) < 2 or len(known) < 2:
-        return Estimate(value)
-    low, high = np.percentile(known, (2.5, 97.5))
-    return Estimate(value, float(low), float(high))
+    drawn = [matches.scores(images).map_50 for (images,) in resamples([range(len(truth))], draws, seed)]
+    return interval(matches.scores().map_50, drawn if len(truth) > 1 else [])
 
 
 def _points(value: Estimate) -> str:
