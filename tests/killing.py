@@ -12,6 +12,7 @@ import os
 import pkgutil
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -46,16 +47,20 @@ def out_of_memory(ended: Ended) -> bool:
     return True
 
 
+def _environment() -> dict[str, str]:
+    """Return the environment of a server: one thread, no hub, no GPU."""
+    return os.environ | {
+        "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+        "CUDA_VISIBLE_DEVICES": "",  # a forked process cannot use what its parent has begun to
+    }  # fmt: skip
+
+
 class Server:
     """Runs `cytosynth` in forked processes; `close` it at the end."""
 
     def __init__(self) -> None:
-        environment = os.environ | {
-            "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
-            "CUDA_VISIBLE_DEVICES": "",  # a forked process cannot use what its parent has begun to
-        }  # fmt: skip
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
         )
 
     def run(self, *arguments: str | Path, after: float | None = None, at: int | None = None, below: Path | None = None,
@@ -104,7 +109,59 @@ def content(folder: Path, but: Sequence[str] = ()) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in names.items() if not name.startswith(tuple(but))}
 
 
-def _serve() -> None:
+CLIENT = """
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as line:
+    line.connect({place!r})
+    socket.send_fds(line, [json.dumps([os.getcwd(), *sys.argv[1:]]).encode()], [0, 1, 2])
+    sys.exit(int(line.recv(16)))
+"""
+
+
+@contextlib.contextmanager
+def program(folder: Path) -> Iterator[str]:
+    """Yield the command of a program that is `cytosynth`, but for the time that imports take; `folder` gets its files.
+
+    For scripts that run many commands one after the other.
+    """
+    place = str(folder / "socket")
+    (folder / "client.py").write_text(CLIENT.format(place=place))
+    server = subprocess.Popen([sys.executable, __file__, place], stdout=subprocess.PIPE, env=_environment())
+    try:
+        assert server.stdout
+        assert server.stdout.readline() == b"ready\n", "the server died"
+        yield f"{sys.executable} -S {folder / 'client.py'}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _listen(place: str) -> None:
+    """Run each command that a client sends, in its folder, with its streams; answer with the exit code."""
+    _import()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(place)
+        server.listen()
+        print("ready", flush=True)
+        while True:
+            line, _ = server.accept()
+            with line:
+                content, streams, _, _ = socket.recv_fds(line, 1 << 16, 3)
+                child = os.fork()
+                if not child:
+                    folder, *arguments = json.loads(content)
+                    os.chdir(folder)
+                    for number, stream in enumerate(streams):
+                        os.dup2(stream, number)
+                    _main(arguments)
+                for stream in streams:
+                    os.close(stream)
+                _, status = os.waitpid(child, 0)
+                line.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _import() -> None:
+    """Import all that commands need."""
     import cytosynth.adapters.load
     import cytosynth.cell.train
     import cytosynth.cli
@@ -115,6 +172,10 @@ def _serve() -> None:
 
     for verb in pkgutil.iter_modules(cytosynth.cli.__path__):
         importlib.import_module(f"cytosynth.cli.{verb.name}")
+
+
+def _serve() -> None:
+    _import()
     for line in sys.stdin:
         given = json.loads(line)
         started = time.monotonic()
@@ -156,7 +217,12 @@ def _child(given: dict[str, Any]) -> None:
         _watch(Path(given["below"]), given["at"], Path(given["scratch"]) / "changes")
     if given["batches"]:
         _note_batches(Path(given["batches"]))
-    sys.argv = ["cytosynth", *given["arguments"]]
+    _main(given["arguments"])
+
+
+def _main(arguments: Sequence[str]) -> None:
+    """Run the command line with `arguments`, and end this process with its exit code."""
+    sys.argv = ["cytosynth", *arguments]
     code = 70
     try:
         from cytosynth.cli import main
@@ -230,4 +296,4 @@ def _note_batches(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _listen(sys.argv[1]) if len(sys.argv) > 1 else _serve()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
+import killing
 from conftest import CATEGORIES, drawn, save_classifier
 from cytosynth.cli import app
 from cytosynth.cli import data as _data  # noqa: F401
@@ -104,7 +105,6 @@ def test_from_slides_to_detectors_and_a_report(tiny: Path, tmp_path: Path) -> No
     given = {
         "SLIDES": tmp_path / "slides", "PATIENTS": table, "WORK": work, "FOUNDATION": tiny / "foundation",
         "NILM_DETECTOR": tiny / "detector", "DEVICE": "cpu", "COUNT": 4, "RATIO": 0.5, "GATE": classifier,
-        "CYTOSYNTH": f"{sys.executable} -m cytosynth",
         "RENAME": " ".join(f"{name.lower()}={name}" for name in CATEGORIES),
         "YOLO_TRAIN": f"{sys.executable} {tmp_path}/yolo.py train {weights}",
         "YOLO_PREDICT": f"{sys.executable} {tmp_path}/yolo.py predict {weights}",
@@ -122,10 +122,11 @@ def test_from_slides_to_detectors_and_a_report(tiny: Path, tmp_path: Path) -> No
         "DETECTOR": f"{small} --set validate_every=0 --max-steps 2",
         "ROBUSTNESS": "--set variations=[jpeg] --set strengths=[3] --set draws=10",
     }  # fmt: skip
-    done = subprocess.run(
-        ["bash", ROOT / "examples/own_lab.sh"], capture_output=True, text=True,
-        env=os.environ | {name: str(value) for name, value in given.items()} | {"CUDA_VISIBLE_DEVICES": ""},
-    )  # fmt: skip
+    with killing.program(tmp_path) as cytosynth:
+        environment = {name: str(value) for name, value in (given | {"CYTOSYNTH": cytosynth}).items()}
+        done = subprocess.run(
+            ["bash", ROOT / "examples/own_lab.sh"], capture_output=True, text=True, env=os.environ | environment
+        )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     for part in ("normal", "cell", "distill-normal", "distill-cell", "detector"):
         assert f"train {part} --preset paper-24gb: " in done.stdout, part
