@@ -7,7 +7,7 @@
 #
 # Made for one GPU of 24 GB, and bash 4.4 or newer. PATIENTS is a table (CSV) with the columns slide and patient, or
 # image and patient.
-set -euo pipefail
+set -euf -o pipefail   # -f: options hold brackets, which are no patterns here
 
 SLIDES=${SLIDES:-} FIELDS=${FIELDS:-} PATIENTS=${PATIENTS:-}
 WORK=${WORK:-own_lab}                     # everything is written below it

@@ -27,7 +27,8 @@ def main(file: Path) -> None:
     print("| room | lines | run | branches | taken |\n|---|---|---|---|---|")
     for room, count in rooms(json.loads(file.read_text())).items():
         lines, run, branches, taken = (count[name] for name in COUNTED)
-        print(f"| {room} | {lines} | {run / max(lines, 1):.1%} | {branches} | {taken / max(branches, 1):.1%} |")
+        share = f"{taken / branches:.1%}" if branches else "–"
+        print(f"| {room} | {lines} | {run / max(lines, 1):.1%} | {branches} | {share} |")
 
 
 if __name__ == "__main__":
