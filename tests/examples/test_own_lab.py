@@ -60,16 +60,24 @@ else:
 '''
 
 
-def patient_of(part: str) -> str:
-    """Return the name of a patient whose slides go to `part`."""
-    return next(name for name in (f"P{number}" for number in count()) if assigned(name) == part)
+SLIDES = ("train", "train", "val", "test")
+"""Parts that each slide, of a patient of its own, goes to."""
+
+
+def patients() -> list[str]:
+    """Return a patient for each of `SLIDES`."""
+    found: list[str] = []
+    for part in SLIDES:
+        named = (f"P{number}" for number in count())
+        found.append(next(name for name in named if assigned(name) == part and name not in found))
+    return found
 
 
 def slides(folder: Path) -> Path:
-    """Write a slide of six drawn fields for each part, with QuPath's GeoJSON beside it, and the table of patients."""
+    """Write each slide, of six drawn fields, with QuPath's GeoJSON beside it, and the table of patients."""
     folder.mkdir()
     rows = ["slide,patient"]
-    for number, part in enumerate(("train", "val", "test")):
+    for number, patient in enumerate(patients()):
         pixels, features = np.empty((2 * SIDE, 3 * SIDE, 3), np.uint8), []
         for place in range(6):
             x, y = SIDE * (place % 3), SIDE * (place // 3)
@@ -87,7 +95,7 @@ def slides(folder: Path) -> Path:
         write_pixels(folder / f"slide{number}.tif", pixels)
         collection = {"type": "FeatureCollection", "features": features}
         (folder / f"slide{number}.geojson").write_text(json.dumps(collection))
-        rows.append(f"slide{number},{patient_of(part)}")
+        rows.append(f"slide{number},{patient}")
     table = folder.parent / "patients.csv"
     table.write_text("\n".join(rows) + "\n")
     return table
@@ -104,7 +112,7 @@ def test_from_slides_to_detectors_and_a_report(tiny: Path, tmp_path: Path) -> No
     training = '{"backbone":"small","weights":"none","window":96,"batch_size":1,"lr_schedule":"constant"}'
     given = {
         "SLIDES": tmp_path / "slides", "PATIENTS": table, "WORK": work, "FOUNDATION": tiny / "foundation",
-        "NILM_DETECTOR": tiny / "detector", "DEVICE": "cpu", "COUNT": 4, "RATIO": 0.5, "GATE": classifier,
+        "NILM_DETECTOR": tiny / "detector", "DEVICE": "cpu", "COUNT": 4, "RATIO": 0.25, "GATE": classifier,
         "RENAME": " ".join(f"{name.lower()}={name}" for name in CATEGORIES),
         "YOLO_TRAIN": f"{sys.executable} {tmp_path}/yolo.py train {weights}",
         "YOLO_PREDICT": f"{sys.executable} {tmp_path}/yolo.py predict {weights}",
@@ -131,16 +139,17 @@ def test_from_slides_to_detectors_and_a_report(tiny: Path, tmp_path: Path) -> No
     for part in ("normal", "cell", "distill-normal", "distill-cell", "detector"):
         assert f"train {part} --preset paper-24gb: " in done.stdout, part
     fields, mixed = read(work / "fields"), read(work / "mixed")
-    assert {name: len(members) for name, members in fields.parts.items()} == {"train": 6, "val": 6, "test": 6}
+    assert {name: len(members) for name, members in fields.parts.items()} == {"train": 12, "val": 6, "test": 6}
     for name, members in fields.parts.items():
-        assert {image.extra["patient"] for image in fields.images if image.file_name in members} == {patient_of(name)}
+        whose = {image.extra["patient"] for image in fields.images if image.file_name in members}
+        assert whose == {patient for patient, part in zip(patients(), SLIDES, strict=True) if part == name}
     made = {image.file_name for image in mixed.images if image.extra["synthetic"]}
     chosen = next(folder for folder in ("runs/select/subset", "synthetic") if (work / folder).exists())
-    taken = min(3, len(read(work / chosen).images))  # of six real ones, by RATIO
+    taken = min(3, len(read(work / chosen).images))  # of twelve real ones, by RATIO
     added = {name: len(set(members) & made) for name, members in mixed.parts.items()}
     assert added == {"train": taken, "val": 0, "test": 0}
     trained = json.loads(weights.read_text())
-    assert (trained["train"], trained["val"], trained["test"]) == (6 + taken, 6, 6)
+    assert (trained["train"], trained["val"], trained["test"]) == (12 + taken, 6, 6)
     assert trained["cells"] == sum(len(image.cells) for image in mixed.images)
     for run in ("normal", "cell"):
         assert "CreativeML Open RAIL-M" in (work / f"runs/{run}/weights/README.md").read_text()

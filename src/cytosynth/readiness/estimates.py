@@ -99,9 +99,14 @@ def _synthesis(count: int, foundation: str, folder: Path, device: str) -> list[L
 
 
 def _hours(hours: float, said: str, device: str, peak: float) -> str:
-    return (
-        f"{hours / 2:.2g} to {hours * 2:.2g} hours for {said} ({device}, {peak / 1e12:.2g} TFLOP/s in matrix products)"
-    )
+    machine = f"{device}, {peak / 1e12:.2g} TFLOP/s in matrix products"
+    return f"{_rounded(hours / 2)} to {_rounded(hours * 2)} hours for {said} ({machine})"
+
+
+def _rounded(hours: float) -> str:
+    """Return `hours` to two digits."""
+    short = float(f"{hours:.2g}")
+    return f"{short:,.0f}" if short >= 10 else f"{short:g}"
 
 
 def flops_of_step(recipe: Trained) -> float:
