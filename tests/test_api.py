@@ -47,7 +47,7 @@ def test_edit_in_memory_is_what_the_editor_paints(tiny: Path, tmp_path: Path) ->
     ]
     assert all(np.array_equal(found[0].image, other.image) for other in found[1:])
     assert [(cell.box, cell.category) for cell in found[0].cells] == [(box, "HSIL")]
-    editor = CellEditor.load(str(tiny / "foundation"), str(tiny / "cell"))
+    editor = CellEditor.load(str(tiny / "foundation"), str(tiny / "cell"), "auto", "auto")
     settings = editor.settled(cytosynth.api.as_settings(SETTINGS).cell, real=True)  # type: ignore[attr-defined]
     region = (95.0, 85.0, 155.0, 145.0)
     assert np.array_equal(found[0].image, editor.edit(pixels, [PlannedEdit(region, "HSIL", 7)], settings))
