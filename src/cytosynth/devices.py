@@ -42,6 +42,11 @@ def resolved(device: str) -> str:
 _said: set[str] = set()
 
 
+def kind(device: str) -> str:
+    """Return what kind of device `device` is, be it here or not: cpu, cuda, mps ..."""
+    return resolved(device).partition(":")[0]
+
+
 def check(device: str) -> None:
     """Raise UsageError when `device` is a GPU of CUDA that is not available; no GPU is initialised for this check."""
     number = _number(device)

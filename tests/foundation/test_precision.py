@@ -28,6 +28,8 @@ def test_auto_is_what_the_machine_is_fast_at(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(computing, "cpu_has_bf16", lambda has=has: has)
         assert computing.resolved("auto", "cpu") == expected
     assert computing.resolved("fp16", "cpu") == "fp16"
+    if not torch.cuda.is_available():
+        assert computing.resolved("auto", "cuda:1") == "bf16", "of a worker elsewhere"
 
 
 def test_half_precision_has_channels_last_and_fp32_stays_as_it_was(tiny: Path) -> None:

@@ -4,7 +4,7 @@ from typing import get_args
 
 import torch
 
-from ..devices import available
+from .. import devices
 from .model import DTYPES, Foundation
 from .names import Precision, PrecisionSetting
 
@@ -12,14 +12,15 @@ from .names import Precision, PrecisionSetting
 def resolved(precision: PrecisionSetting, device: str) -> Precision:
     """Return `precision`, and for `auto` the one that `device` is fast at.
 
-    bf16 on CUDA GPUs and on CPUs that multiply matrices in it (AMX, AVX512-BF16), else fp32.
+    bf16 on CUDA GPUs and on CPUs that multiply matrices in it (AMX, AVX512-BF16), else fp32. The device need not be
+    here: workers of a cluster may have it; their GPUs are taken to have bf16.
     """
     if precision != "auto":
         return precision
-    chosen = available(device)
-    if chosen.type == "cuda":
+    kind = devices.kind(device)
+    if kind == "cuda" and torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if chosen.type == "cpu" and cpu_has_bf16() else "fp32"
+    return "bf16" if kind == "cuda" or (kind == "cpu" and cpu_has_bf16()) else "fp32"
 
 
 def precision_of(model: Foundation) -> Precision:

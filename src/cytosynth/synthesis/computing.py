@@ -5,8 +5,8 @@ Whoever continues the run takes what is written, on whatever machine; else pixel
 
 import torch
 
+from .. import devices
 from ..cell.settings import TOGETHER, TOGETHER_ON_GPU
-from ..devices import available
 from ..foundation.precision import resolved
 from .settings import PipelineSettings
 
@@ -35,7 +35,7 @@ def best(settings: PipelineSettings, device: str) -> PipelineSettings:
 
     Threads are not written for a GPU, whose pixels do not depend on them.
     """
-    on_gpu = available(device).type == "cuda"
+    on_gpu = devices.kind(device) == "cuda"
     batch = TOGETHER_ON_GPU if on_gpu else TOGETHER
     update = {
         "precision": resolved("auto", device), "threads": None if on_gpu else torch.get_num_threads(),
