@@ -74,7 +74,7 @@ def test_table_1_has_a_row_for_each_adapter_and_the_floor(finished: Path, tiny: 
     assert lora["FD (EfficientNet-Lite0)"].split(" ")[0] == f"{np.mean(values):.4g}"
     rows = (finished / "all.csv").read_text().splitlines()
     assert len(rows) == 1 + 3 * 2 * len(table1_report.MEASURES)
-    assert any(note.startswith("svdiff less lora") for note in found["notes"])
+    assert any(note.startswith("svdiff minus lora") for note in found["notes"])
 
 
 def entries(floors: list[float], values: dict[str, list[float]]) -> list[table1_report.SeedResult]:
@@ -93,11 +93,11 @@ def test_a_column_whose_floor_is_looser_than_the_rows_are_apart_is_said_to_decid
     rows = {"none": [5.0, 5.2, 5.4], "lora": [2.0, 2.1, 2.2]}
     assert table1_report.undecided(entries([1.0, 1.1, 1.2], rows), [colour]) == [], "0.5 wide, 3.1 apart"
     loose = table1_report.undecided(entries([1.0, 3.0, 5.0], rows), [colour])
-    assert [line.split(" decides nothing")[0] for line in loose] == [
+    assert [line.split(" is inconclusive")[0] for line in loose] == [
         "FD (colour)", "KD (colour) x 1000", "coverage (colour)",
     ]  # fmt: skip
     width = 2 * 4.302653 * 2 / 3**0.5
-    assert f"3.1 apart at most, and the floor's interval is {width:.3g} wide" in loose[0]
+    assert f"differ by at most 3.1, and the floor's interval is {width:.3g} wide" in loose[0]
     single = entries([1.0], {"none": [1.0], "lora": [1.1]})
     assert table1_report.undecided(single, [colour]) == [], "one seed has no interval"
 

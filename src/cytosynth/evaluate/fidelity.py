@@ -110,13 +110,13 @@ def _warnings(generated: ImageSet, real: ImageSet, number: int) -> Iterator[str]
     if number < ENOUGH:
         yield (
             f"{number} images a side, fewer than {ENOUGH:,}: Fréchet distances are too high by an unknown amount and "
-            "not comparable with those at another number; compare with the floor beside them"
+            "not comparable with those at another number; compare with the floor"
         )
     for images in (generated, real):
         if images.lossy:
             yield (
-                f"{images.source}: {images.lossy} of {images.files} files are JPEG or WebP; compression moves "
-                "every one of these measures"
+                f"{images.source}: {images.lossy} of {images.files} files are JPEG or WebP; compression affects "
+                "all of these measures"
             )
     if len(generated.sizes | real.sizes) > 1:
         yield "the images differ in size, and so perhaps in field of view; --window N cuts all to N x N pixels"
@@ -124,11 +124,11 @@ def _warnings(generated: ImageSet, real: ImageSet, number: int) -> Iterator[str]
 
 def _reading(number: int) -> Iterator[str]:
     yield (
-        "floor: one half of the real images against the other half, at the same number of images; no generator can "
+        "floor: distance between two halves of the real images, at the same number of images; no generator can "
         "be expected to do better"
     )
     yield (
-        "low and high: of a Fréchet distance the 95 % interval under resampling of whole images; of a kernel distance "
+        "low and high: for a Fréchet distance the 95 % interval from resampling whole images; for a kernel distance "
         f"the middle 95 % of 100 subsets of {min(1000, number // 2)} images"
     )
 

@@ -118,9 +118,9 @@ def _by_group(values: NDArray[np.float64], images: ImageSet) -> NDArray[np.float
 
 def _notes(others: int) -> tuple[str, ...]:
     notes = (
-        "an image's score is minus its mean denoising loss at fixed noise and timesteps; low and high: 95 % under "
-        "resampling of images",
-        "AUC 0.5: the attack guesses; above it, the model gives away what it was trained on",
+        "an image's score is minus its mean denoising loss at fixed noise and timesteps; low and high: 95 % interval "
+        "from resampling images",
+        "AUC 0.5: the attack guesses; above it, the model reveals what it was trained on",
     )
     if others * FALSE_POSITIVES < 1:
         allowed = f"with {others} non-members no false positive is allowed at 1 % FPR: the rate is a rough guide"

@@ -178,13 +178,13 @@ def _write_nearest(
 def _notes(held_out: int) -> tuple[str, ...]:
     return (
         f"limit: the distance that at most {LEVEL:.0%} of the {held_out} held-out real images fall short of; copies: "
-        "generated images that do; share low and high: exact 95 % interval as if images were independent",
+        "generated images below it; share low and high: exact 95 % interval, as if images were independent",
         "nearer than held-out: the chance that a generated image lies nearer to the training set than a new real one "
-        "does; 0.5: as near; low and high: 95 % under resampling of whole images",
+        "does; 0.5: as near; low and high: 95 % interval from resampling whole images",
         f"pixels: 1 - correlation of the middle {align.PART / align.SIDE:.0%} with the best place in any training "
-        f"image, over eight turns and all shifts, at {align.SIDE} pixels an image",
+        f"image, over eight rotations and flips and all shifts, at {align.SIDE} pixels per image",
         *(
-            [f"with {held_out} held-out images the limit is the nearest of them: no finer statement is possible"]
+            [f"with {held_out} held-out images the limit is the nearest of them; nothing more precise can be said"]
             if held_out * LEVEL < 1
             else []
         ),

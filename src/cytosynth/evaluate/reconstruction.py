@@ -30,9 +30,9 @@ HALVINGS = 20
 DECODED = 1024
 """Side of the image whose decoding is timed, pixels."""
 NOTES = (
-    "gradient: mean length of the gradient of brightness over that of the originals.",
-    "octave: power in each octave of the spectrum over that of the originals, from coarse (1) to fine.",
-    "fine: correlation with the original of what a Gaussian of 2 pixels takes away; added noise would have none.",
+    "gradient: mean magnitude of the brightness gradient, relative to the originals.",
+    "octave: power in each octave of the spectrum, relative to the originals, from coarse (1) to fine.",
+    "fine: correlation with the original of the detail that a Gaussian of 2 pixels removes; noise would have none.",
     "kernel distance x 1000 of windows of one half of the images, reconstructed, to those of the other half, mean over "
     "random halvings; real: the same of the originals.",
     "seconds: decoding 1024x1024 pixels in float32, and in bfloat16 with channels last; the faster of two runs.",

@@ -86,12 +86,12 @@ def compared(entries: Sequence[SeedResult], extractors: Sequence[Extractor]) -> 
                 for (name, seed), entry in by_cell.items()
                 if name == rival
             ]
-            lines.append(f"{rival} less lora, {extractor.kernel} x 1000: {_verdict(mean(gaps))}")
+            lines.append(f"{rival} minus lora, {extractor.kernel} x 1000: {_verdict(mean(gaps))}")
     return lines
 
 
 def undecided(entries: Sequence[SeedResult], extractors: Sequence[Extractor]) -> list[str]:
-    """Return a line on each column in which the floor is less sure than the adapters are apart."""
+    """Return a line on each column in which the floor's interval is wider than the adapters' differences."""
     names = dict.fromkeys(entry.adapter for entry in entries)
     lines = []
     for column, read in _measured(extractors).items():
@@ -100,7 +100,7 @@ def undecided(entries: Sequence[SeedResult], extractors: Sequence[Extractor]) ->
         apart = max(middles) - min(middles)
         if floor.low is not None and floor.high is not None and floor.high - floor.low > apart > 0:
             lines.append(
-                f"{column} decides nothing: the rows are {apart:.3g} apart at most, and the floor's interval is "
+                f"{column} is inconclusive: the rows differ by at most {apart:.3g}, and the floor's interval is "
                 f"{floor.high - floor.low:.3g} wide"
             )
     return lines
@@ -129,8 +129,8 @@ def _verdict(gap: Estimate) -> str:
 def _reading(recipe: Table1Recipe, counts: Sequence[int]) -> list[str]:
     return [
         f"mean over {len(recipe.seeds)} seeds of training and generation, in brackets the 95 % interval of Student's t",
-        "real against real: one half of the held-out windows against the other, at the same number; the floor",
-        f"{', '.join(map(str, counts))} images a side: Fréchet distances this small a number makes are too high and "
+        "real against real: the floor, the distance between two halves of the held-out windows, at the same number",
+        f"{', '.join(map(str, counts))} images a side: Fréchet distances of so few images are biased upwards and "
         "not comparable with the paper's, which are of another foundation, other data and another number; kernel "
         "distances have no such bias",
     ]

@@ -24,8 +24,8 @@ from .recipe import RobustnessRecipe
 
 FACTORS = ("category", "place", "size", "condition")
 NOTE = (
-    "this measures detectors on cells of the generator, not on patients': it says which of them reacts to a class, "
-    "place or size under control, and nothing of how many real cells are missed"
+    "this measures detectors on cells of the generator, not of patients: it shows which detector responds to a class, "
+    "place or size under control, but not how many real cells it misses"
 )
 
 

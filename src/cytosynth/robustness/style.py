@@ -219,7 +219,7 @@ def _report(
         "window": side, "draws": draws, "seed": seed,
     }  # fmt: skip
     notes = (
-        "95 % intervals from resamples of whole groups (images or slides), moved to the value itself but for the share",
+        "95 % intervals from resamples of whole groups (images or slides), centred on the value, except for the share",
         "probe: area under the curve of a ridge classifier on groups that it never saw; 0.5: generated and real images "
         "cannot be distinguished",
         "the style changes stain, focus, noise and scale; what cells there are, and how many, it cannot change",

@@ -39,19 +39,19 @@ from .recipe import Editing, Measuring
 SHOWN = 6
 """Cells of each kind and category on the sheet."""
 NOTES = (
-    "edited: NILM cells made into the category; unedited: the same cells before; real: other real cells of the "
-    "category, and where a distance is meant, the floor that no edit can be expected to go below",
+    "edited: NILM cells edited into the category; unedited: the same cells before; real: other real cells of the "
+    "category, for distances the floor, below which no edit can be expected to get",
     "distances are to held-out real cells of the category, of images that none of the three comes from, at the same n "
     "on every side; blank: too few cells, or too few other images for a floor",
-    "nearer: unedited less edited of a distance, edited less unedited of a share; above 0 the edit works",
-    "[low, high]: 95 % under resampling of whole images; of distances and shares of few images it is itself unsure",
-    "Fréchet distances of fewer than some thousand images are too high: compare along a row, not with the paper's "
+    "nearer: distance of unedited minus edited cells, or share of edited minus unedited; above 0 the edit works",
+    "[low, high]: 95 % interval from resampling whole images; for few images the interval itself is uncertain",
+    "Fréchet distances of fewer than some thousand images are too high: compare within a row, not with the paper's "
     "1.41, 1.65, 1.19 and 1.35 (ASC-US, ASC-H, LSIL, HSIL), which are of other data, features and numbers",
     "nucleus and cell are found by stain density (quality/morphology.py says how, and when it fails); the N/C ratio "
     "is of the areas of nucleus and whole cell, distances between distributions are Wasserstein's, in their own unit",
-    "border ratio: gradient across the border of the edited region over that of lines beside it (quality/seam.py); of "
+    "border ratio: gradient across the border of the edited region over that of lines near it (quality/seam.py); of "
     "real cells at the region that an edit would have; a seam shows as a ratio above that of real cells",
-    "the classifier must not have had a part in training or choosing the edits; synthetic cells are not for diagnosis",
+    "the classifier must not have been used in training or selecting the edits; synthetic cells are not for diagnosis",
 )
 
 
