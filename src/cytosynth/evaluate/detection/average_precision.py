@@ -61,38 +61,38 @@ class Matches:
             "info": {},
             "images": [{"id": index} for index in range(1, len(truth) + 1)],
             "categories": [{"id": value, "name": name} for name, value in ids.items()],
-            "annotations": _entries(truth, ids),
+            "annotations": _annotations(truth, ids),
         }
         with contextlib.redirect_stdout(io.StringIO()):
             coco.createIndex()
             results = COCO()
-            results.dataset = {**coco.dataset, "annotations": _entries(found, ids)}
+            results.dataset = {**coco.dataset, "annotations": _annotations(found, ids)}
             results.createIndex()
-            self._judge = COCOeval(coco, results, "bbox")
-            self._judge.params.maxDets = [most]
-            self._judge.params.areaRng = self._judge.params.areaRng[:1]
-            self._judge.params.areaRngLbl = self._judge.params.areaRngLbl[:1]
-            self._judge.evaluate()
-        self._matched = self._judge.evalImgs
+            self._evaluation = COCOeval(coco, results, "bbox")
+            self._evaluation.params.maxDets = [most]
+            self._evaluation.params.areaRng = self._evaluation.params.areaRng[:1]
+            self._evaluation.params.areaRngLbl = self._evaluation.params.areaRngLbl[:1]
+            self._evaluation.evaluate()
+        self._matched = self._evaluation.evalImgs
 
     def scores(self, chosen: Sequence[int] | NDArray[np.int64] | None = None) -> Scores:
         """Return the COCO scores of the images `chosen` by number, with repetition as they come; none: of all."""
         if chosen is not None:
             starts = range(0, len(self._matched), self.images)
-            self._judge.evalImgs = [self._matched[start + int(index)] for start in starts for index in chosen]
-            self._judge._paramsEval.imgIds = list(range(1, len(chosen) + 1))
+            self._evaluation.evalImgs = [self._matched[start + int(index)] for start in starts for index in chosen]
+            self._evaluation._paramsEval.imgIds = list(range(1, len(chosen) + 1))
         else:
-            self._judge.evalImgs = self._matched
-            self._judge._paramsEval.imgIds = list(range(1, self.images + 1))
-        self._judge.params.imgIds = self._judge._paramsEval.imgIds
+            self._evaluation.evalImgs = self._matched
+            self._evaluation._paramsEval.imgIds = list(range(1, self.images + 1))
+        self._evaluation.params.imgIds = self._evaluation._paramsEval.imgIds
         with contextlib.redirect_stdout(io.StringIO()):
-            self._judge.accumulate()
-        precision = self._judge.eval["precision"][:, :, :, 0, 0]
+            self._evaluation.accumulate()
+        precision = self._evaluation.eval["precision"][:, :, :, 0, 0]
         return Scores(
             map=_mean(precision),
             map_50=_mean(precision[0]),
             map_75=_mean(precision[5]),
-            recall=_mean(self._judge.eval["recall"][:, :, 0, 0]),
+            recall=_mean(self._evaluation.eval["recall"][:, :, 0, 0]),
             per_category=_by_category(precision, self.categories),
         )
 
@@ -137,21 +137,21 @@ def _by_category(precision: NDArray[np.float64], categories: Sequence[str]) -> d
     return {name: _mean(precision[:, :, index]) for index, name in enumerate(categories)}
 
 
-def _entries(images: Sequence[Sequence[Cell]], ids: dict[str, int]) -> list[dict[str, object]]:
-    entries: list[dict[str, object]] = []
+def _annotations(images: Sequence[Sequence[Cell]], ids: dict[str, int]) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
     for image_id, cells in enumerate(images, 1):
         for cell in cells:
             if cell.category in ids:
                 width, height = cell.size
                 entry: dict[str, object] = {
-                    "id": len(entries) + 1, "image_id": image_id, "category_id": ids[cell.category],
+                    "id": len(found) + 1, "image_id": image_id, "category_id": ids[cell.category],
                     "iscrowd": int(cell.crowd), "area": width * height,
                     "bbox": [cell.box[0], cell.box[1], width, height],
                 }  # fmt: skip
                 if cell.score is not None:
                     entry["score"] = cell.score
-                entries.append(entry)
-    return entries
+                found.append(entry)
+    return found
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -21,11 +21,6 @@ def clean(pixels: Pixels, side: int) -> Tensor:
     return torch.from_numpy(np.stack(channels))
 
 
-def as_it_is(pixels: Pixels) -> Tensor:
-    """Return (height, width, 3) `pixels` as a (3, height, width) float tensor, 0..255."""
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float()
-
-
 def standardised(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Return (3, height, width) `image` less `mean`, over `std`, both by channel and in its own units."""
     return (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
