@@ -53,9 +53,11 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Put the weights of the run folders under RUNS (see docs/bundled_models.md) into the package: the best where a run
-# kept them, else the last; the foundation with the refined decoder where there is one.
+# kept them, else the last; the foundation with the refined decoder where there is one. With DATA=FOLDER their
+# seen_images.txt is written too: which image files they were trained and chosen on (SEEN).
 BUNDLED := src/cytosynth/bundled
 DECODER := $(RUNS)/foundation/decoder/weights
+SEEN := --data cric:train --data cric:val --data lbc_x40:train --data lbc_x40:val
 bundle: $(READY)
 	@for run in foundation/denoiser normal cell detector classifier; do \
 	    [ -d $(RUNS)/$$run/weights ] || [ -d $(RUNS)/$$run/best ] || { \
@@ -72,6 +74,7 @@ bundle: $(READY)
 	    from diffusers import AutoencoderKL; from cytosynth.foundation.load import part; from cytosynth.foundation.save import save_part; \
 	    save_part(part(AutoencoderKL, Path(sys.argv[1])), Path(sys.argv[2]), torch.float16)' \
 	    $(DECODER) $(BUNDLED)/foundation/vae; fi
+	if [ -n "$(DATA)" ]; then $(BIN)/cytosynth evaluate seen $(SEEN) --data-root $(DATA) --output $(BUNDLED); fi
 
 # All tables from the results that are kept; the files that are committed come out the same.
 results: $(READY)

@@ -135,3 +135,21 @@ def test_the_bundled_gate_is_a_classifier_of_all_five_classes() -> None:
     assert gate.classifier is not None and gate.classifier.classes == CATEGORIES
     gate.check(ABNORMAL)
     assert sum(path.stat().st_size for path in bundled("classifier").iterdir()) <= 10_000_000
+
+
+def test_no_bundled_model_has_seen_what_is_held_out() -> None:
+    """By digest, of the images that are here: `centre`, a lab's own, and `test`; see docs/protocol.md."""
+    if not (SHARED / "cric").is_dir():
+        pytest.skip(f"{SHARED / 'cric'} is not here")
+    from cytosynth.augmentation import leaks, seen
+    from cytosynth.data.sources import Source
+    from cytosynth.errors import UserError
+
+    roles = ("foundation", "normal", "cell", "detector", "gate")
+    held = [Source(root="cric", split=part) for part in ("centre", "test", "unannotated")]
+    leaks.unseen(dict.fromkeys(roles, "bundled"), held, SHARED)
+    known = seen.of_model("bundled", "cell", SHARED)
+    assert known is not None
+    assert known.items() >= seen.digests(Source(root="cric", split="train"), SHARED).items()
+    with pytest.raises(UserError, match="was trained or chosen on cric/"):
+        leaks.unseen({"cell": "bundled"}, [Source(root="cric", split="val")], SHARED)

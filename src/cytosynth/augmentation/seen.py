@@ -14,11 +14,13 @@ from ..errors import UserError
 from ..io import atomic, plain
 from ..io.bundled import BUNDLED, RECIPE, WEIGHTS, model_folder
 
-FILE = "training_images.sha256"
+FILE = "seen_images.txt"
 """Beside a model's weights, or in the folder above: a line for each image file, as `sha256sum` writes it."""
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 WEIGHTLESS = frozenset({"none", "nucleus"})
 """Names that stand for no model."""
+FOUNDATION = ("autoencoder", "decoder", "text", "denoiser")
+"""The runs of a foundation's parts, beside each other: all of them count."""
 CHOSEN_ON = "val"
 """The part on which trainings choose their best weights."""
 
@@ -44,18 +46,18 @@ def of_model(name: str, role: str, data_root: Path) -> dict[str, str] | None:
     """
     if name in WEIGHTLESS or (name != BUNDLED and not Path(name).exists()):
         return {}
-    folder = model_folder(name, role)
+    folder = model_folder(name, "classifier" if role == "gate" else role)
     for place in (folder, folder.parent):
         if (place / FILE).is_file():
             return read(place / FILE)
     run = folder.parent if folder.name in WEIGHTS else folder
-    recipes = [path for path in (run / RECIPE, *sorted(run.parent.glob(f"*/{RECIPE}"))) if path.is_file()]
-    if run / RECIPE not in recipes:
+    recipes = [run / RECIPE]
+    if run.name in FOUNDATION:
+        recipes += [run.parent / part / RECIPE for part in FOUNDATION if part != run.name]
+    if not recipes[0].is_file():
         return None
-    # A foundation's parts are runs beside each other: all of them count.
-    own = recipes if role == "foundation" else [run / RECIPE]
     found: dict[str, str] = {}
-    for path in own:
+    for path in filter(Path.is_file, recipes):
         for source in sources(path):
             try:
                 found |= digests(source, data_root)

@@ -209,26 +209,33 @@ def layout(
 
 @evaluate_app.command()
 def seen(
-    models: Annotated[list[Path], typer.Argument(callback=all_there, help="Models, or their training runs.")],
-    role: Annotated[
-        str, typer.Option(help="foundation, normal, cell, detector or gate: what the models are.")
-    ] = "cell",
+    models: Annotated[list[Path] | None, typer.Argument(callback=all_there, help="Training runs, or models.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SET:PART", help="A part of a data set below --data-root, of models without a run."),
+    ] = None,
     data_root: DataRoot = Path(),
     output: Annotated[Path | None, typer.Option(help="File to write, or folder of a model to write it into.")] = None,
 ) -> None:
-    """Which image files models were trained and chosen on, by SHA-256: so that none of them is held out later.
+    """List the image files that models were trained and chosen on, by SHA-256, so that none is held out later.
 
     The file belongs beside the weights of a model that is given away without its run.
     """
     from ..augmentation import seen as room
-    from ..errors import UserError
+    from ..data.sources import Source
+    from ..errors import UsageError, UserError
 
+    if not (models or data):
+        raise UsageError("give training runs, or --data SET:PART")
     found = []
-    for model in models:
-        known = room.of_model(str(model), role, data_root)
+    for model in models or []:
+        known = room.of_model(str(model), "cell", data_root)
         if known is None:
             raise UserError(f"{model}: no recipe.yaml of a run whose data sets are below {data_root}")
         found.append(known)
+    for text in data or []:
+        root, _, part = text.partition(":")
+        found.append(room.digests(Source(root=root, split=part or "all"), data_root))
     if output:
         file = output / room.FILE if output.is_dir() else output
         print(f"{file}: {room.write(file, found)} images")

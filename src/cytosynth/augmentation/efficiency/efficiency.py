@@ -144,12 +144,13 @@ def _subset(recipe: EfficiencyRecipe, chain: int, size: int, run: Path, data_roo
 def _planned(recipe: EfficiencyRecipe, run: Path, data_root: Path, devices: Sequence[str], workers: int) -> list[Trial]:
     """Return all trials, with their synthetic images made; arms with hard cells need R at their row trained before."""
     planned = []
+    load = sets.Loader()
     for chain, size in _places(recipe):
         subset = _subset(recipe, chain, size, run, data_root)
         if any(arm.hard for arm in recipe.arms.values()):
             _hard(Trial(REAL, chain, size, subset, (), (recipe.steps,)), recipe, run, data_root, devices, workers)
         for name in recipe.arms:
-            made = sets.made(recipe, name, (chain, size), subset, run, data_root, devices[0])
+            made = sets.made(recipe, name, (chain, size), subset, run, data_root, devices[0], load)
             planned.append(Trial(name, chain, size, subset, tuple(made), (recipe.steps,)))
     return planned
 

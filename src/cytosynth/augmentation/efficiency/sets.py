@@ -13,8 +13,11 @@ from ...errors import UserError
 from ...io import atomic, plain
 from ...io.progress import console
 from ...provenance import said
-from ...synthesis import synthesize
+from ...synthesis import models, synthesize
+from ...synthesis.models import Models
 from ...synthesis.pasting.paste import paste
+from ...synthesis.pipeline import Engine
+from ...synthesis.synthesize import Load
 from .. import leaks
 from .recipe import EfficiencyRecipe, Strategy
 
@@ -29,8 +32,11 @@ def made(
     run: Path,
     data_root: Path,
     device: str = "cpu",
+    load: Load | None = None,
 ) -> list[Path]:
     """Return the folders of the synthetic images of the arm `name`, made or continued in `run`/sets.
+
+    What is complete is not looked into again.
 
     Args:
         recipe: of the whole.
@@ -40,6 +46,7 @@ def made(
         run: folder.
         data_root: of the data sets.
         device: for the models.
+        load: loads them; None: anew.
 
     Raises UserError where an image was made from a test image.
     """
@@ -47,19 +54,25 @@ def made(
     if arm.kind == "none":
         return []
     out = run / FOLDER / f"chain-{chain}" / f"n-{size}" / arm.key
+    done = out.with_name(f"{out.name}.json")
+    if done.exists():
+        return [out.parent / str(folder) for folder in plain.load(done)["folders"]]
+    load = load or Loader()
     count = round(arm.ratio * size)
     weights = hard_weights(run, place) if arm.hard else {}
     if arm.kind == "fields":
-        models = _models(recipe, arm, place)
+        named = _models(recipe, arm, place)
         settings = recipe.making.model_copy(update={"seed": _seed(recipe, place)} | weights)
         console.print(f"{name}: fields, chain {chain}, N = {size}")
-        synthesize.synthesize(out, count=count, settings=settings, device=device, data_root=data_root, **models)
+        synthesize.synthesize(
+            out, count=count, settings=settings, device=device, data_root=data_root, load=load, **named
+        )
         folders = [out]
     elif arm.kind == "edited":
         console.print(f"{name}: edited images, chain {chain}, N = {size}")
-        folders = _edited(recipe, arm, place, count, subset, out, data_root, device, weights)
+        folders = _edited(recipe, arm, place, count, subset, out, data_root, device, weights, load)
     else:
-        like = made(recipe, arm.like, place, subset, run, data_root, device)
+        like = made(recipe, arm.like, place, subset, run, data_root, device, load)
         pasted = out if arm.kind == "pasted" else out.with_name(f"{out.name}-pasted")
         if not (pasted / coco.FILE).exists():
             source = Source(root=str(subset.resolve()), scale=recipe.real.scale, split="all")
@@ -68,11 +81,31 @@ def made(
         folders = [pasted]
         if arm.kind == "exemplar":
             leaks.refuse(pasted, [recipe.test], data_root)
-            _begun_from(pasted, recipe, arm, place, out, data_root, device)
+            _begun_from(pasted, recipe, arm, place, out, data_root, device, load)
             folders = [out]
     for folder in folders:
         leaks.refuse(folder, [recipe.test], data_root)
+    atomic.write_json(done, {"folders": [folder.relative_to(out.parent).as_posix() for folder in folders]})
     return folders
+
+
+class Loader:
+    """Loads the models of a run and keeps the last ones, which rounds of a set and rows of one generator share."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.key = ""
+        self.engine: Engine | None = None
+
+    def __call__(self, given: Models) -> Engine:
+        """Return the models `given`."""
+        settings = given.settings
+        key = repr((given.names, given.foundation, given.cell, given.gate, given.detector, given.normal,
+                    given.generates, given.data_root, given.device, settings.precision, settings.prediction_type,
+                    settings.gate))  # fmt: skip
+        if self.engine is None or key != self.key:
+            self.key, self.engine = key, models.load(given)
+        return self.engine
 
 
 def abnormal(folders: Sequence[Path]) -> tuple[int, int]:
@@ -83,21 +116,21 @@ def abnormal(folders: Sequence[Path]) -> tuple[int, int]:
 
 def _edited(
     recipe: EfficiencyRecipe, arm: Strategy, place: tuple[int, int], count: int, subset: Path, out: Path,
-    data_root: Path, device: str, weights: dict[str, Any],
+    data_root: Path, device: str, weights: dict[str, Any], load: Load,
 ) -> list[Path]:  # fmt: skip
     """Edit the normal images of `subset`, with another seed each time around, until there are `count`."""
     normal = sum(all(cell.category == NILM for cell in image.cells) for image in coco.read(subset).images)
     if not normal:
         raise UserError(f"{subset}: no image without an abnormal cell to edit")
-    models = _models(recipe, arm, place)
-    models.pop("normal", None)
+    named = _models(recipe, arm, place)
+    named.pop("normal", None)
     folders: list[Path] = []
     for start in range(0, count, normal):
         changes = {"scale": recipe.real.scale, "seed": _seed(recipe, place) + len(folders)} | weights
         folders.append(out / f"round-{len(folders)}")
         synthesize.edit(
             subset, folders[-1], settings=recipe.making.model_copy(update=changes), limit=count - start, device=device,
-            data_root=data_root, **models,
+            data_root=data_root, load=load, **named,
         )  # fmt: skip
     return folders
 
@@ -110,6 +143,7 @@ def _begun_from(
     out: Path,
     data_root: Path,
     device: str,
+    load: Load,
 ) -> None:
     """Edit every pasted cell of the set `pasted` into its own category, with a strength of the arm's range."""
     plan = out.with_name(f"{out.name}.plan.json")
@@ -126,11 +160,12 @@ def _begun_from(
     editing = recipe.making.cell.model_copy(update={"box_scale": 1.0})
     atomic.write_json(plan, {"version": 1, "settings": {"cell": editing.model_dump(mode="json")}, "images": images})
     making = recipe.making.model_copy(update={"scale": 1.0, "cell": editing})
-    models = _models(recipe, arm, place)
+    named = _models(recipe, arm, place)
     for role in ("normal", "detector"):
-        models.pop(role, None)
+        named.pop(role, None)
     synthesize.edit(
-        pasted / "images", out, plan=plan, settings=making, device=device, data_root=data_root, **models
+        pasted / "images", out, plan=plan, settings=making, device=device, data_root=data_root, load=load,
+        **named,
     )  # fmt: skip
 
 
