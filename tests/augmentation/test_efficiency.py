@@ -192,7 +192,7 @@ def test_strategies(models: dict[str, str], data: Path, tmp_path: Path) -> None:
     arms = {REAL: ARMS[REAL], EDITED: Strategy(kind="edited", ratio=1)} | {
         name: arm if arm.kind != "exemplar" else arm.model_copy(update={"like": EDITED}) for name, arm in MORE.items()
     }
-    recipe = small(models, arms=arms, sizes=[4], chains=1, least=1)
+    recipe = small(models, arms=arms, sizes=[4], chains=1)
     report = choice.choose(recipe, tmp_path, data)
     assert [row[0] for row in report.rows] == [name for name in arms if name != REAL]
     row = tmp_path / "sets/chain-0/n-4"
@@ -341,3 +341,21 @@ def test_the_presets_are_those_of_the_protocol() -> None:
     assert isinstance(table.FLAT, float)
     with pytest.raises(UsageError, match="not an arm of kind 'edited'"):
         override(public, ['arms={"R": {"kind": "none"}, "P": {"kind": "pasted", "like": "X"}}'])
+
+
+@pytest.mark.parametrize(
+    ("options", "said_"),
+    [
+        (["--on", "test", "--choose"], "nothing is decided on the test images"),
+        (["--check-power", "--check-steps"], "one at a time"),
+        (["--set", "confirmatory=5"], "confirmatory 5: not among the sizes"),
+    ],
+)
+def test_nothing_is_decided_on_the_test_images(options: list[str], said_: str, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    import cytosynth.cli.experiment  # noqa: F401
+    from cytosynth.cli import app
+
+    result = CliRunner().invoke(app, ["experiment", "efficiency", str(tmp_path / "run"), *options])
+    assert isinstance(result.exception, UsageError) and said_ in str(result.exception)

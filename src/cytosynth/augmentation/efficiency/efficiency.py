@@ -75,7 +75,7 @@ def check_power(
         found = {(one.chain, one.purpose): _result(one, "tuning", recipe.steps, recipe, run) for one in planned}
         pairs = {chain: (found[chain, "arm"], found[chain, "again"]) for chain in range(recipe.chains)}
         tested = trials.holding(trials.scored_on(recipe, "tuning", data_root.resolve()), recipe)[""]
-        report = table.power(pairs, recipe, tested, _facts(recipe))
+        report = table.power(pairs, recipe, tested, _facts(recipe, data_root))
         report.write(run / "tuning", "power")
     return report
 
@@ -98,7 +98,7 @@ def check_steps(
             for steps in lengths
         }
         path = run / "tuning" / "learning_curve.png"
-        report = table.curve(found, recipe, size, _facts(recipe), path)
+        report = table.curve(found, recipe, size, _facts(recipe, data_root), path)
         report.write(run / "tuning", "learning_curve")
     return report
 
@@ -170,7 +170,8 @@ def _hard(
 
 def _missed(finder: external.Finder, recipe: EfficiencyRecipe, data_root: Path) -> dict[str, float]:
     """Return the share of the tuning cells of each category that `finder` misses, be it found as another category."""
-    samples = sources.load([recipe.tuning], data_root)
+    chosen = trials.tuning(recipe, data_root)
+    samples = [sample for sample in sources.load([recipe.tuning], data_root) if sample.name in chosen]
     named = ((sample.name, sample.pixels) for sample in samples)
     found = finder.find_all(named, len(samples), scoring.LEAST, "clean")
     truth = [sample.cells for sample in samples]
@@ -193,7 +194,7 @@ def _read(planned: Sequence[Trial], on: On, recipe: EfficiencyRecipe, run: Path,
         counted.setdefault(key, []).append((*sets.abnormal(trial.synthetic), real))
     means = {key: tuple(sum(one) / len(rows) for one in zip(*rows, strict=True)) for key, rows in counted.items()}
     tested = trials.holding(trials.scored_on(recipe, on, data_root.resolve()), recipe)
-    return Read(recipe, on, results, tested, means, _facts(recipe))
+    return Read(recipe, on, results, tested, means, _facts(recipe, data_root))
 
 
 def _result(trial: Trial, on: On, steps: int, recipe: EfficiencyRecipe, run: Path) -> Mapping[str, Any]:
@@ -201,6 +202,8 @@ def _result(trial: Trial, on: On, steps: int, recipe: EfficiencyRecipe, run: Pat
     return scoring.read(file, Result, recipe.classes, recipe.draws, trial.folder(run))
 
 
-def _facts(recipe: EfficiencyRecipe) -> dict[str, Any]:
+def _facts(recipe: EfficiencyRecipe, data_root: Path) -> dict[str, Any]:
     named = {role: short(recipe.models[role]) for role in ROLES if role in recipe.models}
-    return {"models": named}
+    out = trials.taken_out(recipe, data_root)
+    there = sum(image.file_name not in out for image in sources.part(recipe.real, data_root))
+    return {"models": named, table.POOL: there}

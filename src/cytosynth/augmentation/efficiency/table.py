@@ -24,6 +24,7 @@ from .recipe import EDITED, PASTED, REAL, EfficiencyRecipe, On
 
 FLAT = 0.01
 """Gain in AP.5 over the last third of a learning curve below which it is called flat."""
+POOL = "images to draw from"
 HELPS, HURTS, UNDECIDED = "helps", "hurts", "no evidence"
 
 
@@ -254,8 +255,10 @@ def _notes(read: Read) -> tuple[str, ...]:
         notes.append("scored on tuning images, which serve to decide; not a result")
         if recipe.generator == "public":
             notes.append("the generator may have seen the tuning images, which flatters its arms")
-    if any(size >= recipe.sizes[-1] for size, _ in read.results):
-        notes.append("where N is all images that there are, intervals cover noise of training, making and test images")
+    if any(size == read.facts.get(POOL) for size, _ in read.results):
+        notes.append(
+            "where N is all images to draw from, intervals cover noise of training and of making, and test images alone"
+        )
     return tuple(notes)
 
 
