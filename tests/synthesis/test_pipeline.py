@@ -215,7 +215,7 @@ def test_one_bad_image_stops_nothing_unless_strict(tiny: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
-        ("category_weights={CIN1: 1}", "no category 'CIN1'"),
+        ("category_weights={CIN1: 1}", "unknown category 'CIN1'"),
         ("category_weights={HSIL: -1, LSIL: 2}", "weights must be at least 0"),
         ("category_weights={LSIL: .nan}", "their sum finite"),
         ("category_weights={LSIL: .inf}", "their sum finite"),
