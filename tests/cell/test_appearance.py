@@ -197,7 +197,7 @@ def test_an_image_unlike_the_training_images_is_told(purple: TrainingImages) -> 
     assert tuple(outside["density"][1:]) == images.ranges["density"]
     assert {"red", "blue"} & purple.outside(own[0]).keys()
     said = training_images.line([outside], 3)
-    assert said.startswith("1 of 3 images lie outside what the cell synthesizer was trained on (density ")
+    assert said.startswith("1 of 3 images differ from those the cell synthesizer was trained on (density ")
     assert TrainingImages.model_validate_json(images.model_dump_json()) == images
 
 
@@ -211,7 +211,7 @@ def test_a_run_says_so_in_a_line_and_in_its_card(
     names["cell"] = str(with_images(tiny, tmp_path / "cell", purple))
     settings = override(PipelineSettings(), ["cell.steps=1", "threshold=0.1", "cell.box_scale=1.2", "max_cells=1"])
     synthesize.edit(tmp_path / "own", tmp_path / "out", settings=settings, **names)
-    line = "2 of 2 images lie outside what the cell synthesizer was trained on"
+    line = "2 of 2 images differ from those the cell synthesizer was trained on"
     assert line in capsys.readouterr().err
     assert line in (tmp_path / "out/README.md").read_text()
     records = [json.loads(one) for one in (tmp_path / "out/provenance.jsonl").read_text().splitlines()]

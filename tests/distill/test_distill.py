@@ -308,7 +308,7 @@ def test_the_best_by_held_out_images_is_kept(tiny: Path, fields: Path, tmp_path:
 
 def test_what_cannot_be_distilled_is_said(tiny: Path, fields: Path, tmp_path: Path) -> None:
     for changes, words in (
-        ({"ema_decay": 0.9}, "average A and B apart"),
+        ({"ema_decay": 0.9}, "average A and B separately"),
         ({"compile": True}, "take turns"),
         ({"solver_steps": 60}, "multiple of 50"),
     ):

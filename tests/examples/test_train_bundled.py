@@ -137,7 +137,7 @@ def test_shards_hold_a_model_in_half_precision(tiny: Path, tmp_path: Path) -> No
             assert copy.read_text() == path.read_text()
     assert load(str(again)).channels == 4
     paths[1].unlink()
-    with pytest.raises(UserError, match="of its shards are there"):
+    with pytest.raises(UserError, match="of its shards found"):
         shards.found(tmp_path, "all")
 
 

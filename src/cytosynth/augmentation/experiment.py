@@ -2,7 +2,7 @@
 
 Each training set is trained on twice: for the steps that the passes over the real images take, and for those that the
 same passes over the whole set take. The paper compares the longer training on more images with the shorter one on real
-images; that is reported, and beside it both comparisons at the same number of steps.
+images; that is reported, and next to it both comparisons at the same number of steps.
 """
 
 import math
@@ -34,10 +34,10 @@ def table(
     workers: int = 1,
     ray: str | None = None,
 ) -> list[Report]:
-    """Make the table of `recipe` in the folder `run`, or go on with what is missing there.
+    """Make the table of `recipe` in the folder `run`, or continue there.
 
     Writes the table, the gains with their verdicts, where the detectors fail, and the label density, each as `.json`,
-    `.md` and `.csv`, and `gains.png`. Raises UsageError when `run` was begun with another recipe, UserError where a
+    `.md` and `.csv`, and `gains.png`. Raises UsageError when `run` was started with another recipe, UserError where a
     synthetic set goes back to a test image.
     """
     with lock.run(run, "recipe.yaml"):
@@ -137,7 +137,7 @@ def read(recipe: AugmentationRecipe, trials: Iterable[Trial], run: Path, images:
 
 
 def scores(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
-    """Return the table: AP x 100 of every detector on every training set, the paper's mAP beside it."""
+    """Return the table: AP x 100 of every detector on every training set, with the paper's mAP."""
     one = _gained(recipe, runs)[0]
     measures = [*([one] if one == scoring.ABNORMAL_AP else []), *scoring.MEASURES, *recipe.categories]
     columns = ("detector", "training data", "steps", *(f"{name} x 100" for name in measures), "paper: mAP",

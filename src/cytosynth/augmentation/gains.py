@@ -94,7 +94,7 @@ def _estimate(sides: Sequence[Values], drawn: Values, images: int) -> Estimate:
     The variance of resampled test images (bootstrap, times n / (n - 1) of the `images` that hold such a cell) and that
     of the mean over seeds (s^2 / n of each side) add up; Student's t has the degrees of freedom of Welch and
     Satterthwaite, n - 1 of each. A bootstrap of three seeds would be far too narrow: it calls one difference in five
-    real where there is none; so would one of two images (one in three), hence no interval below `FEWEST`.
+    real if there is none; so would one of two images (one in three), hence no interval below `FEWEST`.
     """
     value = float(sides[0].mean() - (sides[1].mean() if len(sides) > 1 else 0.0))
     known = drawn[~np.isnan(drawn)]

@@ -1,4 +1,4 @@
-"""What a run was begun with: digests of its data, so that a later call cannot take others for them."""
+"""What a run was started with: digests of its data, so that a later call cannot take others for them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,5 +33,5 @@ def digest(folder: Path, names: Sequence[str]) -> str:
 
 
 def difference(old: Mapping[str, str], wanted: Mapping[str, str]) -> str:
-    """Return which of the digests `wanted` is another in `old`; nothing where none is."""
+    """Return which of the digests `wanted` is another in `old`; nothing if none is."""
     return next((f"another {name}" for name, value in wanted.items() if old.get(name) != value), "")

@@ -17,7 +17,7 @@ from . import seen
 
 
 def apart(what: str, fitted: Sequence[Source], held: Sequence[Source], data_root: Path) -> None:
-    """Raise UsageError where an image or slide of `fitted`, which are for `what`, is in one of the parts `held` too."""
+    """Raise UsageError if an image or slide of `fitted`, which are for `what`, is in one of the parts `held` too."""
     taken = {key: source.split for source in held for key in _keys(source, data_root)}
     for source in fitted:
         for key in sorted(_keys(source, data_root)):
@@ -27,7 +27,7 @@ def apart(what: str, fitted: Sequence[Source], held: Sequence[Source], data_root
 
 
 def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
-    """Raise UserError where an image of the synthetic set in `folder` was made from an image of `held`.
+    """Raise UserError if an image of the synthetic set in `folder` was made from an image of `held`.
 
     What was edited is known from `provenance.jsonl`: by its hash, or, where that is not recorded, by its name. That a
     generator was trained on held-out images is not seen here.
@@ -59,7 +59,7 @@ def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
 
 
 def unlike(what: str, fitted: Source, held: Source, data_root: Path) -> None:
-    """Raise UsageError where a file of `fitted`, which is for `what`, is one of `held` too, whatever it is called."""
+    """Raise UsageError if a file of `fitted`, which is for `what`, is one of `held` too, whatever it is called."""
     own, others = seen.digests(fitted, data_root), seen.digests(held, data_root)
     for digest in sorted(own.keys() & others.keys()):
         raise UsageError(f"{what}: {own[digest]} is the file of {others[digest]}, a {held.split} image; take one out")

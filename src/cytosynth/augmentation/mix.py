@@ -28,7 +28,7 @@ from ..synthesis.publish import contact_sheet
 from . import inputs, leaks, mix_card
 
 FILE = "mix.json"
-"""What a mix was begun with; a folder without it is none."""
+"""What a mix was started with; a folder without it is none."""
 FLAG = "synthetic"
 PARTS = ("train", "val", "test")
 TRAIN = PARTS[0]
@@ -56,7 +56,7 @@ def mix(
         target: format of the annotations.
         keep_normal: boxes of normal cells stay on real images where synthetic ones annotate none.
 
-    Raises UserError where a synthetic image was made from one that is held out, where `real` has synthetic images or
+    Raises UserError if a synthetic image was made from one that is held out, where `real` has synthetic images or
     `synthetic` real ones, or where the two have no category in common.
     """
     registration.writer(target)
@@ -137,7 +137,7 @@ def _real(root: Path) -> DataSet:
 
 
 def _synthetic(root: Path) -> DataSet:
-    """Return the synthetic data set at `root`; raise UserError where it does not say that all its images are so."""
+    """Return the synthetic data set at `root`; raise UserError if it does not say that all its images are so."""
     if streaming.kind(root) in streaming.PACKED:
         raise UserError(f"{root}: is packed; first run `cytosynth convert {root} OUT --to coco`")
     data = read(root, note=findings.ignore)

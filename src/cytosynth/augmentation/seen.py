@@ -20,7 +20,7 @@ LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 WEIGHTLESS = frozenset({"none", "nucleus"})
 """Names that stand for no model."""
 FOUNDATION = ("autoencoder", "decoder", "text", "denoiser")
-"""The runs of a foundation's parts, beside each other: all of them count."""
+"""The runs of a foundation's parts, next to each other: all of them count."""
 CHOSEN_ON = "val"
 """The part on which trainings choose their best weights."""
 
@@ -38,7 +38,7 @@ def digests(source: Source, data_root: Path) -> dict[str, str]:
 
 
 def of_model(name: str, role: str, data_root: Path) -> dict[str, str] | None:
-    """Return the images that the model `name` of `role` has seen, names by SHA-256; None where that is not known.
+    """Return the images that the model `name` of `role` has seen, names by SHA-256; None if that is not known.
 
     Its `FILE` says so, else the recipes of its run: of the data sets named there, which are below `data_root`, the
     parts trained on and, of those divided, the part that is chosen on. A model of a hub, which is public and older

@@ -24,7 +24,7 @@ FOLDERS = {CUSTOM: "custom-diffusion", REAL_TO_SYNTHETIC: "real-to-synthetic", O
 def gather(recipe: AugmentationRecipe, run: Path, data_root: Path, device: str = "cpu") -> dict[str, list[Source]]:
     """Return the sources of each training set of `recipe`; make the synthetic sets that are not given or there.
 
-    Raises UserError where a set was made from a test image, or has no cell of the categories.
+    Raises UserError if a set was made from a test image, or has no cell of the categories.
     """
     sources = {REAL: list(recipe.real)}
     for name in recipe.training_sets:
@@ -42,7 +42,7 @@ def gather(recipe: AugmentationRecipe, run: Path, data_root: Path, device: str =
 def check(recipe: AugmentationRecipe, data_root: Path) -> None:
     """Look at the real images before anything is made or trained.
 
-    Raises UsageError where one to train on is a test image too, UserError where there is no cell of the categories.
+    Raises UsageError if one to train on is a test image too, UserError where there is no cell of the categories.
     """
     leaks.apart("real", recipe.real, [recipe.test], data_root)
     made = [name for name in recipe.training_sets if name != REAL and not recipe.sets.get(name)]
@@ -130,7 +130,7 @@ def _adapter(recipe: AugmentationRecipe) -> NormalRecipe:
 
 
 def _cells_in(data: Sequence[Source], categories: Sequence[str], data_root: Path) -> None:
-    """Raise UserError where `data` have no cell of `categories`, naming those that are there."""
+    """Raise UserError if `data` have no cell of `categories`, naming those that are there."""
     there: set[str] = set()
     for source in data:
         there |= {cell.category for one in part_of(source, data_root) for cell in one.cells}

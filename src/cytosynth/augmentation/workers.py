@@ -1,4 +1,4 @@
-"""Several trainings at a time, each in a process of its own, on devices in turn."""
+"""Several trainings at a time, each in its own process, on devices in turn."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def each(
         devices: go to the workers in turn.
         workers: at a time; a single one is this process.
 
-    Raises what `work` does, and UsageError for a device that is not here.
+    Raises what `work` does, and UsageError for a device that is not available.
     """
     for name in devices:
         place.check(name)

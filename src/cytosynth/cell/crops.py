@@ -81,7 +81,7 @@ class CropTask(Task):
         self.scored = evenly(held_out, self.names, recipe.validate_count) if recipe.validate_every else []
         if recipe.validate_every and not self.scored:
             raise UserError(
-                f"no held-out cell of {', '.join(self.names)} to select the best by; add a part 'val', or set "
+                f"no held-out cell of {', '.join(self.names)} to select the best weights; add a part 'val', or set "
                 "validate_every=0"
             )
         self.weights = self._weights()

@@ -82,7 +82,7 @@ class CellEditor:
         """
         path = model_folder(unet, "cell")
         if not (path / "config.json").exists():
-            raise UserError(f"{path}: no Abnormal Cell Synthesizer there (config.json of a diffusers U-Net)")
+            raise UserError(f"{path}: no Abnormal Cell Synthesizer found; config.json of a diffusers U-Net is expected")
         if not isinstance(foundation, Foundation):
             foundation = load(foundation, denoiser="unused", prediction_type=prediction_type)
         base = foundation
@@ -100,17 +100,19 @@ class CellEditor:
     def settled(self, settings: EditSettings, *, real: bool) -> EditSettings:
         """Return `settings` with what they leave open (region, stain), for `real` or generated images.
 
-        Raises UsageError where the stain of the training images is asked for and not known.
+        Raises UsageError if the stain of the training images is asked for and not known.
         """
         scale = self.box_scale if settings.box_scale is None else settings.box_scale
         known = self.training_images is not None
         if settings.stain and not known:
-            raise UsageError(f"cell.stain=true: the cell synthesizer has no {FILE} beside it; set it to false")
+            raise UsageError(
+                f"cell.stain=true: needs {FILE} next to the cell synthesizer, which is missing; set it to false"
+            )
         stain = real and known if settings.stain is None else settings.stain
         return settings.model_copy(update={"box_scale": scale, "stain": stain})
 
     def nucleus(self, edit: PlannedEdit) -> Box | None:
-        """Return the square about the nucleus that `edit` asks for, xyxy as its box; None where it leaves that open.
+        """Return the square about the nucleus that `edit` asks for, xyxy as its box; None if it leaves that open.
 
         The diameter follows the training cells of its category (`Editing.diameter`).
         """
@@ -134,7 +136,7 @@ class CellEditor:
 
         They may be of different images. `settings.together` are denoised at a time, never fewer: a last batch that is
         not full is filled up by repeating its last request. Matrix products of another shape round otherwise, so
-        this makes the pixels of a patch independent, to the bit on a CPU, of what else is edited beside it. Edits of
+        this makes the pixels of a patch independent, to the bit on a CPU, of what else is edited with it. Edits of
         different strength take different steps and are never in one batch.
         """
         if len({edit.strength for _, edit in requests}) > 1:
@@ -166,7 +168,7 @@ class CellEditor:
         return [painted[index] for index in range(len(requests))]
 
     def _transfer(self, pixels: Pixels) -> Transfer | None:
-        """Return how patches of the image `pixels` come to the training images' stain; None where it has no stain."""
+        """Return how patches of the image `pixels` come to the training images' stain; None if it has no stain."""
         stain = Stain.of(pixels)
         return Transfer(stain, self.training_images.stain) if stain and self.training_images else None
 
@@ -232,9 +234,11 @@ def _check(model: Foundation, where: str) -> None:
         kind = f"{config.in_channels} input channels and {config.attention_type} attention"
         if config.in_channels == wanted:
             kind = f"{wanted} input channels but no gated attention, as Stable Diffusion inpainting's"
-        raise UserError(f"{where}: its U-Net has {kind}; give a synthesizer of `train cell`, with {wanted} and gated")
+        raise UserError(
+            f"{where}: its U-Net has {kind}; give a synthesizer of `train cell`, with {wanted} and gated attention"
+        )
     if config.cross_attention_dim != text_channels:
         raise UserError(
-            f"{where}: the cell synthesizer reads {config.cross_attention_dim} text channels, the foundation "
-            f"{model.name} gives {text_channels}: it was trained on another foundation"
+            f"{where}: the cell synthesizer needs {config.cross_attention_dim} text channels, but the foundation "
+            f"{model.name} has {text_channels}; it was trained on another foundation"
         )

@@ -1,4 +1,4 @@
-"""What is said beside a synthesizer's weights: its categories, and its regions over boxes. Imports no torch."""
+"""The card of a synthesizer: its categories, and its regions relative to boxes. Imports no torch."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ QUANTILES = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
 
 
 class Editing(BaseModel):
-    """`editing.json` beside a synthesizer's weights.
+    """`editing.json` next to a synthesizer's weights.
 
     Attributes:
         box_scale: how much larger than boxes the regions were on which it was trained.
@@ -33,7 +33,7 @@ class Editing(BaseModel):
     def diameter(self, category: str, seed: int) -> float | None:
         """Return the diameter, pixels, of the nucleus of a `category` cell of `seed`: as the training cells' vary.
 
-        None where the size of the nucleus is no condition, or not known for the category.
+        None if the size of the nucleus is no condition, or not known for the category.
         """
         if category not in self.nucleus:
             return None
@@ -46,7 +46,7 @@ PAPER = Editing()
 
 
 def read(folder: Path) -> Editing:
-    """Return what is said in `folder`, the defaults where nothing is; raise UsageError for what is no such file."""
+    """Return what is said in `folder`, the defaults where nothing is; raise UsageError if it is not such a file."""
     file = folder / FILE
     return validated(Editing, plain.load(file), str(file)) if file.exists() else Editing()
 

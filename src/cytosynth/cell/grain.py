@@ -1,4 +1,4 @@
-"""Grain: the fine texture that an autoencoder loses, made anew in what was painted.
+"""Grain: the fine texture that an autoencoder loses, added to the edited region.
 
 Decoded pixels are softer than a microscope's. Laid into a real image they show, and a detector that learns from such
 images may learn softness in the place of cells. What is lost can be measured around the edited region, where the

@@ -41,8 +41,8 @@ def check_size(width: int, height: int) -> None:
     if min(width, height) < SIZE:
         larger = math.ceil(100 * SIZE / max(min(width, height), 1)) / 100
         raise UserError(
-            f"an image of {width}x{height} is smaller than a patch of {SIZE} pixels; give larger fields, joined tiles, "
-            f"or a --scale {larger:g} times as large, at which cells are not as the models know them"
+            f"the image ({width}x{height}) is smaller than a patch of {SIZE} pixels; give larger fields, joined tiles, "
+            f"or a --scale {larger:g} times as large (cells are then larger than those the models were trained on)"
         )
 
 

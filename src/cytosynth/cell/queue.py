@@ -42,7 +42,7 @@ class Canvas:
         normal: (height, width, 3) unedited image.
         spots: its cells, in order.
         spare: cells that may stand in for one that stays normal; the first is next.
-        candidates: how many cells the detector found that could have been chosen; None where a plan chose.
+        candidates: how many cells the detector found that could have been chosen; None if a plan chose.
         waiting: how many of its cells are not settled.
         replaced: how many of `rejected` a stand-in was sought for.
     """
@@ -90,7 +90,7 @@ class EditQueue:
     """Collects the cells of images until a batch is full; an image is finished when each of its cells is settled.
 
     What becomes of a cell depends on its image, box, category and seed alone (see `CellEditor.paint`), so
-    it does not matter which other images go before it or wait beside it.
+    it does not matter which other images go before it or wait with it.
     """
 
     def __init__(self, editor: CellEditor, settings: EditSettings, gate: Gate | None = None) -> None:

@@ -15,22 +15,34 @@ class CropRecipe(Recipe):
 
     foundation: str = STABLE_DIFFUSION
     prediction_type: PredictionType | None = Field(
-        default=None, description="of the foundation's U-Net; none: what its files say"
+        default=None, description="what the foundation's U-Net predicts; none: as its files state"
     )
     data: list[Source] = [Source(root="abnormal", split="train")]
     categories: list[str] = list(ABNORMAL)
-    box_scale: tuple[float, float] = Field(default=(1.0, 1.0), description="range of the factor on annotated boxes")
-    jitter: int = Field(default=0, ge=0, le=96, description="pixels by which the cell may lie off the patch's middle")
-    balance: float = Field(default=0.0, ge=0, le=1, description="0: cells as frequent as they are; 1: classes even")
+    box_scale: tuple[float, float] = Field(
+        default=(1.0, 1.0), description="range of the factor by which annotated boxes are enlarged"
+    )
+    jitter: int = Field(
+        default=0, ge=0, le=96, description="maximum offset of the cell from the patch's centre, pixels"
+    )
+    balance: float = Field(
+        default=0.0, ge=0, le=1, description="0: natural frequency of the classes; 1: all classes equally frequent"
+    )
     image_balance: float = Field(
         default=0.0, ge=0, le=1, description="0: all cells of a category as often; 1: all images that hold it as often"
     )
-    most_cells: int | None = Field(default=None, ge=1, description="greatest number of cells of a category to use")
-    variants: int = Field(default=1, ge=1, le=64, description="encoded crops a cell, each with its own turn and jitter")
-    augment_copies: int = Field(default=1, ge=1, le=64, description="varied copies of an image, with `augment`")
+    most_cells: int | None = Field(default=None, ge=1, description="maximum number of cells of a category")
+    variants: int = Field(
+        default=1, ge=1, le=64, description="number of encoded crops per cell, each with its own rotation and offset"
+    )
+    augment_copies: int = Field(
+        default=1, ge=1, le=64, description="number of varied copies of an image, with `augment`"
+    )
     inside_weight: float = Field(default=1.0, ge=1, description="weight of the loss inside the box; equation 1 has 1")
     nucleus: bool = Field(default=False, description="the size of the nucleus is a condition too; not in the paper")
-    validate_count: int = Field(default=64, ge=1, description="held-out cells, classes even, on which a score rests")
+    validate_count: int = Field(
+        default=64, ge=1, description="number of held-out cells for a score, classes equally frequent"
+    )
     gradient_checkpointing: bool = False
 
 
@@ -46,11 +58,11 @@ class CellRecipe(CropRecipe):
     nucleus_dropout: float = Field(default=0.15, ge=0, le=1, description="of the size of the nucleus, with `nucleus`")
     joint_dropout: float = Field(
         default=0.0, ge=0, le=1,
-        description="share of samples without prompt and without token, which is the unguided half when sampling",
+        description="share of samples without prompt and token, as in the unconditional pass of guidance",
     )  # fmt: skip
     min_snr_gamma: float | None = None
     gate_rate: float = Field(
-        default=1.0, ge=1, description="learning rate of the gates, which start at 0, over the rest's"
+        default=1.0, ge=1, description="learning rate of the gates, which start at 0, relative to the others'"
     )
 
 

@@ -1,4 +1,4 @@
-"""Settings of stage 2 and of the gate. Imports no torch, so that a mistake is answered at once."""
+"""Settings of stage 2 and of the gate. Imports no torch, so that a mistake is reported at once."""
 
 from typing import Literal
 
@@ -21,11 +21,14 @@ class EditSettings(BaseModel):
     guidance_scale: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     box_scale: float | None = Field(
-        default=None, ge=0.5, le=8, description="edited region over the detected box; none: as the model was trained"
+        default=None,
+        ge=0.5,
+        le=8,
+        description="size of the edited region relative to the detected box; none: as in training",
     )
     strength: float = Field(default=1.0, gt=0, le=1, description="denoising strength (SDEdit), 0–1; 1: all timesteps")
     paste: Literal["box", "patch"] = Field(
-        default="box", description="put back the edited region alone, or the whole decoded patch as the paper does"
+        default="box", description="put back only the edited region, or the whole decoded patch as in the paper"
     )
     outline: Literal["rounded", "box"] = Field(
         default="rounded", description="what is put back (paste=box): the ellipse in the region, or all of the region"
@@ -59,28 +62,32 @@ class GateSettings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    tries: int = Field(default=3, ge=1, le=100, description="edits of a cell, each of another seed, until one is kept")
+    tries: int = Field(default=3, ge=1, le=100, description="maximum attempts at a cell, each with another seed")
     top: int = Field(
-        default=2, ge=0, description="the category is among the classifier's N likeliest (0: not required)"
+        default=2, ge=0, description="the category must be among the classifier's N most likely ones (0: not required)"
     )
     probability: float = Field(default=0.5, gt=0, le=1, description="or has at least this probability")
     less_normal: bool = Field(
-        default=True, description="NILM must be less likely than before the edit, and no longer the likeliest class"
+        default=True, description="NILM must be less likely than before the edit, and not the most likely class"
     )
-    seam: float | None = Field(default=1.5, gt=0, description="greatest seam ratio (cell/quality/seam.py); none: any")
+    seam: float | None = Field(default=1.5, gt=0, description="maximum seam ratio (cell/quality/seam.py); none: any")
     colour: float | None = Field(
         default=0.045, ge=0, le=1,
-        description="greatest share of the region whose colours its image lacks (cell/quality/colour.py); none: any",
+        description="maximum share of the region with colours that its image lacks (cell/quality/colour.py); none: any",
     )  # fmt: skip
     detail: float | None = Field(
-        default=0.475, gt=0, description="least sharpness over the surroundings' (cell/quality/sharpness.py); none: any"
+        default=0.475,
+        gt=0,
+        description="minimum sharpness relative to the surroundings (cell/quality/sharpness.py); none: any",
     )
     grain: float | None = Field(
-        default=2.2, gt=0, description="greatest grain over the surroundings' (cell/quality/sharpness.py); none: any"
+        default=2.2,
+        gt=0,
+        description="maximum grain relative to the surroundings (cell/quality/sharpness.py); none: any",
     )
     straightness: float | None = Field(
         default=1.6, gt=0,
-        description="greatest straightness of the region's border (cell/quality/straight_edges.py); none: any",
+        description="maximum straightness of the region's border (cell/quality/straight_edges.py); none: any",
     )  # fmt: skip
     appearance: bool | None = Field(
         default=None,
@@ -92,10 +99,10 @@ class GateSettings(BaseModel):
         description="a copy is nearer to a crop of `reference` than this percentile of its crops are to each other",
     )  # fmt: skip
     nucleus: bool = Field(
-        default=False, description="a nucleus lies at the middle of the box; without a classifier always asked for"
+        default=False, description="a nucleus must be at the centre of the box; without a classifier always required"
     )
     reference: list[Source] = Field(
-        default=[], description="the synthesizer's training data, below --data-root; none: no search for copies"
+        default=[], description="the synthesizer's training data, relative to --data-root; none: no search for copies"
     )
 
     def on(self, *, real: bool) -> "GateSettings":

@@ -48,7 +48,7 @@ class Stain:
 
     @classmethod
     def of(cls, pixels: Pixels) -> "Stain | None":
-        """Return the stain of (height, width, 3) `pixels`; None where next to nothing is stained."""
+        """Return the stain of (height, width, 3) `pixels`; None if almost nothing is stained."""
         glass = density(np.percentile(pixels.reshape(-1, 3), GLASS, axis=0))
         above = density(pixels).reshape(-1, 3) - glass
         above = above[above.mean(axis=1) > STAINED]

@@ -47,7 +47,7 @@ def build(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     missing, unexpected = synthesizer.load_state_dict({**weights, "conv_in.weight": first}, strict=False)
     stray = [key for key in missing if not any(part in key for part in GATED_PARTS)]
     if stray or unexpected:
-        raise UserError(f"{(stray or unexpected)[0]}: the foundation's U-Net does not fit the gated architecture")
+        raise UserError(f"{(stray or unexpected)[0]}: the foundation's U-Net does not match the gated architecture")
     return synthesizer
 
 

@@ -1,4 +1,4 @@
-"""What the images were like that a synthesizer was trained on: `training_images.json` beside its weights.
+"""Statistics of the images that a synthesizer was trained on: `training_images.json` next to its weights.
 
 Written by `train cell`. By it an image of another stain is brought to theirs for an edit (`stain`), and a run on images
 unlike them says so. An image is described by a few numbers, each of them plain:
@@ -57,7 +57,7 @@ class TrainingImages(BaseModel):
 
     @classmethod
     def of(cls, images: Iterable[Pixels]) -> "TrainingImages | None":
-        """Return the statistics of `images`, each (height, width, 3); None where none has a stain."""
+        """Return the statistics of `images`, each (height, width, 3); None if none has a stain."""
         found = [(stain, described(pixels, stain)) for pixels in images if (stain := Stain.of(pixels))]
         if not found:
             return None
@@ -75,7 +75,7 @@ class TrainingImages(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingImages | None":
-        """Return what the file in `folder` says, None where there is none; raise UserError where it is damaged."""
+        """Return what the file in `folder` says, None if there is none; raise UserError if it is damaged."""
         path = folder / FILE
         return validated(cls, plain.load(path), str(path)) if path.is_file() else None
 
@@ -127,6 +127,6 @@ def line(outside: Sequence[Mapping[str, Sequence[float]]], images: int) -> str:
         low, high = next(one[name][1:] for one in outside if name in one)
         said.append(f"{name} {min(values):.2g} to {max(values):.2g}, there {low:.2g} to {high:.2g}")
     return (
-        f"{len(outside)} of {images} images lie outside what the cell synthesizer was trained on ({'; '.join(said)}): "
-        "expect cells of another stain or size; look at preview.png, use a gate"
+        f"{len(outside)} of {images} images differ from those the cell synthesizer was trained on ({'; '.join(said)}): "
+        "expect cells of another stain or size; check preview.png and use a gate"
     )

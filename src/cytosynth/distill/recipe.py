@@ -30,9 +30,9 @@ class Distillation(Recipe):
     @model_validator(mode="after")
     def _of_the_product(self) -> "Distillation":
         if self.ema_decay is not None:
-            raise ValueError("ema_decay would average A and B apart; `average` is of their product")
+            raise ValueError("ema_decay would average A and B separately; `average` is of their product")
         if self.compile:
-            raise ValueError("compile=true: teacher, student and target take turns in one network; leave it false")
+            raise ValueError("compile=true: not supported here, because teacher, student and target share one network")
         return self
 
 

@@ -27,7 +27,7 @@ class NormalImageGenerator:
         model: the foundation, everything merged into it.
         prompt: with which the adapter was trained.
         digest: hash of all weights that decide what is drawn.
-        distilled: hash of the few-step weights; empty where there are none.
+        distilled: hash of the few-step weights; empty if there are none.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class NormalImageGenerator:
         """Return the field of each (seed, index) `wanted`: (size, size, 3).
 
         `settings.batch` are denoised at a time, never fewer: a last batch that is not full is filled up by repeating
-        its last field. So the pixels of a field do not depend, to the bit on a CPU, on what else is drawn beside it.
+        its last field. So the pixels of a field do not depend, to the bit on a CPU, on what else is in its batch.
         They are decoded one by one.
         """
         drawn: list[Pixels] = []

@@ -49,7 +49,7 @@ class Engine(Protocol):
         ...
 
     def check(self, categories: Collection[str]) -> None:
-        """Raise UsageError where the gate does not know one of `categories`."""
+        """Raise UsageError if the gate does not know one of `categories`."""
         ...
 
     def make(self, jobs: Iterable[Job], settings: PipelineSettings, failed: Failed) -> Iterator[Made]:
@@ -71,10 +71,10 @@ class Pipeline:
     Attributes:
         editor: the Abnormal Cell Synthesizer.
         names: what the user called the model of each role.
-        detector: finds NILM cells; None where a plan says which to edit.
-        generator: draws fields; None where the user's own images are edited.
+        detector: finds NILM cells; None if a plan says which to edit.
+        generator: generates fields; None if the user's own images are edited.
         gate: keeps or rejects edited cells; None keeps all, as the paper does.
-        decoder: digest of the tiny decoder of the editor and the generator; None where it is the foundation's own.
+        decoder: digest of the tiny decoder of the editor and the generator; None if it is the foundation's own.
     """
 
     editor: CellEditor
@@ -110,7 +110,7 @@ class Pipeline:
         return settings.model_copy(update={"cell": cell, "precision": precision_of(self.editor.model)})
 
     def check(self, categories: Collection[str]) -> None:
-        """Raise UsageError where the gate does not know one of `categories`."""
+        """Raise UsageError if the gate does not know one of `categories`."""
         if self.gate:
             self.gate.check(categories)
 

@@ -44,7 +44,7 @@ class Comparison:
         return CONFIRMED if self.corrected < two_way.LEVEL and self.gain.value > 0 else NOT_CONFIRMED
 
     def not_inferior(self, margin: float) -> bool | None:
-        """Return whether the whole interval lies above -`margin`; None where there is no interval."""
+        """Return whether the whole interval lies above -`margin`; None if there is no interval."""
         return None if self.gain.low is None else self.gain.low > -margin
 
 

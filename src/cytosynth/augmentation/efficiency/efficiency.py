@@ -120,7 +120,7 @@ def _begin(recipe: EfficiencyRecipe, run: Path, data_root: Path) -> None:
 
 
 def _apart(recipe: EfficiencyRecipe, data_root: Path) -> None:
-    """Raise UsageError where an image to train on, or to decide on, is a test image, by name or by its digest."""
+    """Raise UsageError if an image to train on, or to decide on, is a test image, by name or by its digest."""
     for what, source in (("real", recipe.real), ("tuning", recipe.tuning)):
         leaks.apart(what, [source], [recipe.test], data_root)
         leaks.unlike(what, source, recipe.test, data_root)

@@ -22,7 +22,7 @@ ROLES = ("foundation", "normal", "cell", "detector", "gate")
 
 
 class Strategy(BaseModel):
-    """One arm: what is trained on beside the real images, and how."""
+    """One arm: what is trained on in addition to the real images, and how."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Kind = Field(

@@ -46,9 +46,9 @@ def made(
         run: folder.
         data_root: of the data sets.
         device: for the models.
-        load: loads them; None: anew.
+        load: loads the models; None: each time again.
 
-    Raises UserError where an image was made from a test image.
+    Raises UserError if an image was made from a test image.
     """
     arm, (chain, size) = recipe.arms[name], place
     if arm.kind == "none":

@@ -45,7 +45,7 @@ class Candidate:
         label: of its set.
         path: of its file.
         image: its annotations.
-        original: file name of the real image that was edited; None where all is synthetic.
+        original: file name of the real image that was edited; None if all is synthetic.
     """
 
     label: str
@@ -66,7 +66,7 @@ class Candidate:
 def gather(recipe: SelectRecipe, held: Sequence[Source], data_root: Path) -> list[SyntheticSet]:
     """Return the synthetic sets of `recipe`.
 
-    Raises UsageError where there is none, UserError where an image was made from one of the parts `held`.
+    Raises UsageError if there is none, UserError where an image was made from one of the parts `held`.
     """
     if not recipe.synthetic:
         raise UsageError("synthetic: no data set given; give one with --synthetic")
@@ -82,7 +82,7 @@ def gather(recipe: SelectRecipe, held: Sequence[Source], data_root: Path) -> lis
 
 
 def candidates(sets: Sequence[SyntheticSet], categories: Sequence[str]) -> list[Candidate]:
-    """Return the images of `sets` with an annotated cell of `categories`; raise UserError where there is none."""
+    """Return the images of `sets` with an annotated cell of `categories`; raise UserError if there is none."""
     found = [
         Candidate(
             one.label, file_names.inside(one.data.folder, image.file_name), image,

@@ -27,7 +27,7 @@ def held(recipe: SelectRecipe, data_root: Path) -> list[Source]:
 def check(recipe: SelectRecipe, data_root: Path) -> int:
     """Return the number of real images to fit to.
 
-    Raises UsageError where one of them, or one to choose on, is held out of that; UserError where the validation
+    Raises UsageError if one of them, or one to choose on, is held out of that; UserError where the validation
     images have no cell of what must gain.
     """
     tests = [source for source in held(recipe, data_root) if source.split == TEST]

@@ -30,7 +30,7 @@ class Choice:
 
     Attributes:
         verdict: a sentence.
-        report: the table; None where nothing was trained to find out.
+        report: the table; None if nothing was trained to find out.
         folder: the chosen images; None: none.
     """
 
@@ -45,7 +45,7 @@ def select(
     """Find in the folder `run` how many of the synthetic images help, or go on where that was left.
 
     Writes `ranking.csv` and `.png`, `select.md`, `.json` and `.csv`, `curve.png` and, where some help, the data set
-    `subset`. Raises UsageError where `run` was begun with another recipe, and where a test image would be looked at;
+    `subset`. Raises UsageError if `run` was started with another recipe, and where a test image would be looked at;
     UserError where a synthetic image was made from a validation or test image.
     """
     known = _known(recipe, run, data_root, devices, workers)
@@ -139,7 +139,7 @@ def _known(
 
 
 def _knows(finder: external.Finder, recipe: SelectRecipe) -> external.Finder:
-    """Return the detector `finder`; raise UserError where it cannot be unsure of the categories."""
+    """Return the detector `finder`; raise UserError if it does not know the categories."""
     lacking = [name for name in recipe.categories if name not in finder.categories]
     if lacking:
         where = recipe.detector or "the trained detector"

@@ -83,7 +83,7 @@ def _origin(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _dict(said: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return what is `said` under `key`, nothing where that is no object: it is a stranger's."""
+    """Return what is `said` under `key`, nothing if that is not an object."""
     value = said.get(key)
     return value if isinstance(value, dict) else {}
 

@@ -34,7 +34,7 @@ class Training:
     Attributes:
         training_set: name of what it is trained on.
         seed: of its training.
-        added: the synthetic images beside the real ones.
+        added: the synthetic images added to the real ones.
     """
 
     training_set: str
@@ -106,7 +106,7 @@ class Sweep:
 
 
 def at_random(candidates: Sequence[Candidate], count: int, seed: int) -> list[Candidate]:
-    """Return `count` of `candidates`, drawn anew for each `seed` so that the luck of the draw is in the interval."""
+    """Return `count` of `candidates`, different ones for each `seed`, so that the interval includes their variation."""
     chosen = np.random.default_rng([seed, count]).choice(len(candidates), count, replace=False)
     return [candidates[index] for index in sorted(chosen)]
 

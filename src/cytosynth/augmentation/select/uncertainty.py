@@ -56,7 +56,7 @@ def measure(
 ) -> NDArray[np.float64]:
     """Return the mean uncertainty of `finder` on the cells of each candidate; `path` keeps them, a line each.
 
-    Another program's detector gets all images at once, as it starts, or is trained, anew at every call.
+    Another program's detector gets all images at once, as it starts, or is trained, again at every call.
     """
     known = kept(path)
     missing = [one for one in candidates if one.key not in known]

@@ -18,7 +18,7 @@ def load_gate(name: str, settings: GateSettings, data_root: Path, device: str = 
     """
     if name == NUCLEUS:
         if settings.reference:
-            raise UsageError("gate.reference: needs a classifier, whose features tell copies; 'nucleus' has none")
+            raise UsageError("gate.reference: needs a classifier, whose features detect copies; 'nucleus' has none")
         return Gate(None, settings, digest="built-in")
     classifier = CellClassifier.load(model_folder(name, "classifier"), device)
     reference = None
@@ -32,6 +32,6 @@ def load_gate(name: str, settings: GateSettings, data_root: Path, device: str = 
                     windows.append(patch.window(sample.pixels, at))
                     boxes.append(patch.inner(cell.box, at))
         if len(windows) < 2:
-            raise UserError(f"{data_root}: gate.reference has {len(windows)} cells; at least 2 are needed")
+            raise UserError(f"{data_root}: gate.reference has only {len(windows)} cells; at least 2 are needed")
         reference = Reference.of(classifier, windows, boxes, settings.copy_percentile)
     return Gate(classifier, settings, reference, classifier.digest)

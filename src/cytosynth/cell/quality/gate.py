@@ -167,7 +167,7 @@ class Gate:
     ) -> tuple[list[str], dict[str, float]]:
         """Return why the `classifier` rejects the cell in `box` of the window `edited`, and its probabilities.
 
-        One cell at a time: a batch would round otherwise, and the verdict depend on what is beside it.
+        One cell at a time: a batch would round otherwise, and the verdict depend on what is next to it.
         """
         before, after = (
             dict(zip(classifier.classes, map(float, classifier.probabilities([window], [box])[0]), strict=True))

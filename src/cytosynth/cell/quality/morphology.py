@@ -54,7 +54,7 @@ class Morphology:
 
 
 def measure(window: Pixels, box: Box) -> Morphology | None:
-    """Return the morphology of the cell in `box` (xyxy) of (height, width, 3) `window`; None where none is found."""
+    """Return the morphology of the cell in `box` (xyxy) of (height, width, 3) `window`; None if none is found."""
     density = _density(window)
     nuclear, stained = density.min(axis=2), _foreground(density)
     masks = None if stained is None else _segment(nuclear, stained, box)
@@ -97,7 +97,7 @@ def _nucleus(
 ) -> tuple[Mask, Mask, NDArray[np.int32]] | None:  # fmt: skip
     """Return the nucleus of the cell in `box`, all that is as dark, and its regions' labels, (height, width) each.
 
-    `nuclear` is the density in the channel that absorbs least. None where no region of at least `FEWEST` pixels begins
+    `nuclear` is the density in the channel that absorbs least. None if no region of at least `FEWEST` pixels begins
     within a quarter of the box's longer side from its middle, or that region runs out of twice the box.
     """
     inside = _frame(box, nuclear.shape)
@@ -117,7 +117,7 @@ def _nucleus(
 
 
 def _foreground(density: NDArray[np.float64]) -> Mask | None:
-    """Return what is stained, by the (height, width, 3) optical `density`; None where it is all alike."""
+    """Return what is stained, by the (height, width, 3) optical `density`; None if it is all alike."""
     most = density.max(axis=2).clip(max=DENSE)
     if np.ptp(most) == 0:
         return None

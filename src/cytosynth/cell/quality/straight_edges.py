@@ -5,9 +5,9 @@ along a straight line. The contrast of a line is the difference in optical densi
 before it and one `BLEND` pixels behind it, averaged along runs of `RUN` pixels, so that only what goes straight along
 the line adds up; of a line's runs the mean is taken, without sign. The score is
 
-    (mean contrast of the region's four sides in the edited image + e) / (the same of lines beside them + e),
+    (mean contrast of the region's four sides in the edited image + e) / (the same of lines next to them + e),
 
-where the lines beside are parallel to the sides, 12 to 24 pixels away, in the unedited image, and e = 0.01: about 1
+where the lines next to are parallel to the sides, 12 to 24 pixels away, in the unedited image, and e = 0.01: about 1
 where nothing goes along the border that does not go along other lines too.
 """
 
@@ -28,7 +28,7 @@ BLEND = 6
 RUN = 16
 """Length over which differences add up, pixels."""
 OFFSETS = (-24, -20, -16, -12, 12, 16, 20, 24)
-"""Of the lines beside a side, pixels."""
+"""Of the lines next to a side, pixels."""
 FLOOR = 0.01
 
 

@@ -1,1 +1,1 @@
-"""Training the small bundled foundation from nothing: autoencoder, text encoder, denoiser."""
+"""Training the small bundled foundation from scratch: autoencoder, text encoder, denoiser."""

@@ -1,4 +1,4 @@
-"""Training an AutoencoderKL from nothing: the first half of the bundled foundation.
+"""Training an AutoencoderKL from scratch: the first half of the bundled foundation.
 
 Loss: L1 on pixels, on their gradients at three scales and on colour differences, plus KL. On part of the
 steps the latent is shrunk or turned and must decode to the shrunk or turned image (EQ-VAE, arXiv
@@ -93,7 +93,7 @@ class AutoencoderTask(Task):
         held_out: Sequence[Sample],
         vae: AutoencoderKL | None = None,
     ) -> None:
-        """Build the network, or go on with `vae`; `held_out` images are only shown."""
+        """Build the network, or continue with `vae`; `held_out` images are only shown."""
         super().__init__()
         self.recipe, self.samples, self.held_out = recipe, samples, held_out
         self.vae = vae or build(recipe)

@@ -25,14 +25,14 @@ class Crops:
         varied.keep_size(centre, "the autoencoder")
         for sample in samples:
             if min(sample.size) < max(sides):
-                raise UserError(f"{sample.name}: smaller than the crops of {max(sides)} pixels at its scale")
+                raise UserError(f"{sample.name}: at its scale smaller than the crops of {max(sides)} pixels")
         self.samples, self.sides, self.centre = samples, sides, centre
         areas = np.array([math.prod(sample.size) for sample in samples], dtype=np.float64)
         self.weights = areas / areas.sum()
         self.resident: list[Tensor] = []
 
     def place(self, device: torch.device) -> None:
-        """Keep the images on `device`, where that is a GPU and none of them is made or read anew at each use."""
+        """Keep the images on `device`, where that is a GPU and none of them is made or read again at each use."""
         if (
             device.type != "cpu"
             and self.centre is None

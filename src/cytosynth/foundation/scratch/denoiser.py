@@ -1,4 +1,4 @@
-"""Training a U-Net from nothing, under a frozen text encoder: the second half of the bundled foundation.
+"""Training a U-Net from scratch, under a frozen text encoder: the second half of the bundled foundation.
 
 Each crop is captioned by what it holds, in the words of the paper's prompts, so that the bundled
 foundation answers to the same text as Stable Diffusion does after tuning. Part of the crops lie around an
@@ -71,7 +71,7 @@ class DenoiserTask(Task):
         for sample in samples:
             if min(sample.size) // model.factor < max(recipe.crops):
                 side = model.factor * max(recipe.crops)
-                raise UserError(f"{sample.name}: smaller than the crops of {side} pixels at its scale")
+                raise UserError(f"{sample.name}: at its scale smaller than the crops of {side} pixels")
         areas = np.array([latent[0].numel() for latent in self.latents], dtype=np.float64)
         self.weights = areas / areas.sum()
         self.cells: dict[str, list[tuple[int, int]]] = {}

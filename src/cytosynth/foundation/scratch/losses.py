@@ -9,7 +9,7 @@ from ...training.task import Losses
 
 
 class Weights(Protocol):
-    """How much the losses beside L1 weigh."""
+    """Weights of the losses other than L1."""
 
     gradient_weight: float
     chroma_weight: float

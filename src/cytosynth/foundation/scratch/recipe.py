@@ -14,10 +14,10 @@ class AutoencoderRecipe(Recipe):
 
     kind: Literal["autoencoder"] = "autoencoder"
     data: list[Source]
-    crops: list[int] = Field(default=[64, 128, 256], description="sides of the training crops, taken at random")
-    latent_channels: int = Field(default=4, ge=1, description="C, that the latents have")
+    crops: list[int] = Field(default=[64, 128, 256], description="sides of the training crops, chosen at random")
+    latent_channels: int = Field(default=4, ge=1, description="number of latent channels C")
     block_out_channels: list[int] = Field(
-        default=[16, 32, 64, 128], description="of each level; each but one halves the image"
+        default=[16, 32, 64, 128], description="channels of each level; each level but one halves the image"
     )
     layers_per_block: int = 1
     norm_num_groups: int = 8
@@ -31,17 +31,25 @@ class DecoderRecipe(Recipe):
     """Settings of the sharpening of a decoder; its encoder stays as it is, so that cached latents stay valid."""
 
     kind: Literal["decoder"] = "decoder"
-    encoder: str = Field(default="", description="hash of the frozen encoder; filled in by itself")
+    encoder: str = Field(default="", description="hash of the frozen encoder; filled in automatically")
     data: list[Source]
-    crops: list[int] = Field(default=[128], description="sides of the training crops, taken at random")
+    crops: list[int] = Field(default=[128], description="sides of the training crops, chosen at random")
     gradient_weight: float = 0.5
     chroma_weight: float = Field(default=1.0, ge=0)
-    perceptual_weight: float = Field(default=0.3, ge=0, description="of the distance in features of EfficientNet-Lite1")
-    adversarial_start: int = Field(default=300, ge=0, description="step from which the decoder feels the discriminator")
-    adversarial_weight: float = Field(default=0.5, ge=0, description="most that the adaptive weight may be")
+    perceptual_weight: float = Field(
+        default=0.3, ge=0, description="weight of the distance in features of EfficientNet-Lite1"
+    )
+    adversarial_start: int = Field(
+        default=300, ge=0, description="step from which the discriminator trains the decoder"
+    )
+    adversarial_weight: float = Field(default=0.5, ge=0, description="maximum of the adaptive weight")
     discriminator_channels: int = Field(default=32, ge=1)
-    r1_weight: float = Field(default=0.1, ge=0, description="of the squared gradient of the scores of real images")
-    r1_share: float = Field(default=0.25, gt=0, le=1, description="share of the steps with R1, which then weighs more")
+    r1_weight: float = Field(
+        default=0.1, ge=0, description="weight of the squared gradient of the scores of real images (R1)"
+    )
+    r1_share: float = Field(
+        default=0.25, gt=0, le=1, description="share of the steps with R1, whose weight is increased accordingly"
+    )
 
 
 class TextRecipe(Recipe):
@@ -59,15 +67,17 @@ class DenoiserRecipe(Recipe):
     """Settings of the denoiser."""
 
     kind: Literal["denoiser"] = "denoiser"
-    encoder: str = Field(default="", description="hash of the encoder that made the latents; filled in by itself")
-    text: str = Field(default="", description="hash of the frozen text encoder; filled in by itself")
-    start: str | None = Field(default=None, description="foundation whose denoiser to begin with; none: from nothing")
+    encoder: str = Field(default="", description="hash of the encoder that made the latents; filled in automatically")
+    text: str = Field(default="", description="hash of the frozen text encoder; filled in automatically")
+    start: str | None = Field(default=None, description="foundation whose denoiser is the initialisation; none: random")
     data: list[Source]
-    augment_copies: int = Field(default=1, ge=1, le=64, description="varied copies of an image, with `augment`")
-    cell_share: float = Field(
-        default=0.5, ge=0, le=1, description="share of crops around an abnormal cell, categories equally often"
+    augment_copies: int = Field(
+        default=1, ge=1, le=64, description="number of varied copies of an image, with `augment`"
     )
-    crops: list[int] = Field(default=[32, 48], description="sides of the latent crops, taken in turn")
+    cell_share: float = Field(
+        default=0.5, ge=0, le=1, description="share of crops around an abnormal cell, with categories equally frequent"
+    )
+    crops: list[int] = Field(default=[32, 48], description="sides of the latent crops, used in turn")
     block_out_channels: list[int] = [64, 112, 160, 160]
     attention_levels: list[int] = Field(default=[2, 3], description="levels with transformer blocks, 0 the finest")
     layers_per_block: int = 1

@@ -24,7 +24,7 @@ BETWEEN = "//"
 def write(folder: Path, out: Path, name: str, largest: int = LARGEST) -> list[Path]:
     """Write the model in `folder` to `out`/`name`.NN.safetensors, floats in half precision; return the files.
 
-    Raises UserError where a weight is too large for half precision, or a single one for a shard.
+    Raises UserError if a weight is too large for half precision, or a single one for a shard.
     """
     texts, rows = dict[str, str](), list[tuple[str, Tensor]]()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -51,11 +51,11 @@ def write(folder: Path, out: Path, name: str, largest: int = LARGEST) -> list[Pa
 def found(out: Path, name: str) -> list[Path]:
     """Return the shards of `name` in the folder `out`; none where it has none.
 
-    Raises UserError where one is missing or cannot be read.
+    Raises UserError if one is missing or cannot be read.
     """
     paths = sorted(out.glob(f"{name}.[0-9][0-9]{tensors.SUFFIX}"))
     if paths and len(paths) != int(_header(paths[0]).get("shards", "0")):
-        raise UserError(f"{paths[0]}: {len(paths)} of its shards are there, {_header(paths[0]).get('shards')} expected")
+        raise UserError(f"{paths[0]}: {len(paths)} of its shards found, {_header(paths[0]).get('shards')} expected")
     return paths
 
 
@@ -97,6 +97,6 @@ def _header(path: Path) -> dict[str, str]:
 def _inside(folder: Path, file: str, source: Path) -> Path:
     path = folder / file
     if not path.resolve().is_relative_to(folder.resolve()) or not file:
-        raise UserError(f"{source}: names a file outside of the model's folder ({file[:80]!r})")
+        raise UserError(f"{source}: refers to a file outside the model's folder ({file[:80]!r})")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

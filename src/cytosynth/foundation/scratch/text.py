@@ -63,7 +63,9 @@ class TextTask(Task):
         self.tokenizer, self.text_encoder = build(recipe.text_channels, recipe.text_layers)
         self.cells = _by_category(samples, recipe.crop)
         if len(self.cells) < 2:
-            raise UserError(f"cells of {len(self.cells)} category in the data of the recipe; at least two are needed")
+            raise UserError(
+                f"the recipe's data have cells of {len(self.cells)} category; at least two categories are needed"
+            )
         self.names = sorted(self.cells)
         self.texts = [text for name in self.names for text in texts_of(name)]
         owner = [index for index, name in enumerate(self.names) for _ in texts_of(name)]

@@ -59,7 +59,7 @@ def train_decoder(
 ) -> Outcome:
     """Sharpen the decoder of the autoencoder in the folder `start`, or continue in the run folder `run`; `measure` it.
 
-    Raises UserError where there is no autoencoder.
+    Raises UserError if there is no autoencoder.
     """
     vae = read_autoencoder(start)
     recipe = recipe.model_copy(update={"encoder": weights_digest(vae.encoder, vae.quant_conv)})
@@ -84,9 +84,9 @@ def _measured(outcome: Outcome, unseen: Sequence[Sample], run: Path, measure: Me
 
 
 def read_autoencoder(folder: Path) -> AutoencoderKL:
-    """Return the autoencoder in `folder`; raise UserError where there is none."""
+    """Return the autoencoder in `folder`; raise UserError if there is none."""
     if not (folder / "config.json").exists():
-        raise UserError(f"{folder}: no trained autoencoder there; train the part 'autoencoder' first")
+        raise UserError(f"{folder}: no trained autoencoder found; first train the part 'autoencoder'")
     return part(AutoencoderKL, folder)
 
 
@@ -115,7 +115,7 @@ def train_text(recipe: TextRecipe, run: Path, data_root: Path, max_minutes: floa
 def read_text(folder: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
     """Return the tokenizer and the text encoder in `folder` (`tokenizer`, `text_encoder`)."""
     if not (folder / "text_encoder" / "config.json").exists():
-        raise UserError(f"{folder}: no trained text encoder there; train the part 'text' first")
+        raise UserError(f"{folder}: no trained text encoder found; first train the part 'text'")
     disable_progress_bar()
     encoder = part(CLIPTextModel, folder / "text_encoder")
     return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True), encoder
@@ -133,7 +133,7 @@ def train_denoiser(
     """Train a denoiser on the latents of the `autoencoder` folder, under the text encoder in the `text` folder.
 
     With `start`, the folder of a U-Net, training begins there.
-    Exports the whole foundation. Raises UserError where either is missing, or the foundation to begin with has
+    Exports the whole foundation. Raises UserError if either is missing, or the foundation to begin with has
     another architecture.
     """
     vae = read_autoencoder(autoencoder)
@@ -155,7 +155,7 @@ def train_denoiser(
 
 
 def _begin(unet: UNet2DConditionModel, other: UNet2DConditionModel, name: str) -> None:
-    """Give `unet` the weights of the `other` one, called `name`; raise UserError where they do not fit."""
+    """Give `unet` the weights of the `other` one, called `name`; raise UserError if they do not fit."""
     try:
         unet.load_state_dict(other.state_dict())
     except RuntimeError:
