@@ -48,7 +48,7 @@ class Runs:
         return self.images.get(measure, max(FEWEST, min(known, default=0)))
 
     def drawn(self, measure: str) -> Values:
-        """Return the mean over seeds of `measure` on each draw of test images."""
+        """Return the mean over seeds of `measure` on each resample of the test images."""
         rows: Values = np.array([result["drawn"][measure] for result in self.results], dtype=np.float64)
         return np.asarray(rows.mean(axis=0), dtype=np.float64)
 

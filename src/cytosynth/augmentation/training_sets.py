@@ -115,7 +115,7 @@ def _edited(recipe: AugmentationRecipe, run: Path, data_root: Path, models: dict
 
 
 def _custom_diffusion(recipe: AugmentationRecipe, run: Path, data_root: Path) -> str:
-    """Return the Custom Diffusion that draws the rival's fields, trained first where none is given."""
+    """Return the Custom Diffusion adapter of the set `R + S (CD)`, trained first if none is given."""
     given = recipe.models.get("custom-diffusion")
     if given:
         return given

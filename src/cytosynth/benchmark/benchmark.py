@@ -39,7 +39,7 @@ class Measured:
         load: seconds until the models are there.
         counts: a run for each count.
         sides: a run for each side.
-        fields: seconds of a field by who draws it.
+        fields: seconds per field by program.
         off: greatest and mean difference of the pixels of such a field; see `compare.fields`.
         cells: seconds of the cells of an image together, and one by one.
         paper: an image by the paper's recipe.

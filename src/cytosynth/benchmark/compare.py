@@ -36,7 +36,7 @@ def shipped(model: Foundation) -> Any:
 
 
 def field_of(pipeline: Any, generator: NormalImageGenerator, settings: GenerateSettings) -> Pixels:
-    """Return the field that diffusers' `pipeline` draws from the noise of field 0 of `generator`."""
+    """Return the field that diffusers' `pipeline` generates from the noise of field 0 of `generator`."""
     model = generator.model
     side = settings.size // model.factor
     noise = sampling.noise((1, model.channels, side, side), SEED, 0, 1)
@@ -53,7 +53,7 @@ def field_of(pipeline: Any, generator: NormalImageGenerator, settings: GenerateS
 def fields(
     ours: NormalImageGenerator, full: NormalImageGenerator, settings: GenerateSettings, repeats: int, bar: Meter
 ) -> tuple[dict[str, float], dict[str, tuple[int, float]]]:
-    """Return the median seconds of a field by who draws it, and the greatest and mean difference of its pixels.
+    """Return the median seconds per field by program, and the greatest and mean difference of its pixels.
 
     Those of diffusers' fields are from ours in the same precision, that of ours is from ours in float32.
 

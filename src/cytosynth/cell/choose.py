@@ -31,7 +31,7 @@ def choose(
         settings: gives the size of the edited regions, which never overlap.
         rng: decides everything: number, cells, categories, seeds.
         min_cells: fewer only where there are not enough candidates.
-        max_cells: upper bound on the number, drawn evenly.
+        max_cells: upper bound on the number, which is sampled uniformly.
         category_weights: weight of each category.
         choice: which cells first, see `ranked`.
         neighbours: all cells of the image, for `isolation`.

@@ -61,7 +61,7 @@ class ClassifierTask(Task):
         return [(list(last.parameters()), 1.0), (body, BODY_RATE)]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Return `size` augmented crops (n, 3, size, size) and their classes (n,); classes are drawn evenly."""
+        """Return `size` augmented crops (n, 3, size, size) and their classes (n,); classes are sampled evenly."""
         labels = rng.integers(len(self.by_class), size=size)
         images = []
         for label in labels:

@@ -20,7 +20,7 @@ class VariedImage:
 
     Attributes:
         sample: of which it is a copy.
-        centre: what is drawn for it.
+        centre: the distribution of its variations.
         seed: of that.
         name: of the copy.
         size: (width, height), pixels.

@@ -17,7 +17,7 @@ from ..errors import UserError
 
 
 def of_samples(samples: Sequence[Sample], categories: Sequence[str], shots: int, side: int, seed: int) -> Tensor:
-    """Return `shots` cells of each category, drawn from `samples` by `seed`.
+    """Return `shots` cells of each category, sampled from `samples` by `seed`.
 
     Returns (categories, shots, 3, side, side) in 0..1. A category with fewer cells repeats them. Raises UserError for
     one that has none.

@@ -11,7 +11,7 @@ from .architecture import Architecture
 from .faster_rcnn import generator
 
 WIDE = 256
-"""Channels for which torchvision draws the weights of the head."""
+"""Channels for which torchvision's initialisation of the head is made."""
 LIMITS = {"score_thresh": 0.05, "nms_thresh": 0.5, "detections_per_img": 300}
 
 

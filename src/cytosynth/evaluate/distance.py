@@ -88,7 +88,7 @@ def kid(a: Matrix, b: Matrix, *, subsets: int = 100, subset_size: int | None = N
     Args:
         a: features.
         b: features.
-        subsets: how many are drawn.
+        subsets: number of subsets.
         subset_size: images in each; None: 1000, or half of the smaller set where that is less.
         seed: of the subsets, which are drawn as torch-fidelity draws them.
     """

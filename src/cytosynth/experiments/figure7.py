@@ -169,7 +169,7 @@ def planned(
 
 
 def find(normal: Pixels, detector: Detector, settings: EditSettings, threshold: float, seed: int) -> list[Box]:
-    """Return the boxes of three NILM cells of `normal`, drawn among those detected whose regions lie apart."""
+    """Return the boxes of three NILM cells of `normal`, sampled from those detected whose regions do not overlap."""
     height, width = normal.shape[:2]
     found = [
         Cell(clip(cell.box, width, height), cell.category, cell.score)

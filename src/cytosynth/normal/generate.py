@@ -21,12 +21,12 @@ from .settings import GenerateSettings
 
 
 class NormalImageGenerator:
-    """A foundation with its adapter, ready to draw normal fields.
+    """A foundation with its adapter, ready to generate normal fields.
 
     Attributes:
         model: the foundation, everything merged into it.
         prompt: with which the adapter was trained.
-        digest: hash of all weights that decide what is drawn.
+        digest: hash of all weights that determine the output.
         distilled: hash of the few-step weights; empty if there are none.
     """
 

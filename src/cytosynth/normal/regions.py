@@ -11,7 +11,7 @@ from ..data.image_files import Pixels
 from ..data.sources import Sample
 
 ATTEMPTS = 200
-"""Windows drawn before an image is called unfit."""
+"""Windows sampled before an image is skipped."""
 
 
 def normal(sample: Sample, turn: int, window: Box) -> bool:

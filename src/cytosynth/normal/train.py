@@ -28,7 +28,7 @@ SHARED = ("window", "turns", "batch_size", "gradient_accumulation", "learning_ra
 
 
 Distance = Callable[[Sequence[Pixels]], float]
-"""Returns how far drawn windows are from held-out real ones."""
+"""Returns the distance of generated windows to held-out real ones."""
 HeldOut = Callable[[NormalRecipe, Sequence[Sample], Path], Distance]
 """Makes a Distance of held-out images; a folder keeps their features."""
 

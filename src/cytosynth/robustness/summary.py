@@ -64,7 +64,7 @@ class Trainings:
         return lowest, known[lowest]
 
     def _over(self, measure: str) -> tuple[list[float], list[Values]]:
-        """Return the mean over the varied conditions, and that of every draw, of each training."""
+        """Return the mean over the varied conditions, and that of every resample, of each training."""
         others = [found for name, found in self.results.items() if name != CLEAN]
         trainings = range(len(self.results[CLEAN]))
         values = [float(np.mean([_number(found[t]["scores"][measure]) for found in others])) for t in trainings]

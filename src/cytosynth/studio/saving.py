@@ -95,7 +95,7 @@ def _follow(editing: Editing, project: Project, path: Path, out: Path) -> Any:
 
 
 def _drawn(editing: Editing, project: Project, job: Job) -> Job:
-    """Return `job` with the field that was drawn already: drawing it again would give the same."""
+    """Return `job` with the field that was already generated: generating it again would give the same."""
     name = next(image.name for image in project.images if image.index == job.key)
     return replace(job, normal=lambda: editing.pixels(project, name))
 

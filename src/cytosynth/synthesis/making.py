@@ -1,4 +1,4 @@
-"""Jobs on their way through a pipeline: fields are drawn in full batches, cells of several images edited together."""
+"""Jobs on their way through a pipeline: fields are generated in full batches, cells of several images edited together."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -75,7 +75,7 @@ def finished(outcomes: Iterable[Outcome | Unmade], failed: Failed) -> Iterator[O
 
 
 class Normals:
-    """The normal images of jobs: the user's, read one by one, or fields, drawn `settings.batch` at a time."""
+    """The normal images of jobs: the user's, read one by one, or fields, generated `settings.batch` at a time."""
 
     def __init__(self, generator: NormalImageGenerator | None, settings: GenerateSettings) -> None:
         """Draw with `generator`; None: every job has an image of the user's."""

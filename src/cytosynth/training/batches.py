@@ -13,7 +13,7 @@ Place = tuple[int, int]
 
 
 class Batches:
-    """Makes the batches of `task`, and seeds what a step draws itself (noise, dropout) when it takes one.
+    """Makes the batches of `task`, and sets the seed of what a step samples itself (noise, dropout).
 
     A thread makes the next batch while a GPU computes. On a CPU nothing would be won: its cores compute already.
     """
@@ -51,7 +51,7 @@ class Batches:
 
 
 def seeded(seed: int, rank: int, step: int, micro: int) -> tuple[np.random.Generator, int]:
-    """Return the generator of a batch, and the seed of whatever PyTorch draws in its step.
+    """Return the generator of a batch, and the seed of PyTorch's random numbers in its step.
 
     A run that was killed and continued so sees the same data and the same noise as one that was not.
     """

@@ -23,7 +23,7 @@ Range = tuple[float, float]
 
 
 class Drawn(BaseModel):
-    """One variation of a centre: its share of the images, and the range that its strength or amount is drawn from."""
+    """One variation of a centre: its share of the images, and the range that its strength or amount is sampled from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     name: str = Field(description="of the variation")

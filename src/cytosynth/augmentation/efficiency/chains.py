@@ -55,7 +55,7 @@ def subset(
     A subset that is the whole is one for all chains.
 
     Args:
-        source: the images that subsets are drawn of, but those called as `without` says.
+        source: the images that subsets are sampled from, except those named in `without`.
         sizes: of all subsets of the chain.
         place: number of the chain, and N.
         seed: of the first chain.

@@ -180,7 +180,7 @@ def tuning(recipe: EfficiencyRecipe, data_root: Path) -> frozenset[str]:
 
 
 def taken_out(recipe: EfficiencyRecipe, data_root: Path) -> frozenset[str]:
-    """Return the file names of the images that no subset is drawn of: tuning ones, where both are of one part."""
+    """Return the file names of the images that are in no subset: tuning ones, if both are of one part."""
     return tuning(recipe, data_root) if recipe.divides else frozenset()
 
 

@@ -13,12 +13,12 @@ Matching = Callable[[Cell, Cell], bool]
 
 
 def by_overlap(annotated: Cell, detected: Cell, least: float = 0.5) -> bool:
-    """Return whether the boxes overlap (IoU) by `least` or more: where both sides draw boxes alike."""
+    """Return whether the boxes overlap (IoU) by `least` or more: for boxes of the same kind."""
     return iou(annotated.box, detected.box) >= least
 
 
 def by_centre(annotated: Cell, detected: Cell) -> bool:
-    """Return whether the middle of either box lies in the other: where centres draw boxes of different kinds."""
+    """Return whether the centre of either box lies in the other: for boxes of different kinds."""
     return _holds(annotated, detected.centre) or _holds(detected, annotated.centre)
 
 
