@@ -130,7 +130,7 @@ def paste(
 
 def _rectangle(height: int, width: int, feather: int) -> np.ndarray:
     """Return weights (height, width) from near 0 at the edge to 1 at `feather` pixels inside."""
-    return np.minimum.outer(_ramp(height, feather), _ramp(width, feather))
+    return np.asarray(np.minimum.outer(_ramp(height, feather), _ramp(width, feather)))
 
 
 def _ellipse(height: int, width: int, feather: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Recipes of the distillation of both stages. Imports no torch."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -81,4 +82,4 @@ CELL = {
     ),
 }  # fmt: skip
 NORMAL["paper-24gb"], CELL["paper-24gb"] = NORMAL["paper"], CELL["paper"]
-PRESETS = {"normal": NORMAL, "cell": CELL}
+PRESETS: dict[str, Mapping[str, NormalDistillRecipe | CellDistillRecipe]] = {"normal": NORMAL, "cell": CELL}

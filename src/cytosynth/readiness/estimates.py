@@ -15,7 +15,7 @@ from ..detection.recipe import preset as detector_of
 from ..detection.train import steps
 from ..devices import measured_peak
 from ..distill.recipe import PRESETS as DISTILL
-from ..distill.recipe import Distillation
+from ..distill.recipe import CellDistillRecipe, Distillation, NormalDistillRecipe
 from ..foundation import memory
 from ..foundation.model import DTYPES
 from ..foundation.precision import resolved
@@ -26,7 +26,7 @@ from ..normal.settings import GenerateSettings
 from .line import GIB, Line, disk
 from .line import memory as memory_of_machine
 
-Trained = NormalRecipe | CellRecipe | DetectorRecipe | Distillation
+Trained = NormalRecipe | CellRecipe | DetectorRecipe | NormalDistillRecipe | CellDistillRecipe
 LCM_LORA = 67_500_000 / 64
 """Parameters of a distilled LoRA on Stable Diffusion 1.5 for each rank."""
 IMAGES, COUNT = 1000, 1000
