@@ -1,4 +1,4 @@
-"""Every trainer at its smallest: `torchrun ... tests/processes.py TINY FIELDS OUT` trains all in turn together.
+"""Every trainer at its smallest: `torchrun ... tests/processes.py TINY FIELDS OUT [PART ...]` trains all, or these.
 
 Optimised by SGD: Adam divides a gradient by its own size, so that differences in the last digits become whole steps.
 """
@@ -16,6 +16,9 @@ from cytosynth.classifier.train import train_classifier
 from cytosynth.data.sources import Source
 from cytosynth.detection.recipe import DetectorRecipe
 from cytosynth.detection.train import train_detector
+from cytosynth.distill.cell import distill_cell
+from cytosynth.distill.normal import distill_normal
+from cytosynth.distill.recipe import CellDistillRecipe, NormalDistillRecipe
 from cytosynth.evaluate import reconstruction
 from cytosynth.evaluate.detection.scoring import validation
 from cytosynth.evaluate.held_out import HeldOut
@@ -74,6 +77,15 @@ def parts(tiny: Path, fields: Path) -> dict[str, Part]:
         recipe = NormalRecipe.model_validate({"window": 128, "adapter": name, "learning_rate": 1.0} | small | COMMON
                                              | settings)  # fmt: skip
         found[name] = (recipe, lambda r, run: train_normal(r, run, fields, held_out=HeldOut))
+    few = {"rank": 4, "learning_rate": 1.0, "average": 0.5, "validate_every": 0, **small, **COMMON}
+    found["distilled normal"] = (
+        NormalDistillRecipe.model_validate({"window": 64, "normal": str(tiny / "normal")} | few),
+        lambda r, run: distill_normal(r, run, fields),
+    )
+    found["distilled cell"] = (
+        CellDistillRecipe.model_validate({"cell": str(tiny / "cell")} | few),
+        lambda r, run: distill_cell(r, run, fields),
+    )
     for name in registry.DETECTORS:
         recipe = DetectorRecipe(architecture=name, backbone="small", window=128, turns=True, learning_rate=1e-2,
                                 categories=list(CATEGORIES), **COMMON)  # fmt: skip
@@ -84,4 +96,5 @@ def parts(tiny: Path, fields: Path) -> dict[str, Part]:
 if __name__ == "__main__":
     models, data, out = map(Path, sys.argv[1:4])
     for title, (made, start) in parts(models, data).items():
-        start(made, out / title)
+        if title in (sys.argv[4:] or [title]):
+            start(made, out / title)

@@ -15,8 +15,8 @@ from cytosynth.training import batches
 from processes import ADAPTERS, STEPS, parts
 
 pytestmark = pytest.mark.slow
-PARTS = ["autoencoder", "decoder", "text", "denoiser", "cell", "features", "cross-fitting", *ADAPTERS,
-         *registry.DETECTORS]  # fmt: skip
+PARTS = ["autoencoder", "decoder", "text", "denoiser", "cell", "features", "cross-fitting", "distilled normal",
+         "distilled cell", *ADAPTERS, *registry.DETECTORS]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,6 @@ def together(tiny: Path, fields: Path, tmp_path_factory: pytest.TempPathFactory)
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29534", str(script),
          str(tiny), str(fields), str(out)],
         capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        timeout=900,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-4000:]
     return out
