@@ -15,17 +15,19 @@ from .synthesize import pipeline_settings, sampler_of
 @app.command()
 def benchmark(
     out: Annotated[Path, typer.Argument(help="Folder for the tables and the plot.")],
-    quick: Annotated[bool, typer.Option("--quick", help="A look of minutes: few, small images and few steps.")] = False,
-    counts: Annotated[str | None, typer.Option(metavar="N,...", help="Images of a run. \\[default: 8,16,32]")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Take minutes: few and small images, few steps.")] = False,
+    counts: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Numbers of images per run. \\[default: 8,16,32]")
+    ] = None,
     sides: Annotated[
         str | None, typer.Option(metavar="N,...", help="Sides of an image, pixels. \\[default: 512,1024,2048]")
     ] = None,
-    cells: Annotated[int | None, typer.Option(min=1, help="Cells edited in an image. \\[default: 8]")] = None,
+    cells: Annotated[int | None, typer.Option(min=1, help="Cells edited per image. \\[default: 8]")] = None,
     repeats: Annotated[
-        int | None, typer.Option(min=1, help="Of each call that is compared; medians are given. \\[default: 3]")
+        int | None, typer.Option(min=1, help="Repetitions of each compared call; medians are reported. \\[default: 3]")
     ] = None,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Networks of Stable Diffusion 1.5's size with random weights.")
+        bool, typer.Option("--random-weights", help="Use networks of Stable Diffusion 1.5's size with random weights.")
     ] = False,
     foundation: Foundation = "bundled",
     normal: Normal = "bundled",
@@ -39,11 +41,11 @@ def benchmark(
     as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
     settings: Settings = None,
 ) -> None:
-    """Measure synthesis on this machine: seconds by stage, memory, share of the peak, and diffusers beside it."""
+    """Measure synthesis on this machine: seconds by stage, memory, share of the peak; compare with diffusers."""
     from ..benchmark import settings as benchmarks
 
     if random_weights and decoder:
-        raise UsageError("--random-weights: has no latents that --decoder could decode; give one or the other")
+        raise UsageError("--random-weights cannot be combined with --decoder, whose latents are others")
     given = {"precision": precision, "compiled": compiled, **sampler_of(sampler, "normal", "cell")}
     wanted = benchmarks.BenchmarkSettings(pipeline=pipeline_settings(None, given, None, None, settings, cell))
     if quick:

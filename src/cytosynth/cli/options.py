@@ -25,7 +25,7 @@ Precision = Annotated[
     typer.Option(help="Of the diffusion networks. auto: bf16 where the machine is fast at it. \\[default: auto]"),
 ]
 Compile = Annotated[
-    bool | None, typer.Option("--compile", help="Compile the networks: minutes at the beginning, faster from then.")
+    bool | None, typer.Option("--compile", help="Compile the networks: takes minutes at the start, faster afterwards.")
 ]
 Decoder = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""Jobs on their way through a pipeline: fields are generated in full batches, cells of several images edited together."""
+"""Jobs in a pipeline: fields are generated in full batches, and cells of several images are edited together."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
