@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import devices
+from .adapters.distilled import Stage
 from .annotations import Box, Cell, DataSet
 from .cell.edit import CellEditor
 from .cell.editing import categories
@@ -29,6 +30,7 @@ from .io.report import Report
 from .normal.generate import NormalImageGenerator
 from .synthesis import plan as plans
 from .synthesis import synthesize as runs
+from .synthesis.fast import NOT, Fast, asked
 from .synthesis.in_memory import Edited as Edited
 from .synthesis.in_memory import ImageLike, as_pixels, edited
 from .synthesis.in_memory import Pipeline as Pipeline
@@ -52,15 +54,22 @@ def load_pipeline(
     decoder: str | Path | None = None,
     settings: Settings = None,
     device: str = "auto",
+    fast: bool = False,
+    fast_normal: str | Path | None = None,
+    fast_cell: str | Path | None = None,
 ) -> Pipeline:
-    """Load the models once, for many fields and edits in memory; with `normal` None the foundation has no adapter."""
-    chosen = as_settings(settings, cell=cell)
+    """Load the models once, for many fields and edits in memory; with `normal` None the foundation has no adapter.
+
+    `fast` takes few steps with the bundled distilled weights, `fast_normal` and `fast_cell` with those of `distill`.
+    """
     tuned = None if normal is None else str(normal)
+    few = _few(fast, foundation, cell, fast_cell, tuned or runs.NONE, fast_normal)
+    chosen = as_settings(settings, cell=cell, fast=few)
     base = foundations.load(str(foundation), denoiser="plain", prediction_type=chosen.prediction_type)
     if decoder is not None:
         tiny_decoder.attach(base, str(decoder))
-    editor = CellEditor.load(base, str(cell), device)
-    generator = NormalImageGenerator(base, tuned, device)
+    editor = CellEditor.load(base, str(cell), device, distilled=few.cell)
+    generator = NormalImageGenerator(base, tuned, device, distilled=few.normal)
     for model in (editor.model, generator.model):
         prepare(model, resolved(chosen.precision, device), chosen.compiled)
     return Pipeline(generator, editor, _detector(detector, device), chosen)
@@ -81,17 +90,21 @@ def synthesize(
     data_root: str | Path = ".",
     decoder: str | Path | None = None,
     device: str = "auto",
+    fast: bool = False,
+    fast_normal: str | Path | None = None,
+    fast_cell: str | Path | None = None,
 ) -> DataSet:
     """Write `count` annotated images (default: 10) to the folder `out`, or continue there; return the data set.
 
     With a `plan`, its images are made with its settings, changed by `settings`. Same as the command `synthesize`.
     """
     _counted(count, plan)
+    few = _few(fast, foundation, cell, fast_cell, str(normal), fast_normal)
     return runs.synthesize(
         Path(out), count=0 if plan else count or 10, start=start, plan=Path(plan) if plan else None,
-        settings=as_settings(settings, plan, cell), foundation=str(foundation), normal=str(normal), cell=str(cell),
+        settings=as_settings(settings, plan, cell, few), foundation=str(foundation), normal=str(normal), cell=str(cell),
         detector=str(detector), gate=str(gate), data_root=Path(data_root),
-        decoder=None if decoder is None else str(decoder), device=device,
+        decoder=None if decoder is None else str(decoder), device=device, fast=few,
     )  # fmt: skip
 
 
@@ -105,14 +118,17 @@ def edit(
     cell: str | Path = BUNDLED,
     settings: Settings = None,
     device: str = "auto",
+    fast: bool = False,
+    fast_cell: str | Path | None = None,
 ) -> Edited:
     """Return `image` with the cell in each of `boxes` (xyxy, pixels) turned into `category`, in memory.
 
     For many images, `load_pipeline` loads the models once; for folders, the command `edit` writes a data set.
     """
-    chosen = as_settings(settings, cell=cell)
+    few = _few(fast, foundation, cell, fast_cell)
+    chosen = as_settings(settings, cell=cell, fast=few)
     pixels = as_pixels(image)
-    editor = CellEditor.load(str(foundation), str(cell), device, chosen.precision)
+    editor = CellEditor.load(str(foundation), str(cell), device, chosen.precision, distilled=few.cell)
     return edited(editor, pixels, boxes, category, seed, chosen)
 
 
@@ -210,17 +226,32 @@ def convert(
     return converting.convert(Path(data), Path(out), kind, to, names)
 
 
-def as_settings(settings: Settings, plan: str | Path | None = None, cell: str | Path = BUNDLED) -> PipelineSettings:
-    """Return `settings` on the defaults, or on those of `plan`, for the synthesizer `cell`; raise UsageError."""
+def as_settings(
+    settings: Settings, plan: str | Path | None = None, cell: str | Path = BUNDLED, fast: Fast = NOT
+) -> PipelineSettings:
+    """Return `settings` on the defaults, or on those of `plan`, for the synthesizer `cell`; raise UsageError.
+
+    What `fast` weights set comes before `settings` by name, and after an object of all of them.
+    """
     known = categories(str(cell))
-    base = plans.read(Path(plan), known).base() if plan else COMMAND
-    if settings is None:
-        return base
     if isinstance(settings, PipelineSettings):
-        return settings
-    chosen = override(base, _assignments(settings))
+        return override(settings, _assignments(fast.settings()))
+    base = plans.read(Path(plan), known).base() if plan else COMMAND
+    chosen = override(base, _assignments({**fast.settings(), **(settings or {})}))
     check_settings(chosen, categories=known)
     return chosen
+
+
+def _few(
+    fast: bool, foundation: str | Path, cell: str | Path, fast_cell: str | Path | None,
+    normal: str | None = None, fast_normal: str | Path | None = None,
+) -> Fast:  # fmt: skip
+    """Return the distilled weights of a run; of one without `normal`, those of stage 2."""
+    given: dict[Stage, str | None] = {"cell": None if fast_cell is None else str(fast_cell)}
+    if normal is not None:
+        given["normal"] = None if fast_normal is None else str(fast_normal)
+    models = {"foundation": str(foundation), "cell": str(cell), "normal": normal or BUNDLED}
+    return asked(fast, given, models, option="")
 
 
 def _assignments(settings: Mapping[str, Any]) -> list[str]:

@@ -39,6 +39,15 @@ Foundation = Annotated[
     str, typer.Option(help="Stable Diffusion 1.x: 'bundled', a folder, a .safetensors file, or a hub id.")
 ]
 Normal = Annotated[str, typer.Option(help="Adapter of stage 1: a folder, a file, 'bundled' or 'none'.")]
+FastOption = Annotated[
+    bool, typer.Option("--fast", help="Few sampler steps with the bundled distilled weights (docs/distillation.md).")
+]
+FastNormal = Annotated[
+    str | None, typer.Option(help="Distilled weights of stage 1: folder or run of `distill normal`, or an LCM-LoRA.")
+]
+FastCell = Annotated[
+    str | None, typer.Option(help="Distilled weights of stage 2: folder or run of `distill cell`, or an LCM-LoRA.")
+]
 Label = Annotated[str | None, typer.Option(help="Use only images with this image-level label (COCO).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")]
 Mpp = Annotated[

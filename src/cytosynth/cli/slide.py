@@ -6,12 +6,17 @@ from typing import Annotated
 
 import typer
 
+from ..adapters.distilled import Stage
+from ..synthesis import fast as fasts
 from . import app, finish
 from .options import (
     Compile,
     DataRoot,
     Decoder,
     Device,
+    FastCell,
+    FastNormal,
+    FastOption,
     Foundation,
     Model,
     Normal,
@@ -52,6 +57,9 @@ def slide(
     tries: Tries = None,
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
+    fast: FastOption = False,
+    fast_normal: FastNormal = None,
+    fast_cell: FastCell = None,
     precision: Precision = None,
     compiled: Compile = None,
     decoder: Decoder = None,
@@ -65,7 +73,12 @@ def slide(
     from ..config import validated
     from ..slides.settings import SlideSettings
 
-    given = {"seed": seed, "precision": precision, "compiled": compiled, **sampler_of(sampler, "normal", "cell")}
+    weights: dict[Stage, str | None] = {"normal": fast_normal}
+    if plan or counts or fast_cell:
+        weights["cell"] = fast_cell
+    few = fasts.asked(fast, weights, {"foundation": foundation, "normal": normal, "cell": cell})
+    given = few.settings() | {"seed": seed, "precision": precision, "compiled": compiled}
+    given |= sampler_of(sampler, "normal", "cell")
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
     values = {"width": width, "height": height, "windows": windows, "density_map": density_map, "ome": ome}
     values |= {"compression": "lossless" if jpeg is None else "jpeg", "quality": jpeg or 90, "pipeline": chosen}
@@ -78,6 +91,7 @@ def slide(
         data = commands.slide(
             out, wanted, plan=plan, foundation=foundation, normal=normal, cell=cell, detector=detector, gate=gate,
             data_root=data_root, decoder=decoder, device=device, max_minutes=max_minutes,
+            fast=few,
         )  # fmt: skip
     except Paused:
         print(f"{out}: stopped after {max_minutes:g} minutes; the same command continues", file=sys.stderr)

@@ -12,6 +12,7 @@ from ..data.streaming import pack
 from ..errors import UsageError
 from ..foundation.names import PredictionType
 from ..registry import SAMPLERS
+from ..synthesis import fast as fasts
 from ..synthesis.settings import COMMAND, PipelineSettings, check
 from ..variation.centre import Centre
 from . import app, finish, there
@@ -21,6 +22,9 @@ from .options import (
     DataRoot,
     Decoder,
     Device,
+    FastCell,
+    FastNormal,
+    FastOption,
     Foundation,
     Label,
     Model,
@@ -94,6 +98,9 @@ def synthesize(
     tries: Tries = None,
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
+    fast: FastOption = False,
+    fast_normal: FastNormal = None,
+    fast_cell: FastCell = None,
     prediction_type: Predicts = None,
     precision: Precision = None,
     compiled: Compile = None,
@@ -109,7 +116,9 @@ def synthesize(
 ) -> None:
     """Make an annotated data set: generate normal fields and edit some of their cells into abnormal ones."""
     _excluded(plan, {"--count": count, "--start": start, "--seed": seed, "--counts": counts})
-    given: dict[str, object] = {"seed": seed, "prediction_type": prediction_type}
+    models = {"foundation": foundation, "normal": normal, "cell": cell}
+    few = fasts.asked(fast, {"normal": fast_normal, "cell": fast_cell}, models)
+    given = few.settings() | {"seed": seed, "prediction_type": prediction_type}
     given |= {"precision": precision, "compiled": compiled}
     given |= sampler_of(sampler, "normal", "cell")
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
@@ -120,7 +129,7 @@ def synthesize(
         data = pipeline.synthesize(
             out, count=0 if plan else count or 10, start=start or 0, plan=plan, settings=chosen, foundation=foundation,
             normal=normal, cell=cell, detector=detector, gate=gate, data_root=data_root, decoder=decoder, device=device,
-            shard=Shard.parse(shard) if shard else None, load=load,
+            shard=Shard.parse(shard) if shard else None, load=load, fast=few,
         )  # fmt: skip
     pack(out, to)
     finish(data, out, "README.md")
@@ -140,6 +149,8 @@ def edit(
     tries: Tries = None,
     data_root: DataRoot = Path(),
     sampler: Sampler = None,
+    fast: FastOption = False,
+    fast_cell: FastCell = None,
     prediction_type: Predicts = None,
     precision: Precision = None,
     compiled: Compile = None,
@@ -170,7 +181,8 @@ def edit(
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
     part = None if split == "all" else split
     _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
-    given: dict[str, object] = {"seed": seed, "scale": scale, "prediction_type": prediction_type}
+    few = fasts.asked(fast, {"cell": fast_cell}, {"foundation": foundation, "cell": cell})
+    given = few.settings() | {"seed": seed, "scale": scale, "prediction_type": prediction_type}
     given |= {"precision": precision, "compiled": compiled}
     given |= sampler_of(sampler, "cell")
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
@@ -187,7 +199,7 @@ def edit(
 
         data = commands.edit_slide(
             images, out, chosen, mpp=mpp, plan=plan, foundation=foundation, cell=cell, detector=detector, gate=gate,
-            data_root=data_root, decoder=decoder, device=device, pseudonyms=names,
+            data_root=data_root, decoder=decoder, device=device, pseudonyms=names, fast=few,
         )  # fmt: skip
         finish(data, out, "README.md")
         return
@@ -199,7 +211,7 @@ def edit(
             images, out, plan=plan, settings=chosen, foundation=foundation, cell=cell, detector=detector, gate=gate,
             data_root=data_root, decoder=decoder, device=device, label=label, part=split, limit=limit, strict=strict,
             place=Place(annotations, image_folder, recursive), pseudonyms=names,
-            shard=Shard.parse(shard) if shard else None, load=load,
+            shard=Shard.parse(shard) if shard else None, load=load, fast=few,
         )  # fmt: skip
     pack(out, to)
     finish(data, out, "README.md")
@@ -229,7 +241,7 @@ def sampler_of(name: str | None, *stages: str) -> dict[str, object]:
     """Return the setting of each of `stages`; raise UsageError if there is no sampler `name`."""
     if name is not None and name not in SAMPLERS:
         raise UsageError(f"--sampler {name}: unknown sampler; choose one of {', '.join(SAMPLERS)}")
-    return {f"{stage}.sampler": name for stage in stages}
+    return {f"{stage}.sampler": name for stage in stages if name is not None}
 
 
 def pipeline_settings(

@@ -19,6 +19,7 @@ from ..normal.generate import NormalImageGenerator
 from ..provenance import short
 from ..synthesis import plan as plans
 from ..synthesis.computing import decided
+from ..synthesis.fast import NOT, Fast
 from ..synthesis.models import NONE, Models, load
 from ..synthesis.settings import PipelineSettings, check
 from .make import ROWS, Source, generated, make, written
@@ -45,6 +46,7 @@ def slide(
     decoder: str | None = None,
     device: str = "cpu",
     max_minutes: float | None = None,
+    fast: Fast = NOT,
 ) -> DataSet:
     """Draw a slide into `out`, and edit cells of it where counts or a `plan` ask for it; see the command `slide`.
 
@@ -62,13 +64,16 @@ def slide(
         if not (plan or both.counts):
             base = foundations.load(foundation, denoiser="plain", prediction_type=both.prediction_type)
             models = {"decoder": f"{short(decoder)} {tiny_decoder.attach(base, decoder)}"} if decoder else {}
-            generator = NormalImageGenerator(base, None if normal == NONE else normal, device, both.precision)
+            adapter = None if normal == NONE else normal
+            generator = NormalImageGenerator(base, adapter, device, both.precision, distilled=fast.normal)
             prepare(generator.model, resolved(both.precision, device), both.compiled)
-            models["normal"] = f"{short(normal) if normal != BUNDLED else normal} {generator.digest}"
+            models["normal"] = f"{_said(normal)} {generator.digest}"
+            if fast.normal:
+                models["fast_normal"] = f"{_said(fast.normal)} {generator.distilled}"
             settings = settings.model_copy(update={"pipeline": both})
             return make(out, generated(generator, settings), settings, None, models, max_minutes=max_minutes)
         found = None if plan else detector
-        pipeline = load(Models(foundation, cell, gate, found, normal, True, both, data_root, device, decoder))
+        pipeline = load(Models(foundation, cell, gate, found, normal, True, both, data_root, device, decoder, fast))
         assert pipeline.generator is not None
         settings = settings.model_copy(update={"pipeline": pipeline.settle(both)})
         source = generated(pipeline.generator, settings)
@@ -90,6 +95,7 @@ def edit_slide(
     decoder: str | None = None,
     device: str = "cpu",
     pseudonyms: Pseudonyms | None = None,
+    fast: Fast = NOT,
 ) -> DataSet:
     """Edit cells of the user's slide at `path`, brought to x20, into the slide `out`; see the command `edit`.
 
@@ -105,13 +111,18 @@ def edit_slide(
         view = opened.at()
         width, height = view.size
         found = None if plan else detector
-        pipeline = load(Models(foundation, cell, gate, found, NONE, False, settings, data_root, device, decoder))
+        pipeline = load(Models(foundation, cell, gate, found, NONE, False, settings, data_root, device, decoder, fast))
         slide_settings = SlideSettings(width=width, height=height, pipeline=pipeline.settle(settings))
         check_counts(slide_settings, plan)
         name = pseudonyms.name(path.name) if pseudonyms else path.name
         original = (name, atomic.sha256(path))
         source = Source(width, height, lambda work, pixels: _copy(view, work, pixels), "real-to-synthetic", original)
         return make(out, source, slide_settings, pipeline, pipeline.models(), given)
+
+
+def _said(name: str) -> str:
+    """Return what records call the model `name`."""
+    return name if name == BUNDLED else short(name)
 
 
 def _as_planned(settings: SlideSettings, plan: plans.Plan, path: Path) -> SlideSettings:

@@ -15,6 +15,7 @@ from ..foundation.precision import prepare, resolved
 from ..io.bundled import model_folder
 from ..normal.generate import NormalImageGenerator
 from ..provenance import short
+from .fast import NOT, Fast
 from .pipeline import Pipeline
 from .settings import PipelineSettings
 
@@ -37,6 +38,7 @@ class Models:
         decoder: tiny decoder in the place of the foundation's; None: its own.
         data_root: folder that holds the data sets of `gate.reference`.
         device: cpu, cuda ...
+        fast: distilled weights of each stage.
     """
 
     foundation: str
@@ -49,12 +51,14 @@ class Models:
     data_root: Path = Path()
     device: str = "cpu"
     decoder: str | None = None
+    fast: Fast = NOT
 
     @property
     def names(self) -> dict[str, str]:
         """What records call the model of each role; of a folder, its last part."""
         given = {"cell": self.cell, "foundation": self.foundation, "normal": self.normal, "gate": self.gate,
                  "detector": self.detector or NONE, "decoder": self.decoder or NONE}  # fmt: skip
+        given |= {f"fast_{stage}": name for stage, name in self.fast.by_stage.items()}
         return {role: name if name in (BUNDLED, NUCLEUS, NONE) else short(name) for role, name in given.items()}
 
 
@@ -83,11 +87,11 @@ def load(given: Models) -> Pipeline:
         given.foundation, denoiser="plain" if given.generates else "unused", prediction_type=settings.prediction_type
     )
     decoder = tiny_decoder.attach(foundation, given.decoder) if given.decoder else None
-    editor = CellEditor.load(foundation, given.cell, device)
+    editor = CellEditor.load(foundation, given.cell, device, distilled=given.fast.cell)
     generator = None
     if given.generates:
         adapter = None if given.normal == NONE else given.normal
-        generator = NormalImageGenerator(foundation, adapter, device)
+        generator = NormalImageGenerator(foundation, adapter, device, distilled=given.fast.normal)
     precision = resolved(settings.precision, device)
     for part in (editor, generator):
         if part:

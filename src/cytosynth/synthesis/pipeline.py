@@ -90,6 +90,8 @@ class Pipeline:
         digests = {"cell": self.editor.digest, "foundation": self.editor.model.digest}
         digests |= {role: part.digest for role, part in parts.items() if part}
         digests |= {"decoder": self.decoder} if self.decoder else {}
+        fast = {"fast_cell": self.editor, "fast_normal": self.generator}
+        digests |= {role: part.distilled for role, part in fast.items() if part and part.distilled}
         return {role: f"{self.names[role]} {digest}" for role, digest in sorted(digests.items())}
 
     @property

@@ -16,6 +16,7 @@ from ..io.progress import console
 from . import models, own_images
 from . import plan as plans
 from .computing import decided
+from .fast import NOT, Fast
 from .jobs import Job, fields, planned_fields, planned_own
 from .jobs import own_images as jobs_of
 from .models import NONE, Models
@@ -48,6 +49,7 @@ def synthesize(
     device: str = "cpu",
     shard: Shard | None = None,
     load: Load = models.load,
+    fast: Fast = NOT,
 ) -> DataSet:
     """Make the images `start` to `start + count - 1`, or those of `plan`, into `out`; see the command `synthesize`."""
     known = categories(cell)
@@ -56,7 +58,7 @@ def synthesize(
     settings = decided(settings, written(out), device)
     found = None if plan else detector
     with threads(settings.threads):
-        engine = load(Models(foundation, cell, gate, found, normal, True, settings, data_root, device, decoder))
+        engine = load(Models(foundation, cell, gate, found, normal, True, settings, data_root, device, decoder, fast))
         if given and plan:
             jobs, sizes = planned_fields(given, plan, settings)
             return follow(engine, given, plan, jobs, sizes, settings, out, shard=shard)
@@ -84,6 +86,7 @@ def edit(
     pseudonyms: Pseudonyms | None = None,
     shard: Shard | None = None,
     load: Load = models.load,
+    fast: Fast = NOT,
 ) -> DataSet:
     """Edit cells of the images of `source` into abnormal ones, into `out`; see the command `edit`."""
     own = own_images.gather(source, label, part, place).under(pseudonyms)
@@ -96,7 +99,7 @@ def edit(
     about: dict[str, Any] = {"licences": own.licences, "derived_from": own.info, "strict": strict,
                              "refused": own.refused, "shard": shard}  # fmt: skip
     with threads(settings.threads):
-        engine = load(Models(foundation, cell, gate, found, NONE, False, settings, data_root, device, decoder))
+        engine = load(Models(foundation, cell, gate, found, NONE, False, settings, data_root, device, decoder, fast))
         if given and plan:
             jobs, sizes = planned_own(given, plan, images, settings)
             return follow(engine, given, plan, jobs, sizes, settings, out, **about)

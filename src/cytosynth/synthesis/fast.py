@@ -1,0 +1,75 @@
+"""Few steps (`--fast`): which distilled weights a run takes, and what they set. Imports no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..adapters import distilled
+from ..errors import UsageError, UserError
+from ..io.bundled import BUNDLED, bundled
+
+STAGES: tuple[distilled.Stage, ...] = ("normal", "cell")
+
+
+@dataclass(frozen=True)
+class Fast:
+    """Distilled weights by stage: 'bundled', a folder, a run or a file. None: none."""
+
+    normal: str | None = None
+    cell: str | None = None
+
+    @property
+    def by_stage(self) -> dict[distilled.Stage, str]:
+        """The weights of each stage that has some."""
+        return {stage: name for stage in STAGES if (name := getattr(self, stage)) is not None}
+
+    def settings(self) -> dict[str, object]:
+        """Return what they set: sampler and steps as their card says, and no guidance, which is in the weights."""
+        found: dict[str, object] = {}
+        for stage, name in self.by_stage.items():
+            _, card = distilled.place(name, stage)
+            found |= {
+                f"{stage}.sampler": card.sampler, f"{stage}.steps": card.steps, f"{stage}.guidance_scale": 1.0,
+                f"{stage}.guidance_rescale": 0.0,
+            }  # fmt: skip
+        return found
+
+
+NOT = Fast()
+
+
+def asked(
+    fast: bool, given: Mapping[distilled.Stage, str | None], models: Mapping[str, str], option: str = "--"
+) -> Fast:
+    """Return the distilled weights of a run.
+
+    Args:
+        fast: take the bundled ones of each stage for which none are given.
+        given: by stage that the run has.
+        models: what the user calls its `foundation`, `normal` and `cell`.
+        option: what stands before the names of options in messages.
+
+    Raises UsageError where the bundled ones are asked for with models of the user's, UserError where there are none.
+    """
+    chosen = dict(given)
+    for stage in given:
+        if fast and given[stage] is None:
+            _check(stage, models, option)
+            chosen[stage] = BUNDLED
+    return Fast(**chosen)
+
+
+def _check(stage: distilled.Stage, models: Mapping[str, str], option: str) -> None:
+    """Raise the error that says why the bundled distilled weights of `stage` cannot be taken."""
+    for role in ("foundation", stage):
+        if models.get(role, BUNDLED) != BUNDLED:
+            raise UsageError(
+                f"{option}fast: the bundled few-step weights fit the bundled models only, not {role} {models[role]}; "
+                f"distil yours (cytosynth distill {stage} RUN) and give {option}fast-{stage} RUN"
+            )
+    try:
+        bundled(f"fast/{stage}")
+    except UserError:
+        raise UserError(
+            f"{option}fast: this installation has no few-step weights of stage {STAGES.index(stage) + 1}; make some "
+            f"(cytosynth distill {stage} RUN) and give {option}fast-{stage} RUN, or leave {option}fast out"
+        ) from None
