@@ -80,6 +80,7 @@ def main() -> None:
             robustness,
             select,
             slide,
+            steps,
             studio,
             synthesize,
             tiles,

@@ -1,0 +1,30 @@
+"""What `evaluate steps` draws and measures. Imports no torch."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..bethesda import ABNORMAL
+from ..cell.settings import EditSettings
+from ..data.sources import Source
+from ..normal.settings import GenerateSettings
+
+
+class StepsRecipe(BaseModel):
+    """All that the images hang on; pinned in the folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    real: Source
+    seed: int = Field(default=0, ge=0, lt=2**62, description="first seed of the teacher, and seed of the few steps")
+    seeds: int = Field(default=3, ge=3, le=20, description="seeds of the teacher, whose spread the few steps must keep")
+    steps: list[int] = Field(default=[1, 2, 4, 8], min_length=1, description="sampler steps of the distilled weights")
+    windows: int = Field(default=128, ge=10, description="normal windows of each")
+    cells: int = Field(default=48, ge=10, description="NILM cells of each, at most; each becomes every category")
+    categories: list[str] = Field(default=list(ABNORMAL), min_length=1)
+    about: int = Field(default=96, ge=32, le=256, description="side of the compared patches about cells, pixels")
+    normal: GenerateSettings = GenerateSettings(size=256)
+    cell: EditSettings = EditSettings()
+    models: dict[str, str] = Field(default={}, description="weights' hash of each model by role")
+
+
+def few(steps: int) -> dict[str, object]:
+    """Return what few steps set, of either stage: sampler, `steps` and no guidance."""
+    return {"sampler": "lcm", "steps": steps, "guidance_scale": 1.0, "guidance_rescale": 0.0}
