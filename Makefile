@@ -53,8 +53,9 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Put the weights of the run folders under RUNS (see docs/bundled_models.md) into the package: the best where a run
-# kept them, else the last; the foundation with the refined decoder where there is one. With DATA=FOLDER their
-# seen_images.txt is written too: which image files they were trained and chosen on (SEEN).
+# kept them, else the last; the foundation with the refined decoder where there is one; few-step weights where there are
+# runs distill-normal and distill-cell (old ones are removed: they fit the models they were distilled from). With
+# DATA=FOLDER their seen_images.txt is written too: which image files they were trained and chosen on (SEEN).
 BUNDLED := src/cytosynth/bundled
 DECODER := $(RUNS)/foundation/decoder/weights
 SEEN := --data cric:train --data cric:val --data lbc_x40:train --data lbc_x40:val
@@ -63,11 +64,12 @@ bundle: $(READY)
 	    [ -d $(RUNS)/$$run/weights ] || [ -d $(RUNS)/$$run/best ] || { \
 	    echo "$(RUNS)/$$run: no trained weights there; RUNS=FOLDER says where all five runs are" >&2; exit 1; }; done
 	mkdir -p $(BUNDLED)
-	for name in foundation normal cell detector classifier; do \
+	for name in foundation normal cell detector classifier fast; do \
 	    find $(BUNDLED)/$$name -type f ! -name README.md -delete 2>/dev/null; mkdir -p $(BUNDLED)/$$name; done
 	set -e; for pair in foundation:foundation/denoiser normal:normal cell:cell detector:detector \
-	    classifier:classifier; do \
-	    run=$(RUNS)/$${pair#*:}; kept=$$run/weights; if [ -d $$run/best ]; then kept=$$run/best; fi; \
+	    classifier:classifier fast/normal:distill-normal fast/cell:distill-cell; do \
+	    run=$(RUNS)/$${pair#*:}; case $$pair in fast/*) [ -d $$run ] || continue;; esac; \
+	    mkdir -p $(BUNDLED)/$${pair%%:*}; kept=$$run/weights; if [ -d $$run/best ]; then kept=$$run/best; fi; \
 	    to=$$(realpath $(BUNDLED)/$${pair%%:*}); cd $$kept; \
 	    find . -type f ! -name README.md ! -name best.json -print0 | xargs -0 cp --parents -t $$to; cd - > /dev/null; done
 	if [ -d $(DECODER) ]; then $(BIN)/python -c 'import sys; from pathlib import Path; import torch; \
