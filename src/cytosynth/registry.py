@@ -313,4 +313,4 @@ TABLES: Final = Registry(
     },
 )
 VOCABULARY: Final = CATEGORIES
-BUNDLED: Final = ("foundation", "normal", "cell", "detector", "classifier")
+BUNDLED: Final = ("foundation", "normal", "cell", "detector", "classifier", "fast")

@@ -57,11 +57,17 @@ class CellDistillRecipe(Distillation, CropRecipe):
     validate_weights: str | None = Field(default=None, description="file or folder of that network's weights")
 
 
+_PAPER_NORMAL = NormalDistillRecipe(
+    window=512, batch_size=4, gradient_accumulation=4, learning_rate=1e-4, weight_decay=0.0, warmup_steps=100,
+    max_steps=4000, mixed_precision="bf16", frozen_dtype="bf16", gradient_checkpointing=True, validate_every=500,
+)  # fmt: skip
+_PAPER_CELL = CellDistillRecipe(
+    batch_size=16, learning_rate=1e-4, weight_decay=0.0, warmup_steps=100, max_steps=4000, inside_weight=3.0,
+    validate_every=500,
+)  # fmt: skip
 NORMAL = {
-    "paper": NormalDistillRecipe(
-        window=512, batch_size=4, gradient_accumulation=4, learning_rate=1e-4, weight_decay=0.0, warmup_steps=100,
-        max_steps=4000, mixed_precision="bf16", frozen_dtype="bf16", gradient_checkpointing=True, validate_every=500,
-    ),
+    "paper": _PAPER_NORMAL,
+    "paper-24gb": _PAPER_NORMAL,
     "bundled": NormalDistillRecipe(
         foundation=BUNDLED, normal=BUNDLED, data=CC_BY, window=256, turns=True, rank=8, batch_size=6,
         learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, max_steps=2000, checkpoint_every=100,
@@ -69,11 +75,8 @@ NORMAL = {
     ),
 }  # fmt: skip
 CELL = {
-    "paper": CellDistillRecipe(
-        batch_size=16, learning_rate=1e-4, weight_decay=0.0, warmup_steps=100, max_steps=4000,
-        inside_weight=3.0,
-        validate_every=500,
-    ),
+    "paper": _PAPER_CELL,
+    "paper-24gb": _PAPER_CELL,
     "bundled": CellDistillRecipe(
         foundation=BUNDLED, data=CC_BY, box_scale=(1.4, 2.2), jitter=48, balance=0.7, variants=4, most_cells=500,
         rank=8, batch_size=12, learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, max_steps=2000,
@@ -81,5 +84,4 @@ CELL = {
         mixed_precision="bf16", memory_format="channels_last",
     ),
 }  # fmt: skip
-NORMAL["paper-24gb"], CELL["paper-24gb"] = NORMAL["paper"], CELL["paper"]
 PRESETS: dict[str, Mapping[str, NormalDistillRecipe | CellDistillRecipe]] = {"normal": NORMAL, "cell": CELL}
