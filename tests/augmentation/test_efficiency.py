@@ -111,6 +111,7 @@ def test_a_subset_holds_the_same_files(data: Path, tmp_path: Path) -> None:
         assert all(image.cells == by_name[image.file_name].cells for image in coco.read(large).images)
 
 
+@pytest.mark.slow
 def test_copy_paste_has_as_many_images_cells_and_places_as_the_edited_set(finished: Path) -> None:
     recipe = EfficiencyRecipe.model_validate(json.loads(json.dumps(small({}).model_dump(mode="json"))))
     for chain in (0, 1):
@@ -130,6 +131,7 @@ def test_copy_paste_has_as_many_images_cells_and_places_as_the_edited_set(finish
         assert {record["original_sha256"] for record in edited} <= own
 
 
+@pytest.mark.slow
 def test_the_tables_say_what_was_compared(finished: Path) -> None:
     scored = json.loads((finished / "test/efficiency.json").read_text())["rows"]
     assert [(row["N"], row["arm"]) for row in scored] == [(4, arm) for arm in ARMS]
@@ -146,6 +148,7 @@ def test_the_tables_say_what_was_compared(finished: Path) -> None:
     assert (finished / "test/efficiency.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_all_arms_train_equally_long_from_the_same_seed(finished: Path) -> None:
     recipes = {path.parents[3].name: path.read_text() for path in finished.glob("trials/*/n-4/chain-1/training/*.yaml")}
     assert len(recipes) == 5
@@ -153,6 +156,7 @@ def test_all_arms_train_equally_long_from_the_same_seed(finished: Path) -> None:
     assert "white-balance" in recipes[trials.slug(STRONG)] and "white-balance" not in recipes["r"]
 
 
+@pytest.mark.slow
 def test_it_continues_trial_by_trial_and_the_same_trainings_serve_both_parts(
     finished: Path, models: dict[str, str], data: Path
 ) -> None:
@@ -173,6 +177,7 @@ def test_it_continues_trial_by_trial_and_the_same_trainings_serve_both_parts(
         efficiency.efficiency(small(models, steps=3, draws=30), finished, data)
 
 
+@pytest.mark.slow
 def test_what_is_decided_before(models: dict[str, str], data: Path, tmp_path: Path) -> None:
     recipe = small(models, arms={REAL: ARMS[REAL]}, curve=[1, 2, 3])
     power = efficiency.check_power(recipe, tmp_path, data)
@@ -188,6 +193,7 @@ def test_what_is_decided_before(models: dict[str, str], data: Path, tmp_path: Pa
     assert not list(tmp_path.glob("trials/*/*/*/test-*.json")), "no test image was looked at"
 
 
+@pytest.mark.slow
 def test_strategies(models: dict[str, str], data: Path, tmp_path: Path) -> None:
     arms = {REAL: ARMS[REAL], EDITED: Strategy(kind="edited", ratio=1)} | {
         name: arm if arm.kind != "exemplar" else arm.model_copy(update={"like": EDITED}) for name, arm in MORE.items()
@@ -303,7 +309,7 @@ def test_a_renamed_test_image_is_known_by_its_digest(models: dict[str, str], dat
     recipe = small(models, real=Source(root="mine", split="all"))
     with pytest.raises(UsageError, match=r"real: mine/mine_\d+.png is the file of drawn/field_\d+.png, a test image"):
         efficiency.efficiency(recipe, tmp_path / "run", tmp_path)
-    with pytest.raises(UserError, match="is a test image too"):
+    with pytest.raises(UserError, match="is also a test image"):
         efficiency.prepare(small(models, real=Source(root="drawn", split="all")), tmp_path / "run", tmp_path)
 
 
@@ -339,6 +345,8 @@ def test_the_presets_are_those_of_the_protocol() -> None:
         assert recipe.training["lr_schedule"] == "constant"
     assert PRESETS["own"].sizes == [142] and PRESETS["own"].margin == 0.02
     assert isinstance(table.FLAT, float)
+    with pytest.raises(UsageError, match="must differ in their letters"):
+        override(public, ['arms={"R": {"kind": "none"}, "R ": {"kind": "fields"}}'])
     with pytest.raises(UsageError, match="not an arm of kind 'edited'"):
         override(public, ['arms={"R": {"kind": "none"}, "P": {"kind": "pasted", "like": "X"}}'])
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,6 +20,11 @@ REAL, FIELDS, EDITED, PASTED, STRONG = "R", "R + S", "R + R2S", "R + copy-paste"
 Kind = Literal["none", "fields", "edited", "pasted", "exemplar"]
 On = Literal["tuning", "test"]
 ROLES = ("foundation", "normal", "cell", "detector", "gate")
+
+
+def slug(arm: str) -> str:
+    """Return the name of the folder of an arm."""
+    return re.sub("[^a-z0-9]+", "-", arm.lower()).strip("-")
 
 
 class Strategy(BaseModel):
@@ -129,6 +135,9 @@ class EfficiencyRecipe(BaseModel):
             raise ValueError(f"sizes {self.sizes}: must be 2 or more, and ascending")
         if self.confirmatory is not None and self.confirmatory not in self.sizes:
             raise ValueError(f"confirmatory {self.confirmatory}: not among the sizes {self.sizes}")
+        folders = [slug(name) for name in self.arms]
+        if "" in folders or len(set(folders)) < len(folders):
+            raise ValueError(f"arms {list(self.arms)}: names must differ in their letters and digits, and have some")
         for name, arm in self.arms.items():
             if arm.kind in ("pasted", "exemplar") and (
                 arm.like not in self.arms or self.arms[arm.like].kind != "edited"

@@ -20,7 +20,7 @@ from ...io import atomic, records
 from ...io.progress import meter
 from ...training.loop import train
 from .. import workers as pool
-from .recipe import EfficiencyRecipe, On
+from .recipe import EfficiencyRecipe, On, slug
 
 FOLDER = "trials"
 AGAIN = 1_000
@@ -69,11 +69,6 @@ class Result(Scored):
     steps: int
     parameters: int
     seconds_a_step: float | None
-
-
-def slug(arm: str) -> str:
-    """Return the name of an arm as a folder is called."""
-    return "".join(letter if letter.isalnum() else "-" for letter in arm.lower()).replace("---", "-").strip("-")
 
 
 def fill(
