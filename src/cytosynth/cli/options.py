@@ -40,7 +40,8 @@ Foundation = Annotated[
 ]
 Normal = Annotated[str, typer.Option(help="Adapter of stage 1: a folder, a file, 'bundled' or 'none'.")]
 FastOption = Annotated[
-    bool, typer.Option("--fast", help="Few sampler steps with the bundled distilled weights (docs/distillation.md).")
+    bool,
+    typer.Option("--fast", help="Use few sampler steps, with the bundled distilled weights (docs/distillation.md)."),
 ]
 FastNormal = Annotated[
     str | None, typer.Option(help="Distilled weights of stage 1: folder or run of `distill normal`, or an LCM-LoRA.")

@@ -16,7 +16,7 @@ def steps(
     real: Annotated[
         Path, typer.Argument(callback=there, help="COCO data set of held-out real images with normal cells.")
     ],
-    out: Annotated[Path, typer.Argument(help="Folder for images and tables; the same command again continues it.")],
+    out: Annotated[Path, typer.Argument(help="Folder for images and tables; the same command continues it.")],
     split: Split = "test",
     scale: Scale = 1.0,
     foundation: Foundation = "bundled",
@@ -24,25 +24,32 @@ def steps(
     cell: Model = "bundled",
     fast_normal: FastNormal = None,
     fast_cell: FastCell = None,
-    steps: Annotated[str, typer.Option(help="Numbers of sampler steps of the distilled weights.")] = "1,2,4,8",
-    seeds: Annotated[int, typer.Option(min=3, help="Seeds of the teacher.")] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
-    windows: Annotated[int, typer.Option(min=10, help="Normal windows for each seed and number of steps.")] = 128,
+    steps: Annotated[str, typer.Option(help="Sampler steps to test, for example 1,2,4,8.")] = "1,2,4,8",
+    seeds: Annotated[int, typer.Option(min=3, help="Number of seeds of the teacher.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    windows: Annotated[
+        int, typer.Option(min=10, help="Number of normal windows for each seed and number of steps.")
+    ] = 128,
     window: Annotated[int, typer.Option(min=64, help="Side of a normal window, pixels.")] = 256,
-    cells: Annotated[int, typer.Option(min=10, help="NILM cells to edit, each into every category.")] = 48,
+    cells: Annotated[int, typer.Option(min=10, help="Number of NILM cells to edit, each into every category.")] = 48,
     categories: Annotated[str, typer.Option(help="Categories to edit into.")] = "ASC-US,ASC-H,LSIL,HSIL",
     classifier: Annotated[
-        Path | None, typer.Option(callback=there_if, help="Folder of a cell classifier apart from the synthesizer.")
+        Path | None,
+        typer.Option(
+            callback=there_if, help="Folder of a cell classifier that had no part in training the synthesizer."
+        ),
     ] = None,
     features: Annotated[str, typer.Option(help="Feature network.")] = "efficientnet-lite0",
-    weights: Annotated[Path | None, typer.Option(callback=there_if, help="Its weights, where it has none.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(callback=there_if, help="Weights of the feature network, if it needs them.")
+    ] = None,
     device: Device = "auto",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="cell.strength=0.7, normal.prompt=... of all."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for example cell.strength=0.7."),
     ] = None,
 ) -> None:
-    """Does quality hold in few steps? Distances, recall, coverage, nuclei and seams beside the teacher's own seeds."""
+    """Compare few-step models with their teacher: distances, recall, coverage, nuclei, seams, against its own seeds."""
     if fast_normal is None and fast_cell is None:
         raise UsageError("evaluate steps: give --fast-normal, --fast-cell or both: 'bundled', a folder or a run")
     from ..config import override, validated
