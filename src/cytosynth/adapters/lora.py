@@ -69,7 +69,8 @@ def save(unet: UNet2DConditionModel, folder: Path, dtype: torch.dtype | None = N
 
     Attentions alone have diffusers' names. It has none for other layers and reads no mixture: all then have peft's.
     """
-    state = {key: value.to(dtype or value.dtype) for key, value in get_peft_model_state_dict(unet).items()}
+    found: dict[str, Tensor] = get_peft_model_state_dict(unet)
+    state = {key: value.to(dtype or value.dtype).contiguous() for key, value in found.items()}
     layers = convert_state_dict_to_diffusers(state)
     if any(PEFT_MATRIX in key for key in layers):
         layers = state
