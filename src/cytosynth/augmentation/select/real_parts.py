@@ -42,7 +42,7 @@ def check(recipe: SelectRecipe, data_root: Path) -> int:
     if not any(cell.category in wanted for image in images for cell in image.cells):
         part = recipe.validation.split
         raise UserError(
-            f"{root}: no cell of {' or '.join(sorted(wanted))} in part '{part}'; so it cannot be used for validation"
+            f"{root}: no cell of {' or '.join(sorted(wanted))} in part '{part}', so it cannot be used for validation"
         )
     return len(fitted)
 
