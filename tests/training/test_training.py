@@ -349,7 +349,7 @@ def test_a_run_that_never_began_may_begin_with_another_recipe(tiny: Path, fields
         given = {"data": DATA, "foundation": str(tiny / "foundation"), "window": 64, "max_steps": 1, "rank": 2}
         return NormalRecipe(**given | changes)
 
-    with pytest.raises(UserError, match="at least 4096 pixels"):
+    with pytest.raises(UserError, match="at least 4096 x 4096 pixels"):
         train_normal(wanted(window=4096), tmp_path / "run", fields)
     assert train_normal(wanted(), tmp_path / "run", fields, held_out=HeldOut).finished
     with pytest.raises(UsageError, match="started with rank=2, now 4"):
