@@ -32,7 +32,7 @@ from ..evaluate.statistics import Estimate, estimates
 from ..io import atomic, lock
 from ..io.progress import meter
 from ..io.report import Report
-from ..normal import places
+from ..normal import regions
 from ..normal.generate import NormalImageGenerator
 from ..provenance import png
 from .steps_recipe import StepsRecipe, few
@@ -138,7 +138,7 @@ def _normal(
     out: Path,
 ) -> Found:
     samples = sources.load([recipe.real], data_root)
-    real = places.windows(samples, recipe.normal.size, recipe.windows)
+    real = regions.windows(samples, recipe.normal.size, recipe.windows)
     if not real:
         raise UserError(f"{recipe.real.root}: no normal window of {recipe.normal.size} pixels; lower --window")
     against: dict[str, np.ndarray] = {REAL: cached(extractor, real, out / "features")}
