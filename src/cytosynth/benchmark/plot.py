@@ -21,7 +21,7 @@ def write(path: Path, counts: Sequence[Run], sides: Sequence[Run]) -> None:
     left.set(xlabel="images", ylabel="seconds", xlim=(0, None), ylim=(0, None), title="cost against count")
     memory = left.twinx()
     memory.plot(images, [run.peak / GIB for run in counts], "s--", color="#D55E00")
-    memory.set(ylabel="peak memory, GiB (squares)", ylim=(0, None))
+    memory.set(ylabel="peak memory, GiB (squares)", ylim=(0, 1.2 * max(run.peak for run in counts) / GIB))
     area = [run.side**2 / 1e6 for run in sides]
     for name, stages in (("field", (FIELD, DECODE)), ("editing", (EDIT,))):
         seconds = [sum(run.stages.get(stage, 0.0) for stage in stages) / run.images for run in sides]

@@ -120,10 +120,10 @@ def _compared(measured: "Measured") -> Report:
          off["ours"][0], off["as it ships"][0], off[f"in {precision}"][0], None),
         ("its pixels differ in the mean by", off["ours"][1], off["as it ships"][1], off[f"in {precision}"][1], None),
         (f"{cells} cells, s (right: one by one)", together, None, None, alone),
-        ("faster by", None, None, None, alone / together),
+        ("together they are faster by", None, None, None, alone / together),
         (f"an annotated image, s (right: the paper's recipe, {steps} guided steps, fp32, one by one)", image, None,
          None, measured.paper.total),
-        ("faster by", None, None, None, measured.paper.total / image),
+        ("an image is faster by", None, None, None, measured.paper.total / image),
     )  # fmt: skip
     return Report(
         "Speed: against diffusers and the paper's recipe, in one run",
