@@ -187,6 +187,7 @@ def test_failures_count_confusions_misses_and_what_is_not_there() -> None:
             Cell((100, 100, 140, 142), "B", 0.8),  # right
             Cell((300, 300, 340, 340), "A", 0.7),  # nothing there
             Cell((200, 0, 220, 20), "B", 0.1),  # too unsure
+            Cell((400, 400, 440, 440), "C", 0.9),  # of a category that is not asked for
         ]
     ]
     said = failures(truth, found, ["A", "B"])

@@ -43,7 +43,7 @@ def failures(
 
     Detections of score `threshold` or more are taken best first, whatever their category; each goes to the annotated
     cell that it overlaps most, by at least `iou`, and that none has taken yet. A crowd is no cell to find, and what
-    lies in one is not held against the detector.
+    lies in one is not held against the detector; nor is what it finds of other categories.
     """
     columns = [*categories, MISSED]
     confusion = {row: dict.fromkeys(columns, 0) for row in (*categories, NOTHING)}
@@ -52,7 +52,8 @@ def failures(
     for annotated, detected in zip(truth, found, strict=True):
         cells = [cell for cell in annotated if cell.category in categories and not cell.crowd]
         crowds = [cell for cell in annotated if cell.category in categories and cell.crowd]
-        taken = _taken(cells, crowds, [cell for cell in detected if (cell.score or 0) >= threshold], iou)
+        seen = [cell for cell in detected if cell.category in categories and (cell.score or 0) >= threshold]
+        taken = _taken(cells, crowds, seen, iou)
         for cell, name in zip(cells, taken[0], strict=True):
             confusion[cell.category][name] += 1
             sizes.append(sqrt(cell.size[0] * cell.size[1]))
