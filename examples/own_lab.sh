@@ -66,7 +66,8 @@ $cytosynth distill cell runs/fast_cell --preset "$PRESET" --data fields --founda
 
 step "5. Synthetic images, each cell looked at by the gate"
 $cytosynth synthesize synthetic --count "$COUNT" --gate "$GATE" --foundation "$FOUNDATION" --normal runs/normal \
-    --cell runs/cell --detector "$NILM_DETECTOR" "${on[@]}" $SYNTHESIZE
+    --cell runs/cell --fast-normal runs/fast_normal --fast-cell runs/fast_cell --detector "$NILM_DETECTOR" "${on[@]}" \
+    $SYNTHESIZE
 
 step "6. How many of them help, and which"
 $cytosynth select runs/select --preset "${PRESET%-24gb}" --synthetic synthetic "${wanted[@]}" \

@@ -151,6 +151,7 @@ def test_from_slides_to_detectors_and_a_report(tiny: Path, tmp_path: Path) -> No
     trained = json.loads(weights.read_text())
     assert (trained["train"], trained["val"], trained["test"]) == (12 + taken, 6, 6)
     assert trained["cells"] == sum(len(image.cells) for image in mixed.images)
+    assert "sampler: lcm" in (work / "synthetic/settings.yaml").read_text()
     for run in ("normal", "cell"):
         assert "CreativeML Open RAIL-M" in (work / f"runs/{run}/weights/README.md").read_text()
     rows = (work / "runs/robustness/robustness.csv").read_text()
@@ -198,4 +199,5 @@ def test_on_fields_every_command_of_it_is_one_that_there_is(tmp_path: Path, monk
     assert {given["preset"] for name, given in taken if name.startswith(("train", "distill"))} == {"paper-24gb"}
     assert options["synthesize"]["gate"] == "nucleus"
     assert options["synthesize"]["detector"] == "runs/nilm"
+    assert options["synthesize"]["fast_normal"] == "runs/fast_normal"
     assert options["evaluate robustness"]["split"] == "test"
