@@ -292,6 +292,8 @@ def test_the_best_by_held_out_images_is_kept(tiny: Path, fields: Path, tmp_path:
         "validate_every": 1,
         "max_steps": 2,
         "validate_count": 8,
+        "mixed_precision": "bf16",
+        "memory_format": "channels_last",
         "steps": 2,
         "validate_with": "efficientnet-lite0",
     }

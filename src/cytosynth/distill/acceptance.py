@@ -79,7 +79,7 @@ class Models:
 
     def digests(self) -> dict[str, str]:
         """Return the weights' hash of each."""
-        pairs = {"normal": self.normal, "cell": self.cell}
+        pairs: dict[str, tuple[Any, Any] | None] = {"normal": self.normal, "cell": self.cell}
         return {
             f"{kind}{role}": part.digest
             for role, pair in pairs.items() if pair for kind, part in zip(("", "fast_"), pair, strict=True)
@@ -280,8 +280,8 @@ def _rows(found: Found) -> list[Row]:
 
 
 def _table(rows: Sequence[Row], recipe: StepsRecipe, facts: dict[str, Any]) -> Report:
-    columns = ("stage", "measure", "against", "better", "teacher", "spread")
-    columns += tuple(f"{steps} step{'s' if steps > 1 else ''}" for steps in recipe.steps)
+    few = [f"{steps} step{'s' if steps > 1 else ''}" for steps in recipe.steps]
+    columns = ("stage", "measure", "against", "better", "teacher", "spread", *few)
     said = tuple(
         (*row.measure[:4], f"{row.teacher:.4g}", f"{row.low:.4g} to {row.high:.4g}",
          *(f"{value}, {'yes' if kept else 'no'}" for value, kept in (row.few[steps] for steps in recipe.steps)))
