@@ -70,7 +70,7 @@ NORMAL = {
     "paper-24gb": _PAPER_NORMAL,
     "bundled": NormalDistillRecipe(
         foundation=BUNDLED, normal=BUNDLED, data=CC_BY, window=256, turns=True, rank=8, batch_size=6,
-        learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, max_steps=6000, checkpoint_every=100,
+        learning_rate=3e-4, weight_decay=0.0, warmup_steps=50, max_steps=6000, checkpoint_every=100,
         preview_every=200, validate_every=200, mixed_precision="bf16", memory_format="channels_last",
     ),
 }  # fmt: skip
@@ -79,7 +79,7 @@ CELL = {
     "paper-24gb": _PAPER_CELL,
     "bundled": CellDistillRecipe(
         foundation=BUNDLED, data=CC_BY, box_scale=(1.4, 2.2), jitter=48, balance=0.7, variants=4, most_cells=500,
-        rank=8, batch_size=12, learning_rate=1e-3, weight_decay=0.0, warmup_steps=50, max_steps=6000,
+        rank=8, batch_size=12, learning_rate=3e-4, weight_decay=0.0, warmup_steps=50, max_steps=6000,
         inside_weight=3.0, checkpoint_every=100, preview_every=200, validate_every=200, validate_count=48,
         mixed_precision="bf16", memory_format="channels_last",
     ),
