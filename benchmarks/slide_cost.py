@@ -35,8 +35,9 @@ def main() -> None:
     options.add_argument("out", type=Path)
     options.add_argument("--sides", type=int, nargs="+", default=[2048, 4096, 8192, 16384])
     options.add_argument("--minutes", type=float, default=1e6)
-    options.add_argument("slide", nargs="*", help="options of `cytosynth slide`, after --")
-    given = options.parse_args()
+    words = sys.argv[1:]
+    last = words.index("--") if "--" in words else len(words)
+    given, rest = options.parse_args(words[:last]), words[last + 1 :]
     end = time.monotonic() + 60 * given.minutes
     for side in given.sides:
         while not (given.out / str(side) / "README.md").exists():
@@ -44,8 +45,8 @@ def main() -> None:
             if left < LEAST:
                 print(f"stopped at {side}; the same command continues")
                 return
-            part(given.out / str(side), side, left, given.slide)
-    report(given.out, given.sides, given.slide)
+            part(given.out / str(side), side, left, rest)
+    report(given.out, given.sides, rest)
 
 
 def part(out: Path, side: int, minutes: float, options: list[str]) -> None:

@@ -36,21 +36,22 @@ def main() -> None:
     options.add_argument("out", type=Path)
     options.add_argument("--edits", type=int, default=24, help="cells of each set")
     options.add_argument("--tries", type=int, default=3)
-    options.add_argument("rest", nargs="*", help="options of `cytosynth edit`, after --")
-    given = options.parse_args()
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    given, rest = options.parse_args(words[:end]), words[end + 1 :]
     rows: list[tuple[Value, ...]] = []
     models: dict[str, str] = {}
     for name in SETS:
         if not (given.data / name).is_dir():
             print(f"{name}: not there, left out", file=sys.stderr)
             continue
-        edit(given.data / name, given.out / name, given.edits, given.tries, given.rest)
+        edit(given.data / name, given.out / name, given.edits, given.tries, rest)
         records = [json.loads(line) for line in (given.out / name / RECORDS).read_text().splitlines()]
         models |= records[0]["models"]
         rows += summary(name, records)
     columns = ("set", "category", "cells tried", "kept at first attempt", f"kept within {given.tries}", "attempts",
                "why attempts failed")  # fmt: skip
-    facts = {"edits of each set": given.edits, "options": " ".join(given.rest), **models}
+    facts = {"edits of each set": given.edits, "options": " ".join(rest), **models}
     report = Report("What the gate keeps", facts, columns, tuple(rows), ("`--gate nucleus`: nucleus and appearance",))
     report.write(given.out, "gate_acceptance")
     report.show()
