@@ -214,7 +214,7 @@ def test_windows_of_normal_pictures_come_in_all_eight_turns_and_lose_their_promp
 
     def task(recipe: NormalRecipe) -> NormalTask:
         model = foundations.load(recipe.foundation)
-        return NormalTask(recipe, model, lambda: Windows(model, [image], recipe.window, recipe.turns, tmp_path))
+        return NormalTask(recipe, model, lambda: Windows(model, [image], recipe, tmp_path))
 
     model = foundations.load(recipe.foundation)
     batch = task(recipe).batch(np.random.default_rng(0), 400)

@@ -15,7 +15,7 @@ from ..data import augment
 from ..data.image_files import Pixels
 from ..data.sources import Sample
 from ..errors import UserError
-from ..foundation.latents import cached
+from ..foundation.latents import cached, encoding_dtype
 from ..foundation.model import Foundation
 from ..io.progress import meter
 from ..training.task import Task
@@ -71,7 +71,7 @@ class CropTask(Task):
         self.model, self.crops, self.held_out = model, crops, held_out
         self.balance, self.image_balance = recipe.balance, recipe.image_balance
         self.frozen = nn.ModuleList([model.vae, model.text_encoder])
-        self.dtype = torch.bfloat16 if recipe.mixed_precision == "bf16" else torch.float32
+        self.dtype = encoding_dtype(recipe.mixed_precision)
         self.latents = [turns[0] for turns in self.encoded(crops, cache)]
         self.names = sorted({crop.category for crop in crops})
         with torch.no_grad():

@@ -57,7 +57,7 @@ class NormalDistillTask(Task):
         if recipe.gradient_checkpointing:
             self.model.unet.enable_gradient_checkpointing()
         self.frozen = nn.ModuleList([self.model.vae, self.model.text_encoder])
-        self.windows = Windows(self.model, samples, recipe.window, recipe.turns, cache)
+        self.windows = Windows(self.model, samples, recipe, cache)
         self.distance = held_out() if held_out else None
         with torch.no_grad():
             self.register_buffer("text", self.model.encode_text([teacher.prompt, ""]), persistent=False)

@@ -28,6 +28,11 @@ class Shown(Protocol):
         """Its (height, width, 3) RGB pixels."""
 
 
+def encoding_dtype(mixed_precision: str) -> torch.dtype:
+    """Return in which precision a training of that `mixed_precision` has its images encoded."""
+    return torch.bfloat16 if mixed_precision == "bf16" else torch.float32
+
+
 @torch.no_grad()
 def cached(
     model: Foundation, images: Sequence[Shown], folder: Path, turns: Sequence[int], dtype: torch.dtype = torch.float32

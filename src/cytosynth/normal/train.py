@@ -146,6 +146,6 @@ def train_normal(
         scored = None
         if recipe.validate_every and held_out:
             scored = partial(held_out, recipe, sources.held_out(recipe.data, data_root), kept)
-        return NormalTask(recipe, model, partial(Windows, model, samples, recipe.window, recipe.turns, kept), scored)
+        return NormalTask(recipe, model, partial(Windows, model, samples, recipe, kept), scored)
 
     return train(make, recipe, run, title=f"normal ({recipe.adapter})", max_minutes=max_minutes)

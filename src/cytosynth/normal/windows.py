@@ -10,28 +10,32 @@ from torch import Tensor
 from ..bethesda import NILM
 from ..data.sources import Sample
 from ..errors import UserError
-from ..foundation.latents import cached
+from ..foundation.latents import cached, encoding_dtype
 from ..foundation.model import Foundation
 from ..io import wording
+from .recipe import WindowRecipe
 from .regions import ATTEMPTS, normal, usable
 
 
 class Windows:
     """Draws normal windows of images, in all their turns or as they are."""
 
-    def __init__(self, model: Foundation, samples: Sequence[Sample], window: int, turns: bool, cache: Path) -> None:
-        """Encode the normal images of `samples` with `model`, kept under `cache`, for windows of `window` pixels.
+    def __init__(self, model: Foundation, samples: Sequence[Sample], recipe: WindowRecipe, cache: Path) -> None:
+        """Encode the normal images of `samples` with `model`, kept under `cache`, for the windows of `recipe`.
 
         Raises UserError if there is none.
         """
+        window = recipe.window
         self.factor, self.side = model.factor, window // model.factor
-        self.turns = range(8) if turns else range(1)
+        self.turns = range(8) if recipe.turns else range(1)
         self.samples = usable(samples, window)
         if not self.samples:
             others = wording.listed({cell.category for sample in samples for cell in sample.cells} - {NILM})
             why = "" if others == "none" else f"; cells are annotated as {others}, not {NILM} (`convert --rename`)"
             raise UserError(f"no normal image of at least {window} x {window} pixels in the recipe's data{why}")
-        self.latents = cached(model, self.samples, cache / "latents", self.turns)
+        self.latents = cached(
+            model, self.samples, cache / "latents", self.turns, encoding_dtype(recipe.mixed_precision)
+        )
 
     def to(self, device: torch.device) -> None:
         """Move the latents to `device`."""
