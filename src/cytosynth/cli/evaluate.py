@@ -164,6 +164,7 @@ def cells(
     models = load(
         {"foundation": foundation, "cell": cell, "normal": normal, "detector": detector},
         classifier, extractor or ["efficientnet-lite0"], weights or [], drawn=fields > 0, device=device,
+        precision=editing.precision,
     )  # fmt: skip
     for report in evaluate_cells(editing, how, models, real.parent, out):
         report.show()

@@ -9,6 +9,7 @@ from ...detection import model as detectors
 from ...devices import available
 from ...errors import UsageError
 from ...foundation import load as foundations
+from ...foundation.names import Precision
 from ...io.bundled import model_folder
 from ...normal.generate import NormalImageGenerator
 from ..networks import features
@@ -23,6 +24,7 @@ def load(
     *,
     drawn: bool,
     device: str = "cpu",
+    precision: Precision = "fp32",
 ) -> Models:
     """Return the models.
 
@@ -33,6 +35,7 @@ def load(
         weights: NAME=PATH of feature networks that have none of their own.
         drawn: whether fields are generated; else neither generator nor detector is loaded.
         device: cpu, cuda ...
+        precision: of the diffusion networks.
 
     Raises UsageError for weights of a network that is not among `extractors`.
     """
@@ -47,10 +50,10 @@ def load(
     networks = [features.load(name, places.get(name), device) for name in extractors]
     generator = detector = None
     foundation = foundations.load(names["foundation"], denoiser="plain" if drawn else "unused")
-    editor = CellEditor.load(foundation, names["cell"], device)
+    editor = CellEditor.load(foundation, names["cell"], device, precision)
     if drawn:
         name, normal = names["detector"], names["normal"]
-        generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device)
+        generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device, precision)
         detector = detectors.load(model_folder(name, "detector"))
         detector.network.to(available(device))
     return Models(

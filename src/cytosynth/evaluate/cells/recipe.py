@@ -5,6 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...bethesda import ABNORMAL
 from ...cell.settings import EditSettings
 from ...data.sources import Source
+from ...foundation.names import Precision
 from ...normal.settings import GenerateSettings
 
 
@@ -18,6 +19,7 @@ class Editing(BaseModel):
     fields: bool = Field(default=False, description="cells of generated fields are edited, not of the real images")
     normal: GenerateSettings = GenerateSettings()
     threshold: float = Field(default=0.5, ge=0, le=1, description="score threshold of NILM cells in a generated field")
+    precision: Precision = Field(default="fp32", description="of the diffusion networks")
     models: dict[str, str] = Field(default={}, description="weights' hash of each model by role")
 
 
