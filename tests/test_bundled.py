@@ -17,8 +17,9 @@ from cytosynth.config import override
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco
 from cytosynth.detection import model as detectors
+from cytosynth.errors import UsageError
 from cytosynth.foundation.load import load
-from cytosynth.io.bundled import bundled
+from cytosynth.io.bundled import BUNDLED, LIQUID, bundled, model_folder, of_preparation
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.settings import GenerateSettings
 from cytosynth.synthesis import synthesize
@@ -153,3 +154,15 @@ def test_no_bundled_model_has_seen_what_is_held_out() -> None:
     assert known.items() >= seen.digests(Source(root="cric", split="train"), SHARED).items()
     with pytest.raises(UserError, match="was trained or chosen on cric/"):
         leaks.unseen({"cell": "bundled"}, [Source(root="cric", split="val")], SHARED)
+
+
+def test_a_preparation_selects_the_bundled_adapter() -> None:
+    assert of_preparation("conventional", BUNDLED) == BUNDLED
+    assert of_preparation("liquid", BUNDLED) == LIQUID
+    assert of_preparation("conventional", "mine") == "mine"
+    assert model_folder(LIQUID, "normal") == bundled("normal_liquid") != model_folder(BUNDLED, "normal")
+    assert model_folder(LIQUID, "cell") == bundled("cell"), "one synthesizer for both"
+    with pytest.raises(UsageError, match="--preparation liquid selects a bundled adapter, --normal mine another"):
+        of_preparation("liquid", "mine")
+    with pytest.raises(UsageError, match="--preparation wet: unknown; choose from conventional, liquid"):
+        of_preparation("wet", BUNDLED)

@@ -163,7 +163,8 @@ def test_edits_in_another_stain_do_not_depend_on_what_is_beside_them(
     plain = CellEditor.load(str(tiny / "foundation"), str(tiny / "cell"))
     assert editor.digest == plain.digest
     settings = editor.settled(EditSettings(steps=1, batch=2, grain=0.5), real=True)
-    assert settings.stain is True
+    assert settings.stain == "outside"
+    assert editor.settled(EditSettings(stain=True), real=True).stain is True
     assert editor.settled(EditSettings(), real=False).stain is False
     assert plain.settled(EditSettings(), real=True).stain is False
     with pytest.raises(UsageError, match=r"stain=true: .*training_images\.json"):
@@ -178,10 +179,24 @@ def test_edits_in_another_stain_do_not_depend_on_what_is_beside_them(
     assert np.array_equal(without[0], plain.paint(requests, settings.model_copy(update={"stain": False}))[0])
 
 
+def test_images_of_the_training_images_stain_are_edited_as_they_are(tiny: Path, tmp_path: Path) -> None:
+    known = TrainingImages.of([drawn(seed)[0] for seed in range(4)])
+    assert known is not None
+    editor = CellEditor.load(str(tiny / "foundation"), str(with_images(tiny, tmp_path / "cell", known)))
+    requests = [(drawn(1)[0], PlannedEdit((90.0, 90.0, 150.0, 150.0), "HSIL", 1))]
+
+    def painted(stain: object) -> np.ndarray:
+        return editor.paint(requests, EditSettings.model_validate({"steps": 1, "stain": stain}))[0]
+
+    assert np.array_equal(painted("outside"), painted(False))
+    assert not np.array_equal(painted("outside"), painted(True))
+
+
 def test_plans_of_earlier_versions_are_followed_as_they_were() -> None:
     before = EditSettings(box_scale=1.8, grain=1.0).model_dump()
-    del before["stain"]
+    del before["stain"], before["outline"]
     assert PlanSettings.model_validate({"cell": before}).cell.stain is False
+    assert PlanSettings.model_validate({"cell": before}).cell.outline == "box"
     assert PlanSettings.model_validate({"cell": {"steps": 10}}).cell.stain is None, "written by hand"
     assert PlanSettings.model_validate({"cell": before | {"stain": True}}).cell.stain is True
 

@@ -108,7 +108,9 @@ class CellEditor:
             raise UsageError(
                 f"cell.stain=true: needs {FILE} next to the cell synthesizer, which is missing; set it to false"
             )
-        stain = real and known if settings.stain is None else settings.stain
+        stain = settings.stain
+        if stain is None:
+            stain = "outside" if real and known else False
         return settings.model_copy(update={"box_scale": scale, "stain": stain})
 
     def nucleus(self, edit: PlannedEdit) -> Box | None:
@@ -150,7 +152,7 @@ class CellEditor:
             at = patch.corner(edit.box, width, height)
             windows.append(patch.window(pixels, at))
             local.append(replace(edit, box=patch.inner(edit.box, at)))
-            transfers.append(self._transfer(pixels) if settings.stain else None)
+            transfers.append(self._transfer(pixels, always=settings.stain is True) if settings.stain else None)
         painted: list[Pixels] = []
         for first in range(0, len(requests), settings.together):
             chosen = slice(first, first + settings.together)
@@ -167,10 +169,15 @@ class CellEditor:
             painted |= zip(alike, self.paint([requests[index] for index in alike], settings), strict=True)
         return [painted[index] for index in range(len(requests))]
 
-    def _transfer(self, pixels: Pixels) -> Transfer | None:
-        """Return how patches of the image `pixels` come to the training images' stain; None if it has no stain."""
-        stain = Stain.of(pixels)
-        return Transfer(stain, self.training_images.stain) if stain and self.training_images else None
+    def _transfer(self, pixels: Pixels, always: bool) -> Transfer | None:
+        """Return how patches of the image `pixels` come to the training images' stain.
+
+        None where it has no stain, and unless `always`, where its stain is within the range of theirs.
+        """
+        known, stain = self.training_images, Stain.of(pixels)
+        if known is None or stain is None or not (always or known.stain_outside(pixels, stain)):
+            return None
+        return Transfer(stain, known.stain)
 
     @torch.no_grad()
     def patch(

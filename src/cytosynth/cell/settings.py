@@ -39,10 +39,11 @@ class EditSettings(BaseModel):
         description="fine texture added inside the region (paste=box), over what the autoencoder loses around it; for "
         "autoencoders that are soft",
     )  # fmt: skip
-    stain: bool | None = Field(
+    stain: bool | Literal["outside"] | None = Field(
         default=None,
         description="edit in the stain of the synthesizer's training images, then give the image's own back "
-        "(cell/stain.py); none: on real images, where training_images.json is beside the synthesizer",
+        "(cell/stain.py); outside: where an image's stain is outside their range; none: that, on real images, where "
+        "training_images.json is beside the synthesizer",
     )
     batch: int | None = Field(
         default=None, ge=1, le=1024,

@@ -26,6 +26,8 @@ from .stain import STAINED, Stain, density
 FILE = "training_images.json"
 SMALLEST = 20
 """Square pixels of a dark region that counts: smaller is grain."""
+STAINS = ("glass", "density", "red", "blue")
+"""Quantities that a stain decides; the nucleus is of the scale."""
 MARGIN = 0.05
 """Of a range's width, by which an image may lie outside it."""
 LEAST = 0.001
@@ -93,6 +95,11 @@ class TrainingImages(BaseModel):
         said = described(pixels, stain) if stain else {}
         found = {name: value for name, value in said.items() if not self._within(name, value)}
         return {name: [round(value, 4), *self.ranges[name]] for name, value in found.items()}
+
+    def stain_outside(self, pixels: Pixels, stain: Stain) -> bool:
+        """Return whether the `stain` of (height, width, 3) `pixels` lies outside the training images' ranges."""
+        said = described(pixels, stain)
+        return any(not self._within(name, said[name]) for name in STAINS if name in said)
 
     def _within(self, name: str, value: float) -> bool:
         low, high = self.ranges.get(name, (value, value))

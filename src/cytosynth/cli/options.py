@@ -49,6 +49,10 @@ FastNormal = Annotated[
 FastCell = Annotated[
     str | None, typer.Option(help="Distilled weights of stage 2: folder or run of `distill cell`, or an LCM-LoRA.")
 ]
+Preparation = Annotated[
+    Literal["conventional", "liquid"],
+    typer.Option(help="Preparation that bundled fields look like: conventional smear or liquid-based."),
+]
 Label = Annotated[str | None, typer.Option(help="Use only images with this image-level label (COCO).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")]
 Mpp = Annotated[

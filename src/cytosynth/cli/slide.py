@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..adapters.distilled import Stage
+from ..io.bundled import of_preparation
 from ..synthesis import fast as fasts
 from . import app, finish
 from .options import (
@@ -22,6 +23,7 @@ from .options import (
     Normal,
     Out,
     Precision,
+    Preparation,
     Sampler,
     Seed,
     Settings,
@@ -50,6 +52,7 @@ def slide(
     ] = None,
     ome: Annotated[bool, typer.Option("--ome", help="Also write an OME-TIFF.")] = False,
     foundation: Foundation = "bundled",
+    preparation: Preparation = "conventional",
     normal: Normal = "bundled",
     cell: Model = "bundled",
     detector: Model = "bundled",
@@ -89,9 +92,9 @@ def slide(
 
     try:
         data = commands.slide(
-            out, wanted, plan=plan, foundation=foundation, normal=normal, cell=cell, detector=detector, gate=gate,
-            data_root=data_root, decoder=decoder, device=device, max_minutes=max_minutes,
-            fast=few,
+            out, wanted, plan=plan, foundation=foundation, normal=of_preparation(preparation, normal), cell=cell,
+            detector=detector, gate=gate, data_root=data_root, decoder=decoder, device=device,
+            max_minutes=max_minutes, fast=few,
         )  # fmt: skip
     except Paused:
         print(f"{out}: stopped after {max_minutes:g} minutes; the same command continues", file=sys.stderr)

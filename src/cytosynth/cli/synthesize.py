@@ -11,6 +11,7 @@ from ..data.shard import Shard
 from ..data.streaming import pack
 from ..errors import UsageError
 from ..foundation.names import PredictionType
+from ..io.bundled import of_preparation
 from ..registry import SAMPLERS
 from ..synthesis import fast as fasts
 from ..synthesis.settings import COMMAND, PipelineSettings, check
@@ -33,6 +34,7 @@ from .options import (
     Out,
     PackOption,
     Precision,
+    Preparation,
     RayOption,
     Sampler,
     Seed,
@@ -90,6 +92,7 @@ def synthesize(
     seed: Seed = None,
     plan: Plan = None,
     counts: Counts = None,
+    preparation: Preparation = "conventional",
     foundation: Foundation = "bundled",
     normal: Normal = "bundled",
     cell: Model = "bundled",
@@ -128,8 +131,8 @@ def synthesize(
     with _loading(ray) as load:
         data = pipeline.synthesize(
             out, count=0 if plan else count or 10, start=start or 0, plan=plan, settings=chosen, foundation=foundation,
-            normal=normal, cell=cell, detector=detector, gate=gate, data_root=data_root, decoder=decoder, device=device,
-            shard=Shard.parse(shard) if shard else None, load=load, fast=few,
+            normal=of_preparation(preparation, normal), cell=cell, detector=detector, gate=gate, data_root=data_root,
+            decoder=decoder, device=device, shard=Shard.parse(shard) if shard else None, load=load, fast=few,
         )  # fmt: skip
     pack(out, to)
     finish(data, out, "README.md")

@@ -4,11 +4,15 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UsageError, UserError
 from .progress import console
 
 BUNDLED = "bundled"
 """The name of the models in the package."""
+LIQUID = "bundled-liquid"
+"""The name of those of them that are for liquid-based preparations; where there is none, the model of `BUNDLED`."""
+PREPARATIONS = {"conventional": BUNDLED, "liquid": LIQUID}
+"""The name of the bundled models by preparation."""
 RECIPE, WEIGHTS = "recipe.yaml", ("best", "weights")
 """Of a run folder: what tells it, and its weights, the best ones first."""
 
@@ -26,7 +30,9 @@ def model_folder(name: str, role: str) -> Path:
 
     Of a run folder the best weights are taken, else the last; a line says which.
     """
-    if name == BUNDLED:
+    if name == LIQUID and (Path(str(files("cytosynth"))) / "bundled" / f"{role}_liquid").is_dir():
+        return bundled(f"{role}_liquid")
+    if name in PREPARATIONS.values():
         return bundled(role)
     path = Path(name)
     run = path / "denoiser" if (path / "denoiser" / RECIPE).is_file() else path
@@ -41,3 +47,18 @@ def model_folder(name: str, role: str) -> Path:
 def cache_folder() -> Path:
     """Return the folder of cached features: below XDG_CACHE_HOME, or `.cache` of the user's home."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cytosynth" / "features"
+
+
+def of_preparation(preparation: str, name: str) -> str:
+    """Return the model `name`, or where that is the bundled one, the bundled one for that `preparation`.
+
+    Raises UsageError for an unknown preparation, and for one that is asked of another model.
+    """
+    if preparation not in PREPARATIONS:
+        raise UsageError(f"--preparation {preparation}: unknown; choose from {', '.join(PREPARATIONS)}")
+    chosen = PREPARATIONS[preparation]
+    if chosen != BUNDLED and name not in (BUNDLED, chosen):
+        raise UsageError(
+            f"--preparation {preparation} selects a bundled adapter, and --normal {name} another; give one"
+        )
+    return chosen if name == BUNDLED else name
