@@ -64,11 +64,11 @@ bundle: $(READY)
 	    [ -d $(RUNS)/$$run/weights ] || [ -d $(RUNS)/$$run/best ] || { \
 	    echo "$(RUNS)/$$run: no trained weights there; RUNS=FOLDER says where all five runs are" >&2; exit 1; }; done
 	mkdir -p $(BUNDLED)
-	for name in foundation normal cell detector classifier fast; do \
+	for name in foundation normal normal_liquid cell detector classifier fast; do \
 	    find $(BUNDLED)/$$name -type f ! -name README.md -delete 2>/dev/null; mkdir -p $(BUNDLED)/$$name; done
-	set -e; for pair in foundation:foundation/denoiser normal:normal cell:cell detector:detector \
+	set -e; for pair in foundation:foundation/denoiser normal:normal normal_liquid:normal_liquid cell:cell detector:detector \
 	    classifier:classifier fast/normal:distill-normal fast/cell:distill-cell; do \
-	    run=$(RUNS)/$${pair#*:}; case $$pair in fast/*) [ -d $$run ] || continue;; esac; \
+	    run=$(RUNS)/$${pair#*:}; case $$pair in fast/*|normal_liquid:*) [ -d $$run ] || continue;; esac; \
 	    mkdir -p $(BUNDLED)/$${pair%%:*}; kept=$$run/weights; if [ -d $$run/best ]; then kept=$$run/best; fi; \
 	    to=$$(realpath $(BUNDLED)/$${pair%%:*}); cd $$kept; \
 	    find . -type f ! -name README.md ! -name best.json -print0 | xargs -0 cp --parents -t $$to; cd - > /dev/null; done

@@ -34,7 +34,7 @@ def test_all_weights_are_safetensors_of_at_most_94_mb_with_their_licence() -> No
     files = [path for path in root.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 94_000_000
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".txt"}
-    for name in ("foundation", "normal", "cell", "detector", "classifier"):
+    for name in ("foundation", "normal", "normal_liquid", "cell", "detector", "classifier"):
         card = (root / name / "README.md").read_text()
         assert "CC BY 4.0" in card
         assert "CRIC" in card

@@ -313,4 +313,4 @@ TABLES: Final = Registry(
     },
 )
 VOCABULARY: Final = CATEGORIES
-BUNDLED: Final = ("foundation", "normal", "cell", "detector", "classifier", "fast")
+BUNDLED: Final = ("foundation", "normal", "normal_liquid", "cell", "detector", "classifier", "fast")
