@@ -162,7 +162,7 @@ def test_a_preparation_selects_the_bundled_adapter() -> None:
     assert of_preparation("conventional", "mine") == "mine"
     assert model_folder(LIQUID, "normal") == bundled("normal_liquid") != model_folder(BUNDLED, "normal")
     assert model_folder(LIQUID, "cell") == bundled("cell"), "one synthesizer for both"
-    with pytest.raises(UsageError, match="--preparation liquid selects a bundled adapter, --normal mine another"):
+    with pytest.raises(UsageError, match="--preparation liquid selects a bundled adapter, and --normal mine another"):
         of_preparation("liquid", "mine")
     with pytest.raises(UsageError, match="--preparation wet: unknown; choose from conventional, liquid"):
         of_preparation("wet", BUNDLED)
