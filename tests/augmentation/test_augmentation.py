@@ -448,7 +448,7 @@ def test_table_3_runs_on_the_comparison_detector_database(tiny: Path, tmp_path: 
 
 
 def test_a_recipe_that_compares_with_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match="what the others are compared with"):
+    with pytest.raises(UsageError, match="is missing, with which the others are compared"):
         override(TABLE2["bundled"], ["training_sets=[R + S]"])
     with pytest.raises(UsageError, match="no detector 'yolo'"):
         override(TABLE2["bundled"], ["detectors=[yolo]"])

@@ -63,7 +63,7 @@ def test_everything_wrong_is_listed_in_one_pass(broken: Path) -> None:
         "field_4.png: not a readable image",
         "copy.png: duplicate of field_0.png",
         "bomb.png: a decompression bomb",
-        "link.png: a link that leaves",
+        "link.png: is a link that leaves",
         "'../outside.png': leaves its folder",
         "'/etc/passwd': absolute",
         "with a backslash or a drive letter",

@@ -356,7 +356,7 @@ def test_voc_in_the_encoding_that_it_declares(tmp_path: Path) -> None:
         assert boxes(read(root)) == {f"{name}.png": XYWH}, encoding
     for wrong in ("utf-7", "rot13", "zip", "unicode_escape", "nonesuch"):
         (root / "Annotations/a.xml").write_text(f'<?xml version="1.0" encoding="{wrong}"?><annotation/>')
-        with pytest.raises(FormatProblem, match=f"the encoding '{wrong}' is not"):
+        with pytest.raises(FormatProblem, match=f"unknown encoding '{wrong}'|'{wrong}' is not a text encoding"):
             read(root)
 
 

@@ -115,7 +115,7 @@ def test_table_1_says_how_good_its_cytology_network_is(tiny: Path, tmp_path: Pat
         (tmp_path / "x", {"cytology-resnet50": str(tmp_path / "x/w")}),
     ):
         chosen = recipe.model_copy(update={"weights": weights})
-        assert "is not known" in table1.cytology_note(chosen, tmp_path)[0]
+        assert "its accuracy is unknown" in table1.cytology_note(chosen, tmp_path)[0]
         folder.mkdir()
         (folder / "validation.json").write_text(json.dumps(measured))
         assert said in table1.cytology_note(chosen, tmp_path)[0]

@@ -438,12 +438,12 @@ def test_a_link_in_a_runs_folder_is_refused(name: str, tmp_path: Path) -> None:
         place.parent.mkdir(parents=True)
         (out / "recipe.yaml").touch()
         place.symlink_to(outside)
-        with pytest.raises(UserError, match=f"{place.name}: a link"), lock.run(out, "recipe.yaml"):
+        with pytest.raises(UserError, match=f"{place.name}: is a link"), lock.run(out, "recipe.yaml"):
             (place / "mine").touch()
     shutil.rmtree(out)
     out.mkdir()
     (out / name).symlink_to(outside)
-    with pytest.raises(UserError, match=f"{name}: a link"), lock.run(out, "recipe.yaml"):
+    with pytest.raises(UserError, match=f"{name}: is a link"), lock.run(out, "recipe.yaml"):
         (out / name / "mine").touch()
     assert [path.name for path in outside.iterdir()] == ["step-mine"]
     assert not (out / ".lock").exists()
@@ -653,7 +653,7 @@ def test_what_its_decoder_would_hold_counts_too(tmp_path: Path, monkeypatch: pyt
     image_files.read(tmp_path / "tile.tif")
     monkeypatch.setattr(image_files, "MAX_MEMORY", 1000)
     for use in (image_files.read, image_files.size):
-        with pytest.raises(image_files.ImageProblem, match=r"reading it takes .* bytes, more than 1,000"):
+        with pytest.raises(image_files.ImageProblem, match=r"decoding needs .* bytes, more than 1,000"):
             use(tmp_path / "tile.tif")
 
 

@@ -311,11 +311,11 @@ def test_a_detector_that_learnt_from_the_generator_is_not_ranked(tmp_path: Path)
         "detector": "bundled dddd",
     }
     (tmp_path / "run" / "weights").mkdir(parents=True)
-    assert "not known" in refuse_trained(tmp_path / "run" / "weights", tmp_path, models)
+    assert "unknown" in refuse_trained(tmp_path / "run" / "weights", tmp_path, models)
     (tmp_path / "run" / "recipe.yaml").write_text("data:\n- root: set\n")
     assert "not below" in refuse_trained(tmp_path / "run" / "weights", tmp_path, models)
     (tmp_path / "set").mkdir()
-    assert "no image of this generator" in refuse_trained(tmp_path / "run" / "weights", tmp_path, models)
+    assert "not trained on images of this generator" in refuse_trained(tmp_path / "run" / "weights", tmp_path, models)
     record = {"file_name": "0.png", "models": {"cell": "mine aaaa"}}
     (tmp_path / "set" / "provenance.jsonl").write_text(json.dumps(record) + "\n")
     with pytest.raises(UserError, match="images of the generator"):

@@ -95,7 +95,7 @@ def test_what_does_not_belong_together_is_named(made: Path, tiny: Path, tmp_path
     with pytest.raises(UserError, match=r"000001.png: its digest differs from shard.sha256"):
         merge(tmp_path / "out", [one, two])
     image.unlink()
-    with pytest.raises(UserError, match=r"000001.png: no such file; shard.sha256 lists it"):
+    with pytest.raises(UserError, match=r"000001.png: no such file, but shard.sha256 lists it"):
         merge(tmp_path / "out", [one, two])
     image.write_bytes(whole)
     merge(tmp_path / "out", [one, two])

@@ -193,7 +193,7 @@ def entry(**changes: object) -> bytes:
         ({"a.png": b""}, "a.json is missing"),
         ({"a.json": b"{}"}, "expected an image, followed by its .json"),
         ({"a.png": b"", "b.json": b"{}"}, "expected an image, followed by its .json"),
-        ({"a.png@": b""}, "is no file"),
+        ({"a.png@": b""}, "is not a file"),
         ({"a.png": b"", "a.json": b"[]"}, "a JSON object is expected, found list"),
         ({"a.png": b"", "a.json": b"{"}, "not readable JSON"),
         ({"a.png": b"", "a.json": b"\xff"}, "not readable JSON"),

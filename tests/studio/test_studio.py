@@ -186,7 +186,7 @@ def test_two_tabs_undo_and_a_closed_program(own: Path, tiny: Path, tmp_path: Pat
         put(client, first, BOX, "HSIL")
         put(client, second, BOX, "LSIL")
         put(client, first, OTHER, "ASC-US")
-        assert "too near" in client.refused(
+        assert "too close" in client.refused(
             "POST",
             f"/projects/{first}/edit",
             {"do": "put", "image": "field 0.png", "box": [90, 90, 130, 130], "category": "HSIL"},
@@ -362,7 +362,7 @@ def test_boxes_that_no_plan_could_hold_are_refused(tmp_path: Path) -> None:
         (edit(float("nan"), 10, 20, 50, name="b"), "inside"),
         (edit(200, 200, 202, 250, name="b"), "smaller"),
         (edit(0, 0, 250, 250, name="b"), "too large"),
-        (edit(60, 60, 100, 100, name="b"), "too near"),
+        (edit(60, 60, 100, 100, name="b"), "too close"),
         (edit(200, 200, 240, 240, category="NILM", name="b"), "category"),
     ):
         with pytest.raises(UserError, match=said):
@@ -377,7 +377,7 @@ def test_boxes_that_no_plan_could_hold_are_refused(tmp_path: Path) -> None:
     projects.keep(project)
     assert projects.read(project.id) == project and projects.listed() == [project]
     for name in ("..", "x" * 16, "", "0" * 15):
-        with pytest.raises(UserError, match="there is none"):
+        with pytest.raises(UserError, match="no project"):
             projects.read(name)
 
 

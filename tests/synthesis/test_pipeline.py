@@ -207,7 +207,7 @@ def test_one_bad_image_stops_nothing_unless_strict(tiny: Path, tmp_path: Path) -
     card = (tmp_path / "out/README.md").read_text()
     assert "- aa.png: not a readable image" in card
     assert str(tmp_path) not in card
-    assert "small.png: an image of 100x100 is smaller than a patch of 256 pixels; give larger fields, joined" in card
+    assert "small.png: the image (100x100) is smaller than a patch of 256 pixels; give larger fields, joined" in card
     with pytest.raises(UserError, match=r"aa\.png"):
         synthesize.edit(folder, tmp_path / "strict", settings=chosen(0), strict=True, **given)
 

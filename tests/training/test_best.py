@@ -204,5 +204,5 @@ def test_tensorboard_has_what_stats_have(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_nothing_held_out_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="validate_every=1: nothing is held out"):
+    with pytest.raises(UsageError, match="validate_every=1: there is no held-out data"):
         run(tmp_path, scores=None)

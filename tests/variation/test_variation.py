@@ -67,7 +67,7 @@ def test_three_stains_far_apart_are_told_apart_and_those_of_papanicolaou_are_not
     normal = np.cross(dyes[1], dyes[2])
     assert abs(90 - angle(dyes[0], normal)) < 2, "haematoxylin lies in the plane of the other two"
     assert staining.condition(dyes) > 50
-    with pytest.raises(ValueError, match="cannot be told apart"):
+    with pytest.raises(ValueError, match="cannot be separated"):
         staining.three_vectors(np.abs(amounts @ dyes + rng.normal(0, 0.002, (30_000, 3))))
 
 
