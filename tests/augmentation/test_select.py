@@ -208,9 +208,9 @@ def test_the_test_part_is_refused(data: Path) -> None:
         for setting in ("validation.split=test", "real=[{root: a, split: test}]"):
             with pytest.raises(UsageError, match="test part is only for reporting"):
                 override(recipe, [setting])
-    with pytest.raises(UsageError, match=r"field_4.png of .*drawn is a val image too"):
+    with pytest.raises(UsageError, match=r"field_4.png of .*drawn is also a val image"):
         real_parts.check(small(real=[{"root": "drawn", "split": "all"}]), data)
-    with pytest.raises(UsageError, match=r"field_5.png of .*drawn is a test image too"):
+    with pytest.raises(UsageError, match=r"field_5.png of .*drawn is also a test image"):
         real_parts.check(
             small(validation={"root": "drawn", "split": "all"}, real=[{"root": "made", "split": "all"}]), data
         )
@@ -245,7 +245,7 @@ def test_a_synthetic_image_of_a_held_out_one_is_refused(data: Path, tmp_path: Pa
 
 
 def test_a_detector_of_other_cells_is_refused(data: Path, tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="this detector knows no ASC-US, ASC-H, LSIL, HSIL"):
+    with pytest.raises(UserError, match="this detector does not know ASC-US, ASC-H, LSIL, HSIL"):
         select.select(small(detector=str(tiny / "detector")), tmp_path / "run", data)
     assert not (tmp_path / "run").exists()
 

@@ -188,7 +188,7 @@ def test_a_set_of_the_other_origin_or_with_too_few_cells_is_refused(sets: Any, t
         make.make(tmp_path / "a", settings(), sets[1], None)
     with pytest.raises(UserError, match="marked as synthetic"):
         make.make(tmp_path / "b", settings(), None, sets[0])
-    with pytest.raises(UserError, match=r"16 usable cells of NILM, --per-class 40"):
+    with pytest.raises(UserError, match=r"16 usable cells of NILM, but --per-class is 40"):
         make.make(tmp_path / "c", settings(per_class=40), sets[0], None)
     with pytest.raises(UserError, match="teaching"):
         make.make(tmp_path / "d", settings(), sets[0], None, with_moodle=True)

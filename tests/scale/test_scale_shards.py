@@ -68,7 +68,7 @@ def test_what_does_not_belong_together_is_named(made: Path, tiny: Path, tmp_path
     shutil.copytree(made / "2", two)
     with pytest.raises(UserError, match=r"^shards 2 of 2 are missing"):
         merge(tmp_path / "out", [one])
-    with pytest.raises(UserError, match=r"copy: shard 1/2 is in .*one too"):
+    with pytest.raises(UserError, match=r"copy: shard 1/2 is also in .*one; give it once"):
         shutil.copytree(one, tmp_path / "copy")
         merge(tmp_path / "out", [one, tmp_path / "copy", two])
     with pytest.raises(UserError, match=r"whole: not a shard \(shard.json is missing\)"):
