@@ -426,7 +426,7 @@ def test_verbs_write_their_tables_and_refuse_in_one_line(
         (("fidelity", made, real, "--features", "vgg"), 2, "choose one of inception-v3"),
         (("fidelity", made, real, "--weights", "vgg=x"), 2, "expected NAME=PATH"),
         (("fidelity", made, real, "--window", 1024), 1, "smaller than a window of 1024"),
-        (("fidelity", made, real), 1, "at least 10 are needed; --window cuts each image into several"),
+        (("fidelity", made, real), 1, "at least 10 are needed; cut each image into several with --window"),
         (("memorisation", made, real, real, "--window", 96), 1, "the same as a training image"),
     ):
         assert (code, text) == (call(*arguments)[0], text)
