@@ -19,8 +19,8 @@ import killing
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 COUNT = 10
-LONGEST = 300
-"""Seconds that anything may take."""
+LONGEST = 900
+"""Seconds that anything may take on a busy machine; a minute on a quiet one."""
 
 
 def free_port() -> int:
@@ -84,10 +84,14 @@ def test_the_same_command_goes_on_after_the_head_was_lost(
     made = lambda: len(list(out.glob("images/*.png")))
     with head(port) as kill:
         driver = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
-        wait(lambda: made() >= 2 or driver.poll() is not None)
-        assert driver.poll() is None, driver.communicate()[1].decode()
-        kill()
-        driver.communicate(timeout=LONGEST)
+        try:
+            wait(lambda: made() >= 2 or driver.poll() is not None)
+            assert driver.poll() is None, driver.communicate()[1].decode()
+            kill()
+            driver.communicate(timeout=LONGEST)
+        finally:
+            if driver.poll() is None:
+                driver.kill()
     assert driver.returncode != 0 and 2 <= made() < COUNT
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("images/*.png")}
     with head(port):
