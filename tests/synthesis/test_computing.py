@@ -84,8 +84,8 @@ def test_a_run_in_bf16_continues_on_a_machine_that_would_take_fp32(
         torch.set_num_threads(before)
     assert seen == [(torch.bfloat16, before)]
     assert content(out) == content(whole)
-    with pytest.raises(UsageError, match=r"settings.yaml: this run was started with another precision \(bf16, not fp32\)"):
-        UsageError, match=r"settings.yaml: this run was started with another precision \(bf16, not fp32\); use"
+    with pytest.raises(
+        UsageError, match=r"settings.yaml: this run was started with another precision \(bf16, not fp32\)"
     ):
         synthesize.synthesize(out, count=3, settings=chosen("precision=fp32", "normal.batch=2"), **models(tiny))
     with pytest.raises(UsageError, match=r"another normal.batch \(2, not 1\) and another cell.batch \(3, not 4\)"):
