@@ -93,7 +93,7 @@ def test_a_set_is_made_twice_in_one_process_and_in_another_thread(tiny: Path, tm
     for name in ("000000.png", "000001.png"):
         made = [np.asarray(PILImage.open(tmp_path / folder / "images" / name)) for folder in ("one", "again")]
         assert np.array_equal(*made)
-    with pytest.raises(UsageError, match="count 0: at least 1"):
+    with pytest.raises(UsageError, match="count 0: must be at least 1"):
         cytosynth.synthesize(tmp_path / "none", 0)
     with pytest.raises(UsageError, match="count 3: the plan sets the images"):
         cytosynth.synthesize(tmp_path / "none", 3, plan=plan)
