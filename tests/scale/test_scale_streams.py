@@ -168,7 +168,7 @@ def test_what_is_wrong_is_said(kind: str, small_files: None, tmp_path: Path) -> 
     with pytest.raises(FormatProblem, match="000001"):
         list(streaming.opened(tmp_path / "x"))
     second.rename(second.with_stem("000002"))
-    with pytest.raises(FormatProblem, match=r"000001.* is missing, 000002"):
+    with pytest.raises(FormatProblem, match=r"000001.* is missing, but 000002"):
         streaming.opened(tmp_path / "x")
 
 

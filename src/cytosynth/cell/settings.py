@@ -1,8 +1,8 @@
 """Settings of stage 2 and of the gate. Imports no torch, so that a mistake is reported at once."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..data.sources import Source
 from ..foundation.names import SamplerName
@@ -34,11 +34,12 @@ class EditSettings(BaseModel):
         default="rounded", description="what is put back (paste=box): the ellipse in the region, or all of the region"
     )
     feather: int = Field(default=8, ge=0, le=64, description="blend inside the outline (paste=box), pixels")
-    grain: float = Field(
+    grain: Annotated[float, BeforeValidator(lambda value: 0.0 if value is None else value)] = Field(
         default=0.0, ge=0, le=2,
         description="fine texture added inside the region (paste=box), over what the autoencoder loses around it; for "
         "autoencoders that are soft",
     )  # fmt: skip
+    """0.1.0 could leave it open, and then added none to generated fields."""
     stain: bool | Literal["outside"] | None = Field(
         default=None,
         description="edit in the stain of the synthesizer's training images, then give the image's own back "
