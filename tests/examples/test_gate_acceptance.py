@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "examples/gate_acceptance.py"
 
 @pytest.mark.slow
 def test_what_is_kept_is_counted_and_a_run_goes_on(tiny: Path, tmp_path: Path) -> None:
-    write_fields(tmp_path / "data/tct_fields", 3)
+    write_fields(tmp_path / "data/tct_fields", 6)  # two of them are labelled normal
     models = [word for name in ("foundation", "cell", "detector") for word in (f"--{name}", str(tiny / name))]
     settings = [word for one in ("cell.steps=1", "threshold=0.05", "cell.box_scale=1") for word in ("--set", one)]
     command = [sys.executable, str(SCRIPT), str(tmp_path / "data"), str(tmp_path / "out"), "--edits", "4",
