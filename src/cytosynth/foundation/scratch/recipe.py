@@ -89,7 +89,7 @@ class DenoiserRecipe(Recipe):
 
 
 AUTOENCODER = AutoencoderRecipe(
-    data=CC_BY, crops=[128], latent_channels=16, batch_size=8, learning_rate=5e-4, warmup_steps=50,
+    data=CC_BY, crops=[128], batch_size=8, learning_rate=5e-4, warmup_steps=50,
     betas=(0.9, 0.99), weight_decay=0.0, max_steps=100_000, memory_format="channels_last", ema_decay=0.998,
     checkpoint_every=100, preview_every=500, log_every=20,
 )  # fmt: skip
@@ -104,7 +104,7 @@ TEXT = TextRecipe(
     lr_schedule="cosine", checkpoint_every=200, preview_every=100_000, log_every=50,
 )  # fmt: skip
 DENOISER = DenoiserRecipe(
-    data=CC_BY, crops=[32], block_out_channels=[96, 192, 256, 256], batch_size=16, learning_rate=3e-4,
+    data=CC_BY, crops=[32], batch_size=16, learning_rate=3e-4,
     warmup_steps=200, weight_decay=1e-3, max_steps=100_000, mixed_precision="bf16", memory_format="channels_last",
     ema_decay=0.9995, checkpoint_every=250, preview_every=500, log_every=50,
 )  # fmt: skip
