@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/cytosynth synthesize demo --count $(DEMO_COUNT) --gate nucleus
+	$(BIN)/cytosynth synthesize demo --count $(DEMO_COUNT) --gate nucleus --fast
 	$(BIN)/cytosynth check demo
 	@echo "Look at demo/preview.png; the data card is demo/README.md."
 

@@ -226,8 +226,8 @@ def test_the_test_part_is_refused(data: Path) -> None:
         ("ratios=[1, 0.5]", "above 0 and ascending"),
         ("seeds=[0, 1]", "seeds"),
         ("seeds=[0, 1, 1]", "must be different"),
-        ("measure=LSIM", "no measure 'LSIM'"),
-        ("extractor=vgg", "no feature network 'vgg'"),
+        ("measure=LSIM", "unknown measure 'LSIM'"),
+        ("extractor=vgg", "unknown feature network 'vgg'"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(change: str, complaint: str) -> None:
