@@ -14,7 +14,7 @@ from .adapters.distilled import Stage
 from .annotations import Box, Cell, DataSet
 from .cell.edit import CellEditor
 from .cell.editing import categories
-from .config import override
+from .config import assignments, override
 from .data import check as checking
 from .data import convert as converting
 from .detection import model as detectors
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 Settings = PipelineSettings | Mapping[str, Any] | None
 """Settings of the pipeline: an object, or keys as for `--set` (`{"cell.steps": 50}`); None: the defaults."""
+Given = Mapping[str, Any]
 Part = Literal["normal", "cell", "detector", "features"]
 
 
@@ -235,9 +236,9 @@ def as_settings(
     """
     known = categories(str(cell))
     if isinstance(settings, PipelineSettings):
-        return override(settings, _assignments(fast.settings()))
+        return override(settings, assignments(fast.settings()))
     base = plans.read(Path(plan), known).base() if plan else COMMAND
-    chosen = override(base, _assignments({**fast.settings(), **(settings or {})}))
+    chosen = override(base, assignments({**fast.settings(), **(settings or {})}))
     check_settings(chosen, categories=known)
     return chosen
 
@@ -254,13 +255,6 @@ def _few(
     return asked(fast, given, models, option="")
 
 
-def _assignments(settings: Mapping[str, Any]) -> list[str]:
-    """Return `settings` in the syntax of `--set`."""
-    import yaml
-
-    return [f"{key}={yaml.safe_dump(value, default_flow_style=True).strip()}" for key, value in settings.items()]
-
-
 def _counted(count: int | None, plan: str | Path | None) -> None:
     if plan and count is not None:
         raise UsageError(f"count {count}: the plan sets the images; give count or plan, not both")
@@ -274,43 +268,37 @@ def _detector(detector: str | Path, device: str) -> Detector:
     return found
 
 
-def _train_normal(
-    preset: str, given: Mapping[str, Any], run: Path, data_root: Path, minutes: float | None
-) -> "Outcome":
+def _train_normal(preset: str, given: Given, run: Path, data_root: Path, minutes: float | None) -> "Outcome":
     from .evaluate.held_out import HeldOut
     from .normal import recipe
     from .normal.train import train_normal
 
     base = recipe.preset(preset, str(given.get("adapter", "lora")))
-    return train_normal(override(base, _assignments(given)), run, data_root, minutes, held_out=HeldOut)
+    return train_normal(override(base, assignments(given)), run, data_root, minutes, held_out=HeldOut)
 
 
-def _train_cell(preset: str, given: Mapping[str, Any], run: Path, data_root: Path, minutes: float | None) -> "Outcome":
+def _train_cell(preset: str, given: Given, run: Path, data_root: Path, minutes: float | None) -> "Outcome":
     from .cell.recipe import PRESETS
     from .cell.train import train_cell
 
-    return train_cell(override(PRESETS[preset], _assignments(given)), run, data_root, minutes)
+    return train_cell(override(PRESETS[preset], assignments(given)), run, data_root, minutes)
 
 
-def _train_detector(
-    preset: str, given: Mapping[str, Any], run: Path, data_root: Path, minutes: float | None
-) -> "Outcome":
+def _train_detector(preset: str, given: Given, run: Path, data_root: Path, minutes: float | None) -> "Outcome":
     from .detection.recipe import preset as recipe_of
     from .detection.train import train_detector
     from .evaluate.detection.scoring import validation
 
     base = recipe_of(preset, str(given.get("architecture", "faster-rcnn")))
-    return train_detector(override(base, _assignments(given)), run, data_root, minutes, validation)
+    return train_detector(override(base, assignments(given)), run, data_root, minutes, validation)
 
 
-def _train_features(
-    preset: str, given: Mapping[str, Any], run: Path, data_root: Path, minutes: float | None
-) -> "Outcome":
+def _train_features(preset: str, given: Given, run: Path, data_root: Path, minutes: float | None) -> "Outcome":
     from .classifier import recipe
     from .classifier.train import train_classifier
 
     base = recipe.preset(preset, str(given.get("architecture", "resnet50")))
-    return train_classifier(override(base, _assignments(given)), run, data_root, minutes)
+    return train_classifier(override(base, assignments(given)), run, data_root, minutes)
 
 
 _TRAINERS = {

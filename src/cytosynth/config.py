@@ -33,6 +33,11 @@ class Settings(BaseModel):
         return {cls.RENAMED.get(key, key): value for key, value in values.items()}
 
 
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """Return `settings` in the syntax of `--set`."""
+    return [f"{key}={yaml.safe_dump(value, default_flow_style=True).strip()}" for key, value in settings.items()]
+
+
 def override(recipe: R, settings: Sequence[str]) -> R:
     """Return `recipe` with `key=value` settings applied (values are YAML; dots reach nested fields).
 

@@ -115,7 +115,7 @@ errors = pytest.mark.promise("Errors")
         (["synthesize", "out", "--bogus"], 2, "No such option"),
         (["train", "normal", "run", "--set", "a: *b"], 2, "expected key=value"),
         (["train", "normal", "run", "--set", "rank=*b"], 2, "the value is not YAML"),
-        (["convert", "nowhere", "out", "--to", "bogus", "--from", "coco"], 2, "can be written"),
+        (["convert", "nowhere", "out", "--to", "bogus", "--from", "coco"], 2, "cannot be written"),
         (["check", "nowhere"], 1, "no data set of a known format"),
         (["check", "nowhere", "--from", "cric"], 1, ""),
         (["edit", "nowhere", "out"], 1, "no such file or folder"),
@@ -258,7 +258,7 @@ def test_what_was_skipped_is_named_without_its_folder(
     write_fields(place, 1)
     Image.new("RGB", (300, 300)).save(tmp_path / "outside.png")
     (place / "images/link.png").symlink_to(tmp_path / "outside.png")
-    expected = {"link.png: a link that leaves its folder"}
+    expected = {"link.png: is a link that leaves its folder"}
     if coco:
         content = json.loads((place / "annotations.json").read_text())
         names = ["link.png", "../../etc/passwd", f"{tmp_path}/a.png", "C:\\Users\\me\\b.png"]

@@ -237,7 +237,7 @@ def test_a_centre_draws_within_its_ranges_and_in_the_order_of_light() -> None:
     [
         ({"name": "fog", "strength": [1, 2]}, "choose one of stain"),
         ({"name": "jpeg"}, "give strength"),
-        ({"name": "jpeg", "amount": [0, 50]}, "within"),
+        ({"name": "jpeg", "amount": [0, 50]}, "must be ascending and between 1.0 and 95.0"),
         ({"name": "stain", "strength": [3, 2]}, "ascend"),
     ],
 )
