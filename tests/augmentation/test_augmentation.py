@@ -338,12 +338,12 @@ def test_what_a_set_was_made_from_is_known_by_its_content(fields: Path, tmp_path
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"test": Source(root="drawn", split="train")}, "real: .* is a train image too"),
-        ({"real": [Source(root="drawn", split="all")]}, "real: .* is a test image too"),
-        ({"real": [Source(root="drawn/annotations.json", split="all")]}, "real: .* is a test image too"),
-        ({"normals": Source(root="drawn", split="all")}, "normals: .* is a test image too"),
+        ({"test": Source(root="drawn", split="train")}, "real: .* is also a train image"),
+        ({"real": [Source(root="drawn", split="all")]}, "real: .* is also a test image"),
+        ({"real": [Source(root="drawn/annotations.json", split="all")]}, "real: .* is also a test image"),
+        ({"normals": Source(root="drawn", split="all")}, "normals: .* is also a test image"),
         ({"training_sets": [REAL, CUSTOM], "adapter": {"data": [{"root": "drawn", "split": "test"}]}},
-         "adapter: .* is a test image too"),
+         "adapter: .* is also a test image"),
         ({"categories": ["hsil"]}, r"no annotated cell of hsil in part 'train' \(it has .*LSIL.*NILM"),
     ],
 )  # fmt: skip
@@ -450,7 +450,7 @@ def test_table_3_runs_on_the_comparison_detector_database(tiny: Path, tmp_path: 
 def test_a_recipe_that_compares_with_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="is missing, with which the others are compared"):
         override(TABLE2["bundled"], ["training_sets=[R + S]"])
-    with pytest.raises(UsageError, match="no detector 'yolo'"):
+    with pytest.raises(UsageError, match="unknown detector 'yolo'"):
         override(TABLE2["bundled"], ["detectors=[yolo]"])
 
 

@@ -111,7 +111,7 @@ def test_a_ratio_takes_the_first_and_says_where_there_are_fewer(
         "synthetic_000001.png",
     ]
     mix(*sets, tmp_path / "more", ratio=2)
-    assert "4 images, fewer than --ratio 2 asks for" in capsys.readouterr().err
+    assert "4 images, fewer than --ratio 2 needs" in capsys.readouterr().err
 
 
 def test_yolo_is_read_back_with_parts_and_flags_and_no_label_is_shared(sets: tuple[Path, Path], tmp_path: Path) -> None:

@@ -232,6 +232,6 @@ def test_a_run_says_so_in_a_line_and_in_its_card(
     records = [json.loads(one) for one in (tmp_path / "out/provenance.jsonl").read_text().splitlines()]
     assert all(record["outside_training"] for record in records)
     plan = json.loads((tmp_path / "out/plan.json").read_text())
-    assert plan["settings"]["cell"]["stain"] is True
+    assert plan["settings"]["cell"]["stain"] == "outside"
     synthesize.edit(tmp_path / "own", tmp_path / "out", settings=settings, **names)
     assert line in capsys.readouterr().err, "said of images made before, too"

@@ -71,7 +71,7 @@ def test_seed_and_class_decide_the_edit(editor: CellEditor) -> None:
 
 
 def test_an_image_smaller_than_a_patch_is_refused(editor: CellEditor) -> None:
-    with pytest.raises(UserError, match="200x200 is smaller than a patch of 256"):
+    with pytest.raises(UserError, match=r"\(200x200\) is smaller than a patch of 256"):
         editor.edit(np.zeros((200, 200, 3), np.uint8), planned(), FAST)
 
 

@@ -89,11 +89,11 @@ def test_an_edit_has_it_in_the_region_and_a_whole_patch_has_none(tiny: Path) -> 
         settings = EditSettings.model_validate({"steps": 1, "batch": 1, **changes})
         return editor.paint([(pixels, edit)], editor.settled(settings, real=real))[0]
 
-    without, grained = painted(grain=0), painted()
-    assert np.array_equal(painted(real=False), without), "a generated field has no grain to lose"
+    without, grained = painted(), painted(grain=1)
+    assert np.array_equal(painted(grain=0), without), "none unless asked for"
     assert np.array_equal(painted(real=False, grain=1), grained)
     changed = (without != grained).any(axis=-1)
     assert changed[96:192, 80:176].mean() > 0.3
     changed[96:192, 80:176] = False
     assert not changed.any()
-    assert np.array_equal(painted(paste="patch"), without)
+    assert np.array_equal(painted(paste="patch", grain=1), without)

@@ -77,7 +77,7 @@ def test_categories_get_the_names_that_are_given(tmp_path: Path) -> None:
     for wrong, complaint in (
         (["normal=NILM"], "--rename normal: unknown category; the data set has 'neg', 'hsil', 'sup', 'x=y'"),
         (["neg"], "expected OLD=NEW"), (["neg="], "expected OLD=NEW"), (["neg=a\nb"], "--rename"),
-        (["neg=NILM", "neg=LSIL"], "neg becomes NILM already"),
+        (["neg=NILM", "neg=LSIL"], "neg is already renamed to NILM"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=complaint):
             convert("not", *wrong)

@@ -74,7 +74,7 @@ def test_mpp_is_asked_for_where_the_file_does_not_say(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.tif", (600, 600), [], mpp=None, levels=2)
     with pytest.raises(UsageError, match="give --mpp"), reader.opened(path):
         pass
-    with pytest.raises(UsageError, match=r"--mpp 40: from 0\.05 to 5"), reader.opened(path, 40):
+    with pytest.raises(UsageError, match=r"--mpp 40: must be between 0\.05 and 5"), reader.opened(path, 40):
         pass
     with reader.opened(path, 0.5) as slide:
         assert slide.mpp == 0.5

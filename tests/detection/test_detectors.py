@@ -195,7 +195,7 @@ def test_images_beyond_the_memory_bound_are_read_at_each_use_and_are_the_same(
     monkeypatch.undo()
     last = some[-1]
     PILImage.new("RGB", (10, 10)).save(last.image.path)  # type: ignore[union-attr]
-    with pytest.raises(UserError, match=r"\.png: changed since it was first read"):
+    with pytest.raises(UserError, match=r"\.png: has changed since it was first read"):
         _ = last.pixels
 
 
@@ -339,7 +339,7 @@ def test_imagenet_weights_come_from_a_file_or_torchvision_or_not_at_all(
         raise URLError("no route")
 
     monkeypatch.setattr(type(ResNet50_Weights.IMAGENET1K_V1), "get_state_dict", unreachable)
-    with pytest.raises(EnvironmentProblem, match=r"cannot be fetched \(no route\); --set weights=FILE"):
+    with pytest.raises(EnvironmentProblem, match=r"cannot be fetched \(no route\); give a safetensors file of them with --set weights=FILE"):
         resnet.start(body, "torchvision")
 
 

@@ -311,7 +311,7 @@ def test_the_best_by_held_out_images_is_kept(tiny: Path, fields: Path, tmp_path:
 def test_what_cannot_be_distilled_is_said(tiny: Path, fields: Path, tmp_path: Path) -> None:
     for changes, words in (
         ({"ema_decay": 0.9}, "average A and B separately"),
-        ({"compile": True}, "take turns"),
+        ({"compile": True}, "compile=true: not supported here"),
         ({"solver_steps": 60}, "multiple of 50"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -128,7 +128,7 @@ def test_what_a_single_file_predicts_is_read_where_it_is_said(tiny: Path, tmp_pa
     assert kind({}, {"format": "pt"}) == "epsilon"
     assert kind({}, {"modelspec.prediction_type": "v"}) == "v_prediction"
     assert kind({}, {"modelspec.prediction_type": "epsilon"}) == "epsilon"
-    with pytest.raises(UserError, match=r"modelspec\.prediction_type 'flow' is not known"):
+    with pytest.raises(UserError, match=r"modelspec\.prediction_type 'flow' is unknown"):
         kind({}, {"modelspec.prediction_type": "flow"})
     beside = tmp_path / "model.yaml"
     beside.write_text("model:\n  target: ldm.x.LatentDiffusion\n  params: {parameterization: v, timesteps: 1000}\n")
