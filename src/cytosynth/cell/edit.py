@@ -106,7 +106,8 @@ class CellEditor:
         known = self.training_images is not None
         if settings.stain and not known:
             raise UsageError(
-                f"cell.stain={str(settings.stain).lower()}: needs {FILE} next to the cell synthesizer, which is missing; set it to false"
+                f"cell.stain={str(settings.stain).lower()}: needs {FILE} next to the cell synthesizer, which is "
+                "missing; set it to false"
             )
         stain = settings.stain
         if stain is None:
