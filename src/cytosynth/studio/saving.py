@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..io import atomic, lock
 from ..synthesis import own_images, synthesize
 from ..synthesis import plan as plans
+from ..synthesis.computing import decided
 from ..synthesis.jobs import Job, planned_fields, planned_own
 from .editing import Editing
 from .project import Project
@@ -80,7 +81,7 @@ def _plan(editing: Editing, project: Project, folder: Path) -> Path:
 def _follow(editing: Editing, project: Project, path: Path, out: Path) -> Any:
     """Follow the plan in the file `path`, as the command line does."""
     plan = plans.read(path, editing.models.trained.categories)
-    settings = plan.base()
+    settings = decided(plan.base(), None, editing.models.device)
     pipeline = editing.models.pipeline(project.kind == "generated")
     if project.kind == "generated":
         jobs, sizes = planned_fields(plan, path, settings)
