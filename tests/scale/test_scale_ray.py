@@ -27,8 +27,9 @@ COUNT = 14
 def cluster() -> Iterator[object]:
     """Three nodes of one core each on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    tests = str(Path(__file__).parent)  # where the workers find `die_once`
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))
+    room = Path(__file__).parent
+    found = [str(room), str(room.parent), os.environ.get("PYTHONPATH")]  # where workers find `die_once`, and what it uses
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, found))
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
