@@ -28,7 +28,7 @@ def cluster() -> Iterator[object]:
     """Three nodes of one core each on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     room = Path(__file__).parent
-    found = [str(room), str(room.parent), os.environ.get("PYTHONPATH")]  # where workers find `die_once`, and what it uses
+    found = [str(room), str(room.parent), os.environ.get("PYTHONPATH")]  # where workers find `die_once`
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, found))
     from ray.cluster_utils import Cluster
 
