@@ -1,7 +1,7 @@
 """Seconds of an annotated image against those of an earlier commit, in one run.
 
     git worktree add ../before b0681fc
-    python benchmarks/against_commit.py ../before [--images 4] [--repeats 3] [-- options of the new command]
+    python benchmarks/against_commit.py [--images 4] [--repeats 3] ../before [-- options of the new command]
 
 Both make images of eight cells with the models that are bundled with them, in turns, by their command `synthesize`.
 What an image costs with the models loaded is the time of a run of many images less that of a run of one, divided by
