@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..annotations import Box, Cell
 from ..bethesda import abnormal_prompt
-from ..data import augment
+from ..data import augment, sources, varied
 from ..data.image_files import Pixels
 from ..data.sources import Sample
 from ..errors import UserError
@@ -162,6 +162,20 @@ def crops_of(samples: Sequence[Sample], recipe: CropRecipe, variants: int) -> li
                 crop = _crop(pixels, samples[index].cells[number], recipe, variant, rng)
                 crops.append(replace(crop, image=index))
     return crops
+
+
+def read(recipe: CropRecipe, data_root: Path) -> tuple[list[Sample], list[Crop], list[Crop]]:
+    """Return the samples of `recipe`, with their varied copies, their crops, and those of held-out images.
+
+    Raises UserError where there is none to train on; a category without any is said in a line.
+    """
+    found = sources.load(recipe.data, data_root)
+    sources.say_lacking(found, recipe.categories)
+    samples = list(varied.with_copies(found, recipe.augment, recipe.augment_copies, recipe.seed))
+    crops = crops_of(samples, recipe, recipe.variants)
+    if not crops:
+        raise UserError(f"no cell of {', '.join(recipe.categories)} in images of at least {patch.SIZE} pixels")
+    return samples, crops, crops_of(sources.held_out(recipe.data, data_root), recipe, 1)
 
 
 def images_of(samples: Sequence[Sample], recipe: CropRecipe) -> TrainingImages | None:

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bethesda import NILM
-from ..data import sources, varied
 from ..data.preview import grid, save_png
-from ..errors import UserError
 from ..foundation import noise, sampling
 from ..foundation.load import load
 from ..foundation.model import Foundation
@@ -18,8 +16,8 @@ from ..foundation.save import save_part
 from ..io import atomic
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses
-from . import editing, patch, synthesizer
-from .crops import Crop, CropTask, crops_of, diameters, evenly, images_of
+from . import editing, synthesizer
+from .crops import Crop, CropTask, diameters, evenly, images_of, read
 from .edit import CellEditor, PlannedEdit
 from .recipe import CellRecipe
 from .settings import EditSettings
@@ -136,13 +134,7 @@ def train_cell(recipe: CellRecipe, run: Path, data_root: Path, max_minutes: floa
     """Train the Abnormal Cell Synthesizer in the run folder `run`, or continue it."""
 
     def make() -> CellTask:
-        found = sources.load(recipe.data, data_root)
-        sources.say_lacking(found, recipe.categories)
-        samples = varied.with_copies(found, recipe.augment, recipe.augment_copies, recipe.seed)
-        crops = crops_of(samples, recipe, recipe.variants)
-        if not crops:
-            raise UserError(f"no cell of {', '.join(recipe.categories)} in images of at least {patch.SIZE} pixels")
-        unseen = crops_of(sources.held_out(recipe.data, data_root), recipe, 1)
+        samples, crops, unseen = read(recipe, data_root)
         model = load(recipe.foundation, prediction_type=recipe.prediction_type)
         return CellTask(recipe, model, crops, unseen, run / "latents", images_of(samples, recipe))
 

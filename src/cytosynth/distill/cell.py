@@ -12,10 +12,9 @@ from torch import Tensor
 from ..adapters.distilled import DistilledCard
 from ..bethesda import NILM
 from ..cell import patch, synthesizer
-from ..cell.crops import Crop, CropTask, crops_of, evenly
+from ..cell.crops import Crop, CropTask, evenly, read
 from ..cell.edit import CellEditor, PlannedEdit
 from ..cell.settings import EditSettings
-from ..data import sources, varied
 from ..data.image_files import Pixels
 from ..data.preview import grid, save_png
 from ..errors import UserError
@@ -168,13 +167,7 @@ def distill_cell(recipe: CellDistillRecipe, run: Path, data_root: Path, max_minu
     """Distil the synthesizer of `recipe` in the run folder `run`, or continue it."""
 
     def make() -> CellDistillTask:
-        found = sources.load(recipe.data, data_root)
-        sources.say_lacking(found, recipe.categories)
-        samples = varied.with_copies(found, recipe.augment, recipe.augment_copies, recipe.seed)
-        crops = crops_of(samples, recipe, recipe.variants)
-        if not crops:
-            raise UserError(f"no cell of {', '.join(recipe.categories)} in images of at least {patch.SIZE} pixels")
-        unseen = crops_of(sources.held_out(recipe.data, data_root), recipe, 1)
+        _, crops, unseen = read(recipe, data_root)
         teacher = CellEditor.load(recipe.foundation, recipe.cell, prediction_type=recipe.prediction_type)
         return CellDistillTask(recipe, teacher, crops, unseen, run)
 
