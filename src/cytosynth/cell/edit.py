@@ -147,13 +147,16 @@ class CellEditor:
         if requests and requests[0][1].strength is not None:
             settings = settings.model_copy(update={"strength": requests[0][1].strength})
         windows, local, transfers = [], [], []
+        stains: dict[int, Transfer | None] = {}  # of each image once, however many of its cells are edited
         for pixels, edit in requests:
             height, width = pixels.shape[:2]
             patch.check_size(width, height)
             at = patch.corner(edit.box, width, height)
             windows.append(patch.window(pixels, at))
             local.append(replace(edit, box=patch.inner(edit.box, at)))
-            transfers.append(self._transfer(pixels, always=settings.stain is True) if settings.stain else None)
+            if settings.stain and id(pixels) not in stains:
+                stains[id(pixels)] = self._transfer(pixels, always=settings.stain is True)
+            transfers.append(stains.get(id(pixels)))
         painted: list[Pixels] = []
         for first in range(0, len(requests), settings.together):
             chosen = slice(first, first + settings.together)
