@@ -1,6 +1,6 @@
-"""`evaluate steps`: is what few steps draw within what another seed of the teacher would give?
+"""`evaluate steps`: is the output of few steps within the spread of the teacher's seeds?
 
-Every measure of few steps stands beside the teacher's over several seeds. Few-step models lose diversity first, so
+Every measure of few steps is given with the teacher's over several seeds. Few-step models lose diversity first, so
 recall and coverage are taken; a Fréchet distance alone, which may fall meanwhile, is not.
 """
 

@@ -1,4 +1,4 @@
-"""Choosing among strategies by the rule of `select`: the next replaces the best so far where it is surely better."""
+"""Choosing among strategies by the rule of `select`: one replaces the best so far if it is significantly better."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,12 +52,12 @@ def tabulate(read: Read) -> Report:
         for arm, before, gain in steps
     ]
     verdict = (
-        f"{CHOSEN}: {best}" if best != REAL else "nothing chosen: no arm is surely better than the real images alone"
+        f"{CHOSEN}: {best}" if best != REAL else "nothing chosen: no arm is significantly better than real images alone"
     )
     notes = (
         verdict,
         "an arm becomes the best when the interval of its gain over the best so far lies above 0, in the order of the "
-        "recipe; each look calls a gain sure by chance alone in one of forty",
+        "recipe; each comparison finds a gain significant by chance alone in one of forty",
         "chosen on tuning images, which flatters the gain: report it on the test images, once",
     )
     columns = ("arm", "best before it", f"gain of {ABNORMAL_AP} x 100", "p", "")
