@@ -98,7 +98,7 @@ def test_operations_are_counted_as_by_hand_and_as_on_real_tensors(tiny: Path) ->
     unguided = settings.model_copy(update={"guidance_scale": 1.0})
     assert flops.field(model, unguided) == flops.field(model, settings) / 2
     pipeline = models.loaded(named(tiny, chosen()), 3, "fp32", random=False)
-    one, four = (flops.cells(pipeline.editor.model, EditSettings(batch=count)) for count in (1, 4))
+    one, four = (flops.cells(pipeline.editor.model, EditSettings(), count) for count in (1, 4))
     assert four == 4 * one > 0
 
 

@@ -29,9 +29,9 @@ def decoding(model: Foundation, side: int) -> float:
     return _counted(_empty(tiny).decode, latents)
 
 
-def cells(model: Foundation, settings: EditSettings) -> float:
-    """Return the operations of editing a full batch of cells with `model`, autoencoder included."""
-    count, side = settings.together, patch.SIZE
+def cells(model: Foundation, settings: EditSettings, count: int) -> float:
+    """Return the operations of editing `count` cells together with `model`, autoencoder included."""
+    side = patch.SIZE
     steps = samplers.kept(settings.steps, settings.strength)
     encode = _counted(_empty(model.vae).encode, torch.empty(1, 3, side, side, device="meta"))
     decode = decoding(model, side) * (2 if settings.paste == "box" and settings.grain else 1)

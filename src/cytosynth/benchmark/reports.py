@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..foundation.precision import at_a_time
 from ..io.report import Report, Value
 from ..synthesis.pipeline import Pipeline
 from ..synthesis.settings import PipelineSettings
@@ -24,10 +25,13 @@ def operations(pipeline: Pipeline, settings: PipelineSettings) -> dict[str, Any]
     if pipeline.generator is None:
         raise ValueError("a benchmark needs a generator")
     model = pipeline.generator.model
+    together = at_a_time(settings.cell.together, model.device)
     return {
         "tflop_field": flops.field(model, settings.normal) / 1e12,
         "tflop_decode": flops.decoding(model, settings.normal.size) / 1e12,
-        "tflop_batch_of_cells": flops.cells(pipeline.editor.model, settings.cell) / 1e12,
+        "tflop_batch_of_cells": flops.cells(pipeline.editor.model, settings.cell, together) / 1e12,
+        "fields_at_a_time": at_a_time(settings.normal.batch, model.device),
+        "cells_at_a_time": together,
     }
 
 
@@ -42,9 +46,8 @@ def tables(measured: "Measured") -> dict[str, Report]:
 def _stages(measured: "Measured") -> Report:
     """Return the seconds by stage of the longest run."""
     run, facts = measured.counts[-1], measured.facts
-    settings = measured.settings.pipeline
-    fields = -(-run.images // settings.normal.batch) * settings.normal.batch
-    batches = -(-run.cells // settings.cell.together)
+    fields = -(-run.images // facts["fields_at_a_time"]) * facts["fields_at_a_time"]
+    batches = -(-run.cells // facts["cells_at_a_time"])
     done = {FIELD: facts["tflop_field"] * fields, DECODE: facts["tflop_decode"] * run.images,
             EDIT: facts["tflop_batch_of_cells"] * batches}  # fmt: skip
     rows: list[tuple[Value, ...]] = [("loading and hashing the models, once a run", measured.load, None, None, None)]

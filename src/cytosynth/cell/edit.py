@@ -18,7 +18,7 @@ from ..foundation import samplers, sampling, trial
 from ..foundation.load import load, part
 from ..foundation.model import Foundation
 from ..foundation.names import BUNDLED, PrecisionSetting, PredictionType
-from ..foundation.precision import prepare, resolved
+from ..foundation.precision import at_a_time, prepare, resolved
 from ..foundation.prompts import Prompts
 from ..io.bundled import model_folder
 from ..io.tensors import weights_digest
@@ -138,9 +138,10 @@ class CellEditor:
         """Return the decoded (size, size, 3) patch of each request: an unedited image and an edit in it.
 
         They may be of different images. `settings.together` are denoised at a time, never fewer: a last batch that is
-        not full is filled up by repeating its last request. Matrix products of another shape round otherwise, so
-        this makes the pixels of a patch independent, to the bit on a CPU, of what else is edited with it. Edits of
-        different strength take different steps and are never in one batch.
+        not full is filled up by repeating its last request, since matrix products of another shape round otherwise.
+        On several threads of a CPU it is one at a time (`at_a_time`). So the pixels of a patch do not depend, to the
+        bit on a CPU, on what else is edited with it. Edits of different strength take different steps and are never in
+        one batch.
         """
         if len({edit.strength for _, edit in requests}) > 1:
             return self._by_strength(requests, settings)
@@ -158,11 +159,10 @@ class CellEditor:
                 stains[id(pixels)] = self._transfer(pixels, always=settings.stain is True)
             transfers.append(stains.get(id(pixels)))
         painted: list[Pixels] = []
-        for first in range(0, len(requests), settings.together):
-            chosen = slice(first, first + settings.together)
-            painted += list(
-                self.patch(np.stack(windows[chosen]), local[chosen], settings, settings.together, transfers[chosen])
-            )
+        batch = at_a_time(settings.together, self.model.device)
+        for first in range(0, len(requests), batch):
+            chosen = slice(first, first + batch)
+            painted += list(self.patch(np.stack(windows[chosen]), local[chosen], settings, batch, transfers[chosen]))
         return painted
 
     def _by_strength(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:

@@ -42,6 +42,16 @@ def memory_format(precision: Precision) -> torch.memory_format:
     return torch.contiguous_format if precision == "fp32" else torch.channels_last
 
 
+def at_a_time(batch: int, device: torch.device) -> int:
+    """Return how many images of a `batch` go through a network together on `device`: all, or one.
+
+    On several threads of a CPU they go one by one. There, products of few rows and activations are divided among the
+    threads wherever the border falls, and the elements next to it are rounded by other code, so the bits of an image
+    would depend on its place in the batch.
+    """
+    return 1 if device.type == "cpu" and torch.get_num_threads() > 1 else batch
+
+
 def prepare(model: Foundation, precision: Precision, compiled: bool = False) -> Foundation:
     """Bring the networks of `model` to `precision` and its memory format; return it.
 

@@ -13,7 +13,7 @@ from ..foundation import samplers, sampling
 from ..foundation.load import load
 from ..foundation.model import Foundation
 from ..foundation.names import BUNDLED, PrecisionSetting, PredictionType
-from ..foundation.precision import prepare, resolved
+from ..foundation.precision import at_a_time, prepare, resolved
 from ..foundation.prompts import Prompts
 from ..io.bundled import model_folder
 from ..io.tensors import equal_weights, weights_digest
@@ -76,13 +76,14 @@ class NormalImageGenerator:
         """Return the field of each (seed, index) `wanted`: (size, size, 3).
 
         `settings.batch` are denoised at a time, never fewer: a last batch that is not full is filled up by repeating
-        its last field. So the pixels of a field do not depend, to the bit on a CPU, on what else is in its batch.
-        They are decoded one by one.
+        its last field. On several threads of a CPU it is one at a time. So the pixels of a field do not depend, to the
+        bit on a CPU, on what else is in its batch. They are decoded one by one.
         """
         drawn: list[Pixels] = []
-        for first in range(0, len(wanted), settings.batch):
-            chosen = wanted[first : first + settings.batch]
-            latents = self._latents([*chosen, *[chosen[-1]] * (settings.batch - len(chosen))], settings)
+        batch = at_a_time(settings.batch, self.model.device)
+        for first in range(0, len(wanted), batch):
+            chosen = wanted[first : first + batch]
+            latents = self._latents([*chosen, *[chosen[-1]] * (batch - len(chosen))], settings)
             drawn += [np.asarray(self.model.decode_latents(one[None])[0]) for one in latents[: len(chosen)]]
         return drawn
 
