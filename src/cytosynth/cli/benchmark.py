@@ -15,7 +15,9 @@ from .synthesize import pipeline_settings, sampler_of
 @app.command()
 def benchmark(
     out: Annotated[Path, typer.Argument(help="Folder for the tables and the plot.")],
-    quick: Annotated[bool, typer.Option("--quick", help="Take minutes: few and small images, few steps.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Finish in minutes: few, small images and few steps; not for reporting.")
+    ] = False,
     counts: Annotated[
         str | None, typer.Option(metavar="N,...", help="Numbers of images per run. \\[default: 8,16,32]")
     ] = None,
@@ -45,7 +47,7 @@ def benchmark(
     from ..benchmark import settings as benchmarks
 
     if random_weights and decoder:
-        raise UsageError("--random-weights cannot be combined with --decoder, whose latents are others")
+        raise UsageError("--random-weights cannot be combined with --decoder, which decodes other latents")
     given = {"precision": precision, "compiled": compiled, **sampler_of(sampler, "normal", "cell")}
     wanted = benchmarks.BenchmarkSettings(pipeline=pipeline_settings(None, given, None, None, settings, cell))
     if quick:

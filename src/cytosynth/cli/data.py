@@ -75,7 +75,7 @@ def convert(
     place = Place(annotations, images, recursive)
     if to in FORMATS_PACKED or streaming.kind(data):
         if patients:
-            raise UsageError(f"--patients: not from or to packed sets; convert {data} to coco with it first")
+            raise UsageError(f"--patients does not work on packed data sets; first convert {data} to coco with it")
         if pseudonymise:
             raise UsageError(f"--pseudonymise does not work on packed data sets; first convert {data} to coco with it")
         written = streaming.convert(data, out, kind, to, parsed(rename or []), place)

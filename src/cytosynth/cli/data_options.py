@@ -32,7 +32,7 @@ Key = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Key file of --pseudonymise, created if missing. Keep it secret, and keep it. "
+        help="Key file of --pseudonymise, created if missing. Keep it safe and secret. "
         "\\[default: cytosynth/pseudonym.key in the configuration folder]",
     ),
 ]

@@ -37,7 +37,7 @@ def doctor(
     """
     for part in recipe or []:
         if part not in PARTS:
-            raise UsageError(f"--recipe {part}: there are {', '.join(PARTS)}")
+            raise UsageError(f"--recipe {part}: unknown; choose one of {', '.join(PARTS)}")
     from ..readiness.estimates import needs
     from ..readiness.machine import examine
 

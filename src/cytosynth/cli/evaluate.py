@@ -78,8 +78,8 @@ def detection(
 ) -> None:
     """Measure a detector's COCO average precision: mAP, mAP.5, mAP.75, and AP of each category (Section IV-C).
 
-    A category without a cell in the data has no AP (null). As in pycocotools, crowds (iscrowd) count neither as
-    missed nor as false positives; except for --most the figures equal its own.
+    A category without a cell in the data has no AP (null). As in pycocotools, crowds (iscrowd) count neither as missed
+    nor as false positives. At an equal --most the figures equal those of pycocotools.
     """
     from dataclasses import asdict
 
@@ -139,7 +139,9 @@ def cells(
     detector: Annotated[str, typer.Option(help="With --fields: detector of NILM cells.")] = "bundled",
     categories: Annotated[str, typer.Option(help="Categories to edit into.")] = "ASC-US,ASC-H,LSIL,HSIL",
     window: Annotated[int, typer.Option(min=32, max=256, help="Side of the compared patches, pixels.")] = 256,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Random seed (choice of cells, edits, bootstrap).")
+    ] = 0,
     draws: Annotated[int, typer.Option(min=10, help="Bootstrap resamples of images for the intervals.")] = 200,
     device: Device = "auto",
     settings: Annotated[
@@ -178,13 +180,15 @@ def layout(
     detector: Annotated[str, typer.Option(help="Folder of a detector of abnormal cells, trained on real images.")],
     split: Split = "test",
     scale: Scale = 1.0,
-    draws: Annotated[int, typer.Option(min=0, help="Resamplings of images behind the 95 % intervals; 0: none.")] = 200,
+    draws: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples of images for the 95 % intervals; 0: no intervals.")
+    ] = 200,
     output: Annotated[Path | None, typer.Option(help="Folder for the table.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Layout fidelity: AP.5 of a detector of real images on synthetic ones with their boxes, beside that on real ones.
+    """Layout fidelity: AP.5 of a detector trained on real images, on synthetic images and on other real ones.
 
-    --split and --scale are of the real images; synthetic ones are at the working scale.
+    --split and --scale apply to the real images; synthetic ones are used at their own scale.
     """
     from ..data import sources
     from ..data.sources import Source
@@ -193,7 +197,9 @@ def layout(
     from ..evaluate.detection.layout import layout as measure
 
     if detector.startswith(external.RESULTS):
-        raise UserError(f"{detector[:80]}: results of one set of images; here a detector looks at two")
+        raise UserError(
+            f"{detector[:80]}: contains results on one set of images; give a detector that can run on both sets"
+        )
     sides = {
         "synthetic": sources.load([Source(root=synthetic.name, split="all")], synthetic.resolve().parent),
         "real": sources.load([Source(root=real.name, scale=scale, split=split)], real.resolve().parent),
@@ -213,14 +219,14 @@ def seen(
     models: Annotated[list[Path] | None, typer.Argument(callback=all_there, help="Training runs, or models.")] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="SET:PART", help="A part of a data set below --data-root, of models without a run."),
+        typer.Option(metavar="SET:PART", help="For models without a run: a data set below --data-root, and its part."),
     ] = None,
     data_root: DataRoot = Path(),
     output: Annotated[Path | None, typer.Option(help="File to write, or folder of a model to write it into.")] = None,
 ) -> None:
-    """List the image files that models were trained and chosen on, by SHA-256, so that none is held out later.
+    """List the image files that models were trained and selected on, by SHA-256, so that none is held out later.
 
-    The file belongs beside the weights of a model that is given away without its run.
+    Put the file next to the weights of a model that you distribute without its run.
     """
     from ..augmentation import seen as room
     from ..data.sources import Source

@@ -107,35 +107,37 @@ def efficiency(
     run: Run,
     preset: Annotated[
         Literal["public", "own", "rounds"],
-        typer.Option(help="Whose generator: one that never saw the images, the lab's own; rounds: to decide by."),
+        typer.Option(help="Generator: public (never saw the images) or own (the lab's); rounds: for decisions only."),
     ] = "public",
     on: Annotated[
         Literal["tuning", "test"],
-        typer.Option(help="Images to score on; 'test' once, after docs/protocol.md's freeze."),
+        typer.Option(help="Images to score on; use 'test' once, after the freeze in docs/protocol.md."),
     ] = "tuning",
-    prepare: Annotated[
-        bool, typer.Option("--prepare", help="Write the subsets alone, to train generators on.")
-    ] = False,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Only write the subsets, to train generators on.")] = False,
     check_power: Annotated[
-        bool, typer.Option("--check-power", help="Train R twice alone: the smallest gain that can be shown.")
+        bool,
+        typer.Option("--check-power", help="Only train R, twice, and estimate the smallest gain that can be shown."),
     ] = False,
     check_steps: Annotated[
-        bool, typer.Option("--check-steps", help="Train R alone: is its learning curve flat at the last step?")
+        bool,
+        typer.Option(
+            "--check-steps", help="Only train R, and test whether its learning curve is flat at the last step."
+        ),
     ] = False,
     choose: Annotated[
-        bool, typer.Option("--choose", help="Choose among the arms on tuning images, by the rule of `select`.")
+        bool, typer.Option("--choose", help="Choose a strategy on the tuning images, by the rule of `select`.")
     ] = False,
     data_root: DataRoot = Path(),
     device: Devices = "auto",
     workers: Workers = None,
     settings: Settings = None,
 ) -> None:
-    """Do synthetic cells help a lab with few images, and more than pasting in its own? After docs/protocol.md."""
+    """Measure whether synthetic cells help a lab with few images, and more than copy-paste (docs/protocol.md)."""
     chosen = override(efficiency_recipe.PRESETS[preset], settings or [])
     if sum((prepare, check_power, check_steps, choose)) > 1:
-        raise UsageError("--prepare, --check-power, --check-steps and --choose: one at a time")
+        raise UsageError("--prepare, --check-power, --check-steps and --choose cannot be combined; give one of them")
     if on == "test" and (check_power or check_steps or choose):
-        raise UsageError("--on test: nothing is decided on the test images; leave it out")
+        raise UsageError("--on test: decisions are not made on the test images; leave --on out")
     from ..augmentation.efficiency import choice
     from ..augmentation.efficiency import efficiency as room
 
@@ -163,7 +165,7 @@ def tables(
         Path, typer.Argument(callback=there, help="Folder of tables, such as results/ of the repository.")
     ],
 ) -> None:
-    """Set the tables of a folder again from the results that are kept in it."""
+    """Write the tables of a folder again, from the results stored in it."""
     from ..experiments.kept import tables as make
 
     for name in make(folder):

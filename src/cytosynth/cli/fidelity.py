@@ -83,7 +83,7 @@ def memorisation(
     output: Output = None,
     device: Device = "auto",
 ) -> None:
-    """The nearest training image of each generated one, the rate of copies against new real images, worst pairs."""
+    """Find copies: the nearest training image of each generated one, the rate of copies against held-out images."""
     from ..evaluate import image_set, memorisation
 
     with _alone(output):

@@ -14,7 +14,7 @@ from . import there
 from .options import Device, Foundation, Label, Model, Normal, Scale, Settings
 
 Out = Annotated[Path, typer.Argument(help="Folder of the figure.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1)]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of fields and edits.")]
 
 
 def figure7(

@@ -23,7 +23,7 @@ def info(
         typer.Argument(help="'formats': the file layouts of data sets that are read. \\[default: everything else]"),
     ] = None,
     licences: Annotated[
-        bool, typer.Option("--licences", help="List the packages at work with the licences that they state.")
+        bool, typer.Option("--licences", help="List the packages in use and the licences that they state.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

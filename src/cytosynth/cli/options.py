@@ -22,7 +22,9 @@ Workers = Annotated[
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"] | None,
-    typer.Option(help="Of the diffusion networks. auto: bf16 where the machine is fast at it. \\[default: auto]"),
+    typer.Option(
+        help="Precision of the diffusion networks; auto: bf16 if this machine is fast at it. \\[default: auto]"
+    ),
 ]
 Compile = Annotated[
     bool | None, typer.Option("--compile", help="Compile the networks: takes minutes at the start, faster afterwards.")

@@ -25,7 +25,7 @@ def paste(
         list[Path] | None,
         typer.Option(
             callback=all_there,
-            help="Instead, paste at the places of the cells of this data set of `edit`; may be repeated.",
+            help="Paste where this data set of `edit` has its cells, instead of --count images; may be repeated.",
         ),
     ] = None,
     settings: Settings = None,

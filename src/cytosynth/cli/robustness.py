@@ -172,7 +172,8 @@ def style(
         float, typer.Option(min=0.01, max=8, help="Resize the fields by this factor, to bring them to x20.")
     ] = 1.0,
     group_by: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Images whose names agree up to this text are of one slide.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Images whose names are equal up to this text belong to one slide."),
     ] = None,
     features: Annotated[str, typer.Option(help="Feature network of the distance.")] = "efficientnet-lite0",
     window: Annotated[int, typer.Option(min=32, help="Side of the compared windows, pixels.")] = 192,
@@ -181,7 +182,9 @@ def style(
         typer.Option(help="Detector that classifies the cells before and after, if GENERATED is a COCO data set."),
     ] = None,
     draws: Annotated[int, typer.Option(min=10, help="Bootstrap resamples.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Random seed (division of the images, bootstrap).")
+    ] = 0,
 ) -> None:
     """Measure whether a style brings images nearer to a centre: distance and linear probe, before and after."""
     from ..data import gather, image_files

@@ -36,9 +36,9 @@ def select(
 ) -> None:
     """Select synthetic images to add to a training set: rank them, find the ratio that helps, write those images.
 
-    Images come first of which the current detector is unsure and that lie near real ones. Their number grows until it
-    no longer helps significantly on the validation part; the test part is never looked at. Where nothing helps, nothing
-    is written but the curve.
+    Images rank first if the current detector is uncertain about their cells and they resemble real images. Their number
+    is increased until a further gain on the validation part is not significant; the test part is never used. If no
+    number of images helps, only the curve is written.
     """
     given = [f"synthetic={json.dumps(synthetic)}"] if synthetic else []
     given += [f"detector={json.dumps(detector)}"] if detector else []

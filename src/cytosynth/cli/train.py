@@ -48,11 +48,11 @@ def foundation(
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
-    """Train a small Stable Diffusion, as the bundled one: autoencoder, text encoder, denoiser.
+    """Train a small Stable Diffusion, like the bundled one: autoencoder, text encoder, denoiser.
 
-    `all` is the three in turn; the whole, in diffusers' layout, is in RUN/denoiser/weights at the end. `decoder`
-    sharpens the decoder alone, so that everything trained on its latents stays valid. --max-steps and --set are
-    for one part.
+    `all` trains these three in turn; the complete model, in diffusers' layout, is then in RUN/denoiser/weights.
+    `decoder` sharpens only the decoder, so that everything trained on its latents stays valid. --max-steps and --set
+    apply to one part.
     """
     from ..evaluate import reconstruction
     from ..foundation.scratch import train as room
@@ -182,7 +182,7 @@ def features(
 
 
 def ended(outcome: "Outcome") -> bool:
-    """Return whether a training came to its end, say so where its minutes were over; raise KeyboardInterrupt else."""
+    """Return whether a training finished; print a line if its minutes were over, else raise KeyboardInterrupt."""
     if outcome.stopped:
         raise KeyboardInterrupt
     if not outcome.finished:
