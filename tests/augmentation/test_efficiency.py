@@ -354,8 +354,8 @@ def test_the_presets_are_those_of_the_protocol() -> None:
 @pytest.mark.parametrize(
     ("options", "said_"),
     [
-        (["--on", "test", "--choose"], "nothing is decided on the test images"),
-        (["--check-power", "--check-steps"], "one at a time"),
+        (["--on", "test", "--choose"], "decisions are not made on the test images"),
+        (["--check-power", "--check-steps"], "cannot be combined"),
         (["--set", "confirmatory=5"], "confirmatory 5: not among the sizes"),
     ],
 )
