@@ -78,7 +78,7 @@ class Registry(Mapping[str, str]):
 
 PRESETS: Final = {
     "paper": "the paper's settings, on Stable Diffusion 1.5; needs a GPU",
-    "paper-24gb": "as paper, for a GPU with 24 GB: bf16 where it is faster; keeps the best weights on held-out data",
+    "paper-24gb": "as paper, for a GPU with 24 GB: bf16 where it is faster; selects the best weights on held-out data",
     "bundled": "for the small bundled foundation; trains on a CPU",
 }
 VARIANT_OF: Final = {"paper-24gb": "paper"}
@@ -242,10 +242,10 @@ VARIATIONS: Final = Registry(
         "vignetting": Entry("loss of light at the corners", "cytosynth.variation.vignetting:VARIATION"),
         "white-balance": Entry("colour temperature of the lamp (mired)", "cytosynth.variation.white_balance:VARIATION"),
         "sensor-noise": Entry(
-            "sensor noise, given as electrons of a white pixel", "cytosynth.variation.sensor_noise:VARIATION"
+            "sensor noise, as the number of electrons of a white pixel", "cytosynth.variation.sensor_noise:VARIATION"
         ),
         "stitching": Entry("offset of two strips of the scan (micrometres)", "cytosynth.variation.stitching:VARIATION"),
-        "scale": Entry("micrometres a pixel", "cytosynth.variation.scale:VARIATION"),
+        "scale": Entry("micrometres per pixel", "cytosynth.variation.scale:VARIATION"),
         "jpeg": Entry("quality of JPEG", "cytosynth.variation.jpeg:VARIATION"),
     },
 )
@@ -262,7 +262,7 @@ FORMATS_IN: Final = Registry(
             f"{_FORMATS}.yolo:read",
         ),
         "voc": Entry(
-            "Pascal VOC: an XML file an image (CVAT, FiftyOne, Label Studio, LabelImg, Roboflow)",
+            "Pascal VOC: one XML file per image (CVAT, FiftyOne, Label Studio, LabelImg, Roboflow)",
             f"{_FORMATS}.voc:read",
         ),
         "cric": Entry(
@@ -288,7 +288,7 @@ FORMATS_OUT: Final = Registry(
     {
         "coco": Entry("annotations.json and images/", f"{_FORMATS}.coco:WRITER"),
         "yolo": Entry("classes from 0", f"{_FORMATS}.yolo:WRITER"),
-        "voc": Entry("one XML file an image", f"{_FORMATS}.voc:WRITER"),
+        "voc": Entry("one XML file per image", f"{_FORMATS}.voc:WRITER"),
     },
 )
 FORMATS_PACKED: Final = {
@@ -300,14 +300,16 @@ _EXPERIMENT, _FIGURES = "cytosynth.cli.experiment", "cytosynth.cli.figures"
 TABLES: Final = Registry(
     "table",
     {  # commands of `cytosynth experiment`
-        "table1": Entry("Table I: the four ways of tuning, by the distance of their fields", f"{_EXPERIMENT}:table1"),
-        "table2": Entry("Table II: detectors on real images and on those with synthetic ones", f"{_EXPERIMENT}:table2"),
+        "table1": Entry("Table I: the four tuning methods, by the distance of their fields", f"{_EXPERIMENT}:table1"),
+        "table2": Entry(
+            "Table II: detectors trained on real images alone and with synthetic ones", f"{_EXPERIMENT}:table2"
+        ),
         "table3": Entry("Table III: the same on another domain", f"{_EXPERIMENT}:table3"),
         "efficiency": Entry("few images of a lab: what synthetic cells add", f"{_EXPERIMENT}:efficiency"),
-        "tables": Entry("tables set again from results that were kept", f"{_EXPERIMENT}:tables"),
-        "sanity": Entry("detectors of the small backbone on drawn images", f"{_EXPERIMENT}:sanity"),
+        "tables": Entry("tables written again from stored results", f"{_EXPERIMENT}:tables"),
+        "sanity": Entry("detectors with the small backbone on images of ellipses", f"{_EXPERIMENT}:sanity"),
         "figure3": Entry("Figure 3: reconstructions of normal and abnormal cells", f"{_EXPERIMENT}:figure3"),
-        "figure6": Entry("Figure 6: fields of every adapter beside real ones", f"{_EXPERIMENT}:figure6"),
+        "figure6": Entry("Figure 6: fields of every adapter next to real ones", f"{_EXPERIMENT}:figure6"),
         "figure7": Entry("Figure 7: one image's cells made into each category", f"{_FIGURES}:figure7"),
         "figure8": Entry("Figure 8: pure synthetic and real-to-synthetic images", f"{_FIGURES}:figure8"),
     },
