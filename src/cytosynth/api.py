@@ -232,7 +232,7 @@ def as_settings(
 ) -> PipelineSettings:
     """Return `settings` on the defaults, or on those of `plan`, for the synthesizer `cell`; raise UsageError.
 
-    What `fast` weights set comes before `settings` by name, and after an object of all of them.
+    The values of `fast` weights are overridden by single `settings`, and override a complete settings object.
     """
     known = categories(str(cell))
     if isinstance(settings, PipelineSettings):

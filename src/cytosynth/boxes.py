@@ -9,15 +9,15 @@ from collections.abc import Iterable, Sequence
 from .annotations import Box
 
 TOLERANCE = 0.5
-"""Pixels by which a box may pass the border of its image: rounding of the tools that wrote it."""
+"""Pixels by which a box may exceed its image, since the tools that wrote it round."""
 LEAST = 0.1
-"""Pixels a side; what is smaller has no area."""
+"""Smallest side of a box, pixels; a smaller box has no area."""
 INSIDE = 0.5
 """Share of its area that a box must have inside its image to be clipped rather than refused."""
 
 
 def clip(box: Box, width: float, height: float) -> Box:
-    """Return what of `box` lies in an image of `width` x `height`; of no area, at the border, where nothing does."""
+    """Return the part of `box` inside an image of `width` x `height`; a box without area if there is none."""
     x0, x1 = (min(max(value, 0.0), float(width)) for value in (box[0], box[2]))
     y0, y1 = (min(max(value, 0.0), float(height)) for value in (box[1], box[3]))
     return x0, y0, x1, y1
@@ -74,7 +74,7 @@ def enclosing(points: Iterable[tuple[float, float]]) -> Box:
 
 
 def quoted(box: Box) -> str:
-    """Return `box` as a message quotes it."""
+    """Return `box` in the form used in messages."""
     return f"({', '.join(f'{value:g}' for value in box)})"
 
 

@@ -1,1 +1,1 @@
-"""Ways of tuning a foundation to a domain with few weights: one file each, behind `adapter.Adapter`."""
+"""Methods of tuning a foundation to a domain with few weights: one file each, all subclasses of `adapter.Adapter`."""

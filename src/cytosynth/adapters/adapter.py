@@ -19,7 +19,7 @@ CARD = "adapter.json"
 
 
 class AdapterCard(BaseModel):
-    """`adapter.json`: what the weights next to it are, and what to ask for when generating with them.
+    """`adapter.json`: what the weights next to it are, and the prompt for generating with them.
 
     Attributes:
         adapter: its kind.
@@ -38,7 +38,7 @@ class AdapterCard(BaseModel):
 
 
 class Tuning(Protocol):
-    """What a recipe says of the adapter it trains.
+    """Settings of the adapter in a training recipe.
 
     Attributes:
         adapter: its kind.
@@ -68,8 +68,8 @@ class Adapter(ABC):
 
     Attributes:
         name: what it is chosen by.
-        file: its weights, as their ecosystem calls them.
-        encodes: whether it changes the text embeddings, so that they must be computed again at every step.
+        file: name of its weight file, as its ecosystem expects it.
+        encodes: whether it changes the text embeddings, which are then computed at every step.
         settings: of its recipe, those that `adapter.json` repeats.
     """
 
@@ -79,12 +79,12 @@ class Adapter(ABC):
     settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Foundation) -> None:
-        """Attach it to `model`, whose own weights stay frozen; drawing gives what it gave before."""
+        """Attach it to `model`, whose own weights stay frozen; its output does not change yet."""
         self.model = model.freeze()
 
     @classmethod
     def attach(cls, model: Foundation, recipe: Tuning) -> "Adapter":
-        """Return it, attached to `model` as `recipe` says; raise UsageError for a recipe that does not fit it."""
+        """Return it, attached to `model` as `recipe` says; raise UsageError for a recipe that does not fit."""
         return cls(model)
 
     @classmethod
@@ -99,11 +99,11 @@ class Adapter(ABC):
     @classmethod
     @abstractmethod
     def merge(cls, model: Foundation, file: Path) -> None:
-        """Put the weights in `file` into those of `model`; raise UserError if they do not fit."""
+        """Merge the weights in `file` into those of `model`; raise UserError if they do not fit."""
 
 
 def save(adapter: Adapter, prompt: str, folder: Path, training: Mapping[str, Any] | None = None) -> None:
-    """Write the weights of `adapter` and its card, which says how its `training` went, into `folder`."""
+    """Write the weights of `adapter` and its card, which states its `training`, into `folder`."""
     adapter.save(folder)
     model = adapter.model
     card = AdapterCard(

@@ -63,7 +63,7 @@ class CustomDiffusion(Adapter):
 
     @classmethod
     def merge(cls, model: Foundation, file: Path) -> None:
-        """Put the weights in `file` into those of `model`, and teach it the word in the other file next to it."""
+        """Merge the weights in `file` into those of `model`, and add the word in the other file next to it."""
         words = sorted(path for path in file.parent.glob("*.safetensors") if path.name != file.name)
         if len(words) != 1:
             raise UserError(f"{file.parent}: {len(words)} files of learnt words next to {file.name}; expected one")

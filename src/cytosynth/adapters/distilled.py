@@ -1,4 +1,4 @@
-"""The card of weights distilled for few steps: their teacher, and how they are sampled. Imports no torch."""
+"""The card of weights distilled for few steps: their teacher, and how to sample with them. Imports no torch."""
 
 from pathlib import Path
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Making an adapter by name, and reading one, whatever kind it is."""
+"""Creating an adapter by name, and reading one of any kind."""
 
 from pathlib import Path
 
@@ -27,8 +27,8 @@ def attach(model: Foundation, recipe: Tuning) -> tuple[Adapter, str]:
 def merge(model: Foundation, path: Path) -> str:
     """Put the adapter at `path`, our folder or a public file, into the weights of `model`; return its prompt.
 
-    A folder says what it is in `adapter.json`, or by the name of its file; a single file by what is in it. Raises
-    UserError when that is nothing known, or does not fit.
+    The kind of a folder is in `adapter.json`, or follows from the name of its file; that of a single file from its
+    keys. Raises UserError if the kind is unknown, or the weights do not fit.
     """
     kind, file = identified(path)
     card = adapter.read_card(path) if path.is_dir() else None
@@ -48,8 +48,8 @@ def merge(model: Foundation, path: Path) -> str:
 def merge_distilled(model: Foundation, name: str, stage: distilled.Stage, digest: str) -> str:
     """Put the few-step weights `name` of `stage` into the U-Net of `model`, whose weights' hash is `digest`.
 
-    Returns 16 hexadecimal digits of their file's hash. Raises UserError if they do not fit; where they were
-    distilled from other weights, a line says so.
+    Returns 16 hexadecimal digits of their file's hash. Raises UserError if they do not fit; prints a line if they were
+    distilled from other weights.
     """
     file, card = distilled.place(name, stage)
     lora.load(model, file)

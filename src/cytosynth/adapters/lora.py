@@ -40,7 +40,7 @@ class Lora(Adapter):
 
     @classmethod
     def recognises(cls, keys: Sequence[str]) -> bool:
-        """Return whether one of the `keys` speaks of LoRA, by whatever tool they were written."""
+        """Return whether one of the `keys` is of a LoRA, in the names of any tool."""
         return any("lora" in key.lower() for key in keys)
 
     def save(self, folder: Path) -> None:
@@ -49,7 +49,7 @@ class Lora(Adapter):
 
     @classmethod
     def merge(cls, model: Foundation, file: Path) -> None:
-        """Put the LoRA in `file` (any of `lora_names`) into the weights of `model`, and teach it the bundled words."""
+        """Merge the LoRA in `file` (any of `lora_names`) into the weights of `model`; add the words bundled with it."""
         load(model, file)
         for word, vectors in lora_file.words(file).items():
             tokens.merge(model, word, vectors)

@@ -1,4 +1,4 @@
-"""Reading LoRAs as the public writes them: diffusers', peft's and Kohya's names, each with its own alpha."""
+"""Reading published LoRAs: diffusers', peft's and Kohya's names, each with its own alpha."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ from .lora_names import PEFT_PREFIX
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PARTS = ("unet", "text_encoder")
 OTHERS = {"hada_": "a LoHa", "lokr_": "a LoKr", "oft_": "an OFT", ".diff": "a full difference of weights"}
-"""What LyCORIS and its like write, by what is in their keys."""
+"""Kinds of weights that LyCORIS and similar tools write, by a part of their keys."""
 MATRIX = re.compile(r"(.+)\.lora_([AB])\.weight")
 NAME = re.compile(r"[\w.]+")
 """What a key of `alpha_pattern` is but for peft's `^` and escaped dots: the end of a layer's name."""
@@ -133,8 +133,8 @@ def _settings(file: Path, state: dict[str, Tensor]) -> dict[str, Any]:
 def _scale(file: Path, settings: dict[str, Any], part: str, layer: str, rank: int) -> float:
     """Return alpha / rank of `layer`, or alpha / sqrt(rank) where the settings say so.
 
-    As in peft the first key of `alpha_pattern` counts that is the name of the layer or its last parts. There it may be
-    a regular expression; a stranger's is not run: what is more than a name is refused.
+    As in peft the first key of `alpha_pattern` counts that is the name of the layer or its last parts. In peft it may
+    be a regular expression; those of untrusted files are not run: only names are accepted.
     """
     alpha, patterns = settings.get(f"{part}.lora_alpha", rank), settings.get(f"{part}.alpha_pattern") or {}
     if not isinstance(patterns, dict):

@@ -1,4 +1,4 @@
-"""Names of LoRA weights as the public writes them, brought to the two that diffusers reads: its own, and Kohya's.
+"""Names of LoRA weights in published files, converted to the two that diffusers reads: its own, and Kohya's.
 
 | file | name of a U-Net's layer |
 |---|---|
@@ -22,7 +22,7 @@ ORIGINAL = re.compile(r"(input_blocks|middle_block|output_blocks|time_embed|out)
 """First part of a layer's name: diffusers', and the original repository's."""
 MATRIX = re.compile(r"\.(lora_(down|up)\.weight|alpha)$")
 BUNDLE = "bundle_emb."
-"""Begins the keys of words that a LoRA was trained with and brings along (AUTOMATIC1111's convention)."""
+"""Prefix of the keys of words that a LoRA was trained with and contains (AUTOMATIC1111's convention)."""
 
 
 def diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ class SpectralShift(nn.Module):
     v: Tensor
 
     def __init__(self, weight: Tensor) -> None:
-        """Decompose `weight`; delta begins at zero."""
+        """Decompose `weight`; delta is initially zero."""
         super().__init__()
         for name, part in zip(("u", "sigma", "v"), decomposed(weight), strict=True):
             self.register_buffer(name, part, persistent=False)
@@ -63,7 +63,7 @@ class SVDiff(Adapter):
 
     @classmethod
     def merge(cls, model: Foundation, file: Path) -> None:
-        """Put the shifts in `file` into the weights of `model`; those of norms, one value each, are taken too."""
+        """Merge the shifts in `file` into the weights of `model`, those of norms (one value each) included."""
         shifts = read(file)
         with meter("shifting singular values", len(shifts)) as bar:
             for key, delta in shifts.items():

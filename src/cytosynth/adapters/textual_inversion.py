@@ -21,14 +21,14 @@ class TextualInversion(Adapter):
     settings = ("token", "initializer", "vectors")
 
     def __init__(self, model: Foundation, word: str, initializer: str, vectors: int = 1) -> None:
-        """Teach `model` a `word` that begins as the word `initializer`."""
+        """Add a `word` to `model`, initialised from the word `initializer`."""
         super().__init__(model)
         self.word = word
         self.words = tokens.add(model, word, tokens.start(model, initializer, vectors))
 
     @classmethod
     def attach(cls, model: Foundation, recipe: Tuning) -> "TextualInversion":
-        """Return a word of the recipe's vectors, taught to `model`."""
+        """Return a word of the recipe's vectors, added to `model`."""
         tokens.in_prompt(recipe)
         return cls(model, recipe.token, recipe.initializer, recipe.vectors)
 
@@ -43,7 +43,7 @@ class TextualInversion(Adapter):
 
     @classmethod
     def merge(cls, model: Foundation, file: Path) -> None:
-        """Teach `model` the word in `file`: diffusers' layout, or AUTOMATIC1111's, whose word is the file's name."""
+        """Add the word in `file` to `model`: diffusers' layout, or AUTOMATIC1111's, whose word is the file's name."""
         word, vectors = word_in(file)
         tokens.merge(model, word, vectors)
 

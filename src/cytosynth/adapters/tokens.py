@@ -1,4 +1,4 @@
-"""New words for a text encoder: their embeddings alone are trained, the table of the old ones is not touched."""
+"""New words for a text encoder: only their embeddings are trained; the table of the existing ones is unchanged."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class NewWords(nn.Module):
 
 
 def add(model: Foundation, word: str, vectors: Tensor) -> NewWords:
-    """Teach `model` the `word`, whose embedding is `vectors` (n, channels); return where it is kept.
+    """Add the `word`, whose embedding is `vectors` (n, channels), to `model`; return the table that holds it.
 
     Several vectors become the words `word`, `word_1`, ... as in diffusers. Raises UserError when a word is known
     already, or the vectors are of another width.
@@ -77,7 +77,7 @@ def save(words: NewWords, word: str, file: Path) -> None:
 
 
 def merge(model: Foundation, word: str, vectors: Tensor) -> None:
-    """Teach `model` the `word` for good: its rows become part of the embedding table."""
+    """Add the `word` to `model` permanently: its rows become part of the embedding table."""
     words = add(model, word, vectors.reshape(-1, vectors.shape[-1]).float())
     table: nn.Embedding = words.table
     rows = words.rows.detach().to(table.weight)

@@ -29,7 +29,7 @@ def choose(
         cells: candidates, best first.
         size: width and height of the image, pixels.
         settings: gives the size of the edited regions, which never overlap.
-        rng: decides everything: number, cells, categories, seeds.
+        rng: determines number, cells, categories and seeds.
         min_cells: fewer only where there are not enough candidates.
         max_cells: upper bound on the number, which is sampled uniformly.
         category_weights: weight of each category.
@@ -72,9 +72,9 @@ def ranked(
 ) -> list[Cell]:
     """Return `cells` in the order in which they are to be edited.
 
-    `random` is the paper's. `score`: the detector is surest of the first. `size`: the first has the largest box.
-    `isolation`: the first is farthest from its nearest neighbour (distance of the boxes' middles), the last are
-    squeezed and overlapped ones. Equal cells keep their order.
+    `random` is the paper's. `score`: highest detection score first. `size`: largest box first. `isolation`: largest
+    distance to the nearest neighbour (between box centres) first, so that crowded and overlapping cells are last. Equal
+    cells keep their order.
     """
     if choice == "random":
         return [cells[index] for index in rng.permutation(len(cells))]
@@ -97,8 +97,8 @@ def apart(
 ) -> list[tuple[Cell, Box]]:
     """Return up to `max_cells` of `cells` in order, with their edited regions.
 
-    Neither its region nor its box, which is larger than that with a `box_scale` below 1, overlaps an earlier one's, so
-    that a plan of them can be followed. Cells too large for a patch are passed over.
+    Neither its region nor its box (which is larger than the region if `box_scale` is below 1) overlaps an earlier
+    one's, so that a plan of them is valid. Cells too large for a patch are skipped.
     """
     taken: list[tuple[Cell, Box]] = []
     for cell in cells:

@@ -1,4 +1,4 @@
-"""Patches about cells to train on, and what every training on them shares."""
+"""Patches around cells to train on, and the parts that every training on them shares."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -46,15 +46,15 @@ class Crop:
 
 
 class CropTask(Task):
-    """Trains on patches about cells: their latents, and the embeddings of their categories.
+    """Trains on patches around cells: their latents, and the embeddings of their categories.
 
     Attributes:
         crops: what is trained on.
-        held_out: crops that are only shown and scored.
+        held_out: crops that are used only for previews and scores.
         names: the categories of `crops`, sorted.
         text: (1 + categories, length, channels) embeddings of the empty prompt and of each category's.
         pooled: (categories, channels) pooled embeddings of their names, f_text of equation 3.
-        scored: those of `held_out` on which a score rests, classes even.
+        scored: those of `held_out` that a score is computed on, classes equally frequent.
     """
 
     text: Tensor
@@ -87,11 +87,11 @@ class CropTask(Task):
         self.weights = self._weights()
 
     def encoded(self, crops: Sequence[Crop], cache: Path) -> list[list[Tensor]]:
-        """Return the latents of `crops`, one turn each, kept under `cache`."""
+        """Return the latents of `crops`, one orientation each, stored under `cache`."""
         return cached(self.model, crops, cache, [0], self.dtype)
 
     def _weights(self) -> np.ndarray:
-        """Return the chance of each crop, up to a factor."""
+        """Return the sampling weight of each crop."""
         counts = np.array([sum(crop.category == name for crop in self.crops) for name in self.names], dtype=np.float64)
         shares = counts / counts.sum() * (1 - self.balance) + self.balance / len(self.names)
         own = Counter((crop.category, crop.image) for crop in self.crops)
@@ -131,7 +131,7 @@ def diameters(crops: Sequence[Crop]) -> dict[str, tuple[float, ...]]:
 
 
 def evenly(crops: Sequence[Crop], names: Sequence[str], count: int) -> list[Crop]:
-    """Return about `count` of `crops`, as many of each of the categories `names` as there are, evenly spread."""
+    """Return about `count` of `crops`, evenly spread, the categories `names` as equally frequent as possible."""
     chosen = []
     for name in names:
         own = [crop for crop in crops if crop.category == name]
@@ -141,10 +141,10 @@ def evenly(crops: Sequence[Crop], names: Sequence[str], count: int) -> list[Crop
 
 
 def crops_of(samples: Sequence[Sample], recipe: CropRecipe, variants: int) -> list[Crop]:
-    """Return `variants` patches of every cell of the recipe's categories: turned, jittered, box scaled.
+    """Return `variants` patches of every cell of the recipe's categories: rotated, shifted, box scaled.
 
-    Patches are moved inside at borders, never padded, and hold the whole box; each depends on (recipe seed, image,
-    cell, variant).
+    At borders, patches are moved into the image, never padded, and contain the whole box; each depends on (recipe seed,
+    image, cell, variant).
     """
     cells: dict[str, list[tuple[int, int]]] = {}
     for index, sample in enumerate(samples):
@@ -167,7 +167,7 @@ def crops_of(samples: Sequence[Sample], recipe: CropRecipe, variants: int) -> li
 def read(recipe: CropRecipe, data_root: Path) -> tuple[list[Sample], list[Crop], list[Crop]]:
     """Return the samples of `recipe`, with their varied copies, their crops, and those of held-out images.
 
-    Raises UserError where there is none to train on; a category without any is said in a line.
+    Raises UserError if there is none to train on; prints a line for each category without any.
     """
     found = sources.load(recipe.data, data_root)
     sources.say_lacking(found, recipe.categories)
@@ -179,7 +179,7 @@ def read(recipe: CropRecipe, data_root: Path) -> tuple[list[Sample], list[Crop],
 
 
 def images_of(samples: Sequence[Sample], recipe: CropRecipe) -> TrainingImages | None:
-    """Return what those `samples` are like that `crops_of` cuts from."""
+    """Return the statistics of the `samples` that `crops_of` cuts from."""
     used = [s for s in samples if min(s.size) >= patch.SIZE and any(c.category in recipe.categories for c in s.cells)]
 
     def images() -> Iterator[Pixels]:

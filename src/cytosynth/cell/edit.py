@@ -31,7 +31,7 @@ from .training_images import FILE, TrainingImages
 
 @dataclass(frozen=True)
 class PlannedEdit:
-    """One edit: the region to repaint (xyxy whole pixels), what to make of it, its seed, and a strength of its own."""
+    """One edit: the region to repaint (xyxy whole pixels), its category, its seed, and its own strength, if any."""
 
     box: Box
     category: str
@@ -54,7 +54,7 @@ class CellEditor:
     ) -> None:
         """Use `model`, whose U-Net is a synthesizer `trained` on such regions and categories.
 
-        What is known of its `training_images` lets it edit images of another stain (`EditSettings.stain`).
+        With the statistics of its `training_images` it can edit images of another stain (`EditSettings.stain`).
         """
         _check(model, model.name)
         self.model, self.prompts = model, Prompts(model)
@@ -74,11 +74,11 @@ class CellEditor:
     ) -> "CellEditor":
         """Load the synthesizer `unet` (a folder in diffusers' layout or `bundled`) on its `foundation`.
 
-        Then `distilled` weights, for few steps, are put into it: 'bundled', a folder, a run or a file; None: none.
+        Then `distilled` weights, for few steps, are merged into it: 'bundled', a folder, a run or a file; None: none.
 
-        A foundation that is loaded already, in float32, lends its autoencoder and text encoder. The networks have
-        `precision`; latents and samplers are float32 whatever it is. The U-Net predicts what `prediction_type` says, or
-        where that is None, the foundation.
+        If the foundation is already loaded, in float32, its autoencoder and text encoder are shared. The networks have
+        `precision`; latents and samplers are always float32. `prediction_type` is what the U-Net predicts; None: what
+        the foundation states.
         """
         path = model_folder(unet, "cell")
         if not (path / "config.json").exists():
@@ -98,7 +98,7 @@ class CellEditor:
         return editor
 
     def settled(self, settings: EditSettings, *, real: bool) -> EditSettings:
-        """Return `settings` with what they leave open (region, stain), for `real` or generated images.
+        """Return `settings` with region and stain filled in where they are None, for `real` or generated images.
 
         Raises UsageError if the stain of the training images is asked for and not known.
         """
@@ -115,7 +115,7 @@ class CellEditor:
         return settings.model_copy(update={"box_scale": scale, "stain": stain})
 
     def nucleus(self, edit: PlannedEdit) -> Box | None:
-        """Return the square about the nucleus that `edit` asks for, xyxy as its box; None if it leaves that open.
+        """Return the square around the nucleus that `edit` requests, xyxy as its box; None if it requests none.
 
         The diameter follows the training cells of its category (`Editing.diameter`).
         """
@@ -126,10 +126,10 @@ class CellEditor:
         return x - diameter / 2, y - diameter / 2, x + diameter / 2, y + diameter / 2
 
     def edit(self, pixels: Pixels, edits: Sequence[PlannedEdit], settings: EditSettings) -> Pixels:
-        """Return a copy of (height, width, 3) `pixels` with every edit made, put back as `patch.compose` says.
+        """Return a copy of (height, width, 3) `pixels` with every edit, put back by `patch.compose`.
 
-        Every patch is taken from the unedited image, so the order of `edits` does not matter where what they
-        change does not overlap. Raises UserError for an image smaller than a patch.
+        Every patch is taken from the unedited image, so the order of `edits` does not matter unless the changed regions
+        overlap. Raises UserError for an image smaller than a patch.
         """
         painted = self.paint([(pixels, edit) for edit in edits], settings)
         return patch.compose(pixels, [(edit.box, new) for edit, new in zip(edits, painted, strict=True)], settings)
@@ -137,11 +137,11 @@ class CellEditor:
     def paint(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:
         """Return the decoded (size, size, 3) patch of each request: an unedited image and an edit in it.
 
-        They may be of different images. `settings.together` are denoised at a time, never fewer: a last batch that is
-        not full is filled up by repeating its last request, since matrix products of another shape round otherwise.
-        On several threads of a CPU it is one at a time (`at_a_time`). So the pixels of a patch do not depend, to the
-        bit on a CPU, on what else is edited with it. Edits of different strength take different steps and are never in
-        one batch.
+        Requests may be of different images. `settings.together` are denoised at a time, never fewer: an incomplete last
+        batch is filled up by repeating its last request, since matrix products of another shape are rounded
+        differently. On several threads of a CPU it is one at a time (`at_a_time`). So the pixels of a patch do not
+        depend, to the bit on a CPU, on the other requests. Edits of different strength have different steps and are
+        never in one batch.
         """
         if len({edit.strength for _, edit in requests}) > 1:
             return self._by_strength(requests, settings)
@@ -166,7 +166,7 @@ class CellEditor:
         return painted
 
     def _by_strength(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:
-        """Return what `paint` does, for requests of several strengths."""
+        """Return the patches of `paint` for requests of several strengths."""
         painted: dict[int, Pixels] = {}
         for strength in {edit.strength for _, edit in requests}:
             alike = [index for index, (_, edit) in enumerate(requests) if edit.strength == strength]
@@ -174,9 +174,9 @@ class CellEditor:
         return [painted[index] for index in range(len(requests))]
 
     def _transfer(self, pixels: Pixels, always: bool) -> Transfer | None:
-        """Return how patches of the image `pixels` come to the training images' stain.
+        """Return the transfer from the stain of the image `pixels` to that of the training images.
 
-        None where it has no stain, and unless `always`, where its stain is within the range of theirs.
+        None if it has no stain and, unless `always`, if its stain is within their range.
         """
         known, stain = self.training_images, Stain.of(pixels)
         if known is None or stain is None or not (always or known.stain_outside(pixels, stain)):
@@ -194,10 +194,9 @@ class CellEditor:
     ) -> Pixels:
         """Return the decoded patches (n, size, size, 3) of as many `windows`, one edit each.
 
-        z_T comes from the forward process on z_0; mask and z_0,bg join it at every step (Figure 5a). With a
-        `strength` below 1 it is z_t of an earlier step, from which more of the normal cell shines through.
-        At least `fill` are denoised: the last one is repeated. A window that has a transfer is edited in the stain of
-        the training images.
+        z_T comes from the forward process on z_0; mask and z_0,bg join it at every step (Figure 5a). With a `strength`
+        below 1 it is z_t at a smaller t, which keeps more of the normal cell. At least `fill` are denoised: the last
+        one is repeated. A window that has a transfer is edited in the stain of the training images.
         """
         model = self.model
         count, size = windows.shape[:2]

@@ -12,7 +12,7 @@ from ..io.bundled import model_folder
 
 FILE = "editing.json"
 QUANTILES = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
-"""At which the distribution of the nuclei's diameters is written."""
+"""Quantiles by which the distribution of the nuclei's diameters is described."""
 
 
 class Editing(BaseModel):
@@ -20,7 +20,7 @@ class Editing(BaseModel):
 
     Attributes:
         box_scale: how much larger than boxes the regions were on which it was trained.
-        categories: the abnormal ones that it was trained on; the paper's four where nothing is said.
+        categories: the abnormal ones that it was trained on; default: the paper's four.
         nucleus: by category, `QUANTILES` of the diameters of the nuclei that it was trained on, pixels; empty where the
             size of the nucleus is no condition.
     """
@@ -31,7 +31,8 @@ class Editing(BaseModel):
     nucleus: dict[str, tuple[float, ...]] = {}
 
     def diameter(self, category: str, seed: int) -> float | None:
-        """Return the diameter, pixels, of the nucleus of a `category` cell of `seed`: as the training cells' vary.
+        """Return the diameter, pixels, of the nucleus of a `category` cell of `seed`, from the training cells'
+        distribution.
 
         None if the size of the nucleus is no condition, or not known for the category.
         """
@@ -42,11 +43,11 @@ class Editing(BaseModel):
 
 
 PAPER = Editing()
-"""What the paper says: regions as large as boxes, its four categories."""
+"""The paper's values: regions as large as boxes, its four categories."""
 
 
 def read(folder: Path) -> Editing:
-    """Return what is said in `folder`, the defaults where nothing is; raise UsageError if it is not such a file."""
+    """Return the card in `folder`, the defaults if there is none; raise UsageError if the file is not such a card."""
     file = folder / FILE
     return validated(Editing, plain.load(file), str(file)) if file.exists() else Editing()
 

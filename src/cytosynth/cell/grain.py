@@ -1,15 +1,15 @@
 """Grain: the fine texture that an autoencoder loses, added to the edited region.
 
-Decoded pixels are softer than a microscope's. Laid into a real image they show, and a detector that learns from such
-images may learn softness in the place of cells. What is lost can be measured around the edited region, where the
-original is known: it is the original less its reconstruction. From it noise is drawn that has
+Decoded pixels are softer than a microscope's. In a real image they are visible, and a detector trained on such images
+may learn softness instead of cells. The loss can be measured around the edited region, where the original is known: it
+is the original minus its reconstruction. From it, noise is generated that has
 
 - the spectrum of the fine part of what was lost, and its covariance of colours: white noise convolved with it (spot
   noise; Galerne, Gousseau and Morel, Random Phase Textures, IEEE Transactions on Image Processing 20, 2011);
 - its level at each luminance, for cytoplasm and nuclei have more of it than the background: a robust one, as the edges
   and structures that were lost too are none of the grain.
 
-Not in the paper. Nothing is learnt from it: the noise has no nucleus, no membrane and no chromatin pattern.
+Not in the paper. The noise contains no structure: no nucleus, no membrane and no chromatin pattern.
 """
 
 import numpy as np
@@ -24,9 +24,9 @@ COARSE = 1.5
 """Deviation of the Gaussian, pixels, whose share of what was lost is left out: colours that are a little off over whole
 cells, as in images of another stain, are no grain, and would be speckles."""
 LEVELS = 8
-"""Parts of the surroundings, by luminance, of which the level is taken."""
+"""Number of luminance ranges of the surroundings whose noise level is measured."""
 FLOOR = 0.5
-"""Grey levels: rounding alone loses that much."""
+"""Grey levels that are lost by rounding alone."""
 MOST = 3.0
 """Standard deviations beyond which what was lost is no grain but an edge that moved."""
 TO_DEVIATION = 1.4826

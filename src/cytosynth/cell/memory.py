@@ -1,4 +1,4 @@
-"""How much memory a step of training the synthesizer takes (`foundation/memory.py`)."""
+"""The memory that a training step of the synthesizer needs (`foundation/memory.py`)."""
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ class Step(Task):
         self.others = nn.ModuleList([model.vae, model.text_encoder])
 
     def batch(self, _rng: np.random.Generator, _size: int) -> Batch:
-        """Return nothing: what is in it does not matter."""
+        """Return an empty batch: its values do not matter."""
         return {}
 
     def forward(self, _batch: Batch) -> Losses:

@@ -13,7 +13,7 @@ from .settings import EditSettings
 SIZE = 256
 """Side of the paper's patches, pixels."""
 MOST = 0.9 * SIZE
-"""Greatest side of an edited region: some of the patch must stay to paint towards."""
+"""Largest side of an edited region: a margin of the patch must remain as context."""
 
 
 def corner(box: Box, width: int, height: int, size: int = SIZE) -> tuple[int, int]:
@@ -52,12 +52,12 @@ def window(pixels: Pixels, at: tuple[int, int]) -> Pixels:
 
 
 def inner(box: Box, at: tuple[int, int]) -> Box:
-    """Return `box` of the image as it lies in the patch whose corner is `at`."""
+    """Return `box` of the image in coordinates of the patch whose corner is `at`."""
     return box[0] - at[0], box[1] - at[1], box[2] - at[0], box[3] - at[1]
 
 
 def covered(box: Box, width: int, height: int, settings: EditSettings) -> Box:
-    """Return what the edit of the region `box` changes: that region, or its whole patch where that is put back."""
+    """Return the region that an edit of `box` changes: `box`, or its whole patch if that is put back."""
     if settings.paste == "box":
         return box
     x, y = corner(box, width, height)
@@ -67,10 +67,10 @@ def covered(box: Box, width: int, height: int, settings: EditSettings) -> Box:
 def compose(pixels: Pixels, edits: Sequence[tuple[Box, Pixels]], settings: EditSettings) -> Pixels:
     """Return a copy of (height, width, 3) `pixels` with edited patches put back.
 
-    With paste=box each region is laid over the image, feathered inside its edge and shifted to the colour of the
-    background that the patch had; whatever lies outside the regions stays bit-identical. With paste=patch the
-    whole decoded patch is put back untouched (Section III-C): in order, a later one over an earlier one, and last
-    all regions once more in order, so that the background of one patch never wipes out the cell of another.
+    With paste=box each region is laid over the image, feathered inside its edge and shifted to the background colour of
+    the unedited patch; pixels outside the regions stay bit-identical. With paste=patch the whole decoded patch is put
+    back unchanged (Section III-C): in order, later ones over earlier ones, and then all regions again in order, so that
+    the background of one patch never covers the cell of another.
 
     Args:
         pixels: the unedited image, from which all patches were taken.
@@ -95,8 +95,8 @@ def compose(pixels: Pixels, edits: Sequence[tuple[Box, Pixels]], settings: EditS
 def match_background(edited: Pixels, original: Pixels, box: Box) -> Pixels:
     """Return the `edited` patch shifted so that its background has the mean colour of the `original`'s.
 
-    Encoding and decoding a patch by itself moves its colours by a few levels; what lies outside `box` (xyxy of
-    the patch) should not have changed, and says by how much.
+    Encoding and decoding a patch by itself moves its colours by a few levels; pixels outside `box` (xyxy of the patch)
+    should not have changed, and show by how much.
     """
     x0, y0, x1, y1 = (int(value) for value in box)
     background = np.ones(edited.shape[:2], dtype=bool)

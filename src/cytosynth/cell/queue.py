@@ -1,4 +1,4 @@
-"""Editing the cells of several images in full batches, with the gate's second tries."""
+"""Editing the cells of several images in full batches, with further attempts at cells that the gate rejects."""
 
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -41,10 +41,10 @@ class Canvas:
         name: tells it from the others of a run.
         normal: (height, width, 3) unedited image.
         spots: its cells, in order.
-        spare: cells that may stand in for one that stays normal; the first is next.
-        candidates: how many cells the detector found that could have been chosen; None if a plan chose.
-        waiting: how many of its cells are not settled.
-        replaced: how many of `rejected` a stand-in was sought for.
+        spare: replacement cells for those that stay normal; the first is used next.
+        candidates: number of detected cells that could have been chosen; None if a plan chose.
+        waiting: number of its cells that are not finished.
+        replaced: number of `rejected` cells for which a replacement was sought.
     """
 
     name: str
@@ -68,8 +68,8 @@ class Canvas:
     def stand_ins(self) -> list[Spot]:
         """Take a spare cell for each one that was rejected since the last call, as long as there are any.
 
-        It is asked only when all cells are settled, so that which one stands in for which does not depend on the
-        order in which they were.
+        Called only when all cells are finished, so that the replacements do not depend on the order in which cells
+        finish.
         """
         missing = self.rejected[self.replaced :]
         taken, self.spare = self.spare[: len(missing)], self.spare[len(missing) :]
@@ -87,10 +87,10 @@ class Canvas:
 
 
 class EditQueue:
-    """Collects the cells of images until a batch is full; an image is finished when each of its cells is settled.
+    """Collects the cells of images until a batch is full; an image is finished when all its cells are.
 
-    What becomes of a cell depends on its image, box, category and seed alone (see `CellEditor.paint`), so
-    it does not matter which other images go before it or wait with it.
+    The result for a cell depends only on its image, box, category and seed (see `CellEditor.paint`), not on the other
+    images in the queue.
     """
 
     def __init__(self, editor: CellEditor, settings: EditSettings, gate: Gate | None = None) -> None:
@@ -99,7 +99,7 @@ class EditQueue:
         self.waiting: deque[tuple[Canvas, Spot]] = deque()
 
     def add(self, canvas: Canvas) -> list[Canvas]:
-        """Take in `canvas`; return the images that are finished now."""
+        """Add `canvas`; return the images that are finished now."""
         canvas.waiting = len(canvas.spots)
         self.waiting.extend((canvas, spot) for spot in canvas.spots)
         finished = [] if canvas.spots else [canvas]
@@ -108,7 +108,7 @@ class EditQueue:
         return finished
 
     def flush(self) -> list[Canvas]:
-        """Edit all that waits; return the images that are finished now."""
+        """Edit all waiting cells; return the images that are finished now."""
         finished: list[Canvas] = []
         while self.waiting:
             finished += self._batch()
@@ -132,7 +132,7 @@ class EditQueue:
         return finished
 
     def _settle(self, canvas: Canvas, spot: Spot, decoded: Pixels) -> bool:
-        """Keep the edit or not; return whether the cell is settled, that is, kept or out of tries."""
+        """Accept or reject the edit; return whether the cell is finished, that is, accepted or out of attempts."""
         if self.gate is None:
             spot.painted = decoded
             return True

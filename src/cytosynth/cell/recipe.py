@@ -11,7 +11,7 @@ from ..training.recipe import Recipe
 
 
 class CropRecipe(Recipe):
-    """What every training on patches about cells shares: their data, and how many are scored."""
+    """Settings of every training on patches around cells: their data, and how many are scored."""
 
     foundation: str = STABLE_DIFFUSION
     prediction_type: PredictionType | None = Field(
@@ -67,7 +67,7 @@ class CellRecipe(CropRecipe):
 
 
 JOINT = 0.1
-"""Guidance needs the pair dropped together: by themselves the two meet in one sample of a hundred."""
+"""Guidance needs samples without both: dropped independently, both are absent in one sample of a hundred."""
 PAPER = CellRecipe(
     max_steps=50_000, batch_size=4, learning_rate=1e-4, optimizer="adamw", joint_dropout=JOINT, checkpoint_every=1000
 )

@@ -8,7 +8,7 @@ from ..data.sources import Source
 from ..foundation.names import SamplerName
 
 TOGETHER, TOGETHER_ON_GPU = 4, 16
-"""Cells denoised at a time where the settings leave it open: small patches leave a GPU idle in batches of four."""
+"""Default number of cells denoised at a time on a GPU, which batches of four small patches do not fill."""
 Choice = Literal["random", "score", "size", "isolation"]
 
 
@@ -39,7 +39,7 @@ class EditSettings(BaseModel):
         description="fine texture added inside the region (paste=box), over what the autoencoder loses around it; for "
         "autoencoders that are soft",
     )  # fmt: skip
-    """0.1.0 could leave it open, and then added none to generated fields."""
+    """In 0.1.0 the value could be None, which added no grain to generated fields."""
     stain: bool | Literal["outside"] | None = Field(
         default=None,
         description="edit in the stain of the synthesizer's training images, then give the image's own back "
@@ -58,9 +58,9 @@ class EditSettings(BaseModel):
 
 
 class GateSettings(BaseModel):
-    """What an edited cell must be to be kept, with `--gate`; all but nucleus and seam need a classifier.
+    """Conditions under which `--gate` accepts an edited cell; all but nucleus and seam need a classifier.
 
-    The defaults are judgements, not the paper's, which keeps every cell.
+    The defaults are our choices; the paper keeps every cell.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,8 +1,7 @@
-"""The stain of an image, taken from a patch before its edit and given back after it.
+"""The stain of an image: patches are mapped to the training images' stain before an edit, and back after it.
 
-A synthesizer knows the stain of the slides it was trained on. In an image of another stain it paints in the colours it
-knows: brown squares on pale thin-prep. So a patch is brought to the stain of the training images first, edited, and
-brought back.
+A synthesizer was trained on slides of certain stains. In an image of another stain it paints in those colours: brown
+squares on pale thin-prep. So a patch is first mapped to the stain of the training images, then edited, and mapped back.
 
 The stain of an image is the colour of its glass and the second moment M of the optical density above the glass, over
 what is stained. Glass has density 0, so the map of one stain to another is linear. Of all matrices A with A M A^T = M'
@@ -23,7 +22,7 @@ from ..data.image_files import Pixels
 
 Values = NDArray[np.float64]
 GLASS = 99.0
-"""Percentile of each channel that is taken for the bare glass."""
+"""Percentile of each channel that is used as the colour of bare glass."""
 STAINED = 0.05
 """Optical density above the glass, mean of the channels, from which a pixel counts as stained."""
 FEWEST = 500
@@ -31,7 +30,7 @@ FEWEST = 500
 NOISE = 0.05
 """Density that is added to every direction of the moment, so that grain is not taken for a dye."""
 RANGE = 4.0
-"""Densities are multiplied or divided by at most so much, in any direction: more would make grain into colour."""
+"""Largest factor on densities, in any direction: a larger one would turn noise into colour."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Stain:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Brings pixels from one stain to another, and back."""
+    """Maps pixels from one stain to another, and back."""
 
     source: Stain
     target: Stain

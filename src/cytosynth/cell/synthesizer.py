@@ -52,7 +52,7 @@ def build(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def trainable(unet: UNet2DConditionModel, everything: bool) -> None:
-    """Leave gradients on for the gated parts and the first convolution alone, or for `everything`."""
+    """Enable gradients only for the gated layers and the first convolution, or for `everything`."""
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_(everything or any(part in name for part in GATED_PARTS))
 
@@ -94,7 +94,7 @@ def extra_channels(latents: Tensor, masks: Tensor, nuclei: Tensor | None = None)
 
 
 def grounding(boxes: Sequence[Box], size: int, text: Tensor, shown: Tensor | None = None) -> dict[str, Tensor]:
-    """Return what the gated layers attend to: one normalised box and class embedding a patch.
+    """Return the input of the gated layers: one normalised box and class embedding per patch.
 
     Args:
         boxes: xyxy pixels of patches of `size` pixels a side.

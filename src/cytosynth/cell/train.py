@@ -25,7 +25,7 @@ from .training_images import FILE, TrainingImages
 
 GATES = ("alpha_attn", "alpha_dense")
 TIMESTEPS = (100, 300, 500, 700)
-"""At which the held-out loss is taken."""
+"""Timesteps of the held-out loss."""
 
 
 class CellTask(CropTask):
@@ -40,9 +40,10 @@ class CellTask(CropTask):
         cache: Path,
         images: TrainingImages | None = None,
     ) -> None:
-        """Extend `model`, encode `crops` (kept under `cache`); `held_out` crops are only shown and scored.
+        """Extend `model`, encode `crops` (stored under `cache`); `held_out` crops are used only for previews and
+        scores.
 
-        What the training `images` are like is written with the weights.
+        The statistics of the training `images` are written with the weights.
         """
         super().__init__(recipe, model.freeze(), crops, held_out, cache)
         self.recipe, self.images = recipe, images
@@ -58,7 +59,7 @@ class CellTask(CropTask):
         self.scored_latents = [turns[0] for turns in self.encoded(self.scored, cache)]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Return latents (n, C, h, w) of patches, masks, boxes, categories, and what is withheld for guidance."""
+        """Return latents (n, C, h, w) of patches, masks, boxes, categories, and the conditions dropped for guidance."""
         drawn = self.drawn(rng, size)
         captioned = rng.random(size) >= self.recipe.caption_dropout
         boxed = rng.random(size) >= self.recipe.box_dropout
@@ -96,7 +97,7 @@ class CellTask(CropTask):
         return [(rest, 1.0), (gates, self.recipe.gate_rate)]
 
     def score(self) -> float:
-        """Return the noise loss (equation 1) on held-out cells, classes even, at fixed noise and timesteps."""
+        """Return the noise loss (equation 1) on held-out cells, evenly by class, at fixed noise and timesteps."""
         scheduler, losses = self.model.scheduler, []
         for number, (crop, latents) in enumerate(zip(self.scored, self.scored_latents, strict=True)):
             count = len(TIMESTEPS)
@@ -112,7 +113,7 @@ class CellTask(CropTask):
         return float(np.mean(losses))
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write a grid: a row for a held-out crop of each category, first as it is, then as every category."""
+        """Write a grid: a row for a held-out crop of each category, unedited first, then edited into every category."""
         editor = CellEditor(self.model, self.editing)
         tiles = []
         for row, crop in enumerate(evenly(self.held_out, self.names, len(self.names))):

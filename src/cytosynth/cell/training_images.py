@@ -1,13 +1,13 @@
 """Statistics of the images that a synthesizer was trained on: `training_images.json` next to its weights.
 
-Written by `train cell`. By it an image of another stain is brought to theirs for an edit (`stain`), and a run on images
-unlike them says so. An image is described by a few numbers, each of them plain:
+Written by `train cell`. They are used to map an image of another stain to theirs for an edit (`stain`), and to report
+images that differ from them. An image is described by a few numbers:
 
 - `glass`: optical density of the bare glass, mean of the channels;
 - `density`: optical density above the glass, mean over stained pixels and channels;
 - `red`, `blue`: the share that the channel has in that density;
 - `nucleus`: diameter of the disc of a nucleus' area, pixels: the median over the dark regions in the channel that
-  absorbs least (see `quality.morphology`), which tells the scale.
+  absorbs least (see `quality.morphology`), which depends on the scale.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,9 +27,9 @@ FILE = "training_images.json"
 SMALLEST = 20
 """Square pixels of a dark region that counts: smaller is grain."""
 STAINS = ("glass", "density", "red", "blue")
-"""Quantities that a stain decides; the nucleus is of the scale."""
+"""Quantities that depend on the stain; the nucleus depends on the scale."""
 MARGIN = 0.05
-"""Of a range's width, by which an image may lie outside it."""
+"""Share of a range's width by which an image may exceed it."""
 LEAST = 0.001
 """Of that margin: numbers are rounded."""
 COMPUTED = (
@@ -77,7 +77,7 @@ class TrainingImages(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingImages | None":
-        """Return what the file in `folder` says, None if there is none; raise UserError if it is damaged."""
+        """Return the statistics in `folder`, None if there are none; raise UserError if the file is damaged."""
         path = folder / FILE
         return validated(cls, plain.load(path), str(path)) if path.is_file() else None
 
@@ -87,9 +87,9 @@ class TrainingImages(BaseModel):
         return Stain(np.array(self.glass), np.array(self.moment))
 
     def outside(self, pixels: Pixels) -> dict[str, list[float]]:
-        """Return those quantities of (height, width, 3) `pixels` that lie outside the training images' ranges.
+        """Return the quantities of (height, width, 3) `pixels` that are outside the training images' ranges.
 
-        Each with its value, and the least and greatest of the training images.
+        Each with its value, and the minimum and maximum of the training images.
         """
         stain = Stain.of(pixels)
         said = described(pixels, stain) if stain else {}
@@ -126,7 +126,7 @@ def described(pixels: Pixels, stain: Stain) -> dict[str, float]:
 
 
 def line(outside: Sequence[Mapping[str, Sequence[float]]], images: int) -> str:
-    """Return one line on those of `images` that lie `outside` of what was trained on (see `TrainingImages.outside`)."""
+    """Return one line on those of `images` that differ from the training images (see `TrainingImages.outside`)."""
     names = sorted({name for one in outside for name in one})
     said = []
     for name in names:

@@ -1,1 +1,1 @@
-"""What keeps or rejects an edited cell: gate, classifier, seam, morphology."""
+"""Criteria that accept or reject an edited cell: gate, classifier, seam, morphology."""

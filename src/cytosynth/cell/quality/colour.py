@@ -1,4 +1,4 @@
-"""Are the region's colours the image's own?
+"""Whether the region's colours occur elsewhere in the image.
 
 Colour is stain: optical density above the glass, of blocks of `BLOCK` x `BLOCK` pixels, described by its sum over the
 three channels and by the shares (red - green) / sum and (blue - green) / sum, which do not change with the amount of a

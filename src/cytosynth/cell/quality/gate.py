@@ -1,7 +1,7 @@
 """The quality gate: which edited cells are kept, and why the others are not. The paper keeps them all.
 
-The classifier is one that the synthesizer never trained against; without it a cell must have a nucleus and no seam.
-Each edited cell is looked at alone, in the otherwise unedited image: the verdict depends on no other cell.
+The classifier must not have been used in training the synthesizer; without it a cell must have a nucleus and no seam.
+Each edited cell is checked separately, in the otherwise unedited image: the verdict does not depend on other cells.
 """
 
 from collections import Counter
@@ -47,7 +47,7 @@ class CellClassifier(Protocol):
 
 
 class FeatureExtractor(Protocol):
-    """A network whose features tell cells apart."""
+    """A network whose features distinguish cells."""
 
     def features(self, windows: Sequence[Pixels], boxes: Sequence[Box]) -> Matrix:
         """Return (n, channels) features of the cells in `boxes` (xyxy) of n `windows` (height, width, 3)."""
@@ -56,7 +56,7 @@ class FeatureExtractor(Protocol):
 
 @dataclass(frozen=True)
 class Reference:
-    """Real training crops in feature space; what is no farther from one than `threshold` is a copy of it.
+    """Real training crops in feature space; a cell at most `threshold` away from one is a copy of it.
 
     Attributes:
         network: extracts features.
@@ -96,7 +96,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why a cell was rejected (nothing: it was accepted), and the scores on which that rests."""
+    """Why a cell was rejected (empty: it was accepted), and the scores behind the decision."""
 
     reasons: tuple[str, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Gate:
-    """Checks edited cells by seam and nucleus; with a classifier also by class, normality, likeness to crops."""
+    """Checks edited cells by seam and nucleus; with a classifier also by class, normality and similarity to crops."""
 
     classifier: CellClassifier | None
     settings: GateSettings
@@ -112,7 +112,7 @@ class Gate:
     digest: str = ""
 
     def check(self, categories: Iterable[str]) -> None:
-        """Raise UsageError when the classifier cannot tell one of `categories`, or NILM where that is needed."""
+        """Raise UsageError if the classifier does not have one of `categories`, or NILM where that is needed."""
         if self.classifier is None:
             return
         needed = [*categories, *([NILM] if self.settings.less_normal else [])]
@@ -131,7 +131,7 @@ class Gate:
             edited: the same with this edit alone.
             box: xyxy of the cell, as it would be annotated.
             changed: xyxy of all that the edit may have changed (whole pixels).
-            category: what it was meant to become.
+            category: the intended one.
         """
         at = patch.corner(box, original.shape[1], original.shape[0])
         window, inner = patch.window(edited, at), patch.inner(box, at)
@@ -155,7 +155,7 @@ class Gate:
         return Verdict(tuple(reasons), {key: round(value, 6) for key, value in scores.items()})
 
     def _conspicuous(self, scores: Mapping[str, float]) -> list[str]:
-        """Return the names of those `scores` of `appearance` that are beyond what the settings allow."""
+        """Return the names of the `scores` of `appearance` that exceed the limits of the settings."""
         wanted = self.settings
         greatest = {"seam": wanted.seam, "colour": wanted.colour, "grain": wanted.grain,
                     "straightness": wanted.straightness}  # fmt: skip
@@ -167,7 +167,7 @@ class Gate:
     ) -> tuple[list[str], dict[str, float]]:
         """Return why the `classifier` rejects the cell in `box` of the window `edited`, and its probabilities.
 
-        One cell at a time: a batch would round otherwise, and the verdict depend on what is next to it.
+        One cell at a time: in a batch rounding differs, and the verdict would depend on the other cells.
         """
         before, after = (
             dict(zip(classifier.classes, map(float, classifier.probabilities([window], [box])[0]), strict=True))
@@ -186,7 +186,7 @@ class Gate:
 
 
 def appearance(edited: Pixels, original: Pixels, changed: Box) -> dict[str, float]:
-    """Return how the region `changed` of `edited` looks in its image: a score of each criterion in this folder."""
+    """Return the score of the region `changed` of `edited` in its image by each criterion in this folder."""
     detail, grain = against_surroundings(edited, changed)
     return {
         "seam": seam(edited, original, changed), "colour": unseen(edited, original, changed), "detail": detail,

@@ -1,17 +1,17 @@
 """Size of the nucleus and nucleus/cytoplasm ratio of a cell, by the colours of its stain.
 
-Optical density is taken channel by channel. What is stained at all is told from the empty slide by the channel that
+Optical density is taken channel by channel. Stained pixels are separated from the empty slide by the channel that
 absorbs most, whichever dye it is, with Otsu's threshold over the whole window (densities above `DENSE` count as
-that). The nucleus is told from the cytoplasm by the channel that absorbs least: each of Papanicolaou's counterstains
-lets a colour through (light green: blue; eosin and orange G: red), a nucleus none. Otsu's threshold over the stained
-pixels of the box parts them, and the nucleus is the region at the middle of the box. (The haematoxylin channel of a
-deconvolution into haematoxylin, eosin and DAB takes green cytoplasm for nucleus.) The cell is what lies nearer to this
-nucleus than to any other in the stained area.
+`DENSE`). The nucleus is separated from the cytoplasm by the channel that absorbs least: each of Papanicolaou's
+counterstains transmits a colour (light green: blue; eosin and orange G: red), a nucleus transmits none. Otsu's
+threshold over the stained pixels of the box separates them, and the nucleus is the region at the centre of the box.
+(The haematoxylin channel of a deconvolution into haematoxylin, eosin and DAB classifies green cytoplasm as nucleus.)
+The cell is the part of the stained area that is nearer to this nucleus than to any other.
 
-Limits. Where cells overlap, the borders between them are lines half-way between nuclei, not membranes, and a window
-without empty slide has a part of its cytoplasm taken for it. Of a crowd of touching nuclei one region is measured, and
-blood or overlying leucocytes may be taken for a nucleus. So the numbers are for comparing sets of cells that are
-measured alike, not for any single cell.
+Limits. Where cells overlap, the borders between them are lines half-way between nuclei, not membranes, and in a window
+without empty slide a part of the cytoplasm is taken for it. Touching nuclei are measured as one region, and blood or
+overlying leucocytes may be taken for a nucleus. So use the numbers to compare sets of cells measured in the same way,
+not for a single cell.
 """
 
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ from ...data.image_files import Pixels
 
 Mask = NDArray[np.bool_]
 SMOOTHING = 1.0
-"""Deviation of the Gaussian that takes the grain off, pixels."""
+"""Standard deviation of the Gaussian that removes grain, pixels."""
 DENSE = 0.2
 """Optical density of clearly visible cytoplasm."""
 FEWEST = 12
 """Minimum area of a nucleus, pixels."""
 OTHER = 0.5
-"""What has at least this share of the nucleus' area is another nucleus, anything smaller is not."""
+"""A region with at least this share of the nucleus' area is another nucleus, a smaller one is not."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _nucleus(
 
 
 def _foreground(density: NDArray[np.float64]) -> Mask | None:
-    """Return what is stained, by the (height, width, 3) optical `density`; None if it is all alike."""
+    """Return the stained pixels, by the (height, width, 3) optical `density`; None if it is constant."""
     most = density.max(axis=2).clip(max=DENSE)
     if np.ptp(most) == 0:
         return None

@@ -1,4 +1,4 @@
-"""Seams: does the border of an edited region show?
+"""Seams: whether the border of an edited region is visible.
 
 The statistic of one image and one box is
 
@@ -9,8 +9,8 @@ inside the border and its neighbour just outside, and C is the mean of the same 
 to the sides, 3 to 6 pixels further in and 3 to 6 further out. A side that lies on the image's edge is left out, and
 so are parallel lines outside the image. r is about 1 where nothing happens at the border, whatever the texture.
 
-The seam ratio of an edit is r of the edited image over r of the unedited one at the same box, so that a border
-that runs along a membrane anyway is not held against the edit. About 1 is seamless.
+The seam ratio of an edit is r of the edited image over r of the unedited one at the same box, so that a border that
+follows a membrane of the original does not count against the edit. About 1 is seamless.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from ...data.image_files import Pixels
 NEAR, FAR = 3, 6
 """Distance of the first and the last parallel line from the border, pixels."""
 FLOOR = 0.5
-"""Grey levels added to both means: in an even background neither is more than noise."""
+"""Grey levels added to both means: in a uniform background both are only noise."""
 
 
 def seam(edited: Pixels, original: Pixels, box: Box) -> float:
@@ -34,7 +34,7 @@ def seam(edited: Pixels, original: Pixels, box: Box) -> float:
 def border_ratio(pixels: Pixels, box: Box) -> float:
     """Return r of `box` (xyxy whole pixels) in (height, width, 3) `pixels`; 1 where no side can be measured.
 
-    Applied to boxes of real cells it says what r is without any edit.
+    Applied to boxes of real cells it gives r without any edit.
     """
     border: list[np.ndarray] = []
     parallel: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""Is the region as sharp as its surroundings, and no grainier?
+"""Whether the region is as sharp as its surroundings, and not grainier.
 
 Fine detail is what a Gaussian of deviation `COARSE` takes off the optical density of the luminance, after one of
 `FINE` has taken the noise of single pixels off. It is compared inside the region with the surroundings in the patch,
@@ -21,7 +21,7 @@ FINE, COARSE = 0.7, 1.5
 STAINED = 0.08
 """Optical density above the glass from which a pixel counts."""
 FEWEST = 50
-"""Stained pixels, inside and outside, without which nothing can be said."""
+"""Minimum number of stained pixels, inside and outside, for a measurement."""
 INSET = 4
 """Pixels at the region's border that are left out: the blend is there."""
 LUMINANCE = np.array([0.299, 0.587, 0.114])

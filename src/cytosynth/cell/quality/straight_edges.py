@@ -1,4 +1,4 @@
-"""Does the region show as a square?
+"""Whether the region is visible as a square.
 
 A blend hides the step at the region's border from `seam`, but not the eye: a square stays when the colour changes
 along a straight line. The contrast of a line is the difference in optical density between a strip of `WIDTH` pixels
