@@ -167,12 +167,12 @@ _MAKING = PipelineSettings(
 )  # fmt: skip
 PRESETS = {
     "public": EfficiencyRecipe(
-        title="Few images of a lab, public generator", generator="public", sizes=[4, 8, 16], steps=800, one_class=True,
+        title="Few images of a lab, public generator", generator="public", sizes=[4, 8, 16], steps=400, one_class=True,
         training=_TRAINING, real=_CRIC.model_copy(update={"split": "centre"}),
         test=_CRIC.model_copy(update={"split": "test"}), tuning=_CRIC, making=_MAKING,
     ),
     "rounds": EfficiencyRecipe(
-        title="Rounds inside the training part", generator="own", sizes=[8], steps=800, one_class=True,
+        title="Rounds inside the training part", generator="own", sizes=[8], steps=400, one_class=True,
         training=_TRAINING, real=_CRIC, test=_CRIC.model_copy(update={"split": "test"}), tuning=_CRIC, making=_MAKING,
     ),
     "own": EfficiencyRecipe(
