@@ -1,8 +1,8 @@
-"""Tables II and III (Section IV-C): does the synthetic data help a detector, by how much, and how sure is that?
+"""Tables II and III (Section IV-C): whether synthetic data help a detector, by how much, and with what confidence.
 
-Each training set is trained on twice: for the steps that the passes over the real images take, and for those that the
-same passes over the whole set take. The paper compares the longer training on more images with the shorter one on real
-images; that is reported, and next to it both comparisons at the same number of steps.
+Each training set is used for two lengths: the steps of the epochs over the real images, and those of the same epochs
+over the whole set. The paper compares the longer training on more images with the shorter one on real images; that is
+reported, and next to it both comparisons at the same number of steps.
 """
 
 import math
@@ -36,9 +36,9 @@ def table(
 ) -> list[Report]:
     """Make the table of `recipe` in the folder `run`, or continue there.
 
-    Writes the table, the gains with their verdicts, where the detectors fail, and the label density, each as `.json`,
-    `.md` and `.csv`, and `gains.png`. Raises UsageError when `run` was started with another recipe, UserError where a
-    synthetic set goes back to a test image.
+    Writes the table, the gains with their verdicts, the failures of the detectors, and the label density, each as
+    `.json`, `.md` and `.csv`, and `gains.png`. Raises UsageError if `run` was started with another recipe, UserError if
+    a synthetic set was made from a test image.
     """
     with lock.run(run, "recipe.yaml"):
         pin(recipe, run / "recipe.yaml")
@@ -64,7 +64,7 @@ def table(
 
 
 def digests(recipe: AugmentationRecipe, data_root: Path) -> dict[str, str]:
-    """Return digests of the data that `recipe` names, so that others under the same name are not taken for them."""
+    """Return digests of the data that `recipe` names, so that other data under the same name are detected."""
     named = {f"real set {number}": source.root for number, source in enumerate(recipe.real, 1)}
     named |= {"test set": recipe.test.root} | {f"set of {name}": root for name, root in recipe.sets.items() if root}
     return {name: inputs.annotations(data_root / root) for name, root in named.items()}
@@ -81,8 +81,8 @@ def densities(
 def plan(recipe: AugmentationRecipe, data: Mapping[str, Sequence[Source]], images: Mapping[str, int]) -> list[Trial]:
     """Return the trials of the grid with their lengths; `images` are the real ones, and those that each set adds.
 
-    Whole seeds come first, so that what is done can be read; within one, detectors that learn from the same images
-    follow each other.
+    Seeds are completed one after the other, so that finished ones can be read; within a seed, detectors that share
+    training images are consecutive.
     """
     trials = []
     for seed in recipe.seeds:
@@ -104,7 +104,7 @@ def plan(recipe: AugmentationRecipe, data: Mapping[str, Sequence[Source]], image
 def training_lengths(
     recipe: AugmentationRecipe, detector: str, name: str, images: Mapping[str, int]
 ) -> tuple[int, ...]:
-    """Return the shorter and the longer training; real images alone have the longer one of every set."""
+    """Return the shorter and the longer length; real images alone are trained for the longer one of every set."""
     if detector in recipe.commands:
         base = recipe.steps or recipe.epochs * images[REAL]
     else:
@@ -123,9 +123,9 @@ Key = tuple[str, str, int]
 
 
 def read(recipe: AugmentationRecipe, trials: Iterable[Trial], run: Path, images: Mapping[str, int]) -> dict[Key, Runs]:
-    """Return the results of `trials` by key; `images`: how many of the test hold a cell of each category.
+    """Return the results of `trials` by key; `images`: number of test images with a cell of each category.
 
-    Raises UserError for one that is damaged.
+    Raises UserError for a damaged result.
     """
     found: dict[Key, list[dict[str, object]]] = {}
     for trial in trials:
@@ -181,7 +181,7 @@ def gains(recipe: AugmentationRecipe, trials: Sequence[Trial], runs: Mapping[Key
 
 
 def _gained(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> list[str]:
-    """Return the measures of which the gain is told; of results of earlier versions, without the one class."""
+    """Return the measures whose gain is reported; for results of earlier versions, without the single class."""
     known = all(scoring.ABNORMAL_AP in result["scores"] for found in runs.values() for result in found.results)
     return [*([scoring.ABNORMAL_AP] if known else []), "mAP", *recipe.categories]
 
@@ -202,7 +202,7 @@ def comparisons(trials: Sequence[Trial]) -> list[tuple[str, str, str, Key, Key]]
 
 
 def failing(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
-    """Return what became of the annotated test cells, summed over seeds, and the share missed by size."""
+    """Return as what the annotated test cells were found, summed over seeds, and the share missed by size."""
     rows: list[tuple[Value, ...]] = []
     for (detector, name, steps), found in runs.items():
         tables = [result["failures"]["confusion"] for result in found.results]

@@ -11,7 +11,7 @@ from ..evaluate.statistics import Estimate
 from ..io import atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-"""Told apart by most colour-blind eyes."""
+"""Distinguished by most colour-blind readers."""
 
 
 def write(

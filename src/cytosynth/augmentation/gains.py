@@ -14,7 +14,7 @@ from ..evaluate.detection.scoring import ABNORMAL_AP
 from ..evaluate.statistics import Estimate
 
 FEWEST = 5
-"""Images with a cell of a category, below which that has no interval and no verdict."""
+"""Number of images with a cell of a category, below which it has no interval and no verdict."""
 HELPS, HURTS, UNDECIDED = "helps", "hurts", "no evidence"
 Values = NDArray[np.float64]
 
@@ -24,9 +24,9 @@ class Runs:
     """One detector on one training set after one number of steps, every seed.
 
     Attributes:
-        results: of each seed, what `evaluate.detection.scoring` returns: `scores`, and `drawn`, for draws of the
-            images that are the same on all sides.
-        images: how many of these images hold a cell of each category, see `holding`.
+        results: of each seed, the result of `evaluate.detection.scoring`: `scores`, and `drawn`, the scores of
+            bootstrap resamples of the images that are the same on all sides. images: number of images with a cell of
+            each category, see `holding`.
     """
 
     results: Sequence[Mapping[str, Any]]
@@ -37,10 +37,10 @@ class Runs:
         return np.array([result["scores"][measure] for result in self.results], dtype=np.float64)
 
     def number(self, measure: str) -> int:
-        """Return of how many images `measure` is.
+        """Return the number of images behind `measure`.
 
-        A mean over categories counts as if all were in as few as the rarest is, but for the `FEWEST` of a verdict; all
-        abnormal cells as one class are in as many at least as the commonest is.
+        For a mean over categories it is that of the rarest category, but at least `FEWEST`; for all abnormal cells as
+        one class, that of the most frequent category.
         """
         known = [count for count in self.images.values() if count]
         if measure == ABNORMAL_AP:
@@ -53,15 +53,16 @@ class Runs:
         return np.asarray(rows.mean(axis=0), dtype=np.float64)
 
     def estimate(self, measure: str) -> Estimate:
-        """Return the mean and its 95 % interval, which begins at 0 at the lowest."""
+        """Return the mean and its 95 % interval, whose lower end is at least 0."""
         found = _estimate([self.seeds(measure)], self.drawn(measure), self.number(measure))
         return found if found.low is None else found._replace(low=max(found.low, 0.0))
 
 
 def gain(after: Runs, before: Runs, measure: str) -> Estimate:
-    """Return by how much `measure` of `after` is above that of `before`, with its 95 % interval.
+    """Return the gain of `after` over `before` in `measure`, with its 95 % interval.
 
-    Both are scored on the same draws of test images, so that what is common to both falls out of the difference.
+    Both are scored on the same bootstrap resamples of test images, so that what they have in common cancels in the
+    difference.
     """
     drawn = after.drawn(measure) - before.drawn(measure)
     number = min(after.number(measure), before.number(measure))
@@ -69,13 +70,13 @@ def gain(after: Runs, before: Runs, measure: str) -> Estimate:
 
 
 def holding(images: Iterable[Image], categories: Sequence[str]) -> dict[str, int]:
-    """Return how many of `images` hold a cell of each of `categories`."""
+    """Return the number of `images` with a cell of each of `categories`."""
     own = [{cell.category for cell in image.cells} for image in images]
     return {name: sum(name in found for found in own) for name in categories}
 
 
 def verdict(found: Estimate) -> str:
-    """Return what an interval says: that the data help, that they hurt, or nothing."""
+    """Return the conclusion from an interval: the data help, they hurt, or there is no evidence."""
     if found.low is None or found.high is None:
         return UNDECIDED
     if found.low > 0:
@@ -89,12 +90,13 @@ def hundred(found: Estimate) -> Estimate:
 
 
 def _estimate(sides: Sequence[Values], drawn: Values, images: int) -> Estimate:
-    """Return the mean of the first of `sides` less that of the second, and the interval of both sources of chance.
+    """Return the mean of the first of `sides` minus that of the second, and the interval over both sources of
+    variation.
 
     The variance of resampled test images (bootstrap, times n / (n - 1) of the `images` that hold such a cell) and that
     of the mean over seeds (s^2 / n of each side) add up; Student's t has the degrees of freedom of Welch and
-    Satterthwaite, n - 1 of each. A bootstrap of three seeds would be far too narrow: it calls one difference in five
-    real if there is none; so would one of two images (one in three), hence no interval below `FEWEST`.
+    Satterthwaite, n - 1 of each. A bootstrap of three seeds would be far too narrow: it finds a difference in one of
+    five cases where there is none; so would one of two images (one of three cases), hence no interval below `FEWEST`.
     """
     value = float(sides[0].mean() - (sides[1].mean() if len(sides) > 1 else 0.0))
     known = drawn[~np.isnan(drawn)]

@@ -80,8 +80,8 @@ def fill(
 ) -> None:
     """Train and score those of `trials` that are not done, `workers` at a time, each on one of `devices` in turn.
 
-    On the cluster at `ray`, where that is given, as many as it has room for. Raises KeyboardInterrupt when a training
-    was asked to stop; the same call continues.
+    If `ray` is given, on that cluster, as many at a time as it has room for. Raises KeyboardInterrupt if a training was
+    stopped; the same call continues.
     """
     todo = [trial for trial in trials if not trial.done(run)]
     one = partial(work, recipe=recipe, run=run.resolve(), data_root=data_root.resolve())
@@ -122,7 +122,7 @@ def work(trial: Trial, device: str, recipe: AugmentationRecipe, run: Path, data_
 
 @lru_cache(maxsize=2)
 def _samples(data: tuple[Source, ...], data_root: Path) -> tuple[Sample, ...]:
-    """Return the images of `data`, which consecutive trials share: those of a training set and of the test."""
+    """Return the images of `data`, which consecutive trials share: training set and test images."""
     return tuple(sources.load(data, data_root))
 
 
@@ -144,7 +144,7 @@ def _builder(recipe: DetectorRecipe, samples: Sequence[Sample], data_root: Path)
 
 
 def _cost(folder: Path, parameters: int) -> dict[str, Any]:
-    """Return how many numbers were trained, the median time of a step, and the most memory this process has used."""
+    """Return the number of trained parameters, the median time of a step, and the peak memory of this process."""
     seconds = records.seconds(folder)
     if torch.cuda.is_available():
         memory = torch.cuda.max_memory_allocated() / 2**30

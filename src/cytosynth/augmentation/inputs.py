@@ -1,4 +1,4 @@
-"""What a run was started with: digests of its data, so that a later call cannot take others for them."""
+"""The data of a run: digests, so that a later call with other data is detected."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ FILE = "inputs.json"
 
 
 def annotations(root: Path) -> str:
-    """Return 16 hexadecimal digits that tell annotations, split and records of the data set at `root` apart.
+    """Return 16 hexadecimal digits that identify annotations, split and records of the data set at `root`.
 
     Images are not read.
     """
@@ -28,10 +28,10 @@ def annotations(root: Path) -> str:
 
 
 def digest(folder: Path, names: Sequence[str]) -> str:
-    """Return 16 hexadecimal digits over the files `names` of `folder`, of which some may not be there."""
+    """Return 16 hexadecimal digits over the files `names` of `folder`, some of which may be missing."""
     return sha256(" ".join(atomic.fingerprint(folder / name) for name in names).encode()).hexdigest()[:16]
 
 
 def difference(old: Mapping[str, str], wanted: Mapping[str, str]) -> str:
-    """Return which of the digests `wanted` is another in `old`; nothing if none is."""
+    """Return the name of the first of the digests `wanted` that differs in `old`; empty if none does."""
     return next((f"another {name}" for name, value in wanted.items() if old.get(name) != value), "")

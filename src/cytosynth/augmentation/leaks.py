@@ -1,4 +1,4 @@
-"""A held-out image must not be trained on, neither as it is nor as what a synthetic image was made from."""
+"""Leak checks: a held-out image must not be trained on, neither directly nor as the original of a synthetic image."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -29,8 +29,8 @@ def apart(what: str, fitted: Sequence[Source], held: Sequence[Source], data_root
 def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
     """Raise UserError if an image of the synthetic set in `folder` was made from an image of `held`.
 
-    What was edited is known from `provenance.jsonl`: by its hash, or, where that is not recorded, by its name. That a
-    generator was trained on held-out images is not seen here.
+    The originals are named in `provenance.jsonl`: by hash or, if none is recorded, by name. Whether a generator was
+    trained on held-out images is not checked here.
     """
     records = said(folder).values()
     edited: list[Mapping[str, Any]] = [record for record in records if isinstance(record.get("original"), str)]
@@ -59,7 +59,7 @@ def refuse(folder: Path, held: Sequence[Source], data_root: Path) -> None:
 
 
 def unlike(what: str, fitted: Source, held: Source, data_root: Path) -> None:
-    """Raise UsageError if a file of `fitted`, which is for `what`, is one of `held` too, whatever it is called."""
+    """Raise UsageError if a file of `fitted`, which is for `what`, is also one of `held`, under any name."""
     own, others = seen.digests(fitted, data_root), seen.digests(held, data_root)
     for digest in sorted(own.keys() & others.keys()):
         raise UsageError(f"{what}: {own[digest]} is the file of {others[digest]}, a {held.split} image; take one out")
@@ -81,14 +81,14 @@ def pasted(record: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def unseen(models: Mapping[str, str], held: Sequence[Source], data_root: Path) -> None:
-    """Make sure that no model was trained or chosen on an image of the parts `held`, by the digests of the files.
+    """Check that no model was trained or selected on an image of the parts `held`, by the digests of the files.
 
     Args:
         models: name of the model of each role, as the pipeline takes them; what has no weights is passed over.
         held: parts that no model may have seen.
         data_root: folder that they, and what recipes of runs name, are below.
 
-    Raises UserError for a model that has, and for one of which it is not known.
+    Raises UserError for a model that was, and for one whose training images are unknown.
     """
     by_hash, _ = _held(tuple(held), data_root)
     for role, name in models.items():

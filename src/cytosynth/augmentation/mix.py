@@ -28,7 +28,7 @@ from ..synthesis.publish import contact_sheet
 from . import inputs, leaks, mix_card
 
 FILE = "mix.json"
-"""What a mix was started with; a folder without it is none."""
+"""The inputs of a mix; a folder without this file is not one."""
 FLAG = "synthetic"
 PARTS = ("train", "val", "test")
 TRAIN = PARTS[0]
@@ -94,7 +94,7 @@ def mix(
 
 
 def _first(images: Sequence[Image], ratio: float, real: int, synthetic: Path) -> Sequence[Image]:
-    """Return the first of `images`, `ratio` for each of the `real` ones; say where there are fewer."""
+    """Return the first of `images`, `ratio` for each of the `real` ones; print a line if there are fewer."""
     wanted = max(1, round(ratio * real))
     if len(images) < wanted:
         console.print(f"{synthetic}: {len(images)} images, fewer than --ratio {ratio:g} needs", soft_wrap=True)
@@ -114,7 +114,7 @@ def _images(data: DataSet, origin: Sequence[tuple[Path, Image]], out: Path, targ
 
 
 def _annotations(data: DataSet, out: Path, target: str, records: Sequence[dict[str, Any]]) -> None:
-    """Write what is said of the images of `data`: annotations, parts, records of synthetic ones, contact sheet."""
+    """Write the annotations of `data`, its parts, the records of synthetic images, and the contact sheet."""
     registration.writer(target).write(data, out)
     atomic.write_json(out / split.FILE, {name: list(members) for name, members in data.parts.items()})
     if target == "coco":
@@ -137,7 +137,7 @@ def _real(root: Path) -> DataSet:
 
 
 def _synthetic(root: Path) -> DataSet:
-    """Return the synthetic data set at `root`; raise UserError if it does not say that all its images are so."""
+    """Return the synthetic data set at `root`; raise UserError if not all its images are marked as synthetic."""
     if streaming.kind(root) in streaming.PACKED:
         raise UserError(f"{root}: is packed; first run `cytosynth convert {root} OUT --to coco`")
     data = read(root, note=findings.ignore)
@@ -161,7 +161,7 @@ def _joined(
     divided: dict[str, tuple[Image, ...]],
     left_out: Sequence[str],
 ) -> tuple[DataSet, dict[str, str]]:
-    """Return both as one data set, and what each image of those `added` is called in it."""
+    """Return both as one data set, and the name in it of each of the images `added`."""
     if not set(given.categories) & set(made.categories):
         raise UserError(
             f"{given.folder} has the categories {wording.listed(given.categories)}, {made.folder} "
@@ -204,7 +204,7 @@ def _flagged(image: Image, synthetic: bool, number: int | str | None) -> Image:
 
 
 def _name(file_name: str, taken: set[str]) -> str:
-    """Return what the synthetic image `file_name` is called here: no other has its name, whatever the suffix."""
+    """Return the new name of the synthetic image `file_name`, which no other image has with any suffix."""
     path = PurePosixPath(file_name)
     name = f"synthetic_{path.with_suffix('').as_posix().replace('/', '_')}"
     while name in taken:
@@ -218,7 +218,7 @@ def _stem(file_name: str) -> str:
 
 
 def _copied(source: Path, place: Path, image: Image) -> None:
-    """Copy the image file `source` to `place`, unless it is there; raise ImageProblem for one that is not as said."""
+    """Copy the image file `source` to `place`, unless it is there; raise ImageProblem if it is not as annotated."""
     if place.exists() and place.stat().st_size == source.stat().st_size:
         return
     image_files.read(source)  # whole: its header says nothing of a file cut short
@@ -227,7 +227,7 @@ def _copied(source: Path, place: Path, image: Image) -> None:
 
 
 def _by_part(data: DataSet, out: Path) -> None:
-    """Write a COCO file for each part of `data`, as detectors of other programs take them; ids are those of all."""
+    """Write a COCO file for each part of `data`, for detectors of other programs; ids are those of the whole set."""
     numbered = {i.file_name: replace(i, id=key) for i, key in zip(data.images, coco.image_ids(data), strict=True)}
     for name, members in data.parts.items():
         part = replace(data, images=tuple(numbered[member] for member in members), category_ids=coco.category_ids(data))

@@ -1,4 +1,4 @@
-"""The data card of a mix: how many real and synthetic images and cells each part has, and what to mind."""
+"""The data card of a mix: the real and synthetic images and cells of each part, and limits."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ KINDS = (False, True)
 
 
 def silent(categories: Sequence[str], kept: bool) -> str:
-    """Return the line on `categories` of normal cells that real images alone annotate, and whether they are `kept`."""
+    """Return the line on `categories` of normal cells that only real images annotate, and whether they are `kept`."""
     named = ", ".join(categories)
     if kept:
         return f"{named}: annotated only on real images; on synthetic ones such cells have no box"
@@ -25,7 +25,7 @@ def text(data: DataSet, records: Sequence[Mapping[str, Any]], note: str = "") ->
 
     Args:
         data: real and synthetic images.
-        records: how each synthetic image came to be.
+        records: how each synthetic image was made.
         note: a line on normal cells.
     """
     part_of = {member: name for name, members in data.parts.items() for member in members}

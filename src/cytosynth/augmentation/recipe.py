@@ -20,7 +20,7 @@ TRAINING_SETS = {
     REAL_TO_SYNTHETIC: "and real normal images, their cells edited",
     OURS: "and fields by LoRA, their cells edited",
 }
-"""What a detector is trained on, by the names of Tables II and III."""
+"""Training sets of a detector, by the names of Tables II and III."""
 
 
 class AugmentationRecipe(Settings):

@@ -1,4 +1,4 @@
-"""Which image files a model was trained and chosen on, by digest: so that no held-out image is among them."""
+"""The image files that a model was trained and selected on, by digest, to check that none is held out."""
 
 import re
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from ..io import atomic, plain
 from ..io.bundled import BUNDLED, RECIPE, WEIGHTS, model_folder
 
 FILE = "seen_images.txt"
-"""Beside a model's weights, or in the folder above: a line for each image file, as `sha256sum` writes it."""
+"""File next to a model's weights, or in the folder above: a line for each image file, as `sha256sum` writes it."""
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 WEIGHTLESS = frozenset({"none", "nucleus"})
-"""Names that stand for no model."""
+"""Names that mean no model."""
 FOUNDATION = ("autoencoder", "decoder", "text", "denoiser")
 """The runs of a foundation's parts, next to each other: all of them count."""
 CHOSEN_ON = "val"
-"""The part on which trainings choose their best weights."""
+"""The part on which trainings select their best weights."""
 
 
 def digests(source: Source, data_root: Path) -> dict[str, str]:
@@ -38,11 +38,11 @@ def digests(source: Source, data_root: Path) -> dict[str, str]:
 
 
 def of_model(name: str, role: str, data_root: Path) -> dict[str, str] | None:
-    """Return the images that the model `name` of `role` has seen, names by SHA-256; None if that is not known.
+    """Return the images that the model `name` of `role` has seen, names by SHA-256; None if unknown.
 
-    Its `FILE` says so, else the recipes of its run: of the data sets named there, which are below `data_root`, the
-    parts trained on and, of those divided, the part that is chosen on. A model of a hub, which is public and older
-    than the data here, has seen none.
+    They are listed in its `FILE`, else derived from the recipes of its run: of the data sets named there, which are
+    below `data_root`, the parts trained on and, for divided sets, the part used for selection. A model of a hub, which
+    is public and older than the data here, has seen none.
     """
     if name in WEIGHTLESS or (name != BUNDLED and not Path(name).exists()):
         return {}
@@ -79,7 +79,7 @@ def sources(recipe: Path) -> list[Source]:
 
 
 def read(path: Path) -> dict[str, str]:
-    """Return the names by SHA-256 that the file at `path` lists; raise UserError for a line that is none."""
+    """Return the names by SHA-256 that the file at `path` lists; raise UserError for an invalid line."""
     found = {}
     for number, line in enumerate(plain.text(path).splitlines(), 1):
         match = LINE.fullmatch(line)

@@ -40,7 +40,7 @@ def gather(recipe: AugmentationRecipe, run: Path, data_root: Path, device: str =
 
 
 def check(recipe: AugmentationRecipe, data_root: Path) -> None:
-    """Look at the real images before anything is made or trained.
+    """Check the real images before anything is made or trained.
 
     Raises UsageError if one to train on is a test image too, UserError where there is no cell of the categories.
     """
@@ -55,7 +55,8 @@ def check(recipe: AugmentationRecipe, data_root: Path) -> None:
 
 
 def density(data: Sequence[Source], data_root: Path, categories: Sequence[str]) -> dict[str, float]:
-    """Return how many images `data` are, and their cells of `categories`: in all, an image, a megapixel, by name.
+    """Return the number of images of `data`, and of their cells of `categories`: in total, per image, per megapixel, by
+    name.
 
     Pixels are those at the working scale; no image is read. Raises UserError for a part without an image.
     """
@@ -94,7 +95,7 @@ def _made(name: str, recipe: AugmentationRecipe, run: Path, data_root: Path, dev
 
 
 def _edited(recipe: AugmentationRecipe, run: Path, data_root: Path, models: dict[str, Any], device: str) -> list[Path]:
-    """Edit the real normal images, with another seed each time around, until there are `count`."""
+    """Edit the real normal images, with another seed in each round, until there are `count`."""
     root = data_root / recipe.normals.root
     found = part_of(recipe.normals, data_root)
     normal = sum(all(cell.category == NILM for cell in image.cells) for image in found)
@@ -124,7 +125,7 @@ def _custom_diffusion(recipe: AugmentationRecipe, run: Path, data_root: Path) ->
 
 
 def _adapter(recipe: AugmentationRecipe) -> NormalRecipe:
-    """Return the recipe of the Custom Diffusion that is trained where none is given."""
+    """Return the recipe of the Custom Diffusion that is trained if none is given."""
     base = preset(recipe.preset, "custom-diffusion")
     return NormalRecipe.model_validate(base.model_dump() | recipe.adapter | {"foundation": recipe.models["foundation"]})
 

@@ -30,8 +30,8 @@ def each(
 ) -> Iterator[T]:
     """Yield each of `todo` when `work`, called with it and a device, is done with it.
 
-    When one of several fails, or this process is interrupted, the others are asked to stop as SIGTERM does: a training
-    saves and ends.
+    When one of several fails, or this process is interrupted, the others are stopped as by SIGTERM: a training saves a
+    checkpoint and ends.
 
     Args:
         work: can be pickled, where there are several workers.
@@ -75,7 +75,7 @@ def each(
 
 
 class _Worker:
-    """What a worker knows of itself.
+    """The state of a worker.
 
     Attributes:
         device: where it works.
@@ -91,7 +91,7 @@ class _Worker:
 
 
 class _Log(TextIOWrapper):
-    """What a worker says, without the folders of this machine."""
+    """The output of a worker, without the folders of this machine."""
 
     def write(self, text: str) -> int:
         return super().write(FOLDERS.sub("", text))
@@ -109,7 +109,7 @@ def _begin(queue: Any, told: "Connection[Any, Any]", logs: Path) -> None:
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:
-    """End the work as Ctrl-C does, once: the pool and `_watch` may both ask, and saving is not cut short."""
+    """End the work as Ctrl-C does, once: the pool and `_watch` may both call this, and saving must finish."""
     if not (_Worker.busy and _Worker.stopping):
         _Worker.stopping = True
         raise KeyboardInterrupt

@@ -41,11 +41,11 @@ class NormalImageGenerator:
     ) -> None:
         """Load `foundation` and merge the `adapter` of any kind (folder, file, `bundled`, or None) into it.
 
-        Then the `distilled` weights, for few steps: 'bundled', a folder, a run or a file; None: there are none.
+        Then the `distilled` weights, for few steps: 'bundled', a folder, a run or a file; None: none.
 
-        One that is loaded already, in float32, lends its autoencoder and gives its U-Net away. The networks have
-        `precision`; latents and samplers are float32 whatever it is. The U-Net predicts what `prediction_type` says, or
-        where that is None, the foundation.
+        If the foundation is already loaded, in float32, its autoencoder is shared and its U-Net is taken over. The
+        networks have `precision`; latents and samplers are always float32. `prediction_type` is what the U-Net
+        predicts; None: what the foundation states.
         """
         if not isinstance(foundation, Foundation):
             foundation = load(foundation, denoiser="plain", prediction_type=prediction_type)
@@ -68,16 +68,16 @@ class NormalImageGenerator:
         self.prompts = Prompts(self.model)
 
     def field(self, seed: int, index: int, settings: GenerateSettings) -> Pixels:
-        """Return field number `index` of `seed`: (size, size, 3). It depends on nothing else but the weights."""
+        """Return field number `index` of `seed`: (size, size, 3). It depends only on these and the weights."""
         return self.fields([(seed, index)], settings)[0]
 
     @torch.no_grad()
     def fields(self, wanted: Sequence[tuple[int, int]], settings: GenerateSettings) -> list[Pixels]:
         """Return the field of each (seed, index) `wanted`: (size, size, 3).
 
-        `settings.batch` are denoised at a time, never fewer: a last batch that is not full is filled up by repeating
-        its last field. On several threads of a CPU it is one at a time. So the pixels of a field do not depend, to the
-        bit on a CPU, on what else is in its batch. They are decoded one by one.
+        `settings.batch` are denoised at a time, never fewer: an incomplete last batch is filled up by repeating its
+        last field. On several threads of a CPU it is one at a time. So the pixels of a field do not depend, to the bit
+        on a CPU, on the others in its batch. They are decoded one by one.
         """
         drawn: list[Pixels] = []
         batch = at_a_time(settings.batch, self.model.device)

@@ -1,4 +1,4 @@
-"""How much memory a step of training an adapter takes, as its recipe is and with less (`foundation/memory.py`)."""
+"""The memory that a training step of an adapter needs, by its recipe and with less (`foundation/memory.py`)."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ LESS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("and gradient_checkpointing=true",
      {"mixed_precision": "bf16", "frozen_dtype": "bf16", "gradient_checkpointing": True}),
 )  # fmt: skip
-"""Settings that bring it down, each with those before it."""
+"""Settings that reduce the memory, each in addition to those before it."""
 
 
 def report(recipe: NormalRecipe) -> Report:
-    """Return what `recipe` trains and how much memory a step takes, as it is and with less."""
+    """Return what `recipe` trains and the memory of a step, with its own settings and with those that reduce it."""
     rows = []
     with meter("counting memory", len(LESS)) as bar:
         for name, changes in LESS:
@@ -47,7 +47,7 @@ class Blank(Windows):
     """Windows without content."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        """Draw latents of `shape` (C, window/factor, window/factor)."""
+        """Make latents of `shape` (C, window/factor, window/factor)."""
         self.shape = shape
 
     def draw(self, _rng: np.random.Generator, size: int) -> Tensor:
@@ -55,11 +55,11 @@ class Blank(Windows):
         return torch.zeros(size, *self.shape)
 
     def to(self, device: torch.device) -> None:
-        """Nothing is kept."""
+        """Do nothing: there are no tensors to move."""
 
 
 def count(recipe: NormalRecipe) -> Need:
-    """Return what a step of `recipe` needs."""
+    """Return the memory that a step of `recipe` needs."""
     recipe = on_cpu(recipe)
     with torch.device("meta"):
         model = empty(recipe.foundation, [recipe.prompt, recipe.initializer])

@@ -14,7 +14,7 @@ WORD = "<normal-field>"
 
 
 class WindowRecipe(Recipe):
-    """What every training on normal windows shares: their data, and how its result is scored."""
+    """Settings of every training on normal windows: their data, and how the result is scored."""
 
     foundation: str = STABLE_DIFFUSION
     prediction_type: PredictionType | None = Field(

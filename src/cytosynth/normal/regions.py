@@ -1,4 +1,4 @@
-"""Where an image holds nothing abnormal."""
+"""The normal regions of an image, without an abnormal cell."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from ..data.image_files import Pixels
 from ..data.sources import Sample
 
 ATTEMPTS = 200
-"""Windows sampled before an image is skipped."""
+"""Number of windows sampled before an image is skipped."""
 
 
 def normal(sample: Sample, turn: int, window: Box) -> bool:
@@ -43,7 +43,7 @@ def _has_normal(sample: Sample, window: int) -> bool:
 
 
 def windows(samples: Sequence[Sample], window: int, count: int) -> list[Pixels]:
-    """Return `count` normal windows of `samples`, spread over them in turn, the same at every call."""
+    """Return `count` normal windows, from the `samples` in turn, the same at every call."""
     rng = np.random.default_rng(0)
     found: list[Pixels] = []
     fit = usable(samples, window)

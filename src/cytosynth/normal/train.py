@@ -34,7 +34,7 @@ HeldOut = Callable[[NormalRecipe, Sequence[Sample], Path], Distance]
 
 
 class NormalTask(Task):
-    """Trains an adapter on windows that hold nothing abnormal."""
+    """Trains an adapter on windows without abnormal cells."""
 
     text: Tensor
 
@@ -47,7 +47,7 @@ class NormalTask(Task):
     ) -> None:
         """Attach the adapter to `model`, and then encode the `windows` that it is trained on.
 
-        Scores are the distance, which `held_out` makes, of generated windows to held-out real ones.
+        The score is the distance of generated windows to held-out real ones, by the function that `held_out` returns.
         """
         super().__init__()
         self.adapter, self.prompt = attach(model, recipe)
@@ -117,7 +117,7 @@ class NormalTask(Task):
 
 
 def freeze_as(model: Foundation, dtype: torch.dtype) -> None:
-    """Bring everything in `model` that is not trained to `dtype`, but for singular values, whose shifts are small."""
+    """Convert all frozen weights of `model` to `dtype`, except singular values, whose shifts are small."""
     for part in model.parts.values():
         for name, tensor in [*part.named_parameters(), *part.named_buffers()]:
             if tensor.is_floating_point() and not tensor.requires_grad and not name.endswith(".sigma"):
@@ -134,8 +134,8 @@ def train_normal(
 ) -> Outcome:
     """Train the Normal Image Generator in the run folder `run`, or continue it.
 
-    Latents and features are kept in `run`/cache, or in a `cache` that several runs share. With `validate_every`, the
-    best weights are kept by the distance that `held_out` makes (`evaluate.held_out.HeldOut`).
+    Latents and features are stored in `run`/cache, or in a `cache` that several runs share. With `validate_every`, the
+    best weights are selected by the distance from `held_out` (`evaluate.held_out.HeldOut`).
     """
     kept = cache or run / "cache"
 

@@ -1,4 +1,4 @@
-"""Latents of windows that hold nothing abnormal, which a trainer of stage 1 is given."""
+"""Latents of windows without abnormal cells, for the trainers of stage 1."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ from .regions import ATTEMPTS, normal, usable
 
 
 class Windows:
-    """Draws normal windows of images, in all their turns or as they are."""
+    """Samples normal windows of images, in all eight orientations or as they are."""
 
     def __init__(self, model: Foundation, samples: Sequence[Sample], recipe: WindowRecipe, cache: Path) -> None:
-        """Encode the normal images of `samples` with `model`, kept under `cache`, for the windows of `recipe`.
+        """Encode the normal images of `samples` with `model`, stored under `cache`, for the windows of `recipe`.
 
-        Raises UserError if there is none.
+        Raises UserError if there are none.
         """
         window = recipe.window
         self.factor, self.side = model.factor, window // model.factor

@@ -1,4 +1,4 @@
-"""A finished image as another centre would show it: in the style of a user's fields, and varied."""
+"""A finished image with the appearance of another centre: in the style of a user's fields, and varied."""
 
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,17 @@ from .settings import PipelineSettings
 MPP = 0.49
 """Micrometres a pixel of generated fields, and of edited images at their working scale: a true x20."""
 SIDE = 512
-"""Of the fields that are read from a slide, pixels."""
+"""Side of the fields that are read from a slide, pixels."""
 FIELDS = 20
-"""That are read from a slide."""
+"""Number of fields that are read from a slide."""
 
 
 def style_of(source: Path, mpp: float | None = None) -> Style:
     """Return the style of `source`: a folder of 5 to 50 images, or a slide.
 
     Of more images in a folder those at even distances in the order of their names are taken. `mpp` is the micrometres a
-    pixel of a folder's images; None leaves the scale of images as it is. A slide says its own and is read at x20.
-    Raises UserError for fewer images, or what is no folder or slide.
+    pixel of a folder's images; None leaves the scale of images as it is. A slide states its own and is read at x20.
+    Raises UserError for fewer images, or if `source` is not a folder or slide.
     """
     if not source.is_dir() and reader.is_slide(source):
         if mpp is not None:
@@ -62,10 +62,10 @@ def _fields(slide: Path) -> list[Pixels]:
 
 
 def brought(pixels: Pixels, record: dict[str, Any], settings: PipelineSettings) -> tuple[Pixels, dict[str, Any]]:
-    """Return the finished image of `record` as the centre of `settings` shows it, and the record of that.
+    """Return the finished image of `record` with the appearance of the centre of `settings`, and its record.
 
     The record keeps sizes and boxes of the edit, by which it can be made again; `shown` has those of the image, in the
-    same order, and what was done: `style_field` (number of the field whose statistics it took) and `variations`.
+    same order, and the changes: `style_field` (number of the field whose statistics it took) and `variations`.
     """
     if settings.style is None and settings.vary is None:
         return pixels, record

@@ -1,6 +1,7 @@
-"""What the machine decides of a run: precision, batch and threads. Decided once, then written with the settings.
+"""The settings of a run that depend on the machine: precision, batch and threads. They are chosen once and written with
+the settings.
 
-Whoever continues the run takes what is written, on whatever machine; else pixels would differ in their last bits.
+A run that continues uses the written values on any machine; otherwise pixels would differ in their last bits.
 """
 
 import torch
@@ -16,8 +17,8 @@ def decided(settings: PipelineSettings, written: PipelineSettings | None, device
 
     Args:
         settings: as they are asked for.
-        written: those of the run that is continued, from which it is taken; None where a run begins.
-        device: cpu, cuda ...; it decides where a run begins.
+        written: those of the run that is continued, which take precedence; None for a new run. device: cpu, cuda ...;
+        determines the values of a new run.
     """
     source = best(settings, device) if written is None else written
     update: dict[str, object] = {}
@@ -31,9 +32,9 @@ def decided(settings: PipelineSettings, written: PipelineSettings | None, device
 
 
 def best(settings: PipelineSettings, device: str) -> PipelineSettings:
-    """Return `settings` with the precision, threads and batch that `device` is fast with.
+    """Return `settings` with the precision, threads and batch that are fast on `device`.
 
-    Threads are not written for a GPU, whose pixels do not depend on them.
+    Threads are not written for a GPU, where pixels do not depend on them.
     """
     on_gpu = devices.kind(device) == "cuda"
     batch = TOGETHER_ON_GPU if on_gpu else TOGETHER

@@ -1,4 +1,4 @@
-"""Few steps (`--fast`): which distilled weights a run takes, and what they set. Imports no torch."""
+"""Few steps (`--fast`): the distilled weights of a run, and the settings that they bring. Imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ class Fast:
 
     @property
     def by_stage(self) -> dict[distilled.Stage, str]:
-        """The weights of each stage that has some."""
+        """The weights by stage, for stages that have some."""
         return {stage: name for stage in STAGES if (name := getattr(self, stage)) is not None}
 
     def settings(self) -> dict[str, object]:
-        """Return what they set: sampler and steps as their card says, and no guidance, which is in the weights."""
+        """Return their settings: sampler and steps from their card, and no guidance, which the weights include."""
         found: dict[str, object] = {}
         for stage, name in self.by_stage.items():
             _, card = distilled.place(name, stage)
@@ -45,10 +45,9 @@ def asked(
     Args:
         fast: take the bundled ones of each stage for which none are given.
         given: by stage that the run has.
-        models: what the user calls its `foundation`, `normal` and `cell`.
-        option: what stands before the names of options in messages.
+        models: the user's names of `foundation`, `normal` and `cell`. option: prefix of option names in messages.
 
-    Raises UsageError where the bundled ones are asked for with models of the user's, UserError where there are none.
+    Raises UsageError if the bundled weights are requested for the user's own models, UserError if there are none.
     """
     chosen = dict(given)
     for stage in given:

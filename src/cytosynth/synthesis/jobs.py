@@ -1,4 +1,4 @@
-"""What a run has to make: one job per image, from a number, a file of the user's, or a plan."""
+"""The jobs of a run: one per image, from a number, a file of the user, or a plan."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from .plan import Plan, PlannedCell, PlanProblem
 from .settings import PipelineSettings
 
 Own = tuple[str, Path, dict[str, Any]]
-"""A image of the user's: its name, its file, and what is said of it."""
+"""An image of the user: its name, its file, and its further fields."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,11 @@ class Job:
 
     Attributes:
         file_name: of the image in the data set.
-        seed: of the run, or of the field where a plan says so.
-        key: tells the job from others of the same seed.
+        seed: of the run, or of the field if a plan states one. key: distinguishes jobs of the same seed.
         normal: returns the normal image; None: the generator makes it from `seed` and `key`.
-        extra: goes into the record.
+        extra: further fields of the record.
         planned: the cells of a plan; None if the detector finds them.
-        categories: those assigned to this image by the counts of the whole run; None if weights decide.
+        categories: those assigned to this image by the counts of the whole run; None if they are sampled by weight.
         path: the user's image, whose digest goes into the record (`identified`).
     """
 
@@ -48,7 +47,7 @@ def fields(indices: range, settings: PipelineSettings) -> Iterator[Job]:
 
 
 def own_images(images: Iterable[Own], settings: PipelineSettings) -> Iterator[Job]:
-    """Yield a job for each image file of the user's, seeded by its name; licence and source go along."""
+    """Yield a job for each image file of the user, seeded by its name, with licence and source."""
     taken: set[str] = set()
     for original, path, extra in images:
         name = file_names.flat(original, ".png", taken)
@@ -74,7 +73,7 @@ def planned_own(
 ) -> tuple[list[Job], dict[str, tuple[int, int]]]:
     """Return the jobs of a `plan` for the user's `images`, read from `path`, and the size of each as edited.
 
-    A file that cannot be read has no size; what makes its job says why.
+    A file that cannot be read has no size; the reason is reported when its job is made.
     """
     there = {original: (file, extra) for original, file, extra in images}
     jobs, sizes = [], {}
@@ -113,7 +112,7 @@ def _own(
 
 
 def identified(job: Job) -> Job:
-    """Return `job` with the digest of the user's file in what goes into the record; the file is read for it."""
+    """Return `job` with the digest of the user's file in its record; reads the file."""
     if job.path is None or "original_sha256" in job.extra:
         return job
     return replace(job, extra=job.extra | {"original_sha256": image_files.fingerprint(job.path)})

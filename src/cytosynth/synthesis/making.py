@@ -25,8 +25,8 @@ class Made:
     Attributes:
         file_name: in the data set.
         record: how it was made.
-        pixels: (height, width, 3); None where it is `encoded` already.
-        encoded: the bytes of its PNG file; empty where it is still to be encoded.
+        pixels: (height, width, 3); None if it is `encoded`. encoded: the bytes of its PNG file; empty if it is not
+        encoded yet.
     """
 
     file_name: str
@@ -45,7 +45,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Room:
-    """How many cells of an image can be edited, and the normal image in which they were found."""
+    """The number of cells of an image that can be edited, and the normal image in which they were found."""
 
     file_name: str
     cells: int
@@ -61,12 +61,12 @@ class Unmade:
 
 
 Failed = Callable[[Job, UserError], None]
-"""Told of each job whose image cannot be used: it raises, or it takes note and the others are made."""
+"""Called for each job whose image cannot be used: raises, or records it so that the others are made."""
 Outcome = TypeVar("Outcome")
 
 
 def finished(outcomes: Iterable[Outcome | Unmade], failed: Failed) -> Iterator[Outcome]:
-    """Yield those of `outcomes` that are images; `failed` is told of the others."""
+    """Yield those of `outcomes` that are images; `failed` is called for the others."""
     for outcome in outcomes:
         if isinstance(outcome, Unmade):
             failed(outcome.job, outcome.error)
@@ -78,12 +78,12 @@ class Normals:
     """The normal images of jobs: the user's, read one by one, or fields, generated `settings.batch` at a time."""
 
     def __init__(self, generator: NormalImageGenerator | None, settings: GenerateSettings) -> None:
-        """Draw with `generator`; None: every job has an image of the user's."""
+        """Generate with `generator`; None: every job has an image of the user."""
         self.generator, self.settings = generator, settings
         self.waiting: list[Job] = []
 
     def add(self, job: Job) -> list[tuple[Job, Pixels] | Unmade]:
-        """Take in `job`; return the images that are there now."""
+        """Add `job`; return the images that are available now."""
         if job.normal is not None:
             try:
                 return [(job, job.normal())]
@@ -93,7 +93,7 @@ class Normals:
         return self.flush() if len(self.waiting) == self.settings.batch else []
 
     def flush(self) -> list[tuple[Job, Pixels] | Unmade]:
-        """Return the images of all jobs that were taken in."""
+        """Return the images of all jobs that were added."""
         jobs, self.waiting = self.waiting, []
         if not jobs:
             return []
@@ -117,11 +117,11 @@ class Making:
         self.waiting: dict[str, Job] = {}
 
     def add(self, job: Job) -> list[Made | Unmade]:
-        """Take in `job`; return the images that are finished now."""
+        """Add `job`; return the images that are finished now."""
         return self._edited(self.normals.add(job))
 
     def flush(self) -> list[Made | Unmade]:
-        """Finish and return all images that were taken in."""
+        """Finish and return the images of all jobs that were added."""
         return [*self._edited(self.normals.flush()), *map(self._made, self.queue.flush())]
 
     def _edited(self, normals: Iterable[tuple[Job, Pixels] | Unmade]) -> list[Made | Unmade]:
@@ -149,19 +149,19 @@ class Making:
 
 
 class Surveying:
-    """Normal images in which cells are counted that can be edited, at most as many as the settings allow."""
+    """Counts the cells of normal images that can be edited, at most as many as the settings allow."""
 
     def __init__(self, pipeline: "Pipeline", settings: PipelineSettings) -> None:
-        """Look with the detector of `pipeline`."""
+        """Count with the detector of `pipeline`."""
         self.pipeline, self.settings = pipeline, settings
         self.normals = Normals(pipeline.generator, settings.normal)
 
     def add(self, job: Job) -> list[Room | Unmade]:
-        """Take in `job`; return what is known now."""
+        """Add `job`; return the counts that are known now."""
         return list(map(self._looked, self.normals.add(job)))
 
     def flush(self) -> list[Room | Unmade]:
-        """Return what is left to be known of the jobs that were taken in."""
+        """Return the remaining counts of the jobs that were added."""
         return list(map(self._looked, self.normals.flush()))
 
     def _looked(self, one: tuple[Job, Pixels] | Unmade) -> Room | Unmade:

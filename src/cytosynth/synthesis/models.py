@@ -20,22 +20,22 @@ from .pipeline import Pipeline
 from .settings import PipelineSettings
 
 NONE = "none"
-"""Stands for no model: no LoRA, no gate."""
+"""The name that means no model: no LoRA, no gate."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """What the user called the models of a run, and how they are to be loaded; it can be sent to another process.
+    """The names of the models of a run, and how to load them; can be sent to another process.
 
     Attributes:
         foundation: Stable Diffusion of both stages.
         cell: the Abnormal Cell Synthesizer.
         gate: 'nucleus', folder of a cell classifier, or 'none'.
-        detector: finds NILM cells; None if a plan says which to edit.
+        detector: finds NILM cells; None if a plan lists the cells.
         normal: adapter of stage 1, or 'none'.
         generates: whether fields are generated; else the user's images are edited.
-        settings: precision, and what the gate asks for.
-        decoder: tiny decoder in the place of the foundation's; None: its own.
+        settings: precision, and those of the gate.
+        decoder: tiny decoder instead of the foundation's; None: its own.
         data_root: folder that holds the data sets of `gate.reference`.
         device: cpu, cuda ...
         fast: distilled weights of each stage.
@@ -55,7 +55,7 @@ class Models:
 
     @property
     def names(self) -> dict[str, str]:
-        """What records call the model of each role; of a folder, its last part."""
+        """The name of the model of each role in records; of a folder, its last part."""
         given = {"cell": self.cell, "foundation": self.foundation, "normal": self.normal, "gate": self.gate,
                  "detector": self.detector or NONE, "decoder": self.decoder or NONE}  # fmt: skip
         given |= {f"fast_{stage}": name for stage, name in self.fast.by_stage.items()}
@@ -72,7 +72,7 @@ def for_fields(named: dict[str, str], settings: PipelineSettings, device: str = 
 
 
 def load(given: Models) -> Pipeline:
-    """Return the models in this process; the foundation, which both stages build on, is read once."""
+    """Return the models in this process; the foundation, which both stages use, is read once."""
     settings, device = given.settings, given.device
     gate = (
         None

@@ -21,10 +21,8 @@ class OwnImages:
     """The user's images.
 
     Attributes:
-        images: name and path of each and what is said of it.
-        refused: a line for each that cannot be used.
-        licences: COCO's entries.
-        info: what is said of the whole.
+        images: name, path and further fields of each. refused: a line for each that cannot be used. licences: COCO's
+        entries. info: COCO's info of the whole set.
     """
 
     images: list[Own]
@@ -33,7 +31,7 @@ class OwnImages:
     info: dict[str, Any] = field(default_factory=dict)
 
     def under(self, pseudonyms: Pseudonyms | None) -> "OwnImages":
-        """Return them under the names that `pseudonyms` gives, where it does."""
+        """Return them under the names from `pseudonyms`, if given."""
         if pseudonyms is None:
             return self
         images = [(pseudonyms.name(name), path, pseudonyms.extra(said)) for name, path, said in self.images]
@@ -43,7 +41,8 @@ class OwnImages:
 def gather(source: Path, label: str | None, part: str, place: Place) -> OwnImages:
     """Return the normal images of a `part` of the data set at `source`, or all images of a plain folder.
 
-    With a `label`, those of that image-level label; `place` says where what lies. Raises UserError if there is none.
+    With a `label`, those of that image-level label; `place` gives the paths of annotations and images. Raises UserError
+    if there is none.
     """
     if place.annotations or annotated(source):
         return _normal(source, label, part, place)

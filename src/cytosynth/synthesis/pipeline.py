@@ -1,7 +1,6 @@
 """The pipeline of Figure 2 on one image after another: generate, detect, choose, edit, check; `run` writes them.
 
-Every image depends on (seed, its index or name, models, settings) alone, and on its plan or what it is dealt where
-there is one.
+Every image depends only on (seed, its index or name, models, settings), and on its plan or assigned categories, if any.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -28,7 +27,7 @@ from .settings import PipelineSettings, of_model
 
 
 class Engine(Protocol):
-    """What makes the images of a run: a `Pipeline` in this process, or several elsewhere."""
+    """Makes the images of a run: a `Pipeline` in this process, or several in others."""
 
     @property
     def origin(self) -> str:
@@ -70,8 +69,8 @@ class Pipeline:
 
     Attributes:
         editor: the Abnormal Cell Synthesizer.
-        names: what the user called the model of each role.
-        detector: finds NILM cells; None if a plan says which to edit.
+        names: the user's name of the model of each role.
+        detector: finds NILM cells; None if a plan lists the cells.
         generator: generates fields; None if the user's own images are edited.
         gate: keeps or rejects edited cells; None keeps all, as the paper does.
         decoder: digest of the tiny decoder of the editor and the generator; None if it is the foundation's own.
@@ -175,7 +174,7 @@ class Pipeline:
         return found, [cell for cell in found if cell.category == NILM]
 
     def record(self, job: Job, canvas: Canvas, finished: Pixels, settings: PipelineSettings) -> dict[str, Any]:
-        """Return how the image of `job` was made."""
+        """Return the record of the image of `job`."""
         height, width = finished.shape[:2]
         record: dict[str, Any] = {
             "file_name": job.file_name,
@@ -206,7 +205,7 @@ class Pipeline:
 
 
 def said_of(spot: Spot, gate: Gate | None) -> dict[str, Any]:
-    """Return what the record says of a cell: where it is, what it was to become, and every attempt at it."""
+    """Return the entry of a cell in the record: its box, the intended category, and every attempt."""
     said: dict[str, Any] = {
         "bbox_xyxy": list(spot.cell.box),
         "category": spot.edit.category,

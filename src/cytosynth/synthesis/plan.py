@@ -1,7 +1,9 @@
-"""A plan: which cell of which image becomes what, by hand (Section III-C, Figure 7). `plan.json`, strictly read.
+"""A plan: which cell of which image becomes which category, by hand (Section III-C, Figure 7). `plan.json`, validated
+strictly.
 
-Every run writes one. Made again from it, an image is the same to the bit; with one cell changed, all that the other
-cells' edits and the background cover is. It is made of the same models, which the plan names but does not hold.
+Every run writes one. An image that is made again from it is the same to the bit; if one cell is changed, the other
+cells and the background stay the same to the bit. That needs the same models, which the plan names but does not
+contain.
 """
 
 import hashlib
@@ -41,7 +43,7 @@ class _Strict(BaseModel):
 
 
 class PlannedCell(_Strict):
-    """A cell to be edited: its box (xyxy pixels, as it is annotated), what it becomes, and the seed of its noise.
+    """A cell to be edited: its box (xyxy pixels, as annotated), its new category, and the seed of its noise.
 
     Its own `strength` replaces that of the settings.
     """
@@ -53,13 +55,13 @@ class PlannedCell(_Strict):
 
     @property
     def box(self) -> Box:
-        """The box as the program carries it."""
+        """The box as a tuple."""
         x0, y0, x1, y1 = self.bbox_xyxy
         return x0, y0, x1, y1
 
 
 class PlannedField(_Strict):
-    """Where a generated field comes from: it is number `index` of `seed`."""
+    """A generated field: number `index` of `seed`."""
 
     seed: int = Field(ge=0, lt=LARGEST)
     index: int = Field(ge=0, lt=LARGEST)
@@ -92,7 +94,7 @@ class PlanSettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _as_it_was(cls, values: Any) -> Any:
-        """Leave off what plans of earlier versions did without, so that they make the same pixels."""
+        """Switch off features that plans of earlier versions did not have, so that they make the same pixels."""
         cell = values.get("cell") if isinstance(values, dict) else None
         if not isinstance(cell, dict) or "grain" not in cell:
             return values
@@ -109,7 +111,7 @@ class Plan(_Strict):
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that tell plans apart, whatever their layout."""
+        """16 hexadecimal digits that identify the plan, whatever the layout of its file."""
         text = self.model_dump_json(include={"images"}).replace(',"strength":null', "")  # as before there were any
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -181,7 +183,7 @@ def fit(plan: Plan, path: Path, sizes: Mapping[str, tuple[int, int]], box_scale:
 def write(
     records: Iterable[Mapping[str, Any]], settings: PipelineSettings, models: Mapping[str, str], out: Path
 ) -> None:
-    """Write the plan by which the images of `records` (lines of `provenance.jsonl`) can be made again to `out`."""
+    """Write to `out` the plan by which the images of `records` (lines of `provenance.jsonl`) can be made again."""
     entries = []
     for record in records:
         entry: dict[str, Any] = {"file_name": record["file_name"]}
@@ -234,7 +236,7 @@ def _where(number: int, name: str) -> str:
 
 
 def _reason(error: ValidationError, values: Any) -> str:
-    """Return the first problem of `error` in one line: where it is in `values`, what is wrong, what was given."""
+    """Return the first problem of `error` in one line: its place in `values`, the problem, the given value."""
     first = error.errors()[0]
     place = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]]
     if first["loc"][:1] == ("images",) and len(place) > 1:

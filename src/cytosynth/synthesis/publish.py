@@ -34,17 +34,17 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class About:
-    """What is said of a run as a whole.
+    """Facts on a run as a whole.
 
     Attributes:
         origin: 'synthetic', or 'real-to-synthetic' where the user's images were edited.
         models: name and weights' hash of each model by role, with a space between.
-        categories: that the synthesizer can make.
+        categories: those of the synthesizer.
         licences: COCO's licence entries of the images that were edited.
         derived_from: COCO's info entry of those.
         problems: lines on what was skipped.
-        missing: cells asked for by count that no image had room for, by category.
-        shard: which of the run it is, where that is divided.
+        missing: requested cells that no image had room for, by category. shard: which shard of the run it is, if the
+        run is divided.
     """
 
     origin: str
@@ -58,10 +58,10 @@ class About:
 
 
 def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSettings, about: About) -> DataSet:
-    """Write everything but the images of the data set `out` and return it; say how many cells were kept.
+    """Write all files of the data set `out` except the images and return it; print how many cells were accepted.
 
-    `records` are gone through several times. Of more than `coco_parts.LARGEST` images, annotations and records are in
-    parts, there is no plan (the records say the same), and the data set that is returned does not hold them.
+    `records` are iterated several times. With more than `coco_parts.LARGEST` images, annotations and records are in
+    parts, there is no plan (the records contain the same), and the returned data set does not contain the images.
     """
     info = {
         "description": "Synthetic cervical cytology (not for diagnosis)",
@@ -91,7 +91,7 @@ def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSe
 
 
 def preview(data: DataSet, out: Path, origin: str) -> None:
-    """Write `preview.png`: the first images with their boxes, marked as what `origin` says they are."""
+    """Write `preview.png`: the first images with their boxes, marked by their `origin`."""
     shown = [with_boxes(image_files.read(data.path(p)), p.cells) for p in data.images[:SHOWN]]
     sheet = {"origin": origin, "contact_sheet_of": [p.file_name for p in data.images[:SHOWN]]}
     atomic.write_bytes(out / "preview.png", png(contact_sheet(shown), sheet))
@@ -108,7 +108,7 @@ def contact_sheet(shown: Sequence[Pixels], side: int = 640) -> Pixels:
 
 
 def image_of(record: dict[str, Any]) -> Image:
-    """Return the annotated image that a `record` tells of."""
+    """Return the annotated image of a `record`."""
     width, height, boxes = boxes_shown(record)
     cells = tuple(
         Cell((x0, y0, x1, y1), cell["category"], extra={"synthetic": True})
@@ -126,7 +126,7 @@ def _part(shard: Shard | None) -> list[str]:
 
 
 def _counts(records: Collection[dict[str, Any]], settings: PipelineSettings, missing: Mapping[str, int]) -> list[str]:
-    """Return the card's section on what was asked for by count and what was made; say what is missing."""
+    """Return the card's section on requested and made cells; print what is missing."""
     if not settings.counts:
         return []
     made = Counter(cell["category"] for record in records for cell in record["cells"])
@@ -144,7 +144,7 @@ def _counts(records: Collection[dict[str, Any]], settings: PipelineSettings, mis
 
 
 def _outside(records: Collection[dict[str, Any]]) -> list[str]:
-    """Return the card's section on images unlike those that the synthesizer was trained on, and print the same."""
+    """Return the card's section on images that differ from the training images, and print the same."""
     outside = [record["outside_training"] for record in records if record.get("outside_training")]
     if not outside:
         return []

@@ -1,8 +1,8 @@
-"""Counts of categories over a whole run: which image gets how many cells of what (`--counts HSIL=40,ASC-H=30`).
+"""Counts of categories over a whole run: the cells of each category in each image (`--counts HSIL=40,ASC-H=30`).
 
-First all images' cells are detected, then the categories are distributed, then the images are edited. So the totals
-are met exactly wherever there are cells enough, and what an image gets depends on the seed, the order of the images,
-and how many of their cells can be edited, never on when a run was stopped.
+First all images' cells are detected, then the categories are distributed, then the images are edited. So the totals are
+exact if there are enough cells, and the cells of an image depend on the seed, the order of the images, and how many of
+their cells can be edited, never on when a run was stopped.
 """
 
 import io
@@ -27,16 +27,16 @@ from .jobs import Job
 from .making import Failed, Room
 
 SURVEY = ".survey.jsonl"
-"""How many cells of each image can be edited; gone when the run is finished."""
+"""File of the number of editable cells of each image; removed when the run is finished."""
 FIELDS = ".fields"
-"""The generated fields of a survey, so that none is generated twice; gone as their images are finished."""
+"""Folder of the generated fields of a survey, so that none is generated again; removed as images are finished."""
 
 
 def deal(rooms: Sequence[int], counts: Mapping[str, int], seed: int) -> list[tuple[str, ...]]:
     """Return the categories that each image gets.
 
-    Where the images have room for fewer cells than asked for, rare categories (those with the smallest count)
-    come first. Every place in every image is as likely as any other to be taken.
+    If the images have room for fewer cells than requested, rare categories (those with the smallest count) come first.
+    Every place in every image is equally likely to be used.
 
     Args:
         rooms: how many cells of each image can be edited.
@@ -78,9 +78,8 @@ def survey(
 
     Args:
         jobs: all of the run.
-        done: records of the images that are finished; they say it.
-        rooms: finds it out of several; as `Engine.rooms`.
-        out: folder of the run, where it is kept so that a killed run continues.
+        done: records of the finished images, which state it. rooms: finds it for several images; as `Engine.rooms`.
+        out: folder of the run, where the counts are stored so that a killed run continues.
         strict: whether an image that cannot be used ends the run.
     """
     known = {name: int(record["room"]) for name, record in done.items() if "room" in record}
@@ -111,7 +110,7 @@ def survey(
 
 
 def kept_field(job: Job, out: Path) -> Job:
-    """Return `job` with the field that a survey kept of it in `out`, where there is one."""
+    """Return `job` with the field that a survey stored for it in `out`, if there is one."""
     path = out / FIELDS / job.file_name
     if job.normal is not None or not path.exists():
         return job
@@ -124,7 +123,7 @@ def forget_field(job: Job, out: Path) -> None:
 
 
 def forget(out: Path) -> None:
-    """Remove what is left of a survey in `out`."""
+    """Remove the files of a survey in `out`."""
     (out / SURVEY).unlink(missing_ok=True)
     if (out / FIELDS).is_dir() and not (out / FIELDS).is_symlink():
         for stray in (out / FIELDS).iterdir():

@@ -50,7 +50,7 @@ def written(out: Path) -> PipelineSettings | None:
 
 
 def difference(old: Pinned, wanted: Pinned) -> str:
-    """Return in words what is another in `wanted`, nothing if the two are of the same run."""
+    """Return in words what differs in `wanted`, empty if both are of the same run."""
     if old == wanted:
         return ""
     if old.plan != wanted.plan:
@@ -67,7 +67,7 @@ def difference(old: Pinned, wanted: Pinned) -> str:
 
 
 def same_original(out: Path, job: Job, record: Mapping[str, Any]) -> None:
-    """Raise UsageError when the file that `job` edits is not the one of which `record` tells."""
+    """Raise UsageError if the file that `job` edits is not the original in `record`."""
     if record.get("original_sha256") != job.extra.get("original_sha256"):
         raise UsageError(
             f"{out}: {job.file_name} was made from another file of the name {job.extra.get('original')}; "

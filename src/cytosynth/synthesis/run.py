@@ -1,6 +1,6 @@
-"""A run: every image is written as soon as it is finished, with a record of how; then what goes with them.
+"""A run: every image is written as soon as it is finished, with its record; then the files of the whole set.
 
-A run that was killed continues with the same command and ends byte-identical. A shard of a run makes its images alone.
+A run that was killed continues with the same command and ends byte-identical. A shard makes only its images of a run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,9 +47,8 @@ def run(
     """Make the images of `jobs`, or of a `shard` of them, into the folder `out`, or continue there.
 
     A user's image that cannot be used is skipped, named and counted (in `info["skipped"]`), as are those `refused`
-    before; with `strict` it ends the run.
-    Raises UsageError if `out` was started with other settings, models, licences, (by its digest) another `plan`, or as
-    another shard.
+    before; with `strict`, it ends the run. Raises UsageError if `out` was started with other settings, models,
+    licences, (by its digest) another `plan`, or as another shard.
     """
     settings = engine.settle(settings)
     check(settings, len(jobs), engine.categories)
@@ -94,7 +93,7 @@ def _make(
     done: dict[str, dict[str, Any]],
     strict: bool,
 ) -> dict[int, str]:
-    """Make the images that are not in `done` and put their records there; return what was skipped, by its index."""
+    """Make the images that are not in `done` and add their records to it; return the skipped ones by index."""
     skipped: dict[int, str] = {}
     places = {job.file_name: index for index, job in enumerate(jobs)}
 
@@ -149,5 +148,5 @@ def _deal(
 
 
 def _reason(error: object) -> str:
-    """Return the message of `error` without the path that it begins with."""
+    """Return the message of `error` without its leading path."""
     return str(error).rpartition(": ")[2]

@@ -62,11 +62,11 @@ class PipelineSettings(Settings):
 COMMAND = PipelineSettings(precision="auto")
 """What a command begins with; what an experiment writes into its recipe is float32 unless it says otherwise."""
 EVENLY = PipelineSettings().category_weights
-"""The paper's four categories, each as often."""
+"""The paper's four categories, equally frequent."""
 
 
 def of_model(settings: PipelineSettings, categories: Sequence[str]) -> PipelineSettings:
-    """Return `settings` for a synthesizer of `categories`: all of them evenly, where it knows none but others."""
+    """Return `settings` for a synthesizer of `categories`: all of them evenly, if it has none of the default ones."""
     if settings.category_weights != EVENLY or set(EVENLY) <= set(categories):
         return settings
     return settings.model_copy(update={"category_weights": dict.fromkeys(categories, 1.0)})

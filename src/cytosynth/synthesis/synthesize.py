@@ -1,4 +1,4 @@
-"""What `synthesize` and `edit` do: load the models by name and run the pipeline on their jobs."""
+"""`synthesize` and `edit`: load the models by name and run the pipeline on the jobs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ __all__ = ["NONE", "edit", "synthesize"]
 
 DEFAULT = PipelineSettings()
 Load = Callable[[Models], Engine]
-"""Loads models: into this process (`models.load`), or elsewhere."""
+"""Loads models: into this process (`models.load`), or into others."""
 
 
 def synthesize(
@@ -107,7 +107,7 @@ def edit(
 
 
 def _check(settings: PipelineSettings, plan: Path | None, images: int | None, known: Sequence[str]) -> None:
-    """Raise UsageError for settings that cannot be, or that a plan leaves no room for."""
+    """Raise UsageError for invalid settings, or settings that contradict a plan."""
     check(settings, None if plan else images, known)
     if plan and settings.counts:
         raise UsageError("counts: the plan sets the category of each cell; give counts or plan, not both")

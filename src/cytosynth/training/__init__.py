@@ -1,1 +1,1 @@
-"""The one training loop: recipes, checkpoints, exact resume, progress. Knows nothing of what it trains."""
+"""The training loop of all trainers: recipes, checkpoints, exact resume, progress. It does not depend on the task."""

@@ -1,4 +1,4 @@
-"""The batches of a run: each decided by (seed, rank, step, micro-step) alone; on a GPU made one ahead."""
+"""The batches of a run: each depends only on (seed, rank, step, micro-step); on a GPU they are made one ahead."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -13,9 +13,9 @@ Place = tuple[int, int]
 
 
 class Batches:
-    """Makes the batches of `task`, and sets the seed of what a step samples itself (noise, dropout).
+    """Makes the batches of `task`, and sets the seed of the random numbers within a step (noise, dropout).
 
-    A thread makes the next batch while a GPU computes. On a CPU nothing would be won: its cores compute already.
+    A thread makes the next batch while a GPU computes. On a CPU this would gain nothing: its cores are busy.
     """
 
     def __init__(self, task: Task, recipe: Recipe, rank: int, device: torch.device) -> None:
@@ -53,7 +53,7 @@ class Batches:
 def seeded(seed: int, rank: int, step: int, micro: int) -> tuple[np.random.Generator, int]:
     """Return the generator of a batch, and the seed of PyTorch's random numbers in its step.
 
-    A run that was killed and continued so sees the same data and the same noise as one that was not.
+    So a run that was killed and continued has the same data and the same noise as an uninterrupted one.
     """
     rng = np.random.default_rng([seed, rank, step, micro])
     return rng, int(rng.integers(2**63))

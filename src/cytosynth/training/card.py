@@ -49,7 +49,7 @@ def run_card(title: str) -> str:
 
 
 def weights_card(title: str, step: int, recipe: Recipe) -> str:
-    """Return the model card of weights reached after `step` steps of `recipe`, with what its foundation passes on."""
+    """Return the model card of weights after `step` steps of `recipe`, with the licence terms of its foundation."""
     text = WEIGHTS.format(title=title, step=step, recipe=dump(_portable(recipe)), notice=NOTICE)
     terms = passed_on(getattr(recipe, "foundation", BUNDLED))
     return text + FOUNDATION.format(terms=terms) if terms else text

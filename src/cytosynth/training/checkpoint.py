@@ -49,9 +49,9 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
 
 
 def prune(folder: Path, step: int, keep: int) -> None:
-    """Remove the checkpoints under `folder` but for the newest `keep` up to `step`, where the run is.
+    """Remove the checkpoints under `folder` except the newest `keep` up to the current `step`.
 
-    Later ones are damaged, or the run would have continued from them: they go too.
+    Later ones are damaged, since the run did not continue from them, and are removed too.
     """
     kept = [path for path in found(folder) if path.name <= _name(step)][-keep:]
     for other in (set(found(folder)) - set(kept)) | set(folder.glob(".step-*.old")):
@@ -68,7 +68,7 @@ def found(folder: Path) -> list[Path]:
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint that is whole, and a line for each newer one that is not."""
+    """Return the newest intact checkpoint, and a line for each newer damaged one."""
     complaints: list[str] = []
     for path in reversed(found(folder)):
         try:
@@ -80,11 +80,11 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 class Damaged(ValueError):
-    """A checkpoint with a file that is not as it was written."""
+    """A checkpoint with a damaged file."""
 
 
 def _read(path: Path) -> Checkpoint:
-    """Return the checkpoint in the folder `path`; raise Damaged where it is not what was written."""
+    """Return the checkpoint in the folder `path`; raise Damaged if it is not as it was written."""
     files = [f"{name}.safetensors" for name in PARTS]
     if not all((path / name).is_file() for name in (STATE, *files)):
         raise Damaged(f"{STATE}, {', '.join(files)}: not all of them are files")
@@ -106,7 +106,7 @@ def _digest(state: Mapping[str, Any]) -> str:
 
 
 def fingerprint(module: torch.nn.Module, trained: Container[str]) -> str:
-    """Return 16 hexadecimal digits that tell the weights of `module` apart, but for those named in `trained`."""
+    """Return 16 hexadecimal digits that identify the weights of `module`, except those named in `trained`."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if name not in trained:

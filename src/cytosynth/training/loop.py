@@ -1,7 +1,7 @@
 """The training loop. To resume, run the same command again: it continues and ends at the same result.
 
-The random state is set from (seed, rank, step, micro-step) before every micro-step, so that a run that
-was killed and continued sees the same data and the same noise as one that was not.
+The random state is set from (seed, rank, step, micro-step) before every micro-step, so that a run that was killed and
+continued has the same data and the same noise as an uninterrupted one.
 """
 
 import math
@@ -30,12 +30,9 @@ class Outcome(NamedTuple):
     """Where a call of `train` ended.
 
     Attributes:
-        step: the last.
-        finished: whether there is nothing left to do.
-        weights: folder of the exported weights of that step.
-        parameters: how many numbers were trained.
-        best: the weights with the best score on held-out data, where the recipe asks for scores.
-        stopped: whether it was asked to stop, even in its last step: what follows it should not begin.
+        step: the last. finished: whether all steps are done. weights: folder of the exported weights of that step.
+        parameters: number of trained parameters. best: the weights with the best score on held-out data, if the recipe
+        has scores. stopped: whether it was interrupted, even in its last step: subsequent work should not start.
     """
 
     step: int
@@ -46,9 +43,9 @@ class Outcome(NamedTuple):
     stopped: bool = False
 
     def completed(self, steps: int | None = None) -> "Outcome":
-        """Return this outcome of a training within something longer, which came to its end, after `steps` if given.
+        """Return this outcome if the training, as part of a longer run, is complete, after `steps` if given.
 
-        Raises KeyboardInterrupt for one that was asked to stop, UsageError for one that had gone further before.
+        Raises KeyboardInterrupt if it was stopped, UsageError if it already has more steps.
         """
         if self.stopped or not self.finished:
             raise KeyboardInterrupt
@@ -60,7 +57,7 @@ class Outcome(NamedTuple):
 
     @property
     def selected(self) -> Path:
-        """The best weights, or the last where no score was taken."""
+        """The best weights, or the last if there are no scores."""
         return self.best.weights if self.best else self.weights
 
     @property
@@ -70,7 +67,7 @@ class Outcome(NamedTuple):
 
 
 class Stop:
-    """Set by SIGINT or SIGTERM: the step in hand is finished and saved before the run ends."""
+    """Set by SIGINT or SIGTERM: the current step is finished and saved before the run ends."""
 
     requested = False
 
@@ -83,18 +80,18 @@ def train(
     title: str,
     max_minutes: float | None = None,
 ) -> Outcome:
-    """Train what `build` makes by `recipe` in the run folder `run`, or continue it there.
+    """Train the task that `build` returns by `recipe` in the run folder `run`, or continue it there.
 
     Args:
         build: makes the task; called once, after the global seed is set.
         recipe: all settings; written to `recipe.yaml`, and compared with it when the run continues.
         run: run folder: `recipe.yaml`, `stats.jsonl`, `timing.jsonl`, `previews/`, `checkpoints/`, `weights/`,
             and, with `validate_every`, `validation.jsonl` and `best/`.
-        title: what the progress bar says.
+        title: of the progress bar.
         max_minutes: stop (saved, to be continued) after this many minutes of wall time.
 
     Returns where it ended. Raises UserError when another process trains there, or when a loss or a weight is no
-    longer finite; UsageError when scores are asked for and nothing is held out.
+    longer finite; UsageError if scores are requested and there is no held-out data.
     """
     with lock.run(run, "recipe.yaml") if devices.first() else nullcontext():
         return _train(build, recipe, run, title, max_minutes)
@@ -135,7 +132,7 @@ def _train(build: Callable[[], Task], recipe: Recipe, run: Path, title: str, max
 
 
 def _begin(recipe: Recipe, run: Path, title: str) -> None:
-    """Write the card and recipe of a run folder, or make sure that it has this recipe."""
+    """Write the card and recipe of a run folder, or check that it has this recipe."""
     run.mkdir(parents=True, exist_ok=True)
     atomic.recover(run / validation.BEST)
     pin(recipe, run / "recipe.yaml", begun=any((run / "checkpoints").glob("*")))  # caches are named by content

@@ -1,4 +1,4 @@
-"""The optimiser of a recipe and the course of its learning rate."""
+"""The optimiser of a recipe and its learning-rate schedule."""
 
 import math
 

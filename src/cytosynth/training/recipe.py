@@ -13,7 +13,7 @@ MixedPrecision = Annotated[
 
 
 class Recipe(BaseModel):
-    """What every training run shares; each trainer adds its own fields."""
+    """Settings of every training run; each trainer adds its own fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

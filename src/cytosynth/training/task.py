@@ -1,4 +1,4 @@
-"""What the training loop needs to know of a thing that is trained."""
+"""The interface between the training loop and the task that is trained."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 Batch = Mapping[str, Any]
 Losses = dict[str, Tensor]
 LOSS, ADVERSARY = "loss", "adversary"
-"""The losses that are minimised: by the first optimiser, and by the second of an adversarial training."""
+"""Names of the minimised losses: of the first optimiser, and of the second in adversarial training."""
 
 
 class Task(nn.Module):
-    """Something to train: it makes its own batches, computes its losses, shows and exports its weights.
+    """A training task: makes batches, computes losses, writes previews and exports weights.
 
     Only parameters with `requires_grad` are trained and saved; buffers (running statistics) of modules
     that hold such parameters are saved with them.
@@ -27,26 +27,26 @@ class Task(nn.Module):
     step = 0
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Return the batch that `rng` determines; nothing else may decide what is in it."""
+        """Return the batch that `rng` determines; it may depend on nothing else."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Losses:
         """Return the losses by name, scalars; `loss` is the one to minimise.
 
-        A task with `adversary_groups` returns the loss of those as `adversary`. Neither loss may depend on what the
-        other one trains: both are differentiated in one go.
+        A task with `adversary_groups` returns their loss as `adversary`. Neither loss may depend on the parameters of
+        the other: both are differentiated in one pass.
         """
         raise NotImplementedError
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write an image of what the weights can do at `step` into `folder`."""
+        """Write an example image made with the weights at `step` into `folder`."""
 
     def export(self, folder: Path) -> None:
         """Write the weights into the empty `folder` in the layout of their ecosystem."""
         raise NotImplementedError
 
     def score(self) -> float | None:
-        """Return how far the weights are from held-out data, lower is better; None if nothing is held out.
+        """Return the score of the weights on held-out data, lower is better; None if there is none.
 
         It may not depend on the global random generator.
         """
@@ -61,11 +61,11 @@ class Task(nn.Module):
         return []
 
     def networks(self) -> list[nn.Module]:
-        """Return the networks that take the time of a step, which `compile` is for."""
+        """Return the networks that dominate the time of a step, which `compile` applies to."""
         return [self]
 
     def place(self, device: torch.device) -> None:
-        """Move what batches are cut from to `device`, where it fits there; called once, before the first batch."""
+        """Move the data that batches are cut from to `device`, if it fits; called once, before the first batch."""
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the name and parameter of everything that is trained."""

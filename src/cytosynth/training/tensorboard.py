@@ -1,4 +1,4 @@
-"""Losses and scores for TensorBoard, where the recipe asks for them."""
+"""Losses and scores for TensorBoard, if the recipe enables it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ Show = Callable[[int, Mapping[str, float]], None]
 
 @contextmanager
 def opened(recipe: Recipe, run: Path, step: int, main: bool) -> Iterator[Show]:
-    """Yield what writes values to `run`/tensorboard; what was written there after `step` is dropped.
+    """Yield a writer of values to `run`/tensorboard; entries after `step` are dropped.
 
     Raises EnvironmentProblem if TensorBoard is asked for and not installed.
     """

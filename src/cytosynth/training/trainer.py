@@ -1,4 +1,4 @@
-"""A run in memory: what is trained, by which optimisers, and how far it has come."""
+"""A run in memory: the task, its optimisers, and its progress."""
 
 import math
 import time
@@ -28,9 +28,9 @@ class Trainer:
 
     Attributes:
         task: what is trained.
-        step: how many optimiser steps were made.
+        step: number of optimiser steps made.
         sums: losses since the last entry of `stats.jsonl`, summed over steps.
-        last: the losses that were read last.
+        last: the most recently read losses.
         main: whether this is the first of the processes that train together.
     """
 
@@ -69,7 +69,7 @@ class Trainer:
         return float(self.optimizers[0].param_groups[0]["lr"])
 
     def advance(self) -> None:
-        """Make one optimiser step; its losses are not yet read, so that a GPU need not be waited for."""
+        """Make one optimiser step; its losses are not read yet, which would wait for the GPU."""
         started = time.monotonic()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -89,7 +89,7 @@ class Trainer:
         self.timed += 1
 
     def _update(self) -> None:
-        """Clip the gradients of each optimiser by themselves, and let it step."""
+        """Clip the gradients of each optimiser separately, and make its step."""
         if self.accelerator.sync_gradients:
             self.accelerator.unscale_gradients()
             for parameters in self.parameters:

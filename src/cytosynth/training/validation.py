@@ -15,11 +15,11 @@ from .task import Task
 SCORES = "validation.jsonl"
 BEST = "best"
 SCORE = "best.json"
-"""In the folder of the best weights: their step and score, written with them or not at all."""
+"""File in the folder of the best weights: their step and score, written together with them."""
 
 
 class Kept(BaseModel, strict=True):
-    """What `SCORE` says."""
+    """The content of `SCORE`."""
 
     step: int
     score: float
@@ -34,9 +34,10 @@ class Best(NamedTuple):
 
 
 def validate(task: Task, recipe: Recipe, run: Path, step: int, title: str) -> float:
-    """Score `task` as it is, note it in the folder `run`, keep its weights if they are the best; return the score.
+    """Score the current `task`, write the score to the folder `run`, store the weights if they are the best; return the
+    score.
 
-    Raises UsageError when nothing is held out to score on.
+    Raises UsageError if there is no held-out data.
     """
     score = task.score()
     if score is None:
@@ -67,7 +68,7 @@ def best(run: Path) -> Best | None:
 
 
 def exhausted(run: Path, recipe: Recipe) -> bool:
-    """Return whether the last `patience` scores in the folder `run` were none of them better than the best before."""
+    """Return whether none of the last `patience` scores in the folder `run` is better than the best before."""
     path = run / SCORES
     if recipe.patience is None:
         return False

@@ -1,1 +1,1 @@
-"""Do synthetic cells help a lab with few images: nested subsets, arms, trials, and the tests of docs/protocol.md."""
+"""Do synthetic cells help a lab with few images? Nested subsets, arms, trials, and the tests of docs/protocol.md."""

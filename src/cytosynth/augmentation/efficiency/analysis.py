@@ -23,9 +23,9 @@ class Comparison:
     Attributes:
         size: N.
         arm: its name.
-        against: that of the other.
+        against: name of the other arm.
         measure: what is compared.
-        gain: how much more the arm has, with interval and p-value.
+        gain: the difference between the two arms, with interval and p-value.
         corrected: p-value after Holm, of the confirmatory ones.
     """
 
@@ -49,7 +49,7 @@ class Comparison:
 
 
 def paired(after: Found, before: Found, measure: str) -> tuple[Values, Values]:
-    """Return the difference of `measure` of each chain that both sides have: (K,) and (K, D), see `two_way.gain`."""
+    """Return the difference of `measure` for each chain of both sides: (K,) and (K, D), see `two_way.gain`."""
     chains = sorted(after.keys() & before.keys())
     sides = []
     for side in (after, before):
@@ -60,7 +60,7 @@ def paired(after: Found, before: Found, measure: str) -> tuple[Values, Values]:
 
 
 def level(found: Found, measure: str, tested: int, least: int) -> Gain:
-    """Return the mean of `measure` over chains with its interval, which there is for `least` images or more."""
+    """Return the mean of `measure` over chains with its interval; none for fewer than `least` images."""
     own = np.array([one["scores"][measure] for _, one in sorted(found.items())], dtype=np.float64)
     drawn = np.array([one["drawn"][measure] for _, one in sorted(found.items())], dtype=np.float64)
     return told(own, drawn, tested, least)
@@ -74,9 +74,8 @@ def compared(
     The confirmatory ones (`recipe.confirmatory`, AP.5 of all abnormal cells as one class) are corrected after Holm.
 
     Args:
-        results: of each size and arm, by chain.
-        recipe: says which measures there are.
-        tested: how many of the tested images hold a cell of each class; under '' of any.
+        results: of each size and arm, by chain. recipe: determines the measures. tested: number of test images with a
+        cell of each class; under '' of any.
     """
     rows = []
     for (size, arm), found in results.items():
@@ -91,7 +90,7 @@ def compared(
 
 
 def corrected(rows: Sequence[Comparison], recipe: EfficiencyRecipe) -> list[Comparison]:
-    """Return `rows` with the p-values of the confirmatory ones corrected; all of these are needed for it."""
+    """Return `rows` with the p-values of the confirmatory comparisons corrected; all of them must be present."""
     family = {
         (row.arm, row.against): row.gain.p
         for row in rows
@@ -111,14 +110,14 @@ def corrected(rows: Sequence[Comparison], recipe: EfficiencyRecipe) -> list[Comp
 
 
 def measures(recipe: EfficiencyRecipe) -> list[str]:
-    """Return what is compared: one class, and, of detectors of several, mAP and each."""
+    """Return the measures that are compared: of one class and, for detectors of several, mAP and each class."""
     return [ABNORMAL_AP, *([] if recipe.one_class else ["mAP", *recipe.categories])]
 
 
 def images(measure: str, tested: Mapping[str, int], least: int) -> int:
-    """Return of how many images `measure` is: of all abnormal ones, or of a class.
+    """Return the number of images behind `measure`: all abnormal ones, or those with a class.
 
-    A mean over classes counts as if all were in as few as the rarest is, but in `least` at least.
+    For a mean over classes it is the number of the rarest class, but at least `least`.
     """
     if measure == ABNORMAL_AP:
         return tested[""]
@@ -128,7 +127,7 @@ def images(measure: str, tested: Mapping[str, int], least: int) -> int:
 
 
 def told(observed: Values, drawn: Values, tested: int, least: int) -> Gain:
-    """Return the gain; what is in too few images has no interval."""
+    """Return the gain; without interval if there are too few images."""
     if tested < least or np.isnan(observed).any():
         return Gain(float(observed.mean()), chains=len(observed))
     return two_way.gain(observed, drawn, tested)

@@ -1,4 +1,4 @@
-"""Nested subsets of a lab's images: a chain is one random order, its subsets of N images lie in each other."""
+"""Nested subsets of a lab's images: a chain is one random order, and each of its subsets contains the smaller ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +20,8 @@ FOLDER = "subsets"
 def draw(images: Sequence[Image], sizes: Sequence[int], seed: int) -> dict[int, list[Image]]:
     """Return the subset of each of `sizes` of one chain, those of smaller ones within those of larger ones.
 
-    Each holds normal images (without a cell that is not NILM) in the proportion of all, at least one, and at least one
-    with abnormal cells. Raises UsageError for sizes that there are too few images for.
+    Each has normal images (all cells NILM) in the same proportion as the whole, at least one, and at least one image
+    with abnormal cells. Raises UsageError if there are too few images for a size.
     """
     if max(sizes) > len(images):
         raise UsageError(f"sizes: {max(sizes)} images requested, but there are only {len(images)}")
@@ -50,9 +50,9 @@ def subset(
     data_root: Path,
     without: frozenset[str] = frozenset(),
 ) -> Path:
-    """Return the folder of the data set of a chain and N (`place`), made in `run` where it is not.
+    """Return the folder of the data set of a chain and N (`place`), which is made in `run` if missing.
 
-    A subset that is the whole is one for all chains.
+    A subset of all images is shared by all chains.
 
     Args:
         source: the images that subsets are sampled from, except those named in `without`.

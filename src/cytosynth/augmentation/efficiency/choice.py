@@ -1,4 +1,4 @@
-"""Choosing among strategies by the rule of `select`: one replaces the best so far if it is significantly better."""
+"""Choosing a strategy by the rule of `select`: one replaces the best so far if it is significantly better."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ CHOSEN = "chosen"
 def choose(
     recipe: EfficiencyRecipe, run: Path, data_root: Path, devices: Sequence[str] = ("cpu",), workers: int = 1
 ) -> Report:
-    """Train all arms, score them on the tuning images, and write `choice`: which strategy is worth its images."""
+    """Train all arms, score them on the tuning images, and write `choice`: the chosen strategy."""
     read = efficiency.measured(recipe, run, data_root, "tuning", devices, workers)
     report = tabulate(read)
     report.write(run / "tuning", "choice")
@@ -26,8 +26,8 @@ def choose(
 def walk(found: Mapping[str, analysis.Found], tested: int, least: int) -> tuple[list[tuple[str, str, Gain]], str]:
     """Go through the arms in their order; return each with the best before it and its gain over that, and the best.
 
-    The best begins as the real images alone. An arm becomes the best when the 95 % interval of its gain over the best
-    so far, AP.5 of all abnormal cells, lies above 0.
+    The best is initially the real images alone. An arm becomes the best when the 95 % interval of its gain over the
+    best so far, AP.5 of all abnormal cells, lies above 0.
     """
     best, steps = REAL, []
     for arm, own in found.items():

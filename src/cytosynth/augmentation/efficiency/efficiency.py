@@ -30,10 +30,10 @@ def efficiency(
 ) -> list[Report]:  # fmt: skip
     """Train every arm at every size of every chain in the folder `run` and score it `on` the tuning or test images.
 
-    Writes `efficiency`, `gains` (each `.md`, `.json`, `.csv`), `efficiency.png` and `kept.json`, of which the tables
-    can be set again, into `run`/tuning or `run`/test. Trainings are the same for both. Raises UsageError when `run` was
-    begun with another recipe or other data, and for subsets that hold a test image; UserError where a model or a
-    synthetic image goes back to an image that it may not.
+    Writes `efficiency`, `gains` (each `.md`, `.json`, `.csv`), `efficiency.png` and `kept.json`, from which the tables
+    can be written again, into `run`/tuning or `run`/test. Trainings are the same for both. Raises UsageError if `run`
+    was started with another recipe or other data, and for subsets with a test image; UserError if a model or a
+    synthetic image derives from a held-out image.
     """
     read = measured(recipe, run, data_root, on, devices, workers)
     atomic.write_json(run / on / "kept.json", Kept.of(read).model_dump(mode="json"))
@@ -43,7 +43,7 @@ def efficiency(
 def measured(
     recipe: EfficiencyRecipe, run: Path, data_root: Path, on: On, devices: Sequence[str], workers: int
 ) -> Read:
-    """Train and score what is missing of all arms; return everything that they said."""
+    """Train and score what is missing of all arms; return all results."""
     with lock.run(run, RECIPE):
         _begin(recipe, run, data_root)
         planned = _planned(recipe, run, data_root, devices, workers)
@@ -52,7 +52,7 @@ def measured(
 
 
 def prepare(recipe: EfficiencyRecipe, run: Path, data_root: Path) -> list[Path]:
-    """Write the subsets of all chains into `run`/subsets, on which own generators are trained; return their folders."""
+    """Write the subsets of all chains, for training own generators, into `run`/subsets; return their folders."""
     with lock.run(run, RECIPE):
         _apart(recipe, data_root)
         pin(recipe, run / RECIPE)
@@ -83,7 +83,7 @@ def check_power(
 def check_steps(
     recipe: EfficiencyRecipe, run: Path, data_root: Path, devices: Sequence[str] = ("cpu",), workers: int = 1
 ) -> Report:
-    """Score R along its training on the tuning images and write `learning_curve`: whether it is flat at the end."""
+    """Score R during its training on the tuning images and write `learning_curve`: whether it is flat at the end."""
     size = recipe.confirmatory or recipe.sizes[-1]
     lengths = recipe.curve or sorted({max(1, round(recipe.steps * part / 6)) for part in range(1, 7)})
     with lock.run(run, RECIPE):
@@ -104,7 +104,7 @@ def check_steps(
 
 
 def _begin(recipe: EfficiencyRecipe, run: Path, data_root: Path) -> None:
-    """Hold the run to its recipe and data, after it is certain that nothing held out would be trained on."""
+    """Check that the run has its recipe and data, after checking that no held-out image would be trained on."""
     _apart(recipe, data_root)
     held = [recipe.test] + ([recipe.real] if recipe.generator == "public" else [])
     named = {(role, name) for place in _places(recipe) for role, name in sets.names(recipe, place).items()}
@@ -120,7 +120,7 @@ def _begin(recipe: EfficiencyRecipe, run: Path, data_root: Path) -> None:
 
 
 def _apart(recipe: EfficiencyRecipe, data_root: Path) -> None:
-    """Raise UsageError if an image to train on, or to decide on, is a test image, by name or by its digest."""
+    """Raise UsageError if a training or tuning image is a test image, by name or by digest."""
     for what, source in (("real", recipe.real), ("tuning", recipe.tuning)):
         leaks.apart(what, [source], [recipe.test], data_root)
         leaks.unlike(what, source, recipe.test, data_root)
@@ -142,7 +142,7 @@ def _subset(recipe: EfficiencyRecipe, chain: int, size: int, run: Path, data_roo
 
 
 def _planned(recipe: EfficiencyRecipe, run: Path, data_root: Path, devices: Sequence[str], workers: int) -> list[Trial]:
-    """Return all trials, with their synthetic images made; arms with hard cells need R at their row trained before."""
+    """Return all trials, with their synthetic images made; for arms with hard cells, R is trained first."""
     planned = []
     load = sets.Loader()
     for chain, size in _places(recipe):

@@ -28,7 +28,7 @@ def slug(arm: str) -> str:
 
 
 class Strategy(BaseModel):
-    """One arm: what is trained on in addition to the real images, and how."""
+    """One arm: the training data in addition to the real images, and how they are used."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Kind = Field(
@@ -63,7 +63,7 @@ class Strategy(BaseModel):
 
     @property
     def key(self) -> str:
-        """Name of its synthetic images, the same for arms that differ in training alone."""
+        """Name of its synthetic images, which arms that differ only in training share."""
         made = self.model_dump(mode="json", exclude={"share", "weight", "first", "augmentation"})
         return f"{self.kind}-{hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]}"
 
@@ -89,7 +89,7 @@ STRONGER: dict[str, Any] = {
 
 
 class EfficiencyRecipe(BaseModel):
-    """Settings of `experiment efficiency`; docs/protocol.md says why."""
+    """Settings of `experiment efficiency`; docs/protocol.md explains them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     title: str
@@ -147,7 +147,7 @@ class EfficiencyRecipe(BaseModel):
 
     @property
     def divides(self) -> bool:
-        """Whether the tuning images are taken out of the real ones, as both are of one part."""
+        """Whether the tuning images are taken out of the real ones, because both are from one part."""
         return (self.real.root, self.real.split) == (self.tuning.root, self.tuning.split)
 
     @property

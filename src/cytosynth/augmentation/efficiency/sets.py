@@ -1,4 +1,4 @@
-"""The synthetic images of an arm at one size of one chain: made once, kept in the run folder."""
+"""The synthetic images of an arm at one size of one chain: made once, stored in the run folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def made(
 ) -> list[Path]:
     """Return the folders of the synthetic images of the arm `name`, made or continued in `run`/sets.
 
-    What is complete is not looked into again.
+    Complete sets are not checked again.
 
     Args:
         recipe: of the whole.
@@ -46,7 +46,7 @@ def made(
         run: folder.
         data_root: of the data sets.
         device: for the models.
-        load: loads the models; None: each time again.
+        load: loads the models; None: they are loaded each time.
 
     Raises UserError if an image was made from a test image.
     """
@@ -90,7 +90,7 @@ def made(
 
 
 class Loader:
-    """Loads the models of a run and keeps the last ones, which rounds of a set and rows of one generator share."""
+    """Loads models and keeps the last ones, which the rounds of a set and the rows of one generator share."""
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -109,7 +109,7 @@ class Loader:
 
 
 def abnormal(folders: Sequence[Path]) -> tuple[int, int]:
-    """Return how many images, and how many boxes of cells that are not NILM, the sets in `folders` have."""
+    """Return the number of images, and of boxes of cells that are not NILM, in the sets in `folders`."""
     images = [image for folder in folders for image in coco.read(folder).images]
     return len(images), sum(cell.category != NILM for image in images for cell in image.cells)
 
@@ -118,7 +118,7 @@ def _edited(
     recipe: EfficiencyRecipe, arm: Strategy, place: tuple[int, int], count: int, subset: Path, out: Path,
     data_root: Path, device: str, weights: dict[str, Any], load: Load,
 ) -> list[Path]:  # fmt: skip
-    """Edit the normal images of `subset`, with another seed each time around, until there are `count`."""
+    """Edit the normal images of `subset`, with another seed in each round, until there are `count`."""
     normal = sum(all(cell.category == NILM for cell in image.cells) for image in coco.read(subset).images)
     if not normal:
         raise UserError(f"{subset}: no image without an abnormal cell to edit")
@@ -180,7 +180,7 @@ def names(recipe: EfficiencyRecipe, place: tuple[int, int]) -> dict[str, str]:
 
 
 def _seed(recipe: EfficiencyRecipe, place: tuple[int, int]) -> int:
-    """Return the seed of the making of a row: apart from those of the rounds of every other."""
+    """Return the seed of the synthetic images of a row: different from the seeds of all other rounds."""
     return 1_000_000 * (recipe.seed + place[0]) + 1_000 * place[1] + recipe.making.seed
 
 
@@ -195,5 +195,5 @@ def hard_file(run: Path, place: tuple[int, int]) -> Path:
 
 
 def hard_weights(run: Path, place: tuple[int, int]) -> dict[str, Any]:
-    """Return the weights of the categories of a row, which are there, as a setting of the pipeline."""
+    """Return the stored weights of the categories of a row as a setting of the pipeline."""
     return {"category_weights": {str(key): float(value) for key, value in plain.load(hard_file(run, place)).items()}}

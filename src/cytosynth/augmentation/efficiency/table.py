@@ -23,13 +23,13 @@ from .analysis import Comparison, Found
 from .recipe import EDITED, PASTED, REAL, EfficiencyRecipe, On
 
 FLAT = 0.01
-"""Gain in AP.5 over the last third of a learning curve below which it is called flat."""
+"""Gain in AP.5 over the last third of a learning curve, below which the curve counts as flat."""
 POOL = "images to draw from"
 HELPS, HURTS, UNDECIDED = "helps", "hurts", "no evidence"
 
 
 class Kept(BaseModel):
-    """What is kept of a run, enough to set its tables again: `kept.json`."""
+    """The stored results of a run, from which its tables can be written again: `kept.json`."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     recipe: dict[str, Any]
@@ -40,7 +40,7 @@ class Kept(BaseModel):
 
     @classmethod
     def of(cls, read: "Read") -> "Kept":
-        """Return what is kept of `read`: scores, and those of every resampling for what is compared."""
+        """Return what is stored of `read`: scores, and those of every resample for the compared measures."""
         told = analysis.measures(read.recipe)
         rows = []
         for (size, arm), found in read.results.items():
@@ -54,7 +54,7 @@ class Kept(BaseModel):
         return cls(recipe=recipe, on=read.on, tested=dict(read.tested), facts=dict(read.facts), rows=rows)
 
     def read(self) -> "Read":
-        """Return what it was kept of."""
+        """Return the results that were stored."""
         results: dict[tuple[int, str], dict[int, Any]] = {}
         counted: dict[tuple[int, str], tuple[float, float, float]] = {}
         for row in self.rows:
@@ -76,13 +76,13 @@ def write(read: "Read", folder: Path, name: str, gains_name: str) -> list[Report
 
 @dataclass(frozen=True)
 class Read:
-    """All that the trainings said.
+    """All results of the trainings.
 
     Attributes:
         recipe: of the whole.
-        on: what they were scored on.
+        on: the images that they were scored on.
         results: of each size and arm, by chain.
-        tested: how many of the scored images hold a cell of each class; under '' of any.
+        tested: number of scored images with a cell of each class; under '' of any.
         sets: real and synthetic images and boxes of each size and arm, means over chains.
         facts: models and the like.
     """
@@ -103,7 +103,7 @@ def said(found: Gain) -> str:
 
 
 def scores(read: Read) -> Report:
-    """Return the scores of every arm at every size, with the images and boxes that each trained on."""
+    """Return the scores of every arm at every size, with the images and boxes that it was trained on."""
     recipe = read.recipe
     others = [] if recipe.one_class else [*MEASURES, *recipe.categories]
     columns = ("N", "arm", "synthetic images", "their boxes", "real boxes", f"{ABNORMAL_AP} x 100",

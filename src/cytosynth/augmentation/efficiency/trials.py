@@ -39,7 +39,7 @@ class Trial:
         subset: folder of the N real images.
         synthetic: folders of the synthetic ones.
         lengths: optimiser steps at which it is scored, ascending.
-        purpose: a comparison of arms, the repetition of one with another seed, or a learning curve.
+        purpose: comparing arms, repeating one with another seed, or a learning curve.
     """
 
     arm: str
@@ -61,7 +61,7 @@ class Trial:
 
 
 class Result(Scored):
-    """The scores of a trial, and what it was."""
+    """The scores of a trial, and its description."""
 
     arm: str
     chain: int
@@ -75,7 +75,7 @@ def fill(
     trials: Sequence[Trial], on: On, recipe: EfficiencyRecipe, run: Path, data_root: Path, devices: Sequence[str],
     workers: int,
 ) -> None:  # fmt: skip
-    """Train and score those of `trials` that are not, `workers` at a time; the same call continues."""
+    """Train and score those of `trials` that are missing, `workers` at a time; the same call continues."""
     todo = [trial for trial in trials if not all(trial.result(run, on, steps).exists() for steps in trial.lengths)]
     one = partial(work, on=on, recipe=recipe, run=run.resolve(), data_root=data_root.resolve())
     with meter("trainings", len(trials), len(trials) - len(todo)) as bar:
@@ -101,10 +101,10 @@ def work(trial: Trial, device: str, on: On, recipe: EfficiencyRecipe, run: Path,
 
 
 def trained(trial: Trial, steps: int, recipe: EfficiencyRecipe, run: Path, data_root: Path) -> tuple[Path, int]:
-    """Return the weights of `trial` after `steps`, and how many numbers were trained.
+    """Return the weights of `trial` after `steps`, and the number of trained parameters.
 
-    Where its arm trains in two phases, the first, on synthetic images alone, is a training of its own, and the second
-    begins from what that came to.
+    If its arm trains in two phases, the first, on synthetic images alone, is a separate training, and the second is
+    initialised from its weights.
     """
     arm, folder = recipe.arms[trial.arm], trial.folder(run)
     real = Source(root=str(trial.subset.resolve()), scale=recipe.real.scale, split="all")
@@ -151,7 +151,7 @@ def settings(
 
 @lru_cache(maxsize=4)
 def _samples(data: tuple[Source, ...], data_root: Path, merged: bool) -> Sequence[Sample]:
-    """Return the images of `data`, with their abnormal cells as one class where they are to be `merged`."""
+    """Return the images of `data`, with their abnormal cells as one class if `merged`."""
     return [_merged(sample) if merged else sample for sample in sources.load(data, data_root)] if data else ()
 
 
@@ -175,12 +175,12 @@ def tuning(recipe: EfficiencyRecipe, data_root: Path) -> frozenset[str]:
 
 
 def taken_out(recipe: EfficiencyRecipe, data_root: Path) -> frozenset[str]:
-    """Return the file names of the images that are in no subset: tuning ones, if both are of one part."""
+    """Return the file names of the images that are in no subset: tuning images, if both are from one part."""
     return tuning(recipe, data_root) if recipe.divides else frozenset()
 
 
 def holding(samples: Sequence[Sample], recipe: EfficiencyRecipe) -> dict[str, int]:
-    """Return how many of `samples` hold an abnormal cell (key ''), and a cell of each category."""
+    """Return the number of `samples` with an abnormal cell (key ''), and with a cell of each category."""
 
     def count(wanted: Any) -> int:
         return sum(any(wanted(cell) for cell in sample.cells) for sample in samples)

@@ -1,1 +1,1 @@
-"""How much and which synthetic data to add."""
+"""Selecting how many and which synthetic images to add."""

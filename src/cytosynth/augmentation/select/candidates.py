@@ -1,4 +1,4 @@
-"""The synthetic images among which is chosen."""
+"""The synthetic images to select from."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,10 @@ class SyntheticSet:
     """A folder of synthetic images.
 
     Attributes:
-        label: its name, unlike that of any other set.
+        label: its name, unique among the sets.
         folder: where it is.
         data: its annotations.
-        records: what is known of how each image was made, by file name.
+        records: how each image was made, by file name.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Candidate:
         label: of its set.
         path: of its file.
         image: its annotations.
-        original: file name of the real image that was edited; None if all is synthetic.
+        original: file name of the real image that was edited; None for a wholly synthetic image.
     """
 
     label: str
@@ -55,11 +55,11 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """What it is called among all."""
+        """Its name among all candidates."""
         return f"{self.label}/{self.image.file_name}"
 
     def sample(self, room: Room) -> Sample:
-        """Return it as an image to train on, in memory while there is `room`."""
+        """Return it as a training image, in memory as long as there is `room`."""
         return Sample(self.key, self.label, room.image(self.path), self.image.cells)
 
 
@@ -105,7 +105,7 @@ def _original(record: Mapping[str, Any]) -> str | None:
 
 
 def digests(recipe: SelectRecipe, sets: Sequence[SyntheticSet], data_root: Path) -> dict[str, str]:
-    """Return digests of what is fitted to, chosen from, chosen on and chosen by, by name."""
+    """Return digests of the training, candidate and validation data and of the detector, by name."""
     found = {f"set {one.label}": inputs.annotations(one.folder) for one in sets}
     found |= {f"real set {n}": inputs.annotations(data_root / source.root) for n, source in enumerate(recipe.real, 1)}
     found["validation set"] = inputs.annotations(data_root / recipe.validation.root)

@@ -14,11 +14,11 @@ from ...io import atomic
 
 @dataclass(frozen=True)
 class Curve:
-    """What is drawn.
+    """The content of the plot.
 
     Attributes:
         title: above.
-        measure: what has gained.
+        measure: whose gain is shown.
         images: number of images of every ratio that was allowed, by ratio.
         ranked: gain x 100 of the ranked images, by ratio that was tried.
         random: the same of as many images at random.

@@ -1,4 +1,4 @@
-"""The order in which synthetic images are added: what teaches first, what looks like nothing real last."""
+"""The order in which synthetic images are added: informative ones first, those least like real images last."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class Ranked:
-    """A candidate with what it is ranked by.
+    """A candidate with the values that it is ranked by.
 
     Attributes:
         candidate: the image.
         uncertainty: mean over its cells, 0..1.
         distance: to the real images.
-        merit: what the order follows, 0..1.
+        merit: the value of the order, 0..1.
     """
 
     candidate: Candidate
@@ -38,10 +38,9 @@ class Ranked:
 def merits(
     uncertainty: NDArray[np.float64], distance: NDArray[np.float64], weight: float
 ) -> NDArray[np.float64]:  # fmt: skip
-    """Return weight x the share of images that the detector is surer of + (1 - weight) x that of those farther off.
+    """Return weight x the share of less uncertain images + (1 - weight) x the share of more distant ones.
 
-    Ranks, so that neither the scale of a score nor that of a feature matters; images alike share the mean of their
-    ranks.
+    Ranks, so that the scales of scores and features do not matter; equal images have the mean of their ranks.
     """
     last = max(len(uncertainty) - 1, 1)
     unsure, near = (rankdata(uncertainty) - 1) / last, (rankdata(-distance) - 1) / last
@@ -51,7 +50,7 @@ def merits(
 def rank(
     candidates: Sequence[Candidate], uncertainty: NDArray[np.float64], distance: NDArray[np.float64], weight: float
 ) -> list[Ranked]:
-    """Return the candidates, best first; those alike in merit in the order of their names."""
+    """Return the candidates, best first; those of equal merit in the order of their names."""
     merit = merits(uncertainty, distance, weight)
     found = [Ranked(*row) for row in zip(candidates, uncertainty, distance, merit, strict=True)]
     return sorted(found, key=lambda one: (-round(one.merit, 9), one.candidate.key))

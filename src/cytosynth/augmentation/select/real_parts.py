@@ -1,4 +1,4 @@
-"""Which real images are fitted to, which are chosen on, and that a test image is neither."""
+"""The real images for training and for validation, and the check that no test image is among them."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from .recipe import MEASURES, TEST, SelectRecipe
 
 
 def held(recipe: SelectRecipe, data_root: Path) -> list[Source]:
-    """Return what no synthetic image may be made from: the validation part and the test part of every real set."""
+    """Return the images that no synthetic image may be made from: the validation and test parts of every real set."""
     found = [recipe.validation]
     for root, parts in _by_root(recipe).items():
         place = data_root / root
@@ -25,10 +25,10 @@ def held(recipe: SelectRecipe, data_root: Path) -> list[Source]:
 
 
 def check(recipe: SelectRecipe, data_root: Path) -> int:
-    """Return the number of real images to fit to.
+    """Return the number of real training images.
 
-    Raises UsageError if one of them, or one to choose on, is held out of that; UserError where the validation
-    images have no cell of what must gain.
+    Raises UsageError if a training or validation image is held out; UserError if the validation images have no cell of
+    the categories that are measured.
     """
     tests = [source for source in held(recipe, data_root) if source.split == TEST]
     leaks.apart("real", recipe.real, [recipe.validation, *tests], data_root)

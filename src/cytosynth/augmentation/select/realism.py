@@ -1,4 +1,4 @@
-"""How far synthetic images lie from the real ones: distances between windows in the space of a feature network."""
+"""The distance of synthetic images to the real ones: between windows, in the features of a network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +20,9 @@ def measure(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
     """Return the distance of each candidate to the real images, and that of each real image to the others.
 
-    An image is cut into windows; each lies as far as its nearest real windows do on average, and the image as far as
-    its windows do on average. Of an edited real image the original does not count, or every such image would be
-    perfectly real. Features are kept in `run`/features.
+    An image is cut into windows; the distance of a window is the mean over its nearest real windows, that of an image
+    the mean over its windows. For an edited real image the original is excluded, since it would make the distance zero.
+    Features are stored in `run`/features.
     """
     weights = Path(recipe.extractor_weights) if recipe.extractor_weights else None
     extractor = features.load(recipe.extractor, weights, device)

@@ -11,11 +11,11 @@ from ..recipe import TABLE2
 
 MEASURES = ("mAP", "mAP.5", "mAP.75", "AP.5 abnormal")
 TEST = "test"
-"""The part of a split that only reports; here nothing looks at it."""
+"""The part of a split that is only for reporting; it is not used here."""
 
 
 class SelectRecipe(BaseModel):
-    """Settings of `select`: what is ranked, how, and how the ratio is found."""
+    """Settings of `select`: candidates, ranking, and the search for the ratio."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     preset: Literal["paper", "bundled"] = Field(description="preset of the detector's recipe")

@@ -1,4 +1,4 @@
-"""When to stop adding: the rule by which the ratio is found."""
+"""The stopping rule by which the ratio is found."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,16 +32,16 @@ class Step:
 def walk(
     ratios: Sequence[float], runs: Callable[[float], Runs], measure: str, patience: int = 1
 ) -> tuple[list[Step], float]:
-    """Go up the `ratios` until more does not help significantly; return what was tried and the best ratio, 0 for none.
+    """Increase the ratio until a further gain is not significant; return the steps and the best ratio, 0 for none.
 
-    The best ratio so far begins as 0, the real images alone. A ratio becomes the best when the 95 % interval of its
+    The best ratio is initially 0, the real images alone. A ratio becomes the best when the 95 % interval of its
     gain over the best so far lies above 0. After `patience` ratios in a row of which it holds 0 (or lies below), the
     walk ends. At the first ratio the further gain is the gain over real images alone.
 
     Args:
         ratios: ascending.
         runs: trains and scores at a ratio, all seeds; called for no ratio beyond the last that is tried.
-        measure: what must gain.
+        measure: the measure that must improve.
         patience: ratios in a row.
     """
     real, best, misses = runs(0.0), 0.0, 0

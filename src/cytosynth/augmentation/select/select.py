@@ -1,4 +1,4 @@
-"""`select`: rank the synthetic images, find how many help on validation images, write those as a data set."""
+"""`select`: rank the synthetic images, find the number that helps on validation images, write these as a data set."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ SUBSET = "subset"
 
 @dataclass(frozen=True)
 class Choice:
-    """What came out.
+    """The result of `select`.
 
     Attributes:
         verdict: a sentence.
@@ -42,11 +42,11 @@ class Choice:
 def select(
     recipe: SelectRecipe, run: Path, data_root: Path, devices: Sequence[str] = ("cpu",), workers: int = 1
 ) -> Choice:
-    """Find in the folder `run` how many of the synthetic images help, or go on where that was left.
+    """Find in the folder `run` how many of the synthetic images help, or continue there.
 
     Writes `ranking.csv` and `.png`, `select.md`, `.json` and `.csv`, `curve.png` and, where some help, the data set
-    `subset`. Raises UsageError if `run` was started with another recipe, and where a test image would be looked at;
-    UserError where a synthetic image was made from a validation or test image.
+    `subset`. Raises UsageError if `run` was started with another recipe, or if a test image would be used; UserError if
+    a synthetic image was made from a validation or test image.
     """
     known = _known(recipe, run, data_root, devices, workers)
     with lock.run(run, "recipe.yaml"):
@@ -74,7 +74,7 @@ def select(
 def anyway(
     recipe: SelectRecipe, run: Path, data_root: Path, ratio: float, devices: Sequence[str] = ("cpu",)
 ) -> Choice:  # fmt: skip
-    """Write the best ranked images, `ratio` of the number of real ones, without asking whether they help."""
+    """Write the best ranked images, `ratio` of the number of real ones, without testing whether they help."""
     known = _known(recipe, run, data_root, devices, 1)
     count = known.count(ratio)
     if count > len(known.pool):
@@ -91,7 +91,7 @@ def anyway(
 
 @dataclass(frozen=True)
 class _Known:
-    """What is there before anything is computed."""
+    """The inputs, before anything is computed."""
 
     sweep: sweep.Sweep
     sets: list[SyntheticSet]
@@ -115,7 +115,7 @@ class _Known:
 def _known(
     recipe: SelectRecipe, run: Path, data_root: Path, devices: Sequence[str], workers: int
 ) -> _Known:  # fmt: skip
-    """Read and check what is given, before anything is written."""
+    """Read and check the inputs before anything is written."""
     real = real_parts.check(recipe, data_root)
     sets = candidates.gather(recipe, real_parts.held(recipe, data_root), data_root)
     pool = candidates.candidates(sets, recipe.categories)
@@ -139,7 +139,7 @@ def _known(
 
 
 def _knows(finder: external.Finder, recipe: SelectRecipe) -> external.Finder:
-    """Return the detector `finder`; raise UserError if it does not know the categories."""
+    """Return the detector `finder`; raise UserError if it does not have the categories."""
     lacking = [name for name in recipe.categories if name not in finder.categories]
     if lacking:
         where = recipe.detector or "the trained detector"
@@ -148,7 +148,7 @@ def _knows(finder: external.Finder, recipe: SelectRecipe) -> external.Finder:
 
 
 def _ranked(known: _Known, device: str) -> tuple[list[Ranked], dict[str, Any]]:
-    """Return the candidates, best first, and what is said of them as a whole; write both files of the ranking."""
+    """Return the candidates, best first, and facts on all of them; write both files of the ranking."""
     recipe, run, data_root = known.sweep.recipe, known.sweep.run, known.sweep.data_root
     detector = _knows(known.sweep.current(device), recipe)
     unsure = uncertainty.measure(known.pool, detector, recipe.categories, run / "uncertainty.jsonl")
@@ -168,7 +168,7 @@ def _ranked(known: _Known, device: str) -> tuple[list[Ranked], dict[str, Any]]:
 
 
 def _swept(known: _Known, ranked: Sequence[Ranked], counts: Mapping[float, int]) -> table.Swept:
-    """Walk up the ratios and try as many images at random where the recipe wants that."""
+    """Try the ratios in turn, and as many images at random if the recipe requires that."""
     recipe, order = known.sweep.recipe, [one.candidate for one in ranked]
     found: dict[float, Runs] = {}
 

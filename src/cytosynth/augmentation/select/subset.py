@@ -1,4 +1,4 @@
-"""The chosen images as a data set of their own, which says how and on what they were chosen."""
+"""The chosen images as a data set, whose card states how and on which data they were chosen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -66,7 +66,7 @@ def _image(image: Image, name: str, licence: Mapping[Any, int]) -> Image:
 
 
 def _record(one: Ranked, rank: int, name: str, known: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what is `known` of an image, under its name here, with its place in the ranking."""
+    """Return the record `known` of an image under its new name, with its rank."""
     size = {"width": one.candidate.image.width, "height": one.candidate.image.height}
     chosen = {
         "rank": rank, "uncertainty": round(one.uncertainty, 6), "distance": round(one.distance, 6),
@@ -83,7 +83,7 @@ def _origin(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _dict(said: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return what is `said` under `key`, nothing if that is not an object."""
+    """Return the object under `key` of `said`, empty if that is not an object."""
     value = said.get(key)
     return value if isinstance(value, dict) else {}
 

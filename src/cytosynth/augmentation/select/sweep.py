@@ -52,7 +52,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Trains and scores what it is asked for, or reads what is there.
+    """Trains and scores, or reads results that exist.
 
     Attributes:
         recipe: of the whole.
@@ -71,7 +71,7 @@ class Sweep:
     workers: int = 1
 
     def runs(self, training_set: str, added: Callable[[int], Sequence[Candidate]] = lambda _seed: ()) -> Runs:
-        """Return the results, every seed, of the real images and what is `added` to them for a seed."""
+        """Return the results, every seed, of the real images and those `added` to them for a seed."""
         trainings = [Training(training_set, seed, tuple(added(seed))) for seed in self.recipe.seeds]
         self.fill(trainings)
         files = [training.result(self.run) for training in trainings]
@@ -83,7 +83,7 @@ class Sweep:
         return holding(part_of(self.recipe.validation, self.data_root), self.recipe.categories)
 
     def fill(self, trainings: Sequence[Training]) -> None:
-        """Train and score those of `trainings` that are not; raise KeyboardInterrupt when asked to stop."""
+        """Train and score those of `trainings` that are missing; raise KeyboardInterrupt if stopped."""
         todo = [training for training in trainings if not training.result(self.run).exists()]
         if not todo:
             return
@@ -106,7 +106,7 @@ class Sweep:
 
 
 def at_random(candidates: Sequence[Candidate], count: int, seed: int) -> list[Candidate]:
-    """Return `count` of `candidates`, different ones for each `seed`, so that the interval includes their variation."""
+    """Return `count` random `candidates`, others for each `seed`, so that the interval includes their variation."""
     chosen = np.random.default_rng([seed, count]).choice(len(candidates), count, replace=False)
     return [candidates[index] for index in sorted(chosen)]
 

@@ -1,4 +1,4 @@
-"""What `select` says: the table of the ratios, and the verdict in a sentence."""
+"""The output of `select`: the table of the ratios, and the verdict in a sentence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from .rule import Step
 
 @dataclass(frozen=True)
 class Swept:
-    """Everything that the trainings said.
+    """All results of the trainings.
 
     Attributes:
         recipe: of the whole.
         counts: images of each ratio that the synthetic sets allow, by ratio.
         refused: ratios asked for that they do not allow.
-        steps: what was tried, in order.
+        steps: the ratios that were tried, in order.
         chosen: the ratio; 0: none.
         ranked: results by ratio; 0: the real images alone.
         random: results of as many images at random, by ratio.
@@ -53,7 +53,7 @@ class Swept:
 
     @property
     def control(self) -> str:
-        """Whether the order of the ranking is better than chance, in a sentence; empty where that was not tried."""
+        """Whether the ranking is better than chance, in a sentence; empty if that was not tested."""
         ratio = self.chosen or next(iter(self.random), 0.0)
         if ratio not in self.random:
             return ""

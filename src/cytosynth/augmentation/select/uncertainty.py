@@ -1,4 +1,4 @@
-"""What the current detector is unsure of: the synthetic cells that it misses, mistakes or nearly so."""
+"""The current detector's uncertainty on synthetic cells: high where it misses or nearly misclassifies them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,18 +17,18 @@ from ...io.records import append_line, typed
 from .candidates import Candidate
 
 TOGETHER = 16
-"""Images of which a kill may lose the uncertainty."""
+"""Number of images whose uncertainty a kill may lose."""
 IOU = 0.5
-"""Overlap from which a detection speaks of an annotated cell."""
+"""Overlap (IoU) from which a detection is assigned to an annotated cell."""
 
 
 def of_cells(annotated: Sequence[Cell], found: Sequence[Cell], categories: Sequence[str]) -> list[float]:
-    """Return how unsure a detector is of each `annotated` cell of `categories`, in 0..1.
+    """Return the uncertainty of a detector on each `annotated` cell of `categories`, in 0..1.
 
     1 - max(right - wrong, 0), where `right` is the best score of the cell's category and `wrong` the best of any other
     among the detections that overlap it by `IOU` or more: the margin of active learning. A cell that is missed, or
-    taken for another category, has 1. (No entropy: the scores that are left of a cell are no distribution; some
-    detectors' need not add up to 1.)
+    classified as another category, has 1. (Entropy is not used: the remaining scores of a cell are not a distribution;
+    those of some detectors do not add up to 1.)
     """
     cells = [cell for cell in annotated if cell.category in categories]
     overlaps = box_iou(_boxes(cells), _boxes(found)) >= IOU
@@ -45,7 +45,7 @@ def of_cells(annotated: Sequence[Cell], found: Sequence[Cell], categories: Seque
 
 
 class Known(BaseModel, strict=True):
-    """A line of what is kept: the mean uncertainty on the cells of an image."""
+    """A stored line: the mean uncertainty on the cells of an image."""
 
     image: str
     uncertainty: float = Field(ge=0, le=1)
@@ -54,9 +54,9 @@ class Known(BaseModel, strict=True):
 def measure(
     candidates: Sequence[Candidate], finder: Finder, categories: Sequence[str], path: Path
 ) -> NDArray[np.float64]:
-    """Return the mean uncertainty of `finder` on the cells of each candidate; `path` keeps them, a line each.
+    """Return the mean uncertainty of `finder` on the cells of each candidate; `path` stores them, one line each.
 
-    Another program's detector gets all images at once, as it starts, or is trained, again at every call.
+    Another program's detector gets all images in one call, since it starts, or is trained, anew at every call.
     """
     known = kept(path)
     missing = [one for one in candidates if one.key not in known]
@@ -72,7 +72,7 @@ def measure(
 
 
 def kept(path: Path) -> dict[str, float]:
-    """Return what is kept at `path`; a line that says something else is dropped."""
+    """Return the values stored at `path`; other lines are dropped."""
     return {one.image: one.uncertainty for one in typed(Known, path)}
 
 

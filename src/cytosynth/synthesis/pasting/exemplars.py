@@ -13,7 +13,7 @@ from ...data.image_files import Pixels
 from .settings import PasteSettings
 
 GREATEST = 24.0
-"""Levels of 255 by which a cell's colours are shifted at most."""
+"""Maximum shift of a cell's colours, levels of 255."""
 SMALLEST = 4
 """Side of a box, pixels, below which there is nothing to paste."""
 
@@ -58,9 +58,9 @@ def cut(
 ) -> list[Exemplar]:
     """Return the cells of `categories` in (h, w, 3) `pixels` that can be cut out whole.
 
-    The ellipse about a box is `settings.context` times as large, or as much less as keeps it inside the image and the
-    middle of any other cell out of it that is not `normal`: that one would be pasted without its box. A cell is left
-    out where even the ellipse of its box does not do so.
+    The ellipse around a box is `settings.context` times as large, or smaller, so that it is inside the image and does
+    not contain the centre of another cell that is not `normal`, which would be pasted without its box. A cell is left
+    out if even the ellipse of its box does not fulfil this.
     """
     height, width = pixels.shape[:2]
     abnormal = [cell for cell in cells if cell.category != normal]

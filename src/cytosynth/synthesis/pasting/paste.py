@@ -24,9 +24,9 @@ from .exemplars import Exemplar, cut, put
 from .settings import PasteSettings
 
 TRIES = 50
-"""Places that are tried for a cell whose own would cover another."""
+"""Number of places tried for a cell whose own place would cover another."""
 APART = 2
-"""Pixels between what is pasted and the boxes that were before it."""
+"""Pixels between a pasted cell and earlier boxes."""
 Spot = tuple[tuple[float, float], str]
 """Where a cell is to be pasted (x, y), and its category; an empty one: any."""
 
@@ -127,7 +127,7 @@ def spots_of(record: Mapping[str, Any]) -> list[Spot]:
 
 
 class _Pool:
-    """Gives out exemplars evenly: all of a category before one comes again."""
+    """Selects exemplars evenly: all of a category are used before one is used again."""
 
     def __init__(self, cells: Sequence[Exemplar], rng: np.random.Generator) -> None:
         self.cells, self.rng = list(cells), rng
@@ -229,7 +229,7 @@ def _free(
     size: tuple[int, int],
     rng: np.random.Generator,
 ) -> tuple[float, float] | None:
-    """Return `centre`, or another place where no box that is `taken` is covered; None if none is found."""
+    """Return `centre`, or another place that covers none of the boxes `taken`; None if none is found."""
     half_x, half_y = exemplar.mask.shape[1] / 2, exemplar.mask.shape[0] / 2
     place = centre
     for _ in range(TRIES):
