@@ -16,7 +16,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cytosynth.cell import recipe as cell
-from cytosynth.cell.train import CellTask, crops_of
+from cytosynth.cell.crops import crops_of
+from cytosynth.cell.train import CellTask
 from cytosynth.data import sources
 from cytosynth.data.sources import Sample, Source
 from cytosynth.detection import recipe as detector

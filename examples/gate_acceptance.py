@@ -25,6 +25,9 @@ SETS = {
     "tct_fields": (),
 }
 """Which of their images are edited."""
+IMAGES = {"tct_fields": "images"}
+"""Where they are, in the folder of a set. Every image of TCT has boxes of abnormal cells, so its images are given without
+annotations, and a cell that is edited may be an abnormal one."""
 CELLS = {"cric": 12, "lbc_x40": 2, "tct_fields": 2}
 """Cells of an image; CRIC has two normal images in `val`."""
 
@@ -60,7 +63,8 @@ def main() -> None:
 def edit(data: Path, out: Path, edits: int, tries: int, rest: list[str]) -> None:
     """Edit `edits` cells of `data` into `out`; raise CalledProcessError where that fails."""
     cells = min(CELLS[data.name], edits)
-    command = [sys.executable, "-m", "cytosynth", "edit", str(data), str(out), "--scale", "0.5", "--seed", "0",
+    images = data / IMAGES.get(data.name, "")
+    command = [sys.executable, "-m", "cytosynth", "edit", str(images), str(out), "--scale", "0.5", "--seed", "0",
                *SETS[data.name], "--limit", str(-(-edits // cells)), "--gate", "nucleus", "--tries", str(tries),
                "--set", f"min_cells={cells}", "--set", f"max_cells={cells}", *rest]  # fmt: skip
     subprocess.run(command, check=True)
