@@ -26,8 +26,8 @@ SETS = {
 }
 """Which of their images are edited."""
 IMAGES = {"tct_fields": "images"}
-"""Where they are, in the folder of a set. Every image of TCT has boxes of abnormal cells, so its images are given without
-annotations, and a cell that is edited may be an abnormal one."""
+"""Where they are, in the folder of a set. Every image of TCT has boxes of abnormal cells, so its images are given
+without annotations, and a cell that is edited may be an abnormal one."""
 CELLS = {"cric": 12, "lbc_x40": 2, "tct_fields": 2}
 """Cells of an image; CRIC has two normal images in `val`."""
 
