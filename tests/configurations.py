@@ -68,7 +68,7 @@ def models(tiny: Path, root: Path) -> dict[str, Callable[[Path], object]]:
     """Write a small model of each kind to `root`; return by name what loads and runs the one in a folder."""
     for name in ("foundation", "normal", "cell", "detector"):
         shutil.copytree(tiny / name, root / name)
-    save_classifier(root / "judge")
+    save_classifier(root / "classifier")
     torch.manual_seed(0)
     Dinov2Model(Dinov2Config(hidden_size=8, num_attention_heads=1, num_hidden_layers=1)).save_pretrained(
         root / "dinov2"
@@ -104,7 +104,7 @@ def models(tiny: Path, root: Path) -> dict[str, Callable[[Path], object]]:
         "normal": lambda folder: field(base, folder),
         "cell": paint,
         "detector": detect, "retinanet": detect, "dino": detect, "comparison-detector": detect,
-        "judge": lambda folder: CellClassifier.load(folder).probabilities([GREY], [edit.box]),
+        "classifier": lambda folder: CellClassifier.load(folder).probabilities([GREY], [edit.box]),
         "dinov2": measure,
     }  # fmt: skip
 

@@ -108,7 +108,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save_classifier(folder: Path, **changes: object) -> Path:
-    """Write a small cell classifier, a judge of a gate, to `folder`, with `changes` of its configuration."""
+    """Write a small cell classifier, such as a gate uses, to `folder`, with `changes` of its configuration."""
     torch.manual_seed(1)
     network = models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=len(CATEGORIES))
     disturb(network, "fc")

@@ -511,10 +511,10 @@ def texts() -> dict[str, Reader]:
         "seed": 1,
         "key": 0,
     }
-    judged = {**cell, "attempts": [{"seed": 3, "reasons": ["seam"], "scores": {"seam": 2.0}}]}
+    gated = {**cell, "attempts": [{"seed": 3, "reasons": ["seam"], "scores": {"seam": 2.0}}]}
     nowhere = {**cell, "bbox_xyxy": [float("nan")] * 4}
     changes: tuple[dict[str, Any], ...] = (
-        {}, {"cells": [judged], "rejected": [judged]}, {"cells": [{}]}, {"rejected": [cell]}, {"original": "a.png"},
+        {}, {"cells": [gated], "rejected": [gated]}, {"cells": [{}]}, {"rejected": [cell]}, {"original": "a.png"},
         {"picture": {"file_name": "../x.png"}}, {"picture": [1]}, {"cells": [nowhere]},
         {"cells": [{**cell, "category": []}]}, {"width": "x"},
     )  # fmt: skip

@@ -43,8 +43,8 @@ def test_all_weights_are_safetensors_of_at_most_94_mb_with_their_licence() -> No
 
 def test_the_data_card_says_of_the_bundled_cells_what_was_measured() -> None:
     rows = json.loads((Path(__file__).resolve().parents[1] / "results/cells.json").read_text())["rows"]
-    judged = {row["category"]: row for row in rows if row["quantity"] == "classified as it, share"}
-    edited, real = ([f"{float(judged[name][of].split()[0]):.2g}" for name in ABNORMAL] for of in ("edited", "real"))
+    measured = {row["category"]: row for row in rows if row["quantity"] == "classified as it, share"}
+    edited, real = ([f"{float(measured[name][of].split()[0]):.2g}" for name in ABNORMAL] for of in ("edited", "real"))
     assert "{} of the cells edited into ASC-US, {} of ASC-H, {} of LSIL and {} of HSIL".format(*edited) in CLASSES
     assert "of real cells of those categories {}, {}, {} and {}".format(*real) in CLASSES
 

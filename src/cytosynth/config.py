@@ -1,4 +1,4 @@
-"""Typed settings: `--set key=value` on top of a preset, YAML in and out, and what a run is held to."""
+"""Typed settings: `--set key=value` on top of a preset, reading and writing YAML, and the fixed settings of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -106,18 +106,18 @@ def pin(
     differs: Callable[[Any, Any], str] = _first_difference,
     begun: bool = True,
 ) -> None:
-    """Write what a run may not change to `file`, or, where it is there and the run has `begun`, hold the run to it.
+    """Write the settings that a run may not change to `file`; if it exists and the run has `begun`, check them against
+    it.
 
-    Absolute paths are neither written nor compared but by their last part.
+    Of absolute paths only the last part is written and compared.
 
     Args:
         wanted: settings, written as YAML, or plain values, written as JSON.
         file: in the folder of the run.
-        differs: says in words what is another in the second of two: the first value that differs, except those
-            of `RESUMABLE`.
-        begun: whether there is anything to be held to.
+        differs: describes the difference of the second of two: default, the first value that differs, except those of
+            `RESUMABLE`. begun: whether the run has results.
 
-    Raises UsageError where something differs.
+    Raises UsageError if something differs.
     """
     new = _portable(wanted) if isinstance(wanted, BaseModel) else wanted
     if begun and file.exists():

@@ -19,7 +19,7 @@ if sys.platform != "win32":
     import resource
 
 ACCELERATE = "ACCELERATE_TORCH_DEVICE"
-"""Where `accelerate` looks for the device it shall use."""
+"""Environment variable in which `accelerate` looks for the device."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -43,7 +43,7 @@ _said: set[str] = set()
 
 
 def kind(device: str) -> str:
-    """Return what kind of device `device` is, be it here or not: cpu, cuda, mps ..."""
+    """Return the kind of device of `device`, available or not: cpu, cuda, mps ..."""
     return resolved(device).partition(":")[0]
 
 
@@ -55,9 +55,9 @@ def check(device: str) -> None:
 
 
 def use(device: str) -> None:
-    """Let the trainings of this process run on `device`: cpu, cuda, cuda:1, mps ...
+    """Set the device of the trainings of this process: cpu, cuda, cuda:1, mps ...
 
-    Processes that `accelerate launch` has started keep the one it gave them.
+    Processes started by `accelerate launch` keep their device.
     """
     if "LOCAL_RANK" in os.environ:
         return
@@ -117,7 +117,7 @@ def _missing(device: str) -> str:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Let PyTorch compute with `count` threads of the CPU for the length of the block; None: as it is."""
+    """Set PyTorch's number of CPU threads to `count` for the length of the block; None: unchanged."""
     before = torch.get_num_threads()
     if count is None or count == before:
         yield
@@ -130,7 +130,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 def named(device: torch.device) -> str:
-    """Return what people call `device`: the name of a GPU, or the CPU's with its cores."""
+    """Return the display name of `device`: the name of a GPU, or that of the CPU with its cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {cpu_name()}, {os.cpu_count()} cores"

@@ -9,11 +9,11 @@ OUT_OF_MEMORY = re.compile(
     r"OutOfMemoryError|out of memory|(can't|annot) allocate memory|not enough memory|can't start new thread|"
     r"std::bad_alloc|could not create a (primitive|memory)|ALLOC_FAILED"
 )
-"""In the name or the message of an error by which torch, and what it calls, say that memory was refused."""
+"""Parts of names and messages of errors by which torch and its libraries report that memory was refused."""
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Return whether `error`, or what it was raised on, says that memory was refused."""
+    """Return whether `error`, or its cause, reports that memory was refused."""
     while error is not None:
         if isinstance(error, MemoryError | SystemError):  # CPython's own: it forgot the MemoryError
             return True
@@ -28,7 +28,7 @@ def out_of_memory(error: BaseException | None) -> bool:
 
 
 def of_the_machine(error: BaseException) -> bool:
-    """Return whether `error` says nothing of the input: memory that was refused, or a time that is over."""
+    """Return whether `error` does not depend on the input: memory was refused, or a time limit was reached."""
     return isinstance(error, TimeoutError) or out_of_memory(error)
 
 

@@ -1,4 +1,4 @@
-"""Licences: of the packages that the program needs, as they state them, and what a foundation passes on to weights."""
+"""Licences: those that the required packages state, and the terms that a foundation passes on to weights."""
 
 import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -16,7 +16,7 @@ EXTRAS = ("slides", "studio", "parquet", "ray", "tensorboard")
 ALWAYS = "always"
 UNSTATED = "not stated in its metadata"
 LONGEST = 300
-"""Characters of what a package states, some of which have the whole text there."""
+"""Maximum length of a stated licence, since some packages state the whole text."""
 STABLE_DIFFUSION = re.compile(r"(stable[-_ ]?diffusion|\bsd[-_ ]?v?1[-_. ]?[45]\b)", re.IGNORECASE)
 OPENRAIL = (
     "Stable Diffusion 1.x is licensed under CreativeML Open RAIL-M. Its use restrictions (paragraph 5 and Attachment "
@@ -84,7 +84,7 @@ def _first_line(text: str) -> str:
 
 
 def passed_on(foundation: str) -> str:
-    """Return what the licence of `foundation` passes on to weights derived from it, nothing for the bundled one."""
+    """Return the terms that the licence of `foundation` passes on to derived weights, empty for the bundled one."""
     if foundation == BUNDLED:
         return ""
     if STABLE_DIFFUSION.search(foundation):

@@ -67,7 +67,7 @@ class Attempt(BaseModel, strict=True):
 
 
 class EditedCell(BaseModel, strict=True):
-    """A cell in a record, with the attempts at it where a gate judged them."""
+    """A cell in a record, with the attempts at it if there was a gate."""
 
     bbox_xyxy: Box
     category: str
@@ -76,7 +76,7 @@ class EditedCell(BaseModel, strict=True):
 
 
 class Record(BaseModel, strict=True):
-    """What is read again of the record of an image; there is more in it."""
+    """The fields of an image's record that are read again; the record has more."""
 
     file_name: str
     origin: Any
@@ -130,7 +130,7 @@ def read_records(out: Path, categories: Sequence[str]) -> dict[str, dict[str, An
 
 
 def said(out: Path) -> dict[str, dict[str, Any]]:
-    """Return all records of images of `out`, by name, even if they have fewer fields than this program writes.
+    """Return all records of images of `out`, by name, including those with fewer fields than this program writes.
 
     A line that a kill cut short, and one without the name of an image inside, is dropped. Raises UserError as
     `plain.lines` does.
@@ -144,7 +144,7 @@ def said(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def whole(record: Any, categories: Sequence[str]) -> bool:
-    """Return whether `record` is one that this program wrote of cells of `categories`, as far as it is read again."""
+    """Return whether the fields of `record` that are read again are valid for cells of `categories`."""
     try:
         found = Record.model_validate(record)
     except ValidationError:
@@ -153,7 +153,7 @@ def whole(record: Any, categories: Sequence[str]) -> bool:
 
 
 def write_records(out: Path, records: Collection[Mapping[str, Any]]) -> None:
-    """Rewrite all `records`, in their order; where a set is so large that its annotations are, in parts too."""
+    """Rewrite all `records`, in their order; in parts if the set is so large that its annotations are."""
     if len(records) <= coco_parts.LARGEST:
         atomic.write_text(out / RECORDS, "".join(map(line, records)))
         return
@@ -170,7 +170,7 @@ def files(out: Path) -> list[Path]:
 
 
 def as_read(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `record` as it will be read again, its keys in order: a continued run may not tell them apart."""
+    """Return `record` as it will be read again, its keys in order, so that a continued run gives the same bytes."""
     return dict(json.loads(line(record)))
 
 

@@ -27,7 +27,7 @@ from cytosynth.data.formats import coco
 from cytosynth.data.sources import Source
 from cytosynth.errors import UsageError, UserError
 from cytosynth.evaluate import two_way
-from cytosynth.evaluate.detection.scoring import ABNORMAL_AP, one_class, surest
+from cytosynth.evaluate.detection.scoring import ABNORMAL_AP, most_confident, one_class
 from cytosynth.io import atomic
 from cytosynth.provenance import said
 from cytosynth.synthesis.settings import PipelineSettings
@@ -265,7 +265,7 @@ def test_a_gain_is_the_mean_difference_of_chains_on_shared_resamplings() -> None
 def test_one_class_is_all_that_is_not_normal_each_cell_once() -> None:
     cells = [Cell((0, 0, 10, 10), "LSIL", 0.6), Cell((1, 0, 11, 10), "HSIL", 0.9), Cell((50, 0, 60, 10), "NILM", 0.8),
              Cell((80, 0, 90, 10), "SCC", 0.2)]  # fmt: skip
-    assert [(cell.category, cell.score) for cell in surest(cells)] == [("abnormal", 0.9), ("abnormal", 0.2)]
+    assert [(cell.category, cell.score) for cell in most_confident(cells)] == [("abnormal", 0.9), ("abnormal", 0.2)]
     assert len(one_class(cells)) == 3
 
 

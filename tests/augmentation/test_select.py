@@ -145,7 +145,7 @@ def test_the_ranking_prefers_the_unsure_and_near() -> None:
     def one(name: str) -> candidates.Candidate:
         return candidates.Candidate("s", Path(name), Image(name, 8, 8))
 
-    # b and d are alike in both; e is the surest, and far off
+    # b and d are alike in both; e has the lowest uncertainty, and is far off
     given = [one(name) for name in "abcde"]
     unsure, far = np.array([0.9, 0.5, 0.7, 0.5, 0.1]), np.array([9.0, 2.0, 1.0, 2.0, 500.0])
 
@@ -181,7 +181,7 @@ def test_adding_stops_where_more_does_not_surely_help() -> None:
     assert best == 0.5
     assert asked == [0, 0.25, 0.5, 1], "nothing is trained beyond the first ratio that adds nothing"
     assert [step.before for step in steps] == [0, 0.25, 0.5]
-    assert [step.sure for step in steps] == [True, True, False]
+    assert [step.significant for step in steps] == [True, True, False]
     assert steps[2].gain.value == pytest.approx(0.101) and steps[2].gain.low > 0, "sure over real images alone, and yet"
     assert steps[2].further.value == pytest.approx(0.001)
 
@@ -190,7 +190,7 @@ def test_nothing_is_chosen_where_the_first_gain_holds_zero() -> None:
     for levels in ({0: 0.2, 0.25: 0.201, 0.5: 0.9}, {0: 0.2, 0.25: 0.1, 0.5: 0.9}, {0: 0.0, 0.25: 0.0}):
         steps, best, asked = walked(levels)
         assert best == 0 and asked == [0, 0.25]
-        assert not steps[0].sure
+        assert not steps[0].significant
     unsure, best, _ = walked({0: 0.2, 0.25: 0.25}, spread=0.1)
     assert best == 0 and unsure[0].further.low < 0 < unsure[0].further.high
 

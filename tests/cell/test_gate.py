@@ -1,4 +1,4 @@
-"""The gate: seams, judges, copies, second tries, and what is said of them."""
+"""The gate: seams, classifiers, copies, second tries, and what is said of them."""
 
 import json
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ def test_sides_on_the_edge_of_the_image_are_left_out() -> None:
 
 
 class Rule:
-    """A judge that reads the class off the mean of the box: dark is HSIL, bright is NILM."""
+    """A classifier that reads the class off the mean of the box: dark is HSIL, bright is NILM."""
 
     classes = ("NILM", "LSIL", "HSIL")
 
@@ -131,7 +131,7 @@ def test_every_reason_of_the_gate() -> None:
         Gate(Rule(), GateSettings()).check(["HSIL", "ASC-H"])
 
 
-def test_without_a_judge_a_cell_needs_a_nucleus_and_no_seam() -> None:
+def test_without_a_classifier_a_cell_needs_a_nucleus_and_no_seam() -> None:
     gate = load_gate("nucleus", GateSettings(**dict.fromkeys(APPEARANCE[1:])), Path())
     gate.check(["HSIL"])
     empty, box, changed = slide([]), (110.0, 110.0, 150.0, 150.0), (100.0, 100.0, 160.0, 160.0)
@@ -208,12 +208,12 @@ def test_a_copy_of_a_training_crop_is_told_by_its_distance(
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_classifier(tmp_path_factory.mktemp("judges") / "tiny")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_classifier(tmp_path_factory.mktemp("classifiers") / "tiny")
 
 
-def test_a_judge_gives_what_its_network_gives_on_the_crop(judge: Path) -> None:
-    loaded = CellClassifier.load(judge)
+def test_a_classifier_gives_what_its_network_gives_on_the_crop(classifier: Path) -> None:
+    loaded = CellClassifier.load(classifier)
     image, cells = drawn(2)
     crops = [square(image, cell.box, 1.5, 32) for cell in cells[:2]]
     inputs = (
@@ -257,30 +257,32 @@ def test_the_crop_is_square_about_the_box_never_enlarged_and_mirrored_at_the_edg
         ({"size": 0}, "size"),
     ],
 )
-def test_a_judge_that_cannot_be_used_is_one_line(changes: dict[str, object], complaint: str, tmp_path: Path) -> None:
+def test_a_classifier_that_cannot_be_used_is_one_line(
+    changes: dict[str, object], complaint: str, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=complaint) as caught:
-        CellClassifier.load(save_classifier(tmp_path / "judge", **changes))
+        CellClassifier.load(save_classifier(tmp_path / "classifier", **changes))
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no cell classifier found"):
         CellClassifier.load(tmp_path)
 
 
-def test_a_judge_for_larger_crops_is_one_line(tmp_path: Path) -> None:
-    folder = save_classifier(tmp_path / "judge", architecture="densenet121", size=16)
+def test_a_classifier_for_larger_crops_is_one_line(tmp_path: Path) -> None:
+    folder = save_classifier(tmp_path / "classifier", architecture="densenet121", size=16)
     network = models.densenet121(num_classes=len(CATEGORIES))
     save_file(network.state_dict(), folder / "model.safetensors")
     with pytest.raises(UserError, match="densenet121 does not accept crops of 16 pixels"):
         CellClassifier.load(folder)
 
 
-def test_the_reference_is_read_from_training_data(judge: Path, tmp_path: Path) -> None:
+def test_the_reference_is_read_from_training_data(classifier: Path, tmp_path: Path) -> None:
     write_fields(tmp_path / "real", 4)
     wanted = override(GateSettings(), ["reference=[{root: real, split: all}]", "copy_percentile=50"])
-    loaded = load_gate(str(judge), wanted, tmp_path)
+    loaded = load_gate(str(classifier), wanted, tmp_path)
     assert loaded.reference is not None
     assert loaded.reference.features.shape == (20, 1024)
     assert np.allclose(np.linalg.norm(loaded.reference.features, axis=1), 1)
-    assert load_gate(str(judge), GateSettings(), tmp_path).reference is None
+    assert load_gate(str(classifier), GateSettings(), tmp_path).reference is None
 
 
 class Picky:
@@ -335,23 +337,23 @@ def test_rejected_cells_are_tried_again_and_then_left_normal(editor: CellEditor)
 FAST = ["normal.size=320", "normal.steps=1", "cell.steps=1", "threshold=0.1", "cell.box_scale=1.2"]
 
 
-def gated(out: Path, tiny: Path, judge: Path, *changes: str, count: int = 3) -> None:
+def gated(out: Path, tiny: Path, classifier: Path, *changes: str, count: int = 3) -> None:
     strict = ["gate.top=1", "gate.probability=1", "gate.tries=2"]
     wanted = override(PipelineSettings(seed=2), [*FAST, *strict, *LOOSE, *changes])
     given = {name: str(tiny / name) for name in ("foundation", "normal", "cell", "detector")}
-    synthesize.synthesize(out, count=count, settings=wanted, gate=str(judge), **given)
+    synthesize.synthesize(out, count=count, settings=wanted, gate=str(classifier), **given)
 
 
 def test_a_gated_run_says_what_it_rejected_and_is_exact(
-    tiny: Path, judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "set"
-    gated(out, tiny, judge, "category_weights={HSIL: 1, LSIL: 1}", "gate.seam=3", "seed=3")
+    gated(out, tiny, classifier, "category_weights={HSIL: 1, LSIL: 1}", "gate.seam=3", "seed=3")
     assert check(out) == []
     records = [json.loads(line) for line in (out / "provenance.jsonl").open()]
     kept = [cell for record in records for cell in record["cells"]]
     rejected = [cell for record in records for cell in record["rejected"]]
-    assert kept and rejected, "this judge keeps some and rejects some"
+    assert kept and rejected, "this classifier keeps some and rejects some"
     assert all(cell["attempts"][-1]["reasons"] == [] for cell in kept)
     assert all(len(cell["attempts"]) == 2 and all(a["reasons"] for a in cell["attempts"]) for cell in rejected)
     assert {"probability", *APPEARANCE, "normal_before", "normal_after"} == set(kept[0]["attempts"][0]["scores"])
@@ -365,7 +367,7 @@ def test_a_gated_run_says_what_it_rejected_and_is_exact(
     assert all(line in card and line in said for line in gates.table(rows))
     whole = {p.name: p.read_bytes() for p in (out / "images").iterdir()}
     (out / "images/000001.png").unlink()
-    gated(out, tiny, judge, "category_weights={HSIL: 1, LSIL: 1}", "gate.seam=3", "seed=3")
+    gated(out, tiny, classifier, "category_weights={HSIL: 1, LSIL: 1}", "gate.seam=3", "seed=3")
     assert {p.name: p.read_bytes() for p in (out / "images").iterdir()} == whole
     plan = json.loads((out / "plan.json").read_text())
     given = {name: str(tiny / name) for name in ("foundation", "normal", "cell")}
@@ -378,8 +380,8 @@ def test_a_gated_run_says_what_it_rejected_and_is_exact(
         assert np.array_equal(first, second), "the plan of a gated run makes the same pixels without a gate"
 
 
-def test_with_counts_another_cell_stands_in_for_a_rejected_one(tiny: Path, judge: Path, tmp_path: Path) -> None:
-    gated(tmp_path / "set", tiny, judge, "counts={HSIL: 3}", count=2)
+def test_with_counts_another_cell_stands_in_for_a_rejected_one(tiny: Path, classifier: Path, tmp_path: Path) -> None:
+    gated(tmp_path / "set", tiny, classifier, "counts={HSIL: 3}", count=2)
     records = [json.loads(line) for line in (tmp_path / "set/provenance.jsonl").open()]
     assert sum(len(record["cells"]) for record in records) == 3
     assert any(record["rejected"] for record in records)

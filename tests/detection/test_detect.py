@@ -52,11 +52,11 @@ def test_scores_equal_pycocotools_on_files(crowds: int, most: int, tmp_path: Pat
         json.dumps({"images": images, "annotations": entries["truth"], "categories": categories, "info": {}})
     )
     coco = COCO(str(file))
-    judge = COCOeval(coco, coco.loadRes(entries["found"]), "bbox")
-    judge.params.maxDets = [1, 2, most]
-    judge.evaluate()
-    judge.accumulate()
-    precision = judge.eval["precision"][:, :, :, 0, -1]
+    evaluator = COCOeval(coco, coco.loadRes(entries["found"]), "bbox")
+    evaluator.params.maxDets = [1, 2, most]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]
     assert ours.map == pytest.approx(precision.mean(), abs=1e-6)
     assert ours.map_50 == pytest.approx(precision[0].mean(), abs=1e-6)
     assert ours.map_75 == pytest.approx(precision[5].mean(), abs=1e-6)

@@ -529,12 +529,12 @@ def test_evaluate_detection_equals_pycocotools_and_says_null_of_what_is_not_anno
     folder.detect(folder.gather(fields / "drawn"), tmp_path / "out", model.load(finder), threshold=0.05)
     truth = COCO(str(fields / "drawn/annotations.json"))
     results = json.loads((tmp_path / "out/results.json").read_text())
-    judge = COCOeval(truth, truth.loadRes(results), "bbox")
-    judge.params.catIds = [1, 4]
-    judge.params.maxDets = [1, 10, 300]
-    judge.evaluate()
-    judge.accumulate()
-    precision = judge.eval["precision"][:, :, :, 0, -1]
+    evaluator = COCOeval(truth, truth.loadRes(results), "bbox")
+    evaluator.params.catIds = [1, 4]
+    evaluator.params.maxDets = [1, 10, 300]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]
     assert scores["map"] == pytest.approx(precision.mean(), abs=1e-3)
     assert scores["map_50"] == pytest.approx(precision[0].mean(), abs=1e-3)
     assert scores["per_category"]["LSIL"] == pytest.approx(precision[:, :, 1].mean(), abs=1e-3)

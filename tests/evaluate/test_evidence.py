@@ -84,7 +84,7 @@ def test_background_psnr() -> None:
 
 
 class Darkness:
-    """A judge that takes a dark middle for HSIL, a grey one for LSIL, a bright one for NILM."""
+    """A classifier that takes a dark middle for HSIL, a grey one for LSIL, a bright one for NILM."""
 
     classes = ("NILM", "LSIL", "HSIL")
 
@@ -100,7 +100,7 @@ def plain(level: int, image: str, category: str = "NILM", size: int = 256) -> Ce
     return CellPatch(pixels, MIDDLE, category, image, f"{image}-{level}")
 
 
-def test_confusion_counts_what_the_judge_says() -> None:
+def test_confusion_counts_what_the_classifier_says() -> None:
     levels = [20, 30, 100, 200, 210, 220]
     given = agreement.answers(
         Darkness(), [plain(level, "a").pixels for level in levels], [MIDDLE] * len(levels), "cells"
@@ -310,7 +310,7 @@ def test_weights_of_a_network_that_is_not_used_are_refused() -> None:
         load({}, None, ["efficientnet-lite0"], ["other=x"], drawn=False)
 
 
-def test_the_judge_reads_what_train_features_writes(tmp_path: Path) -> None:
+def test_the_classifier_reads_what_train_features_writes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     recipe = ClassifierRecipe(size=32, context=2.0, shift=3, categories=list(CATEGORIES))
     network = networks.build("resnet50", len(CATEGORIES)).half().float().eval()  # as it is on disk
@@ -318,7 +318,7 @@ def test_the_judge_reads_what_train_features_writes(tmp_path: Path) -> None:
                               mean=(0.8,) * 3, std=(0.2,) * 3)  # fmt: skip
     tmp_path.joinpath("weights").mkdir(exist_ok=True)
     model.save(network, config, tmp_path / "weights")
-    judge = CellClassifier.load(tmp_path / "weights")
+    classifier = CellClassifier.load(tmp_path / "weights")
     pixels, cells = drawn(3)
     large = Cell((100.0, 90.0, 190.0, 150.0), "NILM")
     small = Cell((100.0, 90.0, 112.0, 104.0), "NILM")
@@ -327,8 +327,8 @@ def test_the_judge_reads_what_train_features_writes(tmp_path: Path) -> None:
     with torch.no_grad():
         inputs = torch.stack([(torch.tensor(p).permute(2, 0, 1) / 255 - 0.8) / 0.2 for p in found])
         expected = network(inputs).softmax(1).numpy()
-    given = judge.probabilities([pixels] * 3, [cell.box for cell in chosen])
-    assert judge.classes == CATEGORIES
+    given = classifier.probabilities([pixels] * 3, [cell.box for cell in chosen])
+    assert classifier.classes == CATEGORIES
     assert np.allclose(given, expected, atol=1e-5)
     assert found[1].shape == (32, 32, 3) and np.array_equal(found[1], pixels[81:113, 90:122]), "not enlarged"
 

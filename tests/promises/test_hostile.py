@@ -511,8 +511,14 @@ def test_a_pickle_is_refused_wherever_weights_are_read(suffix: str, tiny: Path, 
         for old in folders[name].glob("*.safetensors"):
             old.unlink()
         (folders[name] / f"{weights}{suffix}").write_bytes(bomb)
-    judge = {"architecture": "resnet50", "classes": ["NILM", "LSIL"], "size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
-    for name, values in (("judge", judge),
+    classifier = {
+        "architecture": "resnet50",
+        "classes": ["NILM", "LSIL"],
+        "size": 32,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+    }
+    for name, values in (("classifier", classifier),
                          ("dino", {"model_type": "dinov2", "hidden_size": 8, "num_attention_heads": 1,
                                    "num_hidden_layers": 1})):  # fmt: skip
         folders[name] = tmp_path / name
@@ -528,9 +534,9 @@ def test_a_pickle_is_refused_wherever_weights_are_read(suffix: str, tiny: Path, 
         "synthesizer": lambda: CellEditor.load(str(tiny / "foundation"), str(folders["cell"])),
         "detector": lambda: detectors.load(folders["detector"]),
         "backbone": lambda: resnet.read(file),
-        "judge": lambda: CellClassifier.load(folders["judge"]),
+        "classifier": lambda: CellClassifier.load(folders["classifier"]),
         "dinov2": lambda: dinov2.load(folders["dino"]),
-        "features": lambda: cytology_resnet50.load(folders["judge"]),
+        "features": lambda: cytology_resnet50.load(folders["classifier"]),
         "feature network": lambda: networks.read(file, "0" * 64),
     }
     for name, attempt in attempts.items():

@@ -55,7 +55,7 @@ def merge_distilled(model: Foundation, name: str, stage: distilled.Stage, digest
     lora.load(model, file)
     if card.teacher and card.teacher != digest:
         console.print(
-            f"{name}: distilled from {card.teacher}, put into {digest}: few steps may give worse images; distil again",
+            f"{name}: distilled from {card.teacher}, loaded into {digest}: images may be worse; distil again",
             soft_wrap=True,
         )
     return atomic.sha256(file)[:16]

@@ -163,11 +163,11 @@ def scores(recipe: AugmentationRecipe, runs: Mapping[Key, Runs]) -> Report:
 def gains(recipe: AugmentationRecipe, trials: Sequence[Trial], runs: Mapping[Key, Runs]) -> Report:
     """Return the gain of every training set over real images alone, at equal steps and as the paper compares."""
     rows: list[tuple[Value, ...]] = []
-    sure = 0
+    intervals = 0
     for detector, name, label, after, before in comparisons(trials):
         for measure in _gained(recipe, runs):
             found = gain(runs[after], runs[before], measure)
-            sure += found.low is not None
+            intervals += found.low is not None
             rows.append((detector, name, label, after[2], before[2], measure, str(hundred(found)), verdict(found)))
     columns = ("detector", "training data", "compared", "steps", "steps of R", "measure", "gain x 100", "verdict")
     held = next(iter(runs.values())).images if runs else {}
@@ -175,7 +175,8 @@ def gains(recipe: AugmentationRecipe, trials: Sequence[Trial], runs: Mapping[Key
         "helps: the 95 % interval of the gain lies above 0; hurts: below 0; no evidence: it holds 0, or there is none",
         f"test images with such a cell: {', '.join(f'{name} {count}' for name, count in held.items())}; a category in "
         f"fewer than {FEWEST} has no interval and no verdict, and mAP counts as if it were in {FEWEST} at least",
-        f"{sure} comparisons with an interval: about {math.ceil(0.05 * sure)} of them would leave 0 by chance alone",
+        f"{intervals} comparisons with an interval: about {math.ceil(0.05 * intervals)} of them would exclude 0 by "
+        "chance alone",
     )
     return Report(f"{recipe.title}: gain over real images alone", _facts(recipe), columns, tuple(rows), notes)
 

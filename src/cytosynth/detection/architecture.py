@@ -1,4 +1,4 @@
-"""What an architecture provides besides its network, so that the trainer never branches on classes."""
+"""The parts of an architecture besides its network, so that the trainer needs no special cases."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ SIDE: Final = 7
 MOST_PROPOSALS: Final = 200
 """Of an image that the box head trains on; the authors'."""
 STEEPNESS: Final = 2.0
-"""Deviation of the logits at the start, so that scores can be sure of themselves early; the authors' is 1."""
+"""Initial standard deviation of the logits, which allows confident scores early; the authors' is 1."""
 CLASS_WEIGHT: Final = 5.0
 """Of the classification loss, in the authors' code."""
 
@@ -126,7 +126,7 @@ class ComparisonDetector(FasterRCNN):  # type: ignore[misc]
 
     @property
     def head(self) -> ComparisonHead:
-        """What compares."""
+        """The head that compares."""
         return cast(ComparisonHead, self.roi_heads.box_predictor)
 
     def measure(self) -> Tensor:

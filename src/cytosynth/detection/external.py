@@ -1,4 +1,4 @@
-"""Detectors that are not ours: predictions as a COCO results file, or a command that makes one.
+"""Detectors of other programs: predictions as a COCO results file, or a command that makes one.
 
     results:FILE.json           COCO results: [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}, ...]
     command:PROGRAM {images} {annotations} {results}
@@ -33,7 +33,7 @@ from .results import known, read_results
 
 RESULTS, COMMAND = "results:", "command:"
 TRAINS = ("train", "images", "results")
-"""What a command that trains must name."""
+"""Placeholders that a training command must contain."""
 Named = tuple[str, Pixels]
 """An image's name in its set, and its pixels."""
 
@@ -41,9 +41,7 @@ Named = tuple[str, Pixels]
 class Finder(Protocol):
     """Anything that finds cells.
 
-    Attributes:
-        digest: tells it from others.
-        categories: what it finds; none: what the data have.
+    Attributes: digest: identifies it. categories: those it finds; none: those of the data.
     """
 
     @property
@@ -135,7 +133,7 @@ class ExternalCommand:
 
     @property
     def digest(self) -> str:
-        """Of the words; what files they name is not looked into."""
+        """Of the words; the files that they name are not read."""
         return hashlib.sha256("\0".join(self.words).encode()).hexdigest()[:16]
 
     def find_all(self, images: Iterable[Named], count: int, threshold: float, condition: str) -> list[list[Cell]]:
@@ -185,7 +183,7 @@ class TrainedCommand:
 def load(
     said: str, categories: Sequence[str], device: str = "cpu", truth: Path | None = None, scale: float = 1.0
 ) -> Finder:
-    """Return the detector that `said` names: 'bundled', a folder of ours, `results:FILE` or `command:...`.
+    """Return the detector given as `said`: 'bundled', a folder of ours, `results:FILE` or `command:...`.
 
     Args:
         said: what the user gave.

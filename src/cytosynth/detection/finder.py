@@ -1,4 +1,4 @@
-"""What finds the cells of one image after another: a detector in this process, or several elsewhere."""
+"""Finds the cells of one image after another: a detector in this process, or several in others."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Search:
 
 
 class Finder(Protocol):
-    """What finds cells: a detector in this process, or several elsewhere."""
+    """Finds cells: a detector in this process, or several in others."""
 
     @property
     def digest(self) -> str:

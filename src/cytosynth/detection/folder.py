@@ -39,7 +39,7 @@ NOTICE = "Cells found by CytoSynth's detector. Not for diagnosis."
 
 @dataclass(frozen=True)
 class Images:
-    """What is searched: name and path of each image, what is said of the whole, and of names that cannot be used."""
+    """The images to search: name and path of each, facts on the whole set, and lines on names that cannot be used."""
 
     files: tuple[tuple[str, Path], ...]
     source: str
@@ -50,7 +50,7 @@ class Images:
     pseudonyms: Pseudonyms | None = None
 
     def under(self, pseudonyms: Pseudonyms | None) -> "Images":
-        """Return them under the names that `pseudonyms` gives, where it does."""
+        """Return them under the names from `pseudonyms`, if given."""
         if pseudonyms is None:
             return self
         return replace(
@@ -63,8 +63,8 @@ class Images:
 def gather(source: Path, part: str | None = None, place: Place = FOUND_OUT) -> Images:
     """Return the images and slides of `source`: a file, a folder, or a data set in any format (or a `part` of it).
 
-    `place` says where what lies, and whether the folders in a folder are searched too. Raises UserError if there is
-    none.
+    `place` gives the paths of annotations and images, and whether subfolders are searched too. Raises UserError if
+    there is none.
     """
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")

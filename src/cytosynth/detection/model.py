@@ -58,10 +58,11 @@ class Detector:
     def find(self, pixels: Pixels, threshold: float = 0.5, overlap: int = 128) -> list[Cell]:
         """Return the cells in (height, width, 3) `pixels` of score at least `threshold`, best first.
 
-        Larger images are read in tiles that overlap, and non-maximum suppression keeps a cell once that several have
-        seen. A cell that every tile cuts, wider than they overlap, is kept once too, by the part that shows most of it.
-        That is done in a single tile too: the authors of DINO do without, but after few steps it names a cell several
-        times (`docs/augmentation.md` has figures); what the others find is not changed by it.
+        Larger images are read in tiles that overlap, and non-maximum suppression keeps one box of a cell that is in
+        several tiles. A cell that every tile cuts, because it is wider than the overlap, is kept once too, by the box
+        that shows most of it. Suppression is also applied to a single tile: the authors of DINO do without, but after
+        few steps it returns a cell several times (`docs/augmentation.md` has figures); the results of the other
+        detectors do not change.
         """
         height, width = pixels.shape[:2]
         side = self.config.tile
@@ -82,7 +83,7 @@ class Detector:
 
     @torch.no_grad()
     def look(self, pixels: Pixels, threshold: float) -> tiles.Seen:
-        """Return what the network finds in one tile, (height, width, 3) `pixels`: all of score at least `threshold`."""
+        """Return the cells in one tile, (height, width, 3) `pixels`: all of score at least `threshold`."""
         self.network.eval()
         device = next(self.network.parameters()).device
         window = np.ascontiguousarray(pixels)

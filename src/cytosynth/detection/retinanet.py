@@ -32,11 +32,11 @@ def build(backbone: str, categories: int, pretrained: bool = False) -> RetinaNet
 
 @torch.no_grad()
 def _enliven(head: nn.Module) -> None:
-    """Draw the convolutions of both towers of `head` by their width (He et al. 2015), the last layers as they are.
+    """Initialise the convolutions of both towers of `head` by their width (He et al. 2015), not the last layers.
 
-    torchvision draws all with deviation 0.01, made for 256 channels, where a layer passes on 0.34 of what it is given.
-    Of 64 channels a layer passes on 0.17, and four of them a thousandth: hundreds of steps go by before the head says
-    more than its prior.
+    torchvision uses a standard deviation of 0.01 for all, made for 256 channels, where a layer passes on 0.34 of its
+    input. With 64 channels a layer passes on 0.17, and four of them a thousandth: for hundreds of steps the head
+    predicts only its prior.
     """
     for tower in ("classification_head.conv", "regression_head.conv"):
         for module in head.get_submodule(tower).modules():

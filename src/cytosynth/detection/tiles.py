@@ -1,4 +1,4 @@
-"""What a detector finds in the tiles of a large image, put together: every cell once."""
+"""Merging the detections in the tiles of a large image: every cell once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ AS_SURE: Final = 0.5
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found in one tile.
+    """The detections in one tile.
 
     Attributes:
         boxes: (n, 4) xyxy in pixels of the image.

@@ -42,7 +42,7 @@ class DetectorTask(Task):
     ) -> None:
         """Build the network; `held_out` images are only shown and measured, by `measure`.
 
-        `synthetic` images are trained on beside `samples`, with the share and weight of the recipe.
+        `synthetic` images are trained on in addition to `samples`, with the share and weight of the recipe.
         """
         super().__init__()
         transferred = transfer.is_detector(recipe.weights)
@@ -105,8 +105,8 @@ class DetectorTask(Task):
     def forward(self, batch: Batch) -> Losses:
         """Return the detection losses, under the names of their network, and their sum.
 
-        Where synthetic images weigh otherwise than real ones, each kind passes by itself, and its losses count by its
-        number of images times its weight.
+        If synthetic images have another weight than real ones, each kind has its own forward pass, and its losses are
+        weighted by its number of images times its weight.
         """
         kinds = batch["synthetic"]
         if self.recipe.synthetic_weight == 1 or not any(kinds):

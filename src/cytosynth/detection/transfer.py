@@ -1,4 +1,4 @@
-"""Beginning a detector from another one: whatever both have by name and shape, be it of other categories or kind."""
+"""Initialising a detector from another one, of any categories or kind: all tensors of equal name and shape."""
 
 from pathlib import Path
 
@@ -18,7 +18,8 @@ def is_detector(weights: str) -> bool:
 def pretrained(weights: str, backbone: str) -> bool:
     """Return whether the detector `weights` is on ImageNet weights, and so is a detector initialised from it.
 
-    That fixes how images are normalised and that batch norm is frozen. Raises UserError if its backbone is another.
+    That determines how images are normalised and that batch norm is frozen. Raises UserError if its backbone is
+    another.
     """
     config = model.configuration(_folder(weights))
     if config.backbone != backbone:

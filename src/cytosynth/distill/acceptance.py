@@ -1,7 +1,7 @@
 """`evaluate steps`: is the output of few steps within the spread of the teacher's seeds?
 
 Every measure of few steps is given with the teacher's over several seeds. Few-step models lose diversity first, so
-recall and coverage are taken; a Fréchet distance alone, which may fall meanwhile, is not.
+recall and coverage are measured; a Fréchet distance, which may fall meanwhile, is not.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,10 +95,10 @@ class Found:
 
 
 def evaluate_steps(recipe: StepsRecipe, models: Models, data_root: Path, out: Path) -> Report:
-    """Draw, measure, and write `steps` and `all` (.json, .md, .csv), `normal.png` and `cell.png` into `out`.
+    """Generate, measure, and write `steps` and `all` (.json, .md, .csv), `normal.png` and `cell.png` into `out`.
 
-    Images are kept there and not drawn again. Raises UsageError when `out` has other settings or models, UserError
-    where the real images have no normal window or no cell to edit.
+    Images are stored there and not made again. Raises UsageError if `out` has other settings or models, UserError if
+    the real images have no normal window or no cell to edit.
     """
     if models.cell:
         recipe = recipe.model_copy(update={"cell": models.cell[0].settled(recipe.cell, real=True)})
@@ -288,7 +288,7 @@ def _table(rows: Sequence[Row], recipe: StepsRecipe, facts: dict[str, Any]) -> R
         for row in rows
         if all(steps in row.few for steps in recipe.steps)
     )  # fmt: skip
-    return Report("Few steps beside the teacher's, and its own seeds", facts, columns, said, NOTES)
+    return Report("Few steps compared with the teacher and its seeds", facts, columns, said, NOTES)
 
 
 def _all(rows: Sequence[Row], facts: dict[str, Any]) -> Report:
@@ -299,4 +299,4 @@ def _all(rows: Sequence[Row], facts: dict[str, Any]) -> Report:
         said.append((*row.measure[:4], "teacher", row.teacher, row.low, row.high, None))
         for steps, (value, kept) in row.few.items():
             said.append((*row.measure[:4], steps, value.value, value.low, value.high, "yes" if kept else "no"))
-    return Report("Few steps beside the teacher's: every value", facts, columns, tuple(said), NOTES)
+    return Report("Few steps compared with the teacher: every value", facts, columns, tuple(said), NOTES)

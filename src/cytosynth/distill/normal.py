@@ -30,7 +30,7 @@ from .student import Student
 
 
 class NormalDistillTask(Task):
-    """Distils a generator, its adapter in it, on windows that hold nothing abnormal."""
+    """Distils a generator with its adapter, on windows without abnormal cells."""
 
     text: Tensor
 
@@ -99,7 +99,7 @@ class NormalDistillTask(Task):
         if self.distance is None:
             return None
         drawn = []
-        with self.student.shipped() as unet, meter("drawing for a score", self.recipe.validate_count) as bar:
+        with self.student.shipped() as unet, meter("generating for a score", self.recipe.validate_count) as bar:
             for index in range(self.recipe.validate_count):
                 drawn.append(self._drawn(unet, index))
                 bar.advance()

@@ -1,4 +1,4 @@
-"""What `evaluate steps` draws and measures. Imports no torch."""
+"""Settings of `evaluate steps`. Imports no torch."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,7 +9,7 @@ from ..normal.settings import GenerateSettings
 
 
 class StepsRecipe(BaseModel):
-    """All that the images hang on; pinned in the folder."""
+    """All that the images depend on; fixed for a folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     real: Source

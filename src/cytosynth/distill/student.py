@@ -117,7 +117,7 @@ def truncated(product: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 class _Replaced:
-    """A U-Net that runs with other `weights` (by name) in the place of its own."""
+    """A U-Net that runs with other `weights` (by name) instead of its own."""
 
     def __init__(self, unet: UNet2DConditionModel, weights: dict[str, Tensor]) -> None:
         self.unet, self.weights = unet, weights

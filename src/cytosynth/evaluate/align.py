@@ -1,4 +1,4 @@
-"""Finding an image again inside real fields: over all eight turns and all shifts, whatever its brightness."""
+"""Finding an image inside real fields: over all eight orientations and all shifts, independent of brightness."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ SIDE = 64
 PART = 48
 """Side of the middle of the reduced image that is searched for, so that a shifted copy of the same size is found."""
 FLAT = 2.0
-"""Standard deviation, grey levels, below which a region counts as blank background and is like nothing."""
+"""Standard deviation, grey levels, below which a region counts as blank background and is never a match."""
 BATCH = 32
 """Images searched for at a time."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the middle of an image was found.
+    """The place where the centre of an image was found.
 
     Attributes:
-        similarity: correlation with what is there, -1..1; 1 is a copy up to brightness and contrast.
+        similarity: correlation with the field at this place, -1..1; 1 is a copy up to brightness and contrast.
         field: index of the field.
         turn: D4 turn (`augment.d4`) that brings the image into the field's orientation.
         corner: x and y of the square in the field, pixels.
@@ -47,7 +47,7 @@ class Place:
 
 @torch.no_grad()
 def search(images: ImageSet, fields: ImageSet, device: torch.device) -> list[Place]:
-    """Return where in `fields` (whole images) each of `images` (all of one size) is most like them.
+    """Return the place in `fields` (whole images) that is most similar to each of `images` (all of one size).
 
     The likeness is the zero-mean normalised cross-correlation over the three channels together, of the square in the
     middle of the image (three quarters of its shorter side), both reduced to 64 pixels an image; at every shift.

@@ -17,7 +17,7 @@ ROWS = 1024
 
 
 class Interval(NamedTuple):
-    """The middle 95 % of what resampling gives."""
+    """The middle 95 % of resampled values."""
 
     low: float
     high: float
@@ -90,7 +90,7 @@ def kid(a: Matrix, b: Matrix, *, subsets: int = 100, subset_size: int | None = N
         b: features.
         subsets: number of subsets.
         subset_size: images in each; None: 1000, or half of the smaller set where that is less.
-        seed: of the subsets, which are drawn as torch-fidelity draws them.
+        seed: of the subsets, which are sampled as in torch-fidelity.
     """
     _same_dimension(a, b, 4)
     size = subset_size or min(1000, min(len(a), len(b)) // 2)
@@ -115,7 +115,7 @@ def _mmd(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 def prdc(generated: Matrix, real: Matrix, k: int = 5) -> Manifold:
     """Return precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
 
-    A image's ball reaches to its `k`-th nearest neighbour in its own set. Precision: generated images inside a
+    An image's ball reaches to its `k`-th nearest neighbour in its own set. Precision: generated images inside a
     real ball. Recall: real ones inside a generated ball. Density: real balls around a generated image, over `k`.
     Coverage: real balls with a generated image in them.
     """
@@ -162,7 +162,7 @@ def neighbourhood(
 
 
 def auc(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Return the chance that a value of `first` is higher than one of `second`, ties counted half."""
+    """Return the probability that a value of `first` is higher than one of `second`, ties counted half."""
     ordered = np.sort(second)
     below, up_to = (np.searchsorted(ordered, first, side="left"), np.searchsorted(ordered, first, side="right"))
     return float((below + up_to).mean() / (2 * len(second)))

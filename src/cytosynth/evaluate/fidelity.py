@@ -1,4 +1,4 @@
-"""How near generated images are to real ones, compared with how near real ones are to each other (Table I)."""
+"""The distance of generated images to real ones, compared with that of real ones to each other (Table I)."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from .networks.features import cached
 from .statistics import Estimate
 
 ENOUGH = 2048
-"""Images below which a Fréchet distance of 2048 dimensions says little."""
+"""Number of images below which a Fréchet distance of 2048 dimensions is unreliable."""
 FEWEST = 10
 NEIGHBOURS = 5
 COLUMNS = (
@@ -50,13 +50,11 @@ def compare(
     first half, and the second half with the first: three sets of the same number of images, as many as each has.
 
     Args:
-        generated: images to be measured.
-        real: images they should be like.
+        generated: images to measure. real: images to compare with.
         extractors: feature networks; the first one also chooses the images of the sheets.
         cache: folder of the features.
-        count: most images in each of the three sets.
-        seed: of halves, choices and resampling.
-        draws: resamplings behind the interval of a Fréchet distance; 0: no interval.
+        count: maximum number of images in each of the three sets. seed: of halves, choices and resampling. draws:
+        bootstrap resamples for the interval of a Fréchet distance; 0: no interval.
         sheets: folder for `least_real.png` and `least_covered.png`.
 
     Raises UserError when fewer than 10 images would be compared.
@@ -73,9 +71,9 @@ def compare(
     rows: list[tuple[str | float | int | None, ...]] = []
     for extractor in extractors:
         made, reference, other = (_Set(images, cached(extractor, images, cache)) for images in sides)
-        judged = _measures(extractor, made, reference, draws, seed)
+        measured = _measures(extractor, made, reference, draws, seed)
         floor = _measures(extractor, other, reference, draws, seed)
-        for (measure, better, value), (_, _, least) in zip(judged, floor, strict=True):
+        for (measure, better, value), (_, _, least) in zip(measured, floor, strict=True):
             rows.append((extractor.name, measure, better, *value, *least, number))
         if sheets and extractor is extractors[0]:
             _write_sheets(made, reference, sheets)
@@ -93,11 +91,11 @@ def compare(
 
 
 def _measures(
-    extractor: Extractor, judged: _Set, real: _Set, draws: int, seed: int
+    extractor: Extractor, generated: _Set, real: _Set, draws: int, seed: int
 ) -> Iterator[tuple[str, str, Estimate]]:
-    """Yield name, better direction and estimate of each measure of `judged` against `real`."""
-    a, b = judged.features, real.features
-    spread = distance.frechet_interval(a, b, judged.images.groups, real.images.groups, draws, seed) if draws else ()
+    """Yield name, better direction and estimate of each measure of `generated` against `real`."""
+    a, b = generated.features, real.features
+    spread = distance.frechet_interval(a, b, generated.images.groups, real.images.groups, draws, seed) if draws else ()
     yield extractor.frechet, "lower", Estimate(distance.frechet(a, b), *spread)
     kernel = distance.kid(a, b, seed=seed)
     yield extractor.kernel, "lower", Estimate(kernel.mean, *kernel.interval)

@@ -15,10 +15,10 @@ from .networks import features
 
 
 class HeldOut:
-    """Normal windows of images that are not trained on, in the features of a network."""
+    """Normal windows of held-out images, in the features of a network."""
 
     def __init__(self, recipe: WindowRecipe, samples: Sequence[Sample], cache: Path) -> None:
-        """Take `validate_count` windows of `samples`; features are kept under `cache`.
+        """Take `validate_count` windows of `samples`; features are stored under `cache`.
 
         Raises UserError if `samples` have none.
         """

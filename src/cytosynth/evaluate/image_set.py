@@ -1,4 +1,4 @@
-"""The images that are measured: a folder of images or a COCO data set, whole or in windows, read when needed."""
+"""The images of a measurement: a folder of images or a COCO data set, whole or in windows, read when needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class ImageSet(Sequence[Pixels]):
     """Images in the order of their set; each is read from its file when it is asked for."""
 
     def __init__(self, source: str, windows: Sequence[Window], scale: float) -> None:
-        """Hold `windows` of the set that is called `source`, whose images are resized by `scale`."""
+        """Hold `windows` of the set named `source`, whose images are resized by `scale`."""
         self.source, self.windows, self.scale = source, tuple(windows), scale
         self._last: tuple[Path, Pixels] | None = None
 
@@ -103,7 +103,7 @@ class ImageSet(Sequence[Pixels]):
         )
 
     def keys(self) -> list[str]:
-        """Return what the content of each hangs on: the bytes of its file, the scale and the window."""
+        """Return a key of the content of each: the bytes of its file, the scale and the window."""
         scale = self.scale
         texts = (f"{_content(w)} {scale} {w.corner} {w.size}" for w in self.windows)
         return [sha256(text.encode()).hexdigest()[:32] for text in texts]

@@ -1,4 +1,4 @@
-"""Membership inference: can an image be told to have been trained on by its denoising loss (equation 1)?
+"""Membership inference: does the denoising loss (equation 1) of an image show that it was trained on?
 
 The loss-threshold attack of Yeom et al. 2018 on diffusion models (Carlini et al. 2023, section 5): an image whose loss,
 at noise and timesteps that are the same for all images, lies below a threshold is called a member.
@@ -20,7 +20,7 @@ from .image_set import ImageSet
 from .statistics import members, middle, resamples
 
 TIMESTEPS = 10
-"""Noise levels at which each image's loss is taken, spread evenly over the schedule."""
+"""Number of noise levels of each image's loss, spread evenly over the schedule."""
 FALSE_POSITIVES = 0.01
 COLUMNS = ("measure", "value", "low", "high", "by chance", "members", "non-members")
 
@@ -37,7 +37,7 @@ def measure(
     adapter: str = "none",
     digest: str = "",
 ) -> Report:
-    """Return how well the attack tells `members` (trained on) from `others` (not), image by image.
+    """Return how well the attack separates `members` (trained on) from `others` (not), image by image.
 
     Args:
         model: foundation with its adapter merged.
@@ -46,8 +46,7 @@ def measure(
         prompt: what it was trained with.
         timesteps: noise levels.
         seed: of the noise and of resampling.
-        draws: resamplings behind the intervals.
-        adapter: what is merged into it.
+        draws: bootstrap resamples for the intervals. adapter: merged into it.
         digest: hash of its weights with that adapter; that of the foundation where none is given.
 
     Raises UserError if there are fewer than two images of either kind.

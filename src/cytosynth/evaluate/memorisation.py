@@ -53,21 +53,19 @@ def measure(
     draws: int = 1000,
     out: Path | None = None,
 ) -> Report:
-    """Return how many of the `generated` images lie as near to a `training` image as new real ones hardly do.
+    """Return how many of the `generated` images are nearer to a `training` image than almost all new real ones.
 
     Distances are taken in the features of `extractor`, and in pixels (1 - correlation) after the best of all turns
     and shifts. A copy is an image nearer to the training set than 99 % of the `held_out` real images are.
 
     Args:
-        generated: images to be measured.
-        training: what their generator was trained on.
+        generated: images to measure. training: images that their generator was trained on.
         held_out: real images of the same kind that it was not trained on.
         extractor: feature network.
         cache: folder of the features.
-        count: most generated and most held-out images.
-        seed: of their choice and of resampling.
-        draws: resamplings behind the interval of `nearer than held-out`.
-        out: folder for sheets of the worst pairs, histograms and `nearest.csv`.
+        count: maximum number of generated and of held-out images. seed: of their choice and of resampling. draws:
+        bootstrap resamples for the interval of `nearer than held-out`. out: folder for sheets of the nearest pairs,
+        histograms and `nearest.csv`.
 
     Raises UserError when a held-out image is a training image.
     """
@@ -140,7 +138,7 @@ def _refuse_overlap(training: ImageSet, held_out: ImageSet) -> None:
 
 
 def _aligned(image: Pixels, fields: ImageSet, place: align.Place) -> tuple[Pixels, Pixels]:
-    """Return the middle of `image`, turned, and the place in its field that it was found at."""
+    """Return the centre of `image`, rotated, and the place in the field where it was found."""
     x, y = place.corner
     found = fields[place.field][y : y + place.side, x : x + place.side]
     return augment.d4(align.centre(image), place.turn), found

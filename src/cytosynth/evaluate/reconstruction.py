@@ -1,4 +1,4 @@
-"""How much of an image an autoencoder keeps (Figure 3 in numbers), on images it never saw."""
+"""How well an autoencoder preserves images that it was not trained on (Figure 3 in numbers)."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What an autoencoder kept of each image.
+    """The reconstruction of each image by an autoencoder.
 
     Attributes:
         sharpness: by name of the image.
@@ -66,7 +66,7 @@ class Reconstruction:
 
 
 def measure(vae: AutoencoderKL, samples: Sequence[Sample], sheet: Path | None = None) -> Reconstruction:
-    """Return what `vae` keeps of `samples`; write originals above reconstructions to `sheet`."""
+    """Return the reconstruction of `samples` by `vae`; write originals above reconstructions to `sheet`."""
     kept, originals, outputs = dict[str, Sharpness](), list[Pixels](), list[Pixels]()
     with meter("reconstructing", len(samples)) as bar:
         for sample in samples:
@@ -99,9 +99,8 @@ def evaluate(
     Args:
         autoencoders: in evaluation mode.
         samples: images that none of them was trained on.
-        facts: what a repetition needs.
-        network: whose features are compared; not one of the autoencoders' losses.
-        timed: decode an image of 1024x1024 pixels, too, and say how long that takes.
+        facts: needed for a repetition. network: whose features are compared; must not be part of the autoencoders'
+        losses. timed: also decode an image of 1024x1024 pixels and measure the time.
         sheets: folder for a PNG each, originals above reconstructions.
 
     Raises UserError for images too few or too small for a kernel distance.
@@ -136,7 +135,7 @@ def kernel_distances(
 ) -> tuple[float, float]:
     """Return the kernel distance of reconstructions, and of originals, of one half of the images to the other half.
 
-    Never of an image to its own reconstruction, which would be nearer than two images ever are.
+    Never of an image to its own reconstruction, which would be nearer than two different images.
     """
     groups = [index for index, image in enumerate(originals) for _ in windows(image)]
     if len(groups) < LEAST or len(originals) < 2:

@@ -1,7 +1,7 @@
-"""Whether a made slide shows how it was made: borders of windows and tiles, and repetition.
+"""Artefacts of a generated slide: borders of windows and tiles, and repetition.
 
-Three measures, none of them of the paper. Each has a counterpart in real fields, or elsewhere in the same slide,
-with which it is compared.
+Three measures, none of them from the paper. Each is compared with a counterpart in real fields, or elsewhere in the
+same slide.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def repetition(windows: Matrix) -> NDArray[np.float64]:
 def border_distance(at_borders: Matrix, inside: Matrix) -> tuple[float, float]:
     """Return the kernel distance of windows at borders to windows inside, and that of the two halves of those inside.
 
-    The second says what the first is where there is no difference.
+    The second is the value of the first if there is no difference.
     """
     half = len(inside) // 2
     order = np.random.default_rng(0).permutation(len(inside))

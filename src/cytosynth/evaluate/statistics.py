@@ -9,20 +9,20 @@ from scipy.stats import t
 
 Indices = NDArray[np.int64]
 Groups = Sequence[Hashable]
-"""The image of each member of a set; `range(n)` where each is one of its own."""
+"""The image of each member of a set; `range(n)` if each is from its own image."""
 LEAST = 4
-"""A resampling that leaves fewer cells of a set is passed over."""
+"""A resample with fewer cells of a set is skipped."""
 
 
 class Estimate(NamedTuple):
-    """A value and its 95 % interval; None with a single image, of which nothing can be resampled."""
+    """A value and its 95 % interval; None with a single image, which cannot be resampled."""
 
     value: float
     low: float | None = None
     high: float | None = None
 
     def __str__(self) -> str:
-        """Say it as a cell of a table."""
+        """Return it as a cell of a table."""
         if self.low is None or self.high is None:
             return f"{self.value:.4g}"
         return f"{self.value:.4g} [{self.low:.3g}, {self.high:.3g}]"
@@ -96,7 +96,7 @@ def estimates(
 def mean(values: Sequence[float]) -> Estimate:
     """Return the mean of independent repetitions and the 95 % interval of Student's t.
 
-    Few of them make a wide interval, as they should; a single one has none.
+    Few repetitions give a wide interval; a single one has none.
     """
     numbers = np.asarray(values, dtype=np.float64)
     middle = float(numbers.mean())

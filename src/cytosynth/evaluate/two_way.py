@@ -1,7 +1,7 @@
-"""Gains of paired trainings with two sources of chance: which images were trained on, which images are tested on.
+"""Gains of paired trainings with two sources of variation: training images and test images.
 
-A chain is one nested draw of training images with the seed of its training. Every chain is scored on the same resampled
-test images, on both sides of a comparison, so that what is common to both falls out of the difference.
+A chain is one random order of training images with the seed of its training. Every chain is scored on the same
+resampled test images, on both sides of a comparison, so that what both have in common cancels in the difference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from scipy.stats import norm, t
 
 Values = NDArray[np.float64]
 TIMES = 10
-"""Resamplings of chains for each resampling of test images."""
+"""Number of resamples of chains for each resample of test images."""
 LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A gain with what the two-way bootstrap says of it.
+    """A gain with the results of the two-way bootstrap.
 
     Attributes:
         value: mean over chains.
@@ -66,7 +66,7 @@ class Spread:
         return float((self.chains + self.images) ** 2 / weight) if weight else float("inf")
 
     def of(self, number: int) -> "Spread":
-        """Return what it would be with another `number` of chains."""
+        """Return the spread for another `number` of chains."""
         return Spread(self.chains * self.number / number, self.images, number, self.tested)
 
 
@@ -88,8 +88,8 @@ def gain(observed: Sequence[float] | Values, drawn: Values, tested: int, seed: i
 
     Args:
         observed: (K,) difference of each chain on all test images.
-        drawn: (K, D) the same on each of D resamples of the test images, which all chains share; NaN where a
-            resampling holds nothing to find.
+        drawn: (K, D) the same on each of D resamples of the test images, which all chains share; NaN if a resample has
+            no cell to find.
         tested: test images that hold what is measured.
         seed: of the resampling of chains.
     """

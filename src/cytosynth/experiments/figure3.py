@@ -79,7 +79,7 @@ def figure3(
         "Figure 3: what the autoencoder preserves",
         {"foundation": foundation, "real": source.root, "part": source.split, "scale": source.scale, "window": window},
         ("windows", "measure", "mean", "low", "high", "windows in all", "images"), tuple(rows),
-        ("PSNR in dB; SSIM over 7x7 pixels; low and high: 95 % interval under resampling of images",),
+        ("PSNR in dB; SSIM over 7x7 pixels; low and high: 95 % interval from resampling whole images",),
     )  # fmt: skip
     report.write(out, "figure3")
     shown = [entry for kind in KINDS for entry in _typical(kept[kind])]

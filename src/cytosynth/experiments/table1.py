@@ -61,7 +61,7 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
             atomic.write_json(
                 folder / "result.json",
                 {"adapter": adapter, "seed": seed, "parameters": parameters, "step": step}
-                | judge(drawn, real, extractors, seed, run / "cache" / "features"),
+                | measured(drawn, real, extractors, seed, run / "cache" / "features"),
             )
         entries = [plain.typed(SeedResult, _result(run, *cell)) for cell in grid]
         report = tabulate(recipe, entries, extractors, real, foundations.load(recipe.foundation).digest)
@@ -106,7 +106,9 @@ def draw(
     return image_set.gather(folder, window=recipe.window)
 
 
-def judge(drawn: ImageSet, real: ImageSet, extractors: Sequence[Extractor], seed: int, cache: Path) -> dict[str, Any]:
+def measured(
+    drawn: ImageSet, real: ImageSet, extractors: Sequence[Extractor], seed: int, cache: Path
+) -> dict[str, Any]:
     """Return `images`, `values` and `floor` of a SeedResult: `drawn` and one half of `real` against the other half."""
     rng = np.random.default_rng(seed)
     first, second = real.halves(rng)

@@ -1,4 +1,4 @@
-"""Whether the model hub answers: asked once, for a few seconds, where its own client would try for minutes."""
+"""Whether the model hub is reachable: tested once, for a few seconds, since its own client would try for minutes."""
 
 import http.client
 import ssl
@@ -15,9 +15,9 @@ PATIENCE = 2.0
 
 @cache
 def reachable() -> bool:
-    """Return whether the hub answers within `PATIENCE` seconds, whatever it answers; False where it is switched off.
+    """Return whether the hub answers within `PATIENCE` seconds, with any answer; False if it is switched off.
 
-    It is asked in a thread of its own, as looking up a name cannot be given a time limit.
+    The test runs in a separate thread, because looking up a name has no time limit.
     """
     if constants.HF_HUB_OFFLINE:
         return False

@@ -21,7 +21,7 @@ from .model import Foundation
 
 
 class Shown(Protocol):
-    """What has pixels."""
+    """Anything with pixels."""
 
     @property
     def pixels(self) -> Pixels:
@@ -29,7 +29,7 @@ class Shown(Protocol):
 
 
 def encoding_dtype(mixed_precision: str) -> torch.dtype:
-    """Return in which precision a training of that `mixed_precision` has its images encoded."""
+    """Return the precision in which a training with this `mixed_precision` encodes its images."""
     return torch.bfloat16 if mixed_precision == "bf16" else torch.float32
 
 
@@ -41,9 +41,8 @@ def cached(
 
     The encoder works in `dtype`; bfloat16 with channels last takes a fifth of the time on a CPU with AMX.
 
-    Sides are cut to multiples of the factor after turning. They are kept under `folder`, named by the content of
-    the images and of the encoder, one file an image, so that a killed run continues. Several processes
-    divide the work.
+    Sides are cut to multiples of the factor after turning. They are stored under `folder`, named by the content of the
+    images and of the encoder, one file per image, so that a killed run continues. Several processes share the work.
     """
     state = PartialState()
     model.vae.to(state.device)

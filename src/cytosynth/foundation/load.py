@@ -51,15 +51,15 @@ def load(
     denoiser: Denoiser = "any",
     prediction_type: PredictionType | None = None,
 ) -> Foundation:
-    """Load a Stable Diffusion 1.x, and try it on a very small image.
+    """Load a Stable Diffusion 1.x, and test it on a very small image.
 
     Args:
         source: `bundled`, a folder in diffusers' layout, a `.safetensors` file in the original layout, or
             the id of a model hub's repository.
         dtype: of all weights.
-        denoiser: what its U-Net must be: `plain` draws from noise alone (C channels, 4 in Stable Diffusion), `any` may
-            be an inpainting one (2C + 1) as well; `unused` it is not even tried.
-        prediction_type: what its U-Net predicts; None: what its files say.
+        denoiser: the required U-Net: `plain` has C input channels (4 in Stable Diffusion), `any` may also be an
+            inpainting one (2C + 1); with `unused` it is not tested. prediction_type: what its U-Net predicts; None: as
+            its files state.
 
     Raises UserError for a folder or file that is not a Stable Diffusion or holds pickled weights,
     EnvironmentProblem where a hub cannot be reached.
@@ -107,7 +107,7 @@ def part(kind: Any, folder: Path, headless: bool = False) -> Any:
 
 
 def _config(kind: Any, source: str, **options: Any) -> dict[str, Any]:
-    """Return the configuration of the network of class `kind` in `source`, of which nothing is built yet."""
+    """Return the configuration of the network of class `kind` in `source`, before it is built."""
     if issubclass(kind, PreTrainedModel):
         return dict(kind.config_class.get_config_dict(source, **options)[0])
     return dict(kind.load_config(source, **options))
@@ -124,7 +124,7 @@ def _fitting(found: tuple[Any, Mapping[str, Any]], where: str, problems: Sequenc
 
 
 def _quiet() -> None:
-    """Silence the libraries' long messages on what they load; our own lines say what is wrong."""
+    """Suppress the libraries' long messages while loading; our own lines state the problem."""
     disable_progress_bar()
     diffusers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
@@ -223,7 +223,7 @@ def _variant(folder: Path) -> str | None:
 def _schedule(config: dict[str, Any]) -> DDPMScheduler:
     """Return the noise schedule of `config`, whichever scheduler wrote it, with Stable Diffusion's conventions.
 
-    Latents are never clipped, and the last step ends at alpha_0, as diffusers' own pipeline insists.
+    Latents are never clipped, and the last step ends at alpha_0, as in diffusers' own pipeline.
     """
     given = {"set_alpha_to_one": False, "steps_offset": 1} | config
     return DDPMScheduler.from_config(given | {"clip_sample": False})

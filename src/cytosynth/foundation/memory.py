@@ -1,7 +1,7 @@
-"""How much memory a step of training takes, counted without a GPU: the step is run on tensors without content.
+"""The memory that a training step needs, counted without a GPU: the step is run on tensors without content.
 
-Counted is what PyTorch would hold at once: weights, gradients, optimiser, and all that the passes keep or need for a
-moment. Not counted is what a CUDA context, its kernels' workspaces and fragmentation add, about 1 GB.
+The count includes all tensors that exist at the same time: weights, gradients, optimiser, and activations and temporary
+tensors of both passes. It does not include a CUDA context, its kernels' workspaces and fragmentation, about 1 GB.
 """
 
 import weakref
@@ -31,7 +31,7 @@ GIB = 2**30
 
 
 class Need(NamedTuple):
-    """Numbers that are trained, and the bytes of weights alone and of the whole step at its peak."""
+    """Number of trained parameters, and the bytes of the weights alone and of the whole step at its peak."""
 
     parameters: int
     weights: int
@@ -39,7 +39,7 @@ class Need(NamedTuple):
 
 
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps account of the bytes of all tensors alive that were made under it."""
+    """Counts the bytes of all live tensors that were created within it."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
@@ -50,7 +50,7 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run `function` and take its results into account."""
+        """Run `function` and count its results."""
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
@@ -58,7 +58,7 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def count(self, tensor: Tensor) -> None:
-        """Take the storage of `tensor` into account until it is gone."""
+        """Count the storage of `tensor` until it is freed."""
         storage = tensor.untyped_storage()
         if storage not in self.known:
             size = storage.nbytes()
@@ -72,7 +72,7 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def on_cpu(recipe: R) -> R:
-    """Return `recipe` with numbers of the same size that a CPU's autocast knows, uncompiled, one micro-step a step."""
+    """Return `recipe` with types of equal size that a CPU's autocast supports, uncompiled, one micro-step per step."""
     changes: dict[str, Any] = {"compile": False, "gradient_accumulation": 1, "memory_format": "contiguous"}
     for name in ("mixed_precision", "frozen_dtype"):
         if getattr(recipe, name, "") == "fp16":
@@ -81,9 +81,9 @@ def on_cpu(recipe: R) -> R:
 
 
 def counted(task: Task, recipe: Recipe, networks: Sequence[nn.Module]) -> Need:
-    """Return what a training step of `task`, whose tensors are nowhere (the device `meta`), needs by `recipe`.
+    """Return the memory that a training step of `task`, whose tensors are on the device `meta`, needs with `recipe`.
 
-    Weights are those of `networks`, which are in it.
+    Weights are those of `networks`, which are part of it.
     """
     live = Live()
     with FakeTensorMode(allow_non_fake_inputs=True):  # of the noise schedule
@@ -112,9 +112,9 @@ def placed(module: nn.Module) -> None:
 
 
 def empty(foundation: str, texts: Sequence[str] = ()) -> Foundation:
-    """Return the networks of `foundation` without content; Stable Diffusion 1.5's need not be fetched.
+    """Return the networks of `foundation` without content; Stable Diffusion 1.5 is not downloaded.
 
-    Its tokenizer then knows the words of `texts`.
+    Its tokenizer then has the words of `texts`.
     """
     words = tokens.build(texts)
     if foundation == STABLE_DIFFUSION:

@@ -29,7 +29,7 @@ class Foundation:
         scheduler: DDPM noise schedule (betas, prediction type) that samplers take their betas from.
         digest: SHA-256 over names and float32 values of the weights, first 16 hexadecimal digits, for provenance.
         name: as the user asked for it.
-        tiny_decoder: decodes in the place of the autoencoder's own decoder, where there is one; see `tiny_decoder.py`.
+        tiny_decoder: decodes instead of the autoencoder's own decoder, if given; see `tiny_decoder.py`.
     """
 
     unet: UNet2DConditionModel
@@ -48,12 +48,12 @@ class Foundation:
 
     @property
     def autoencoders(self) -> list[AutoencoderKL | AutoencoderTiny]:
-        """The autoencoder, and the one whose decoder stands for its own where there is one."""
+        """The autoencoder, and the tiny one whose decoder replaces its own, if given."""
         return [self.vae] if self.tiny_decoder is None else [self.vae, self.tiny_decoder]
 
     @property
     def conventions(self) -> dict[str, Any]:
-        """What is no weight but affects what is generated: the noise schedule and the latents' scale."""
+        """Values besides the weights that affect generated images: the noise schedule and the latents' scale."""
         schedule = {key: value for key, value in self.scheduler.config.items() if not key.startswith("_")}
         return {"schedule": schedule, "scaling_factor": self.vae.config.scaling_factor}
 
@@ -69,7 +69,7 @@ class Foundation:
 
     @property
     def device(self) -> torch.device:
-        """Where the denoiser is."""
+        """The device of the denoiser."""
         return torch.device(self.unet.device)
 
     def to(self, *args: Any) -> "Foundation":
@@ -79,7 +79,7 @@ class Foundation:
         return self
 
     def with_own_text(self) -> "Foundation":
-        """Return the same model with a text encoder and a tokenizer of its own, which may be changed."""
+        """Return the same model with its own copy of text encoder and tokenizer, which may be changed."""
         return replace(self, text_encoder=deepcopy(self.text_encoder), tokenizer=deepcopy(self.tokenizer))
 
     def freeze(self) -> "Foundation":

@@ -19,13 +19,13 @@ SamplerName = Annotated[str, AfterValidator(SAMPLERS.known)]
 
 
 PredictionType = Literal["epsilon", "v_prediction"]
-"""What a denoiser predicts: the noise, or the velocity."""
+"""Prediction types of a denoiser: the noise, or the velocity."""
 
 
 DISTILLED = ("lcm", "tcd")
-"""Samplers of models distilled for few steps; they know 50 timesteps."""
+"""Samplers of models distilled for few steps; they have 50 timesteps."""
 
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PrecisionSetting = Literal["auto", "fp32", "bf16", "fp16"]
-"""As it is asked for; `auto` is what the machine is fast at (`precision.resolved`)."""
+"""Precision as the user gives it; `auto` is chosen by the machine (`precision.resolved`)."""

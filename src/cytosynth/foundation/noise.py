@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 def add_noise(scheduler: DDPMScheduler, latents: Tensor, offset: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw timesteps and noise for clean `latents` (n, C, h, w).
+    """Sample timesteps and noise for clean `latents` (n, C, h, w).
 
     Args:
         scheduler: the noise schedule.
         latents: scaled latents z_0.
         offset: strength of noise that is constant over each channel; 0 is equation 1.
 
-    Returns z_t, the regression target (noise, or velocity for v-prediction), and t (n,), from the global
-    CPU generator, so that the draw is the same on every device.
+    Returns z_t, the regression target (noise, or velocity for v-prediction), and t (n,), from the global CPU generator,
+    so that they are the same on every device.
     """
     noise = torch.randn(latents.shape)
     if offset:
@@ -25,7 +25,7 @@ def add_noise(scheduler: DDPMScheduler, latents: Tensor, offset: float = 0.0) ->
 
 
 def target(scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """Return what the denoiser is to predict at `timesteps` (n,): the noise, or the velocity for v-prediction."""
+    """Return the regression target of the denoiser at `timesteps` (n,): the noise, or the velocity for v-prediction."""
     if scheduler.config.prediction_type == "v_prediction":
         return torch.as_tensor(scheduler.get_velocity(latents, noise, timesteps))
     return noise

@@ -1,4 +1,4 @@
-"""In what precision, memory format and form the networks of a foundation compute."""
+"""Precision, memory format and compilation of the networks of a foundation."""
 
 from typing import get_args
 
@@ -10,10 +10,10 @@ from .names import Precision, PrecisionSetting
 
 
 def resolved(precision: PrecisionSetting, device: str) -> Precision:
-    """Return `precision`, and for `auto` the one that `device` is fast at.
+    """Return `precision`, and for `auto` the fast one on `device`.
 
-    bf16 on CUDA GPUs and on CPUs that multiply matrices in it (AMX, AVX512-BF16), else fp32. The device need not be
-    here: workers of a cluster may have it; their GPUs are taken to have bf16.
+    bf16 on CUDA GPUs and on CPUs that multiply matrices in it (AMX, AVX512-BF16), else fp32. The device may be on
+    another machine, a worker of a cluster; its GPU is assumed to have bf16.
     """
     if precision != "auto":
         return precision
@@ -37,7 +37,8 @@ def cpu_has_bf16() -> bool:
 def memory_format(precision: Precision) -> torch.memory_format:
     """Return how images and convolutions lie in memory.
 
-    In half precision channels come last, which is faster on CPUs and GPUs. fp32 stays as it always was, to the bit.
+    In half precision channels come last, which is faster on CPUs and GPUs. fp32 is unchanged from earlier versions, to
+    the bit.
     """
     return torch.contiguous_format if precision == "fp32" else torch.channels_last
 
@@ -46,17 +47,17 @@ def at_a_time(batch: int, device: torch.device) -> int:
     """Return how many images of a `batch` go through a network together on `device`: all, or one.
 
     On several threads of a CPU they go one by one. There, products of few rows and activations are divided among the
-    threads wherever the border falls, and the elements next to it are rounded by other code, so the bits of an image
-    would depend on its place in the batch.
+    threads at positions that depend on the batch, and elements next to a border are rounded by other code, so the bits
+    of an image would depend on its place in the batch.
     """
     return 1 if device.type == "cpu" and torch.get_num_threads() > 1 else batch
 
 
 def prepare(model: Foundation, precision: Precision, compiled: bool = False) -> Foundation:
-    """Bring the networks of `model` to `precision` and its memory format; return it.
+    """Convert the networks of `model` to `precision` and its memory format; return it.
 
-    Latents and samplers are float32 whatever it is. With `compiled`, torch.compile makes code of the U-Net and the
-    decoder at the first call for each shape, which takes minutes; on CUDA it records graphs, too.
+    Latents and samplers are always float32. With `compiled`, torch.compile compiles the U-Net and the decoder at the
+    first call for each shape, which takes minutes; on CUDA it also records graphs.
     """
     model.to(DTYPES[precision])
     for part in (model.unet, *model.autoencoders):

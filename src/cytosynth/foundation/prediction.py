@@ -1,6 +1,6 @@
 """What the denoiser of a single file predicts: the noise, or the velocity (Salimans and Ho, arXiv 2202.00512).
 
-A checkpoint in one file has no scheduler's configuration. What it predicts is said, where it is said at all, by
+A checkpoint in one file has no scheduler's configuration. What it predicts may be stated by
 
 - a key `v_pred` among its weights (and `ztsnr`: a schedule whose last step has no signal, arXiv 2305.08891);
 - `modelspec.prediction_type` in its header (the Stability model metadata standard);
@@ -30,9 +30,9 @@ SPELLED: dict[str, PredictionType] = {
 
 
 def schedule(path: Path, weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the single file at `path`, whose `weights` are read, says of its noise schedule.
+    """Return what the single file at `path` with these `weights` states about its noise schedule.
 
-    Raises UserError if it names a prediction that is not known.
+    Raises UserError for an unknown prediction type.
     """
     said: dict[str, Any] = {"prediction_type": _named(path, weights)}
     if ZERO_SNR in weights:

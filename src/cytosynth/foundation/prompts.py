@@ -1,4 +1,4 @@
-"""Text embeddings, each made once."""
+"""Text embeddings, each computed once."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ from .model import Foundation
 class Prompts:
     """The text embeddings of a foundation whose weights no longer change.
 
-    Each text goes through the encoder alone, repeated so often that the batch is as large as the one asked for: its
-    embedding is then, to the bit, what it would be among the others.
+    Each text is encoded separately, repeated to the size of the requested batch: so its embedding is, to the bit, the
+    same as in that batch.
     """
 
     def __init__(self, model: Foundation) -> None:
-        """Remember the embeddings that `model` gives."""
+        """Cache the embeddings of `model`."""
         self.model = model
         self.known: dict[tuple[str, str, int, torch.dtype], Tensor] = {}
 

@@ -10,7 +10,7 @@ from ..registry import SAMPLERS
 
 OPTIONS: dict[str, dict[str, Any]] = {"dpm++2m": {"algorithm_type": "dpmsolver++", "solver_order": 2}}
 STOCHASTIC = (LCMScheduler, TCDScheduler)
-"""They add new noise at every step; they are made for models distilled for them."""
+"""Samplers that add new noise at every step, for models distilled for them."""
 
 
 def build(name: str, schedule: DDPMScheduler) -> Any:
@@ -19,12 +19,12 @@ def build(name: str, schedule: DDPMScheduler) -> Any:
 
 
 def kept(steps: int, strength: float) -> int:
-    """Return how many of `steps` are walked at `strength` 0..1: as diffusers' image-to-image counts, at least one."""
+    """Return how many of `steps` are taken at `strength` 0..1: as in diffusers' image-to-image, at least one."""
     return max(1, min(int(steps * strength), steps))
 
 
 def walked(sampler: Any, steps: int, strength: float, device: torch.device) -> Tensor:
-    """Set `steps` timesteps of `sampler`; return those to be walked: the last `strength` (0..1) of them."""
+    """Set `steps` timesteps of `sampler`; return those that are used: the last `strength` (0..1) of them."""
     sampler.set_timesteps(steps, device=device)
     first = (steps - kept(steps, strength)) * sampler.order
     if first and hasattr(sampler, "set_begin_index"):

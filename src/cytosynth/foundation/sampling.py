@@ -29,8 +29,8 @@ def guided(
     """Return `unet` under its conditions with classifier-free guidance (arXiv 2207.12598).
 
     Args:
-        unet: the denoiser. One that takes the guidance scale as a condition (`time_cond_proj_dim`, as that of latent
-            consistency models does) is told it, and run once a step.
+        unet: the denoiser. One that takes the guidance scale as a condition (`time_cond_proj_dim`, as in latent
+            consistency models) gets it as input, and is run once per step.
         prompt: (n, length, channels) text embeddings.
         negative: the same of the empty prompt.
         guidance_scale: 1 is no guidance.
@@ -82,8 +82,8 @@ def sample(
         latents: (n, C, h, w) noise of unit variance.
         steps: sampler steps.
         clean: (n, C, h, w) z_0 of which z_T is made by the forward process; None: z_T is noise.
-        strength: with `clean`, the share of the steps that is walked (SDEdit, arXiv 2108.01073); 1: all.
-        seeds: of each image, for samplers that add noise at every step: it depends on nothing else in the batch.
+        strength: with `clean`, the share of the steps that is used (SDEdit, arXiv 2108.01073); 1: all. seeds: of each
+        image, for samplers that add noise at every step, so that it does not depend on the batch.
             ValueError where such a sampler is given none.
 
     Raises UserError if they are not finite.
@@ -103,7 +103,8 @@ def sample(
 
 
 def guidance_embedding(scale: float, channels: int) -> Tensor:
-    """Return the (1, channels) sines and cosines that tell a distilled network its guidance scale (arXiv 2310.04378).
+    """Return the (1, channels) sines and cosines that encode the guidance scale for a distilled network (arXiv
+    2310.04378).
 
     Frequencies fall from 1 to 1/10,000; they are of 1000 (scale - 1), since 1 is no guidance.
     """
@@ -129,7 +130,7 @@ def _started(scheduler: Any, noise: Tensor, clean: Tensor | None, timesteps: Ten
 
 
 def noise(shape: tuple[int, ...], *seed: int) -> Tensor:
-    """Return Gaussian noise that depends on `seed` alone: the same on every device and in every batch."""
+    """Return Gaussian noise that depends only on `seed`: the same on every device and in every batch."""
     return torch.randn(shape, generator=generator(*seed))
 
 
@@ -140,7 +141,7 @@ def generator(*seed: int) -> torch.Generator:
 
 
 def _draws(scheduler: Any, seeds: Sequence[Sequence[int]] | None) -> dict[str, Any]:
-    """Return the argument by which a scheduler that takes one draws its noise, one generator per image."""
+    """Return the keyword argument with one noise generator per image, for schedulers that take one."""
     if seeds is None and isinstance(scheduler, samplers.STOCHASTIC):
         raise ValueError(f"{type(scheduler).__name__} adds noise at every step: give the seed of each image")
     if seeds is None or "generator" not in inspect.signature(scheduler.step).parameters:

@@ -1,4 +1,4 @@
-"""A tiny decoder (TAESD, https://github.com/madebyollin/taesd) in the place of an autoencoder's own.
+"""A tiny decoder (TAESD, https://github.com/madebyollin/taesd) instead of an autoencoder's own.
 
 It decodes the same latents in a fraction of the time and memory, and loses fine structure.
 """
@@ -16,11 +16,11 @@ from . import hub, load
 from .model import Foundation
 
 SIDE = 8
-"""Of the latents that are tried."""
+"""Side of the test latents."""
 
 
 def attach(model: Foundation, source: str) -> str:
-    """Let the diffusers `AutoencoderTiny` in `source`, a folder or a hub id, decode the latents of `model`.
+    """Use the diffusers `AutoencoderTiny` in `source`, a folder or a hub id, to decode the latents of `model`.
 
     Returns the digest of its decoder. Raises UserError where there is no such network or it is for other latents,
     EnvironmentProblem where the hub cannot be reached.

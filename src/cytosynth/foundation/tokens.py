@@ -1,4 +1,4 @@
-"""A small CLIP tokenizer whose every prompt word is one token, for foundations trained from scratch."""
+"""A small CLIP tokenizer with one token for every prompt word, for foundations trained from scratch."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a configuration from a stranger must pass: bounds before a network is built of it, a small run once it is."""
+"""Checks of an untrusted configuration: bounds before its network is built, a small run afterwards."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,17 +12,17 @@ from . import samplers, sampling
 from .model import Foundation
 
 LAYERS = 100
-"""Most layers of a block or an encoder; Stable Diffusion 1.5 has 12, and a billion would be built one by one."""
+"""Maximum number of layers of a block or an encoder; Stable Diffusion 1.5 has 12."""
 LARGEST = 100_000
-"""Of all other numbers; CLIP's vocabulary has 49,408 words, and a million channels would ask for terabytes."""
+"""Maximum of all other numbers; CLIP's vocabulary has 49,408 words, and a million channels would need terabytes."""
 SIDES = 3
-"""Most sides of a size."""
+"""Maximum number of sides of a size."""
 SIDE = 64
-"""Pixels of the image that is tried: the smallest that three halvings of its latents leave a pixel of."""
+"""Side of the test image, pixels: the smallest whose latents can be halved three times."""
 
 
 def bounded(config: Mapping[str, Any], where: str) -> None:
-    """Raise UserError if `config` asks for more layers, channels or steps of noise than can be built."""
+    """Raise UserError if `config` has more layers, channels or noise steps than can be built."""
     for key, value in config.items():
         limit = LAYERS if "layers" in key else LARGEST
         most = max(_numbers(value), default=0)
@@ -65,7 +65,7 @@ def autoencode(model: Foundation, where: str) -> None:
 
 @torch.no_grad()
 def denoise(model: Foundation, where: str, grounding: dict[str, Tensor] | None = None) -> None:
-    """Walk one step from noise for SIDE pixels a side; raise UserError if that fails or ends in NaN."""
+    """Take one denoising step for SIDE pixels a side; raise UserError if that fails or gives NaN."""
     side, device = SIDE // model.factor, model.device
     extra = model.unet.config.in_channels - model.channels
     try:

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, Literal
 from ..errors import UserError
 
 SYSTEM_ERROR = re.compile(r"os error (\d+)")
-"""How the libraries written in Rust (safetensors, tokenizers) say that the system refused them something."""
+"""Error message of libraries written in Rust (safetensors, tokenizers) for a system error."""
 STRAY_FILE, STRAY_FOLDER = re.compile(r"\..+\.\d+\.part"), re.compile(r"\..+\.part")
-"""Names of what `write_bytes` and `folder` write, until it is whole."""
+"""Names of the temporary files of `write_bytes` and `folder`, until they are complete."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -40,9 +40,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to that becomes `path` when the block ends well, and vanishes otherwise.
+    """Yield a path to write to, which becomes `path` if the block succeeds and is removed otherwise.
 
-    For files that are too large to hold in memory.
+    For files that are too large for memory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -81,11 +81,11 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def folder(path: Path, fresh: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` when the block ends well, and vanishes otherwise.
+    """Yield a temporary folder, which becomes `path` if the block succeeds and is removed otherwise.
 
-    A folder already at `path` is replaced; where it is to be `fresh`, one that is not empty at the end is kept, and
-    UserError raised. So it is for a link at `path`, behind which others' files would be replaced; OSError where the
-    system refuses something, also to a library that says so in another way.
+    A folder already at `path` is replaced; with `fresh`, one that is not empty at the end is kept, and UserError
+    raised. UserError is also raised for a link at `path`, whose target would be replaced; OSError for system errors,
+    also those that a library reports in another way.
     """
     if path.is_symlink():
         raise UserError(f"{path}: is a link; runs write only into real folders")
@@ -114,7 +114,8 @@ def folder(path: Path, fresh: bool = False) -> Iterator[Path]:
 
 
 def recover(path: Path) -> None:
-    """Put back the folder at `path` that a kill caught between its old and its new content; remove what else is left.
+    """Restore the folder at `path` if a kill happened between its old and its new content; remove other temporary
+    files.
 
     Only the process that may write there calls this.
     """
@@ -142,7 +143,7 @@ def clean(root: Path, busy: Callable[[Path], bool] = lambda _: False) -> None:
 
 
 def forget(path: Path) -> None:
-    """Remove what a killed process left of writing the file `path`; only the process that may write it calls this."""
+    """Remove the temporary files of a killed write of `path`; only the process that may write it calls this."""
     for stray in path.parent.glob(f".{path.name}.*.part"):
         if STRAY_FILE.fullmatch(stray.name) and not stray.is_dir():
             stray.unlink()
@@ -165,7 +166,7 @@ def _sync_file(path: Path) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """Return the SHA-256 of the file at `path`, nothing if it cannot be read: whoever reads it then says why."""
+    """Return the SHA-256 of the file at `path`, empty if it cannot be read: the caller that reads it reports why."""
     try:
         return sha256(path) if path.is_file() else ""
     except OSError:

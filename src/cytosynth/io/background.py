@@ -1,4 +1,4 @@
-"""Work that goes on beside the caller's: encoding and writing what is finished while the next is computed."""
+"""Work in the background: encoding and writing finished images while the next one is computed."""
 
 import queue
 import threading
@@ -12,8 +12,8 @@ Item = TypeVar("Item")
 class Background(Generic[Item]):
     """A thread that does one thing with each item it is given, in their order; use it as a context.
 
-    The end of the block waits for it, also where an error ends the block: what is finished is not lost. What the work
-    raises is raised in the caller, by the next `put` or the end of the block, and items after it are left alone.
+    The end of the block waits for it, also if an error ends the block: finished items are not lost. An exception of the
+    work is raised in the caller, by the next `put` or the end of the block, and later items are not processed.
     """
 
     def __init__(self, work: Callable[[Item], None], waiting: int = 4) -> None:
@@ -29,7 +29,7 @@ class Background(Generic[Item]):
         return self
 
     def put(self, item: Item) -> None:
-        """Take in `item`."""
+        """Add `item`."""
         if self.error is not None:
             raise self.error
         self.items.put(item)

@@ -1,4 +1,4 @@
-"""Where a model is: in this package, in a run folder, or in its own folder."""
+"""The place of a model: in this package, in a run folder, or in its own folder."""
 
 import os
 from importlib.resources import files
@@ -14,7 +14,7 @@ LIQUID = "bundled-liquid"
 PREPARATIONS = {"conventional": BUNDLED, "liquid": LIQUID}
 """The name of the bundled models by preparation."""
 RECIPE, WEIGHTS = "recipe.yaml", ("best", "weights")
-"""Of a run folder: what tells it, and its weights, the best ones first."""
+"""A run folder: the file that identifies it, and its weights, the best ones first."""
 
 
 def bundled(name: str) -> Path:
@@ -52,7 +52,7 @@ def cache_folder() -> Path:
 def of_preparation(preparation: str, name: str) -> str:
     """Return the model `name`, or where that is the bundled one, the bundled one for that `preparation`.
 
-    Raises UsageError for an unknown preparation, and for one that is asked of another model.
+    Raises UsageError for an unknown preparation, and for one given with another model.
     """
     if preparation not in PREPARATIONS:
         raise UsageError(f"--preparation {preparation}: unknown; choose from {', '.join(PREPARATIONS)}")

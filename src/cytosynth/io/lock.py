@@ -1,4 +1,4 @@
-"""One run a folder: a lock that the operating system lets go of when its process dies."""
+"""One run per folder: a lock that the operating system releases when its process dies."""
 
 import os
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ OTHER = "another run is writing there; wait for it or use another folder"
 
 @contextmanager
 def only(folder: Path) -> Iterator[None]:
-    """Hold `folder`, made where it is not there, for the length of the block.
+    """Lock `folder`, which is made if missing, for the length of the block.
 
-    Raises UserError when another process holds it, or is about to make it (`new`); UsageError for a file in its place.
+    Raises UserError if another process has locked it, or is about to make it (`new`); UsageError if it is a file.
     """
     _placed(folder)
     if _busy(_beside(folder.resolve())):
@@ -30,12 +30,11 @@ def only(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def run(folder: Path, mark: str) -> Iterator[None]:
-    """As `only`, for a folder of a run that continues: what a killed one left half-written is removed first.
+    """As `only`, for a folder of a run that continues: incomplete files of a killed run are removed first.
 
-    Only in a folder that holds the file `mark`, which a run writes before all else, and not in a folder below it that
-    another process holds. Raises UserError for a link anywhere in the folder: what is behind it is not the run's;
-    UsageError for a folder without the mark that holds anything else but hidden files: a run writes over nothing that
-    is not its own.
+    Only in a folder with the file `mark`, which a run writes first, and not in a folder below it that another process
+    has locked. Raises UserError for a link anywhere in the folder, whose target does not belong to the run; UsageError
+    for a folder without the mark that contains any but hidden files: a run never overwrites files that are not its own.
     """
     with only(folder):
         for root, folders, files in os.walk(folder):
@@ -53,7 +52,7 @@ def run(folder: Path, mark: str) -> Iterator[None]:
 
 @contextmanager
 def new(folder: Path) -> Iterator[None]:
-    """Hold the name of `folder`, which is about to be made, for the length of the block; see `only`."""
+    """Lock the name of `folder`, which is about to be made, for the length of the block; see `only`."""
     _placed(folder)
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -30,9 +30,9 @@ MAX_BITS = 64
 MAX_PARSED = 3 * 2**30
 """Bytes that the values of a JSON text may take: four million boxes."""
 LINE = 240
-"""Bytes that a line counts besides, so that no file is all line ends."""
+"""Bytes added for each line, so that a file of only line ends is limited too."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""Control characters, halves of characters and what is none: no name has them, XML cannot, a terminal obeys some."""
+"""Control characters, unpaired surrogates and non-characters: not allowed in names; a terminal interprets some."""
 
 
 def text(path: Path, most: int = MAX_SMALL) -> str:
@@ -87,12 +87,12 @@ def lines(path: Path, most: int = MAX_BYTES) -> Iterator[Any]:
 
 
 def one_line(message: object) -> str:
-    """Return `message` as it can be printed anywhere: control characters, line ends among them, spelled out."""
+    """Return `message` in printable form: control characters, including line ends, are escaped."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), str(message))
 
 
 def last(path: Path | str) -> str:
-    """Return the last part of `path` as it can be written anywhere: names need not be UTF-8."""
+    """Return the last part of `path` in printable form: names need not be UTF-8."""
     return one_line(Path(path).name)
 
 
@@ -177,7 +177,7 @@ class _Plain(yaml.SafeLoader):
 
 
 def portable(value: Any) -> Any:
-    """Return the plain `value` with the absolute paths in it cut to their last part: where they lay is nobody's."""
+    """Return the plain `value` with the absolute paths in it cut to their last part, to keep folders private."""
     if isinstance(value, dict):
         return {key: portable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -21,7 +21,7 @@ LINE_EVERY = 20.0
 
 
 class Meter:
-    """Counts what is done out of `total` and shows it."""
+    """Counts and shows the progress out of `total`."""
 
     def __init__(self, title: str, total: int, done: int = 0, bar: Progress | None = None) -> None:
         """Start at `done` of `total`."""
@@ -47,13 +47,13 @@ class Meter:
             )
 
     def note(self, text: str) -> None:
-        """Say `text` without counting anything."""
+        """Print `text` without counting."""
         console.print(f"{self.title}: {text}", soft_wrap=True)
 
 
 @contextmanager
 def meter(title: str, total: int, done: int = 0) -> Iterator[Meter]:
-    """Yield a Meter that is drawn until the block ends."""
+    """Yield a Meter that is shown until the block ends."""
     if not console.is_terminal:
         yield Meter(title, total, done)
         return

@@ -1,4 +1,4 @@
-"""The lines that a run writes by step (`stats.jsonl` and the like), and what becomes of them when it continues."""
+"""The lines that a run writes by step (`stats.jsonl` and similar), and their truncation when it continues."""
 
 import json
 import math
@@ -22,7 +22,7 @@ def append(path: Path, entry: dict[str, Any]) -> None:
 
 
 def truncate(path: Path, step: int) -> None:
-    """Drop the lines written after `step`, the checkpoint from which the run continues, and those that say no step."""
+    """Drop the lines written after `step`, the checkpoint from which the run continues, and those without a step."""
     if path.exists():
         kept = [entry for entry in with_number(path, "step") if entry["step"] <= step]
         atomic.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
@@ -56,7 +56,7 @@ BLOCK = 4096
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Add `value` as a line of JSON; one that a kill cut short is removed first, as it would spoil this one."""
+    """Add `value` as a line of JSON; an incomplete last line, left by a kill, is removed first."""
     with atomic.opened(path, "a+b") as file:
         _mend(file)
         file.write(line(value).encode())

@@ -20,14 +20,14 @@ WIDE = 240
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured.
+    """A table of measurements.
 
     Attributes:
         title: one line.
-        facts: everything that a repetition needs: sets, numbers, seeds, digests.
+        facts: everything needed for a repetition: sets, numbers, seeds, digests.
         columns: of the table.
         rows: of the table; None if there is no value.
-        notes: how to read it, and what to beware of.
+        notes: how to read it, and its limits.
     """
 
     title: str

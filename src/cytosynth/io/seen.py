@@ -1,4 +1,4 @@
-"""What was seen before, however much there is: kept in a temporary file of the system's, not in memory."""
+"""Keys seen before, in any number: stored in a temporary file of the system, not in memory."""
 
 import sqlite3
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Reading weights: safetensors alone. A pickle can run code when it is opened, so none is."""
+"""Reading weights: only safetensors. A pickle can run code when it is opened, so pickles are refused."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from ..errors import UserError
 PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"})
 SUFFIX = ".safetensors"
 CONVERT = (
-    'convert it on a machine you can lose: python -c "import torch, safetensors.torch as s; '
+    'convert it on an isolated machine: python -c "import torch, safetensors.torch as s; '
     "w = torch.load('IN', map_location='cpu', weights_only=True); w = w.get('state_dict', w); "
     "w = {'emb_params': w['string_to_param']['*']} if 'string_to_param' in w else w; "
     "w = {k: v.detach().contiguous() for k, v in w.items() if hasattr(v, 'shape')}; "
@@ -64,7 +64,7 @@ def equal_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 def weights_digest(*modules: torch.nn.Module, beside: object = None) -> str:
     """Return 16 hexadecimal digits of the SHA-256 over names and values of the weights of `modules`.
 
-    And over what else decides what they give, plain values `beside` them.
+    Also over the plain values `beside` them, which determine their output too.
     """
     digest = hashlib.sha256(b"" if beside is None else json.dumps(beside, sort_keys=True, default=str).encode())
     for module in modules:

@@ -8,7 +8,7 @@ SHOWN = 10
 
 
 def listed(names: Iterable[Any]) -> str:
-    """Return `names` in order as a message lists them, the first few of many."""
+    """Return `names` in order for a message, shortened if there are many."""
     ordered = sorted(map(said, names))
     return ", ".join(ordered[:SHOWN]) + (f", ... ({len(ordered)})" if len(ordered) > SHOWN else "") or "none"
 
@@ -19,7 +19,7 @@ def amount(count: int, noun: str) -> str:
 
 
 def said(value: Any) -> str:
-    """Return `value` as a message quotes it, in bounded length."""
+    """Return `value` for a message, in bounded length."""
     if isinstance(value, str | int | float | bool | None):
         return repr(value)[:60]
     return f"a {type(value).__name__}"

@@ -22,7 +22,7 @@ SHOWN = 512
 """Pixels of the screen that a cell's square fills at first, about."""
 READ_ME = """This folder is the organiser's.
 
-pages/     one page a reader; give these away. They work without a network.
+pages/     one page per reader; give these to the readers. They work without a network.
 key.json   what each cell is; keep it. `cytosynth quiz score key.json ANSWERS...` needs it.
 
 For teaching and research. Not for diagnosis.

@@ -16,22 +16,22 @@ from .settings import CONFIDENCE, REAL, SYNTHETIC
 
 RESAMPLES = 2000
 ALL = "all readers"
-Judged = tuple[KeyItem, Answer]
+Answered = tuple[KeyItem, Answer]
 Indices = NDArray[np.int64]
 
 
-def judged(key: Key, reading: Reading) -> list[Judged]:
+def answered(key: Key, reading: Reading) -> list[Answered]:
     """Return the items of `key` that a reader answered, in the order of their ids, with the answers."""
     return [(item, reading.answers[item.id]) for item in sorted(key.items, key=lambda item: item.id)
             if item.id in reading.answers]  # fmt: skip
 
 
-def right(key: Key, pair: Judged) -> bool:
+def right(key: Key, pair: Answered) -> bool:
     """Return whether the answer is the one of the key."""
     return pair[1].answer == key.answer(pair[0])
 
 
-def accuracy(key: Key, pairs: Sequence[Judged]) -> Estimate:
+def accuracy(key: Key, pairs: Sequence[Answered]) -> Estimate:
     """Return the share of right answers of one reader with Wilson's interval."""
     return agreement.wilson(sum(right(key, pair) for pair in pairs), len(pairs))
 
@@ -45,10 +45,10 @@ def readers(key: Key, readings: Sequence[Reading], seed: int = 0) -> Report:
     columns += ("mean_confidence", "median_seconds")
     rows: list[tuple[Value, ...]] = []
     for reading in readings:
-        pairs = judged(key, reading)
+        pairs = answered(key, reading)
         row: list[Value] = [reading.reader, len(pairs), len(key.items) - len(pairs), *accuracy(key, pairs)]
         rows.append((*row, *(_detected(pairs) if origin else ()), *_manner(pairs)))
-    everyone = [pair for reading in readings for pair in judged(key, reading)]
+    everyone = [pair for reading in readings for pair in answered(key, reading)]
     whole: list[Value] = [ALL, len(everyone), len(key.items) * len(readings) - len(everyone)]
     whole += pooled(key, readings, seed)
     rows.append((*whole, *(_mean_detected(key, readings) if origin else ()), *_manner(everyone)))
@@ -83,7 +83,7 @@ def classes(key: Key, readings: Sequence[Reading]) -> Report:
     rows: list[tuple[Value, ...]] = []
     for category in key.settings.categories:
         for origin in _origins(key):
-            pairs = [pair for reading in readings for pair in judged(key, reading)
+            pairs = [pair for reading in readings for pair in answered(key, reading)
                      if (pair[0].category, pair[0].origin) == (category, origin)]  # fmt: skip
             if pairs:
                 cells = len({pair[0].id for pair in pairs})
@@ -98,7 +98,7 @@ def confusion(key: Key, readings: Sequence[Reading]) -> Report:
     rows: list[tuple[Value, ...]] = []
     for category in key.settings.categories:
         for origin in _origins(key):
-            given = [pair[1].answer for reading in readings for pair in judged(key, reading)
+            given = [pair[1].answer for reading in readings for pair in answered(key, reading)
                      if (pair[0].category, pair[0].origin) == (category, origin)]  # fmt: skip
             if given:
                 rows.append((category, origin, len(given), *(given.count(choice) for choice in key.choices)))
@@ -179,7 +179,7 @@ def _mean_of_readers(table: NDArray[np.float64]) -> float:
     return float(shares.mean()) if len(shares) else float("nan")
 
 
-def _detected(pairs: Sequence[Judged]) -> tuple[Value, ...]:
+def _detected(pairs: Sequence[Answered]) -> tuple[Value, ...]:
     truth = [item.origin == SYNTHETIC for item, _ in pairs]
     called = [answer.answer == SYNTHETIC for _, answer in pairs]
     ratings = [answer.confidence if yes else -answer.confidence for (_, answer), yes in zip(pairs, called, strict=True)]
@@ -190,12 +190,12 @@ def _detected(pairs: Sequence[Judged]) -> tuple[Value, ...]:
 
 def _mean_detected(key: Key, readings: Sequence[Reading]) -> tuple[Value, ...]:
     """Return the means of the readers' measures, each over those who have one."""
-    rows = [_detected(judged(key, reading)) for reading in readings]
+    rows = [_detected(answered(key, reading)) for reading in readings]
     columns = [[value for value in column if isinstance(value, float)] for column in zip(*rows, strict=True)]
     return tuple(float(np.mean(column)) if column else None for column in columns)
 
 
-def _manner(pairs: Sequence[Judged]) -> tuple[Value, ...]:
+def _manner(pairs: Sequence[Answered]) -> tuple[Value, ...]:
     confidence = float(np.mean([answer.confidence for _, answer in pairs]))
     return round(confidence, 3), round(median(answer.milliseconds for _, answer in pairs) / 1000, 3)
 

@@ -117,4 +117,4 @@ def _say(records: list[dict[str, Any]], counts: Mapping[str, int]) -> None:
     for name, asked in counts.items():
         made = sum(record["kept"] and record["category"] == name for record in records)
         if made < asked:
-            console.print(f"counts: {made} of {asked} {name} made; the others found no cell to edit, or none was kept")
+            console.print(f"counts: {made} of {asked} {name} made; for the others no cell was found or accepted")

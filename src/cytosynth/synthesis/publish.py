@@ -137,7 +137,7 @@ def _counts(records: Collection[dict[str, Any]], settings: PipelineSettings, mis
         lines.append(f"| {name} | {asked} | {made[name]} | {full} | {rejected} |")
         if made[name] < asked:
             console.print(
-                f"counts: {made[name]} of {asked} {name} made ({full} found no cell to edit, {rejected} were rejected)",
+                f"counts: {made[name]} of {asked} {name} made ({full} without a cell to edit, {rejected} rejected)",
                 soft_wrap=True,
             )
     return [*lines, ""]

@@ -96,34 +96,36 @@ class EfficiencyRecipe(BaseModel):
     generator: Literal["public", "own"] = Field(
         description="public: no model has seen an image of `real`; own: the models may have seen those of their row"
     )
-    preset: Literal["paper", "bundled"] = Field(
-        default="bundled", description="whose recipe of the detector is trained"
-    )
+    preset: Literal["paper", "bundled"] = Field(default="bundled", description="preset of the detector's recipe")
     architecture: str = "faster-rcnn"
     arms: dict[str, Strategy] = Field(default=ARMS, min_length=1)
     sizes: list[int] = Field(min_length=1, description="numbers of real images, ascending")
     confirmatory: int | None = Field(default=8, description="the size of the confirmatory comparisons; none: none")
-    chains: int = Field(default=5, ge=1, description="nested draws of images, each with its seed")
-    seed: int = Field(default=0, ge=0, lt=2**31, description="of the first chain")
+    chains: int = Field(
+        default=5, ge=1, description="number of nested random orders of the images, each with its own seed"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="random seed of the first chain")
     steps: int = Field(ge=1, description="optimiser steps of every training")
     curve: list[int] = Field(default=[], description="steps at which --check-steps scores; none: six up to `steps`")
     training: dict[str, Any] = Field(default={}, description="settings of `train detector`, the same for all arms")
-    stronger: dict[str, Any] = Field(default=STRONGER, description="the same for strong augmentation, over these")
+    stronger: dict[str, Any] = Field(default=STRONGER, description="further settings for strong augmentation")
     categories: list[str] = Field(default=list(ABNORMAL), min_length=1)
     one_class: bool = Field(description="train on all abnormal cells as one class")
-    real: Source = Field(description="the lab's own images, of which subsets are drawn")
-    test: Source = Field(description="images that are reported on, once")
-    tuning: Source = Field(description="images that steps, power and strategies are decided on")
-    tuning_images: int = Field(default=40, ge=1, description="N of them, by hash of their names")
+    real: Source = Field(description="the lab's own images, from which subsets are sampled")
+    test: Source = Field(description="test images, scored once")
+    tuning: Source = Field(description="images for decisions on steps, power and strategies")
+    tuning_images: int = Field(default=40, ge=1, description="number of tuning images, by hash of their names")
     models: dict[str, str] = Field(
         default=dict.fromkeys(("foundation", "normal", "cell", "detector"), BUNDLED),
-        description="that make the sets; {chain} and {n} in a name stand for those of the row",
+        description="models that make the sets; {chain} and {n} in a name are replaced by those of the row",
     )
     making: PipelineSettings = PipelineSettings()
     pasting: PasteSettings = PasteSettings()
-    draws: int = Field(default=1000, ge=10, description="resamplings of test images")
-    margin: float = Field(default=0.02, gt=0, le=1, description="of non-inferiority, in AP.5")
-    least: int = Field(default=10, ge=2, description="test images with a class, below which that has no interval")
+    draws: int = Field(default=1000, ge=10, description="bootstrap resamples of test images")
+    margin: float = Field(default=0.02, gt=0, le=1, description="margin of non-inferiority, in AP.5")
+    least: int = Field(
+        default=10, ge=2, description="number of test images with a class, below which it has no interval"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "EfficiencyRecipe":

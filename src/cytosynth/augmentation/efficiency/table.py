@@ -156,15 +156,14 @@ def power(pairs: Mapping[int, tuple[Mapping[str, Any], Mapping[str, Any]]], reci
                    for spread in (found, apart)), round(100 * found.of(number).error, 2))
         for number in sorted({len(own), 5, 8, 12})
     ]  # fmt: skip
-    columns = ("chains", "smallest gain x 100", "the same, arms of a chain unlike", "standard error x 100")
+    columns = ("chains", "smallest gain x 100", "the same, independent arms", "standard error x 100")
     notes = (
         f"mean {ABNORMAL_AP} x 100 of R: {100 * own.mean():.1f}, standard deviation over chains "
         f"{100 * own.std(ddof=1):.1f}; mean difference of R to itself with another seed {100 * observed.mean():.1f}",
         "smallest gain: shown with power 0.8 at level 0.025 (Holm's first of two at 0.05), from the variance of R "
         "against R with another seed of the same chain, chains and images resampled (evaluate/two_way.py)",
-        "arms of a chain unlike: from the variance of R between chains, as if nothing of it were shared by two arms",
-        f"standard errors are of {tested} images with abnormal cells; those of the test images are other, and other in "
-        "number",
+        "independent arms: from the variance of R between chains, as if the two arms of a chain shared none of it",
+        f"standard errors are for these {tested} images with abnormal cells; the number of test images is another",
     )
     return Report(f"{recipe.title}: smallest gain that can be shown, N = {recipe.confirmatory}", dict(facts), columns,
                   tuple(rows), notes)  # fmt: skip
@@ -247,7 +246,7 @@ def _notes(read: Read) -> tuple[str, ...]:
     counted = ", ".join(f"{name or 'any abnormal cell'} {count}" for name, count in read.tested.items())
     notes = [
         f"mean over {recipe.chains} chains; in brackets the 95 % interval of a two-way bootstrap over chains and "
-        f"images, {recipe.draws} resamplings of these; by image: the data carry no patient key",
+        f"images, {recipe.draws} bootstrap resamples of these; by image: the data have no patient key",
         f"images with {counted}; what is in fewer than {recipe.least} has no interval and no verdict",
         "equal steps in all arms; the weights of the last step are scored",
     ]

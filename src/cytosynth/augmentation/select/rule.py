@@ -24,7 +24,7 @@ class Step:
     further: Estimate
 
     @property
-    def sure(self) -> bool:
+    def significant(self) -> bool:
         """Whether the whole interval of the further gain lies above 0."""
         return verdict(self.further) == HELPS
 
@@ -49,7 +49,7 @@ def walk(
     for ratio in ratios:
         now = runs(ratio)
         steps.append(Step(ratio, best, gain(now, real, measure), gain(now, runs(best), measure)))
-        best, misses = (ratio, 0) if steps[-1].sure else (best, misses + 1)
+        best, misses = (ratio, 0) if steps[-1].significant else (best, misses + 1)
         if misses == patience:
             break
     return steps, best

@@ -1,4 +1,4 @@
-"""What a detector asks of its backbone: features, the sizes of the heads on them, and how images enter."""
+"""The interface of a backbone: features, the sizes of the heads on them, and the normalisation of images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 Norm = Callable[[int], nn.Module]
 BRIGHT_FIELD: Final = {"image_mean": [0.8] * 3, "image_std": [0.2] * 3}
-"""How images enter networks without ImageNet weights."""
+"""Normalisation of images for networks without ImageNet weights."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Anchors:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone, and what the heads on it need to know.
+    """A backbone, and the values that its heads need.
 
-    Where `pretrained` is asked for, ImageNet weights are to be put in: batch norm and the first stages are frozen.
+    With `pretrained`, ImageNet weights will be loaded: batch norm and the first stages are frozen.
 
     Attributes:
         pyramid: (pretrained, norm of what begins from scratch) to the network of two-stage detectors, which returns
@@ -60,7 +60,7 @@ class Backbone:
     rate: float = 1.0
 
     def normalise(self, pretrained: bool) -> "AsGiven":
-        """Return what normalises images for this backbone, with or without ImageNet weights."""
+        """Return the normalisation of images for this backbone, with or without ImageNet weights."""
         return AsGiven(self.transform if pretrained else BRIGHT_FIELD)
 
 

@@ -14,7 +14,7 @@ CHANNELS = 64
 LEVELS = ("0", "1", "2")
 ANCHORS = Anchors(((28, 42), (60, 90), (128, 180)), (0.75, 1.0, 1.33))
 RATE = 0.3
-"""A third of what suits heads that begin from scratch."""
+"""A third of the rate of heads that are trained from scratch."""
 DEVIATION = efficientnet_lite.DEVIATION / 255
 
 

@@ -1,4 +1,4 @@
-"""Boxes as DINO sees them: (centre x, centre y, width, height) as fractions of their image."""
+"""Boxes in DINO's form: (centre x, centre y, width, height) as fractions of their image."""
 
 import math
 

@@ -42,7 +42,7 @@ class Decoder(nn.Module):
             grid: where these lie.
 
         With d_i what layer i says of the box b_{i-1} it begins from: b'_i = b_{i-1} + d_i (in logits), b_i = b'_i
-        without gradient, and the box that layer i is judged by is b'_{i-1} + d_i.
+        without gradient, and the box that layer i is trained with is b'_{i-1} + d_i.
         """
         found, classes = [], []
         ratios = torch.cat([grid.ratios, grid.ratios], dim=-1)[:, None]

@@ -19,8 +19,8 @@ TEMPERATURE = 20.0
 class Grid:
     """Where the tokens of a batch lie.
 
-    Images of different sizes share the maps of the largest; what is beyond an image's own edge is padding. Nothing
-    here or below lets an image see another's size: all is measured in fractions of the image itself.
+    Images of different sizes share the maps of the largest; what is beyond an image's own edge is padding. No result
+    for an image depends on another's size: all is measured in fractions of the image itself.
 
     Attributes:
         shapes: (height, width) of each level's map.
@@ -61,7 +61,7 @@ def grid(sizes: Sequence[tuple[int, int]], shapes: list[tuple[int, int]], device
 
 
 class Encoder(nn.Module):
-    """Projects the backbone's maps to one width, adds coarser ones, and lets all tokens look at each other."""
+    """Projects the backbone's maps to one width, adds coarser ones, and applies self-attention to all tokens."""
 
     def __init__(self, sizes: Sizes, channels: Sequence[int]) -> None:
         """Take the channels of the backbone's maps; further levels are 3x3 convolutions of the last."""

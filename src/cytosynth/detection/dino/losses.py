@@ -1,4 +1,4 @@
-"""What DINO learns from: focal classification, L1 and GIoU of boxes, each object matched to one query."""
+"""DINO's losses: focal classification, L1 and GIoU of boxes, each object matched to one query."""
 
 from collections.abc import Sequence
 

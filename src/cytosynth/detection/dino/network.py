@@ -142,7 +142,7 @@ def _results(logits: Tensor, found: Tensor, sizes: Sequence[tuple[int, int]]) ->
 
 @torch.no_grad()
 def _initialise(network: Dino) -> None:
-    """Draw the weights of the transformer as the authors do: Xavier, and attention that looks around in a ring."""
+    """Initialise the transformer as the authors do: Xavier, and attention offsets in a ring."""
     drawn = (network.encoder.layers, network.decoder.layers, network.decoder.ref_point_head)
     for part in (*drawn, network.selection.enc_output, network.selection.content):
         for parameter in part.parameters():
@@ -154,7 +154,7 @@ def _initialise(network: Dino) -> None:
 
 
 def _look_around(attention: Any) -> None:
-    """Let each head look in its own direction, its points one step apart, all with equal weight (Deformable DETR)."""
+    """Give each head its own direction, with points one step apart and equal weights (Deformable DETR)."""
     heads, levels, points = attention.n_heads, attention.n_levels, attention.n_points
     angles = torch.arange(heads) * (2 * math.pi / heads)
     ring = torch.stack([angles.cos(), angles.sin()], dim=-1)

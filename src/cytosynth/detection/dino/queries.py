@@ -1,4 +1,4 @@
-"""Mixed query selection (section 3.4 of DINO): where to look comes from the image, what to look with is learnt."""
+"""Mixed query selection (section 3.4 of DINO): positions come from the image, contents are learnt."""
 
 import math
 from typing import NamedTuple

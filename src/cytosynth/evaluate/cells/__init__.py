@@ -1,1 +1,1 @@
-"""`evaluate cells`: whether edited cells become their class."""
+"""`evaluate cells`: whether edited cells look like their category."""

@@ -1,4 +1,4 @@
-"""What an independent classifier takes cells for."""
+"""The classification of cells by an independent classifier."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ BATCH = 32
 
 
 class Classified(NamedTuple):
-    """A set of cells of one kind before the classifier.
+    """A set of cells of one kind with their classification.
 
     Attributes:
         kind: "real" or "edited".
-        category: what they are, or were meant to become.
+        category: their category, or the intended one.
         answers: the likeliest class of each.
     """
 
@@ -39,7 +39,7 @@ def answers(classifier: CellClassifier, windows: Sequence[Pixels], boxes: Sequen
 
 
 def confusion(classified: Sequence[Classified], classes: Sequence[str]) -> list[tuple[str | int, ...]]:
-    """Return a row for each set: kind, category, number, and how many were taken for each of `classes`."""
+    """Return a row for each set: kind, category, number, and how many were classified as each of `classes`."""
     rows: list[tuple[str | int, ...]] = []
     for kind, category, given in classified:
         counts: Mapping[str, int] = Counter(given)

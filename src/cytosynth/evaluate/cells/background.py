@@ -1,4 +1,4 @@
-"""How well the surroundings of an edited region are kept, as peak signal-to-noise ratio."""
+"""How well the surroundings of an edited region are preserved, as peak signal-to-noise ratio."""
 
 import math
 from collections.abc import Iterable

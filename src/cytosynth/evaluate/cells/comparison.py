@@ -29,12 +29,12 @@ class Line(NamedTuple):
 
     Attributes:
         category: what the cells were edited into.
-        quantity: what was measured.
+        quantity: the measured quantity.
         n: cells of each set.
         edited: the edited cells; of a distance, to real cells of the category.
         unedited: the same NILM cells before the edit.
         real: other real cells of the category; of a distance, the floor.
-        nearer: by how much the edit lowered the distance, or raised the share.
+        nearer: decrease of the distance, or increase of the share, by the edit.
     """
 
     category: str
@@ -79,7 +79,7 @@ def sides(
 def after_edit(
     cells: Sequence[CellPatch], decoded: Sequence[Pixels], category: str, settings: EditSettings
 ) -> list[CellPatch]:
-    """Return `cells` with what was `decoded` put back into each."""
+    """Return `cells` with the `decoded` patch put back into each."""
     return [
         replace(cell, pixels=patches.put_back(cell, pixels, settings), category=category)
         for cell, pixels in zip(cells, decoded, strict=True)
@@ -104,9 +104,9 @@ def feature_distances(found: Sides, extractor: Extractor, cache: Path, how: Meas
 
 
 def morphology_lines(found: Sides, shapes: dict[str, list[Morphology | None]], how: Measuring) -> list[Line]:
-    """Return how many nuclei were found, and of each property its medians and the Wasserstein distances to real cells.
+    """Return the share of nuclei found, and for each property medians and Wasserstein distances to real cells.
 
-    `shapes` holds the cells of each attribute of `found`, in its order.
+    `shapes` has the cells of each attribute of `found`, in its order.
     """
     images = {side: [cell.image for cell in getattr(found, side)] for side in shapes}
     real = shapes["reference"] + shapes["other"]
@@ -150,7 +150,7 @@ def morphology_lines(found: Sides, shapes: dict[str, list[Morphology | None]], h
 
 
 def agreement_line(found: Sides, given: dict[str, tuple[str, ...]], how: Measuring) -> Line:
-    """Return the share that the classifier takes for the category: of edited, of the same unedited, and of real cells.
+    """Return the share classified as the category: of edited, of the same unedited, and of real cells.
 
     `given` holds the classifier's answers on the cells of each attribute of `found`, in its order.
     """
@@ -168,8 +168,8 @@ def agreement_line(found: Sides, given: dict[str, tuple[str, ...]], how: Measuri
 def seam_line(found: Sides, ratios: dict[str, list[float]], how: Measuring) -> Line:
     """Return the mean border ratio (`quality.seam`) of the region: edited, the same unedited, and real cells.
 
-    `ratios` holds those of the cells of each attribute of `found`, in its order. A seam shows as a ratio of edited
-    cells above that of real ones, whose borders nobody edited.
+    `ratios` holds those of the cells of each attribute of `found`, in its order. A seam gives edited cells a higher
+    ratio than real ones, which have no edited border.
     """
     own, real = [cell.image for cell in found.edited], [cell.image for cell in found.reference + found.other]
     means = [
@@ -226,12 +226,12 @@ def _kernel(a: Features, b: Features) -> float:
 
 
 def _with_a_floor_or_none(found: Sides, how: Measuring) -> Sides:
-    """Return `found` without other real cells where they are too few for a floor: the edit can still be compared."""
+    """Return `found` without other real cells if they are too few for a floor: the edit can still be compared."""
     return found if len(found.other) >= how.fewest else replace(found, other=[])
 
 
 def _number(found: Sides) -> int:
-    """Return how many cells each side can give."""
+    """Return the number of cells that every side has."""
     return min(len(found.edited), len(found.reference), *([len(found.other)] if found.other else []))
 
 

@@ -1,7 +1,8 @@
-"""`evaluate cells`: do edited cells come nearer to real cells of their category? (Section IV-B.2)
+"""`evaluate cells`: are edited cells nearer to real cells of their category?
 
-The paper gives one FID for each category. Here every number of edited cells is given with that of the same cells
-before the edit, without which a distance says nothing about the edit, and with that of other real cells.
+(Section IV-B.2) The paper gives one FID for each category. Here every measure of edited cells is given with that of the
+same cells before the edit, without which a distance does not show the effect of the edit, and with that of other real
+cells.
 """
 
 import math
@@ -57,7 +58,7 @@ NOTES = (
 
 @dataclass
 class Models:
-    """What edits and what measures.
+    """The models that edit and measure.
 
     Attributes:
         editor: the Abnormal Cell Synthesizer.
@@ -74,7 +75,7 @@ class Models:
     detector: Detector | None = None
 
     def digests(self) -> dict[str, str]:
-        """Return the weights' hash of each model that has a part in the pixels."""
+        """Return the weights' hash of each model that the pixels depend on."""
         parts: dict[str, Any] = {"cell": self.editor, "normal": self.generator, "detector": self.detector}
         return {role: part.digest for role, part in parts.items() if part}
 
@@ -82,9 +83,9 @@ class Models:
 def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: Path, out: Path) -> list[Report]:
     """Edit, compare, and write `cells`, `confusion` and `all` (.json, .md, .csv), `morphology.png` and `cells.png`.
 
-    What was edited is kept in `out/edited` and not edited again. Returns the tables `cells` and `confusion` (only with
-    a classifier). Raises UsageError when `out` has other settings or models, UserError where there is no NILM
-    cell to edit or no real cell of a category.
+    Edited patches are stored in `out/edited` and not edited again. Returns the tables `cells` and `confusion` (only
+    with a classifier). Raises UsageError if `out` has other settings or models, UserError if there is no NILM cell to
+    edit or no real cell of a category.
     """
     if models.classifier and set(how.categories) - set(models.classifier.classes):
         raise UsageError(
@@ -136,7 +137,7 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
 def candidates(
     real: Sequence[CellPatch], editing: Editing, how: Measuring, models: Models, out: Path
 ) -> list[CellPatch]:
-    """Return the NILM cells that may be edited: of generated fields where there is a generator, else real ones."""
+    """Return the NILM cells that may be edited: of generated fields if there is a generator, else real ones."""
     if models.generator is None:
         return [cell for cell in real if cell.category == NILM]
     assert models.detector is not None, "cells of generated fields are found by a detector"
@@ -185,7 +186,7 @@ def _classified(
 
 
 def _look_up(answer: Callable[[Sequence[CellPatch]], Sequence[Any]], cells: Sequence[CellPatch]) -> dict[int, Any]:
-    """Return what `answer` says of each of `cells`, by identity: a cell that is in several sets is classified once."""
+    """Return the result of `answer` for each of `cells`, by identity: a cell in several sets is classified once."""
     once = list({id(cell): cell for cell in cells}.values())
     return dict(zip(map(id, once), answer(once), strict=True))
 

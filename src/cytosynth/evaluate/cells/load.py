@@ -29,11 +29,11 @@ def load(
     """Return the models.
 
     Args:
-        names: what the user called `foundation`, `cell`, `normal` and `detector`: a folder, 'bundled' or 'none'.
+        names: the user's names of `foundation`, `cell`, `normal` and `detector`: a folder, 'bundled' or 'none'.
         classifier: folder of a cell classifier; None: none.
         extractors: feature networks by name.
-        weights: NAME=PATH of feature networks that have none of their own.
-        drawn: whether fields are generated; else neither generator nor detector is loaded.
+        weights: NAME=PATH of feature networks without weights of their own. drawn: whether fields are generated; else
+        neither generator nor detector is loaded.
         device: cpu, cuda ...
         precision: of the diffusion networks.
 

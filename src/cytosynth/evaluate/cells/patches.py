@@ -1,4 +1,4 @@
-"""Patches about cells: real ones, those that are edited, and what became of them, kept on disk."""
+"""Patches around cells: real ones, those to be edited, and the edited ones, stored on disk."""
 
 import zlib
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ from .recipe import Editing
 
 @dataclass(frozen=True)
 class CellPatch:
-    """The patch that the synthesizer sees of a cell.
+    """The patch around a cell, as the synthesizer gets it.
 
     Attributes:
         pixels: (256, 256, 3).
         box: xyxy of the cell in it.
         category: of the cell.
         image: slide, image or field that it is of.
-        key: tells the cell from all others.
+        key: identifies the cell.
     """
 
     pixels: Pixels
@@ -98,16 +98,16 @@ def cut(pixels: Pixels, cells: Sequence[Cell], image: str, name: str) -> list[Ce
 
 
 def region(cell: CellPatch, settings: EditSettings) -> Box:
-    """Return what of the patch of `cell` is repainted."""
+    """Return the region of the patch of `cell` that is repainted."""
     return patch.enlarge(cell.box, settings.box_scale or 1.0, patch.SIZE, patch.SIZE)
 
 
 def edited(
     editor: CellEditor, cells: Sequence[CellPatch], category: str, editing: Editing, folder: Path
 ) -> list[Pixels]:
-    """Return the decoded patch of each of `cells` with `category` in its place; those kept in `folder` are not redone.
+    """Return the decoded patch of each of `cells` edited into `category`; those stored in `folder` are not made again.
 
-    The seed of an edit depends on that of the run, the cell and the category alone.
+    The seed of an edit depends only on that of the run, the cell and the category.
     """
     paths = [folder / category / f"{cell.key}.png" for cell in cells]
     missing = [index for index, path in enumerate(paths) if not path.exists()]
@@ -130,7 +130,7 @@ def _planned(cell: CellPatch, category: str, editing: Editing) -> PlannedEdit:
 
 
 def put_back(cell: CellPatch, decoded: Pixels, settings: EditSettings) -> Pixels:
-    """Return the patch of `cell` with the edit put back as `settings.paste` says."""
+    """Return the patch of `cell` with the edit put back by `settings.paste`."""
     return patch.compose(cell.pixels, [(region(cell, settings), decoded)], settings)
 
 

@@ -1,4 +1,4 @@
-"""What is edited and how it is measured by `evaluate cells`. Imports no torch."""
+"""Settings of `evaluate cells`: the edits and their measurement. Imports no torch."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,7 +10,7 @@ from ...normal.settings import GenerateSettings
 
 
 class Editing(BaseModel):
-    """All that the pixels of an edited patch depend on, but the cell and what it becomes; pinned in the folder."""
+    """All that the pixels of an edited patch depend on, except the cell and its category; fixed for a folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     real: Source
@@ -31,5 +31,5 @@ class Measuring(BaseModel):
     count: int = Field(default=100, ge=1, description="NILM cells that are edited, at most")
     fields: int = Field(default=0, ge=0, description="generated fields whose cells are edited; 0: those of real images")
     window: int = Field(default=256, ge=32, le=256, description="side of the compared patches, pixels (paper: 256)")
-    draws: int = Field(default=200, ge=10, description="resamplings of images behind the intervals")
+    draws: int = Field(default=200, ge=10, description="bootstrap resamples of images for the intervals")
     fewest: int = Field(default=8, ge=4, description="fewer cells a side are not compared")

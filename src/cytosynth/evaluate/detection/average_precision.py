@@ -37,7 +37,7 @@ class Scores:
 
 
 class Matches:
-    """Detections matched with the truth, of which any resample of images can be scored without matching them again."""
+    """Detections matched with the truth, so that any resample of images can be scored without matching again."""
 
     def __init__(
         self,
@@ -123,8 +123,8 @@ def evaluate(
 def _intervals(matches: Matches, draws: int, seed: int) -> dict[str, tuple[float, float]]:
     """Return the middle 95 % of `map` and each category's AP when the evaluated images are resampled with replacement.
 
-    The matches of each image stay; only their accumulation changes. A resample without cells of a category says nothing
-    of it; a category without any has no interval.
+    The matches of each image stay; only their accumulation changes. Resamples without cells of a category are left out
+    for it; a category without any cell has no interval.
     """
     rows = [matches.scores(chosen) for (chosen,) in resamples([range(matches.images)], draws, seed)]
     drawn = {"map": [row.map for row in rows]} | {c: [row.per_category[c] for row in rows] for c in matches.categories}

@@ -1,4 +1,4 @@
-"""Where a detector fails: which category it takes for which, and the cells of which size it misses."""
+"""Where a detector fails: which categories it confuses, and cells of which size it misses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ SIZES = 3
 
 @dataclass(frozen=True)
 class Failures:
-    """What became of every annotated cell, and what was found where there is no cell.
+    """The detection result for every annotated cell, and the detections where there is no cell.
 
     Attributes:
         confusion: by annotated category, how many cells were found as each category or missed; last, by `NOTHING`,
@@ -42,8 +42,8 @@ def failures(
     """Return where `found` differs from `truth`, image by image.
 
     Detections of score `threshold` or more are taken best first, whatever their category; each goes to the annotated
-    cell that it overlaps most, by at least `iou`, and that none has taken yet. A crowd is no cell to find, and what
-    lies in one is not held against the detector; nor is what it finds of other categories.
+    cell that it overlaps most, by at least `iou`, and that none has taken yet. A crowd is not a cell to find, and
+    detections inside one are not counted as errors, nor are detections of other categories.
     """
     columns = [*categories, MISSED]
     confusion = {row: dict.fromkeys(columns, 0) for row in (*categories, NOTHING)}
@@ -66,7 +66,7 @@ def failures(
 def _taken(
     cells: Sequence[Cell], crowds: Sequence[Cell], detected: Sequence[Cell], iou: float
 ) -> tuple[list[str], list[str]]:
-    """Return as what each of `cells` was found, and what was found where neither they nor `crowds` are."""
+    """Return the category as which each of `cells` was found, and the detections outside them and `crowds`."""
     names, beside = [MISSED] * len(cells), []
     boxes = torch.tensor([cell.box for cell in cells], dtype=torch.float64).reshape(-1, 4)
     for cell in sorted(detected, key=lambda one: -(one.score or 0)):

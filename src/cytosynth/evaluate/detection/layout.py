@@ -1,8 +1,8 @@
-"""Layout fidelity: does a detector that was trained on real images find in synthetic ones what their boxes say?
+"""Layout fidelity: does a detector that was trained on real images find the annotated cells of synthetic ones?
 
-As papers on layout-to-image synthesis report it: AP.5 of that detector on our images with our boxes, by class, beside
-its AP.5 on real images. Much lower on ours: boxes without the cell that they promise; higher: cells easier than real
-ones.
+As in papers on layout-to-image synthesis: AP.5 of that detector on synthetic images with their boxes, by class,
+compared with its AP.5 on real images. Much lower on synthetic ones: boxes without such a cell; higher: cells that are
+easier to find than real ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from ...errors import UserError
 from ...io.report import Report, Value
 from ..statistics import Estimate, interval, resamples
 from .average_precision import Matches
-from .scoring import LEAST, MOST, one_class, surest
+from .scoring import LEAST, MOST, most_confident, one_class
 
 SIDES = ("synthetic", "real")
 
@@ -27,7 +27,7 @@ def layout(finder: Finder, sides: Mapping[str, Sequence[Sample]], draws: int, fa
     Args:
         finder: trained on real images, none of which is among those of `sides`.
         sides: the images with their boxes, by the names of `SIDES`.
-        draws: resamplings of images behind the 95 % intervals.
+        draws: bootstrap resamples of images for the 95 % intervals.
         facts: of the report.
 
     Raises UserError if the detector knows no abnormal category, or no image of a side has one that it knows.
@@ -44,7 +44,7 @@ def layout(finder: Finder, sides: Mapping[str, Sequence[Sample]], draws: int, fa
         values = []
         for side in SIDES:
             truth = [_of(sample.cells, name) for sample in sides[side]]
-            told = [surest(cells) if name == ONE_CLASS else _of(cells, name) for cells in found[side]]
+            told = [most_confident(cells) if name == ONE_CLASS else _of(cells, name) for cells in found[side]]
             cells = sum(len(one) for one in truth)
             value = average_precision(truth, told, name, draws) if cells else None
             values.append(value)
@@ -57,12 +57,18 @@ def layout(finder: Finder, sides: Mapping[str, Sequence[Sample]], draws: int, fa
     columns = ("class", *(f"{side}: {what}" for side in SIDES for what in ("AP.5 x 100", "boxes", "images")),
                "synthetic / real")  # fmt: skip
     notes = (
-        f"in brackets the 95 % interval under resampling of images ({draws} times)",
+        f"in brackets the 95 % interval from {draws} bootstrap resamples of images",
         f"{ONE_CLASS}: all cells that are not {NILM}, as one class",
         "a ratio near 1: boxes hold what a detector takes for such a cell; far below: label noise among synthetic "
         "boxes; far above: cells easier to find than real ones",
     )
-    return Report("Layout fidelity: a detector of real images on ours", dict(facts), columns, tuple(rows), notes)
+    return Report(
+        "Layout fidelity: a detector trained on real images, on synthetic ones",
+        dict(facts),
+        columns,
+        tuple(rows),
+        notes,
+    )
 
 
 def average_precision(

@@ -28,14 +28,14 @@ def _holds(cell: Cell, point: tuple[float, float]) -> bool:
 
 
 class FreeResponse:
-    """Detections of one category matched with annotated cells, of which any resample of images can be scored."""
+    """Detections of one category matched with annotated cells, so that any resample of images can be scored."""
 
     def __init__(
         self, truth: Sequence[Sequence[Cell]], found: Sequence[Sequence[Cell]], matching: Matching = by_overlap
     ) -> None:
         """Match image by image: detections best first, each with a cell that none has yet.
 
-        Crowds are no cells to find, and detections of one are not counted.
+        Crowds are not cells to find, and detections inside one are not counted.
 
         Args:
             truth: annotated cells of one category, by image.

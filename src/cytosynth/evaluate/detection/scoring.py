@@ -22,14 +22,14 @@ from . import failures
 from .average_precision import Matches, Scores, evaluate
 
 MOST = 300
-"""Detections of an image that count."""
+"""Maximum number of detections per image."""
 MEASURES = ("mAP", "mAP.5", "mAP.75")
 ABNORMAL_AP = "AP.5 abnormal"
-"""AP at IoU 0.5 of all that is not NILM as one class."""
+"""AP at IoU 0.5 of all cells that are not NILM, as one class."""
 OVERLAP = 0.5
-"""IoU from which detections of several classes are of one cell."""
+"""IoU from which detections of several classes count as one cell."""
 LEAST = 0.05
-"""Score below which a detector is not asked for cells."""
+"""Minimum score of the detections that are used."""
 
 
 def scored(finder: Finder, test: Sequence[Sample], draws: int) -> dict[str, Any]:
@@ -43,7 +43,9 @@ def scored(finder: Finder, test: Sequence[Sample], draws: int) -> dict[str, Any]
     matches = Matches(truth, found, categories, MOST)
     one = None
     if any(name != NILM for name in categories):
-        one = Matches([one_class(cells) for cells in truth], [surest(cells) for cells in found], (ONE_CLASS,), MOST)
+        one = Matches(
+            [one_class(cells) for cells in truth], [most_confident(cells) for cells in found], (ONE_CLASS,), MOST
+        )
     drawn = [_all(matches, one, images) for (images,) in resamples([range(len(test))], draws)]
     return {
         "scores": _all(matches, one),
@@ -57,8 +59,8 @@ def one_class(cells: Sequence[Cell]) -> list[Cell]:
     return [replace(cell, category=ONE_CLASS) for cell in cells if cell.category != NILM]
 
 
-def surest(found: Sequence[Cell]) -> list[Cell]:
-    """Return the detections `found` as `one_class` does, of those that overlap by `OVERLAP` the surest alone."""
+def most_confident(found: Sequence[Cell]) -> list[Cell]:
+    """Return the detections `found` as `one_class` does, keeping the best of those that overlap by `OVERLAP`."""
     cells = one_class(found)
     boxes = torch.tensor([cell.box for cell in cells], dtype=torch.float64).reshape(-1, 4)
     scores = torch.tensor([cell.score or 0.0 for cell in cells], dtype=torch.float64)
@@ -78,7 +80,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Scored(BaseModel):
-    """What `scored` returns, as it is written."""
+    """The result of `scored`, as it is written."""
 
     model_config = ConfigDict(allow_inf_nan=False)
     scores: dict[str, Share | None]
@@ -86,7 +88,7 @@ class Scored(BaseModel):
     failures: failures.Failures
 
     def of(self, categories: Sequence[str], draws: int) -> bool:
-        """Return whether it has this number of `draws` and is of a detector of these `categories`."""
+        """Return whether it has this number of resamples (`draws`) and is of a detector of these `categories`."""
         confusion = self.failures.confusion
         return (
             self.scores.keys() == self.drawn.keys()

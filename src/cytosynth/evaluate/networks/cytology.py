@@ -1,4 +1,4 @@
-"""What the two cytology feature networks share: a cell classifier of `train features` without its last layer."""
+"""The common part of both cytology feature networks: a cell classifier of `train features` without its last layer."""
 
 import math
 from pathlib import Path
@@ -16,8 +16,8 @@ from .network import Network
 class Features(nn.Module):
     """Features of unit length times the root of their number.
 
-    Without that few cells whose features are many times as long decide a distance alone. The factor keeps x · y / d of
-    the kernel distance within -1 to 1.
+    Otherwise a few cells with features many times as long dominate a distance. The factor keeps x · y / d of the kernel
+    distance within -1 to 1.
     """
 
     def __init__(self, network: nn.Module) -> None:

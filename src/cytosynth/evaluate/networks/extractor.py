@@ -1,4 +1,4 @@
-"""A feature network with its preprocessing: what the distances and neighbours are measured in."""
+"""A feature network with its preprocessing, for distances and neighbours."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Extractor:
     """Images in, features out.
 
     Attributes:
-        name: what it is chosen by.
+        name: by which it is chosen.
         title: what follows the F (Fréchet) or K (kernel) in the name of a distance between its features:
             "ID" for Inception alone, else "D (...)".
         dimension: of the features.

@@ -1,4 +1,4 @@
-"""Feature networks by name, and features of images kept on disk."""
+"""Feature networks by name, and features of images stored on disk."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from .network import Network
 BATCH = 32
 """Images in the network at a time."""
 SHARD = 256
-"""Images in a file of the cache: what a killed run may lose."""
+"""Number of images in a file of the cache, which a killed run may lose."""
 
 
 def load(name: str, weights: Path | None = None, device: str = "cpu") -> Extractor:
@@ -42,7 +42,7 @@ def load(name: str, weights: Path | None = None, device: str = "cpu") -> Extract
 def cached(extractor: Extractor, images: Sequence[Pixels] | ImageSet, folder: Path) -> Features:
     """Return the features (n, dimension) of `images`, each computed once and kept under `folder`.
 
-    What is kept is named by the content of the image and by the digest of the extractor; a killed run continues.
+    Files are named by the content of the images and the digest of the extractor; a killed run continues.
     """
     own = folder / f"{extractor.name}-{extractor.digest}"
     keys = images.keys() if isinstance(images, ImageSet) else [_key(image) for image in images]

@@ -1,4 +1,4 @@
-"""What each feature network's file gives to `features.load`."""
+"""The network that each feature network's file returns to `features.load`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ def linearise(vae: AutoencoderKL) -> None:
     """Start `vae` near a linear pyramid: residual branches at zero, resampling as averaging, little noise.
 
     With the default initialisation each resampling halves the colour signal, each residual branch adds
-    noise of unit size and so does the posterior: trials of 640 and 420 steps so begun were still grey.
+    noise of unit size and so does the posterior: trials of 640 and 420 steps with it were still grey.
     """
     for module in vae.modules():
         if isinstance(module, ResnetBlock2D):

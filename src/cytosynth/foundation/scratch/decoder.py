@@ -1,7 +1,7 @@
 """Sharpening the decoder of a trained autoencoder: a perceptual loss, then a discriminator of patches as well.
 
-The encoder stays as it is, so that everything trained on its latents stays valid. The discriminator learns from the
-first step; the decoder feels it from `adversarial_start` on. Weights are selected by the power spectrum of held-out
+The encoder is unchanged, so that everything trained on its latents stays valid. The discriminator is trained from the
+first step; it affects the decoder from `adversarial_start` on. Weights are selected by the power spectrum of held-out
 reconstructions, which such training first brings near that of the originals and then beyond it.
 """
 
@@ -32,7 +32,7 @@ SCORED_SIDE = 256
 
 
 class DecoderTask(Task):
-    """Trains the decoder of an AutoencoderKL, and against it a discriminator."""
+    """Trains the decoder of an AutoencoderKL together with a discriminator."""
 
     def __init__(
         self, recipe: DecoderRecipe, samples: Sequence[Sample], held_out: Sequence[Sample], vae: AutoencoderKL

@@ -7,7 +7,7 @@ from torch.func import functional_call
 
 
 class Discriminator(nn.Module):
-    """Says of each patch of 22 pixels whether it is of a real image: above 0 real, below 0 decoded."""
+    """Classifies each patch of 22 pixels: above 0 real, below 0 decoded."""
 
     def __init__(self, channels: int) -> None:
         """Build three convolutions; the first has `channels`."""

@@ -1,7 +1,7 @@
-"""Small files that carry a trained model to another machine: half precision, at most 15 MB each.
+"""Small files for copying a trained model to another machine: half precision, at most 15 MB each.
 
-All files of the model's folder travel: tensors in the shards, text (configuration, tokenizer) in the header of the
-first.
+They contain all files of the model's folder: tensors in the shards, text (configuration, tokenizer) in the header of
+the first.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How near a decoded image is to its original: PSNR, gradient energy, power by octave, and what is fine in it."""
+"""The difference of a decoded image from its original: PSNR, gradient energy, power by octave, and fine detail."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

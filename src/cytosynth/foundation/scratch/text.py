@@ -1,9 +1,9 @@
 """Training the text encoder of the bundled foundation: CLIP's objective on annotated cells.
 
 Stable Diffusion's text encoder comes from contrastive training against images (CLIP, arXiv 2103.00020) and is
-frozen from then on. A small one trained together with the denoiser instead mapped the prompts of all categories to
-the same embedding. Here it learns, against a small image network that is thrown away, which words belong to which
-cells: several texts are right for a cell, so the target is spread evenly over them.
+frozen from then on. A small one that was trained together with the denoiser mapped the prompts of all categories to the
+same embedding. Here it is trained against a small image network, which is then discarded, to match words with cells:
+several texts are right for a cell, so the target is distributed evenly over them.
 """
 
 from collections.abc import Sequence

@@ -39,7 +39,7 @@ export class CorrectTab {
     this.decisions.set(`${cell.image}|${cell.number}`, decision);
     this.at = index; this.refresh();
   }
-  async judge(state) {
+  async review(state) {
     if (!this.cell) return;
     await this.decide(this.at, { state });
     say(`${this.cell.category}: ${state}.`);
@@ -52,7 +52,7 @@ export class CorrectTab {
     this.viewer.scale = Math.max(this.viewer.scale, 2); this.viewer.centre(this.cell.box); this.refresh();
   }
   key(event) {
-    const work = { n: () => this.next(event.shiftKey ? -1 : 1), a: () => this.judge("accepted"), r: () => this.judge("rejected"), u: () => this.judge("open") }[event.key.toLowerCase()];
+    const work = { n: () => this.next(event.shiftKey ? -1 : 1), a: () => this.review("accepted"), r: () => this.review("rejected"), u: () => this.review("open") }[event.key.toLowerCase()];
     if (!work || !this.cells) return false;
     careful(work)();
     return true;
@@ -86,7 +86,7 @@ export class CorrectTab {
     const decision = this.decision(cell);
     const category = choice(this.categories.map((one) => [one, one]), decision.category || cell.category);
     category.addEventListener("change", careful(() => this.decide(this.at, { category: category.value })));
-    const button = (state, title, text) => make("button", { "aria-pressed": String(decision.state === state), onclick: careful(() => this.judge(state)) }, make("kbd", {}, title), ` ${text}`);
+    const button = (state, title, text) => make("button", { "aria-pressed": String(decision.state === state), onclick: careful(() => this.review(state)) }, make("kbd", {}, title), ` ${text}`);
     const gate = Object.entries(cell.gate).filter(([, value]) => value !== null).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
     return [make("h2", {}, `Cell ${this.at + 1} of ${this.cells.length}`), labelled("Category", category),
       make("div", { class: "row" }, button("accepted", "A", "accept"), button("rejected", "R", "reject"), button("open", "U", "leave open")),
