@@ -1,1 +1,1 @@
-"""How long synthesis takes, by stage and against diffusers: what `cytosynth benchmark` measures."""
+"""The time of synthesis, by stage and compared with diffusers: `cytosynth benchmark`."""

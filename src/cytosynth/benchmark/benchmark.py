@@ -1,4 +1,4 @@
-"""What `cytosynth benchmark` does: measure stages, cost against count and side, and diffusers beside it."""
+"""`cytosynth benchmark`: measure stages, cost against count and side, and compare with diffusers."""
 
 import time
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class Measured:
         settings: of the benchmark, with what the machine decided.
         facts: the machine, the models.
         peak: floating-point operations a second of matrix products in the precision of the run.
-        load: seconds until the models are there.
+        load: seconds for loading the models.
         counts: a run for each count.
         sides: a run for each side.
         fields: seconds per field by program.

@@ -62,7 +62,7 @@ def fields(
         full: the same in float32.
         settings: of the field; DDIM, which both have.
         repeats: of each, in turn.
-        bar: is told of each.
+        bar: advanced for each.
     """
     precision = precision_of(ours.model)
     plain, same = shipped(full.model), shipped(ours.model)
@@ -97,7 +97,7 @@ def cells(pipeline: Pipeline, settings: PipelineSettings, count: int, repeats: i
 def medians(
     ways: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device, bar: Meter
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return the median seconds and the last result of each of `ways`, which take turns after a first call of each."""
+    """Return the median seconds and the last result of each of `ways`, which alternate after a first call of each."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     results: dict[str, Any] = {}
     for number in range(repeats + 1):

@@ -1,7 +1,7 @@
 """Floating-point operations of a field and of a batch of cells, counted on networks without content.
 
 A multiplication and an addition are two. Networks of the same configuration are built on PyTorch's `meta` device, so
-that counting takes no memory and no time worth mentioning; what is compiled or fused is counted as it is written.
+that counting needs almost no memory and time; compiled or fused operations are counted as written.
 """
 
 from typing import Any

@@ -31,10 +31,10 @@ BOX = 24
 
 @dataclass
 class Given(Detector):
-    """A detector that searches as it is used to, and then names cells where they are wanted: each image costs the same.
-
+    """A detector that searches normally, and then returns cells on a grid, so that each image costs the same.
     Attributes:
-        cells: how many, at most as many as lie apart.
+
+    cells: number of cells, limited by those that do not overlap.
     """
 
     cells: int = 8
@@ -85,7 +85,7 @@ def _random(given: Models, precision: PrecisionSetting) -> Pipeline:
 
 
 def forget_texts(pipeline: Pipeline) -> None:
-    """Forget the text embeddings of `pipeline`, so that making them is measured, too."""
+    """Clear the text embeddings of `pipeline`, so that computing them is measured too."""
     pipeline.editor.prompts.known.clear()
     if pipeline.generator:
         pipeline.generator.prompts.known.clear()

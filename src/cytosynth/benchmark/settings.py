@@ -10,7 +10,7 @@ SMALLEST = 256
 
 
 class BenchmarkSettings(BaseModel):
-    """What is measured, besides the settings of both stages."""
+    """Settings of a benchmark in addition to those of both stages."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     counts: tuple[int, ...] = Field(default=(8, 16, 32), min_length=1, description="images of a run")
@@ -21,7 +21,7 @@ class BenchmarkSettings(BaseModel):
     pipeline: PipelineSettings = COMMAND
 
     def check(self) -> None:
-        """Raise UsageError for numbers that cannot be measured."""
+        """Raise UsageError for invalid numbers."""
         if min(self.counts) < 1 or max(self.counts) > 100_000:
             raise UsageError(f"--counts {','.join(map(str, self.counts))}: 1 to 100,000 images")
         for side in (*self.sides, self.pipeline.normal.size):
@@ -30,7 +30,7 @@ class BenchmarkSettings(BaseModel):
 
 
 def quick(settings: BenchmarkSettings) -> BenchmarkSettings:
-    """Return `settings` for a look of minutes: few, small images and few steps. Its figures are not to be reported."""
+    """Return `settings` for a run of minutes: few, small images and few steps. Do not report its figures."""
     pipeline = settings.pipeline
     few = {
         "normal": pipeline.normal.model_copy(update={"size": SMALLEST, "steps": min(pipeline.normal.steps, 4)}),

@@ -17,7 +17,7 @@ from .stopwatch import Memory, Stopwatch, wait
 
 TEXT, FIELD, DECODE, DETECT, EDIT, WRITE, OTHER = "text", "field", "decode", "detect", "edit", "write", "other"
 STAGES = (TEXT, FIELD, DECODE, DETECT, EDIT, OTHER)
-"""One after the other; writing goes on beside them."""
+"""Stages in their order; writing runs in the background."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Run:
 
 
 def watched(pipeline: Pipeline) -> Stopwatch:
-    """Return what counts the seconds of each stage of `pipeline` from now on."""
+    """Return a stopwatch that counts the seconds of each stage of `pipeline` from now on."""
     generator, editor, detector = pipeline.generator, pipeline.editor, pipeline.detector
     if generator is None or detector is None:
         raise ValueError("a benchmark needs a generator and a detector")

@@ -1,4 +1,4 @@
-"""Seconds by stage, and the most memory that was used meanwhile."""
+"""Seconds by stage, and the peak memory."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ import psutil
 import torch
 
 EVERY = 0.01
-"""Seconds between two looks at the memory."""
+"""Seconds between two measurements of the memory."""
 
 
 class Stopwatch:
@@ -57,22 +57,22 @@ class Stopwatch:
 
 
 def wait(device: torch.device) -> None:
-    """Wait until `device` has done all that it was told to."""
+    """Wait until `device` has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class Memory:
-    """The most memory used within a block, bytes: of a GPU what PyTorch allocated, else of the whole process."""
+    """The peak memory of a block, bytes: of a GPU what PyTorch allocated, else of the whole process."""
 
     def __init__(self, device: torch.device) -> None:
-        """Look at the memory of `device`."""
+        """Measure the memory of `device`."""
         self.device, self.peak = device, 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> "Memory":
-        """Begin to look."""
+        """Start measuring."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
@@ -80,7 +80,7 @@ class Memory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop looking."""
+        """Stop measuring."""
         if self.device.type == "cuda":
             self.peak = torch.cuda.max_memory_allocated(self.device)
         else:

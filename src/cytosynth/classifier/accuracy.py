@@ -1,4 +1,4 @@
-"""How well a classifier tells cells apart: accuracy, balanced accuracy and confusion."""
+"""How well a classifier distinguishes cells: accuracy, balanced accuracy and confusion."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ BATCH = 64
 
 
 def classify(classifier: CellClassifier, crops: Sequence[Crop], shift: int) -> NDArray[np.int64]:
-    """Return the index of the likeliest class of each of `crops`, by its middle: a margin of `shift` is left out."""
+    """Return the index of the most likely class of each of `crops`, without its margin of `shift`."""
     guesses, size = [np.zeros(0, np.int64)], classifier.config.size
     with meter("classifying held-out cells", len(crops)) as bar:
         for start in range(0, len(crops), BATCH):
@@ -64,7 +64,7 @@ def lines(said: dict[str, Any], title: str) -> list[str]:
 
 
 def discrimination(folder: Path) -> str:
-    """Return in words how well the network whose run exported `folder` tells held-out cells apart."""
+    """Return in words how well the network exported to `folder` distinguishes held-out cells."""
     path = folder.parent / "validation.json"
     if not path.is_file():
         return f"its accuracy is unknown; {path.name} is missing next to its weights"

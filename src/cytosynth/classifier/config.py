@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ClassifierConfig(BaseModel):
-    """What rebuilds a cell classifier, and how its crops are cut."""
+    """The configuration of a cell classifier and of its crops."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     architecture: str = Field(

@@ -1,4 +1,4 @@
-"""The square in which a cell classifier sees a cell."""
+"""The square crop of a cell for a cell classifier."""
 
 import numpy as np
 from PIL import Image

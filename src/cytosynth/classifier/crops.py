@@ -1,4 +1,4 @@
-"""Square crops around annotated cells, from COCO data sets or from folders that hold the cells of one class each."""
+"""Square crops around annotated cells, from COCO data sets or from folders of cells, one per class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

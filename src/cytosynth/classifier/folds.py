@@ -11,7 +11,7 @@ from .crops import Crop
 
 @dataclass(frozen=True)
 class Parts:
-    """The cells that a classifier is fitted to, and those that it is measured on."""
+    """The training cells of a classifier, and its test cells."""
 
     fitted: list[Crop]
     held_out: list[Crop]
@@ -30,8 +30,8 @@ def parts(crops: Sequence[Crop], categories: Sequence[str], folds: int, fold: in
 def assign(crops: Sequence[Crop], categories: Sequence[str], folds: int) -> dict[str, int]:
     """Return the fold of each image, such that every category's cells are spread as evenly as whole images allow.
 
-    Images with many cells of a rare category go first, each to the fold that this leaves most even: the sum over
-    folds and categories of the squared share of a category's cells is least.
+    Images with many cells of a rare category are assigned first, each to the fold that gives the most even
+    distribution: the sum over folds and categories of the squared share of a category's cells is least.
     """
     images = sorted({crop.image for crop in crops})
     counts = np.zeros((len(images), len(categories)))

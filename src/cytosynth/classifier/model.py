@@ -118,7 +118,7 @@ def features(network: nn.Module, images: Tensor) -> Tensor:
 def prepare(pixels: Pixels, config: ClassifierConfig) -> Tensor:
     """Return (height, width, 3) `pixels` as the network takes them, (3, height, width), enlarged where `config` says.
 
-    What is not a crop is enlarged by the same factor: a nucleus must be as large as those of the training.
+    Other images are enlarged by the same factor: a nucleus must have the size of the training images.
     """
     mean, std = (torch.tensor(value)[:, None, None] for value in (config.mean, config.std))
     image = (torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255 - mean) / std
@@ -136,5 +136,5 @@ def save(network: nn.Module, config: ClassifierConfig, folder: Path) -> None:
 
 
 def _view(images: Tensor, number: int) -> Tensor:
-    """Return `images` turned by a quarter `number` times, from 4 on mirrored first."""
+    """Return `images` rotated by 90 degrees `number` times, from 4 on mirrored first."""
     return torch.rot90(images.flip(3) if number >= 4 else images, number % 4, (2, 3))

@@ -12,9 +12,9 @@ from ..imagenet import efficientnet_lite, weights
 from ..registry import CLASSIFIERS
 
 LAST: Final = ("fc.", "_fc.", "classifier.", "head.", "heads.")
-"""How the layer after the features is named."""
+"""Names of the layer after the features."""
 STRIDE_FROZEN: Final = 8
-"""Up to which an EfficientNet keeps its ImageNet weights: few images cannot teach it better edges."""
+"""Stride up to which an EfficientNet keeps its ImageNet weights, which few images would not improve."""
 
 
 def build(architecture: str, classes: int) -> nn.Module:
@@ -51,7 +51,7 @@ def last(network: nn.Module) -> nn.Linear | None:
 
 
 def start(network: nn.Module, architecture: str, given: str) -> None:
-    """Put weights into all of `network` but its last layer; those of ImageNet stay partly frozen.
+    """Load weights into all layers of `network` except the last; those of ImageNet stay partly frozen.
 
     Args:
         network: untrained.

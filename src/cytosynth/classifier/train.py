@@ -1,4 +1,4 @@
-"""`train features`: fit a network to cell classes, and measure it on images that it never saw."""
+"""`train features`: fit a network to cell classes, and measure it on held-out images."""
 
 from collections.abc import Sequence
 from itertools import count
@@ -26,7 +26,7 @@ from .recipe import ClassifierRecipe
 MEAN, STD = (0.8, 0.8, 0.8), (0.2, 0.2, 0.2)
 """Of a bright field, 0..1: of networks that begin from scratch."""
 BODY_RATE = 0.3
-"""Factor on the learning rate of ImageNet weights; the last layer begins from scratch."""
+"""Factor on the learning rate of ImageNet weights; the last layer is trained from scratch."""
 SHOWN = 48
 
 
@@ -79,7 +79,7 @@ class ClassifierTask(Task):
         return {"loss": loss, "accuracy": (logits.argmax(dim=1) == batch["labels"]).float().mean()}
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write held-out cells, ordered by what the network takes them for; the frame is red where it is wrong."""
+        """Write held-out cells, ordered by predicted class; the frame is red if it is wrong."""
         if not self.held_out:
             return
         rng = np.random.default_rng(0)
@@ -98,7 +98,7 @@ class ClassifierTask(Task):
 
 
 def pools(found: Sequence[Crop], category: str, even_images: bool) -> list[list[Pixels]]:
-    """Return the crops of `category` by image, or where images need not be even all in one list."""
+    """Return the crops of `category` by image, or in one list if images need not be equally frequent."""
     by_image: dict[str, list[Pixels]] = {}
     for crop in found:
         if crop.category == category:

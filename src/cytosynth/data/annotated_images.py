@@ -18,7 +18,7 @@ from .image_files import Pixels
 
 
 class Member(Protocol):
-    """Where an image file is inside a larger file."""
+    """The position of an image file inside a larger file."""
 
     def read(self) -> bytes:
         """Return the bytes of the image file; raise FormatProblem if they cannot be read."""
@@ -31,8 +31,8 @@ class AnnotatedImage:
 
     Attributes:
         image: its annotations.
-        path: its file, or what messages call it where it is inside a larger one.
-        member: where it is inside that; None: it is a file.
+        path: its file, or its name in messages if it is inside a larger one. member: its position inside that; None: it
+        is a file.
     """
 
     image: Image

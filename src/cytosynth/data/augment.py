@@ -8,14 +8,14 @@ from ..annotations import Box
 
 
 def d4(array: NDArray, turn: int, axes: tuple[int, int] = (0, 1)) -> NDArray:
-    """Return `array` turned by `turn` in 0..7: 90-degree turns, from 4 on mirrored first (left-right)."""
+    """Return `array` in orientation `turn` in 0..7: 90-degree rotations, from 4 on mirrored first (left-right)."""
     if turn >= 4:
         array = np.flip(array, axes[1])
     return np.rot90(array, turn % 4, axes)
 
 
 def d4_box(box: Box, turn: int, width: float, height: float) -> Box:
-    """Return where `box` of an image of `width` x `height` lies after `d4(image, turn)`."""
+    """Return `box` of an image of `width` x `height` after `d4(image, turn)`."""
     x0, y0, x1, y1 = box
     if turn >= 4:
         x0, x1 = width - x1, width - x0

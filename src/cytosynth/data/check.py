@@ -19,7 +19,7 @@ from .slides import glass, reader
 BLOCK = 1024
 """Pixels of a slide, each way, that are read at a time."""
 LISTED = 20
-"""Images without an entry that are named; how many more there are is said."""
+"""Number of images without an entry that are listed; the others are counted."""
 
 
 def check(
@@ -29,11 +29,11 @@ def check(
     place: Place = FOUND_OUT,
     **options: Any,
 ) -> list[str]:
-    """Return a line for each problem of the data set at `root`, empty when it is sound; `note` what is there.
+    """Return a line for each problem of the data set at `root`, empty if there are none; `note` gets a summary.
 
     Unreadable, truncated, missing, unlisted and duplicate images, wrong sizes, boxes outside their image or without
-    area, NaN, unknown categories, file names that leave the folder, and decompression bombs. Also what reading corrects
-    by itself: boxes that are clipped, ids given twice. `place` and `options` are those of `read`.
+    area, NaN, unknown categories, file names that leave the folder, and decompression bombs. Also corrections made
+    while reading: clipped boxes, duplicate ids. `place` and `options` are those of `read`.
     """
     problems: list[str] = []
 
@@ -81,7 +81,7 @@ def _read(data: DataSet, image: Image) -> Pixels:
 def of_image(
     image: Image, path: Path, read: Callable[[], Pixels], contents: Seen, prepared: bool = False
 ) -> Iterator[str]:
-    """Yield a line for each problem of the file of `image` at `path`, which `read` reads.
+    """Yield a line for each problem of the file of `image` at `path`, read by `read`.
 
     `contents` are those of the images before it. One that is still to be `prepared` may have another size.
     """
@@ -101,7 +101,7 @@ def of_image(
 
 
 def _slide(data: DataSet, image: Image) -> Iterator[str]:
-    """Read all of a slide at x20 that is not empty glass."""
+    """Read a slide at x20, except empty glass."""
     try:
         with reader.opened(data.folder / image.file_name) as slide:
             view = slide.at()

@@ -1,4 +1,4 @@
-"""Writing a data set in another format, images and parts with it."""
+"""Writing a data set in another format, with images and parts."""
 
 import shutil
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from .slides import fields
 __all__ = ["convert", "guess", "read"]
 
 LABELS_BY_STEM = ("yolo", "voc")
-"""Formats whose annotation files are called as the images, without their suffix."""
+"""Formats whose annotation files have the names of the images, without their suffix."""
 
 
 def convert(
@@ -118,7 +118,7 @@ def _as_png(file_name: str) -> str:
 
 
 def refuse_broken(data: DataSet) -> None:
-    """Raise UserError for what no format can hold: images without a size or a safe name, values that are none."""
+    """Raise UserError for what no format can store: images without a size or a safe name, invalid values."""
     _writable(data.info, data.folder)
     _writable(list(data.licences), data.folder)
     for image in data.images:

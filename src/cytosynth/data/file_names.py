@@ -1,4 +1,4 @@
-"""Names of image files: safe ones, inside their folder, and new ones for what is made of them."""
+"""Names of image files: checking that they are safe and inside their folder, and new ones for derived images."""
 
 import hashlib
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("co
 
 
 LONGEST = 180
-"""Bytes of the name of a file to be, without its suffix and what is added while it is written."""
+"""Maximum bytes of a new file name, without its suffix and the temporary ending."""
 
 
 LEAVES = "is a link that leaves its folder"
@@ -50,7 +50,7 @@ def unsafe(file_name: str) -> str | None:
 def usable(found: Iterable[tuple[str, Path]], folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
     """Return those of the names and paths `found` that stay inside `folder`, and a line for each other one.
 
-    The lines may be written: they tell no folder of this machine.
+    The lines may be written to files: they contain no folder of this machine.
     """
     good, refused = [], []
     for name, path in found:
@@ -65,9 +65,9 @@ def usable(found: Iterable[tuple[str, Path]], folder: Path) -> tuple[list[tuple[
 
 
 def flat(original: str, suffix: str, taken: set[str]) -> str:
-    """Return a file name ending in `suffix` for what is made of `original`, which may lie in folders.
+    """Return a file name ending in `suffix` for an image made from `original`, which may be in folders.
 
-    It is none of those `taken`, and is added to them.
+    It is not one of those `taken`, and is added to them.
     """
     name = PurePosixPath(original).with_suffix("").as_posix().replace("/", "_")
     if len(name.encode()) > LONGEST:

@@ -1,4 +1,4 @@
-"""The files of a folder: its images, in deeper folders too, without what other systems leave there."""
+"""The images of a folder and its subfolders, without files left by other systems."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from .image_files import SUFFIXES
 from .slides.reader import SLIDES
 
 LITTER = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
-"""Files and folders of other systems' own."""
+"""Files and folders that other systems create."""
 OTHERS = frozenset(
     {".gif", ".jp2", ".j2k", ".jpx", ".jpf", ".avif", ".heic", ".heif", ".jxl", ".psd", ".dng", ".nef", ".cr2", ".ppm"}
 )

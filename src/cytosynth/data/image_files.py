@@ -1,4 +1,4 @@
-"""Opening image files: bounded, inside their folder, always RGB, resized the one way."""
+"""Opening image files: bounded, inside their folder, always RGB, always resized in the same way."""
 
 import io
 import stat
@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 MAX_PIXELS = 100_000_000
 """Larger images are refused as decompression bombs; whole slides are read by tiles elsewhere."""
 MAX_MEMORY = 1_000_000_000
-"""Bytes that reading an image may take: what needs more is refused by its header."""
+"""Maximum memory for reading an image, bytes; larger ones are refused by their header."""
 ROOM = 64 << 20
 """Bytes that a machine has left which reads images; where it has not, no image is called broken."""
 MAX_FILE = 320_000_000
@@ -38,7 +38,7 @@ TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""What turns an image of each orientation upright."""
+"""The operation that turns an image of each orientation upright."""
 MAX_SCANS = 100
 """Of a JPEG: each scan of a progressive one is a pass over the whole image, and a small file can ask for thousands."""
 JPEG, SCAN = b"\xff\xd8", b"\xff\xda"
@@ -56,7 +56,7 @@ BROKEN = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
     ZeroDivisionError, NotImplementedError, RuntimeError, MemoryError, SystemError, struct.error, zlib.error,
 )  # fmt: skip
-"""What Pillow raises on broken files."""
+"""Exceptions that Pillow raises on broken files."""
 
 
 def fingerprint(path: Path) -> str:
@@ -91,7 +91,7 @@ def same_size(path: Path, annotated: tuple[int, int], said: str = "") -> None:
 
 
 def other_size(path: Path, found: tuple[int, int], annotated: tuple[int, int]) -> str:
-    """Return in words that the image at `path` has another width and height than those `annotated`."""
+    """Return a message that the image at `path` has another width and height than those `annotated`."""
     why = ""
     if found == annotated[::-1] and path.is_file():
         with _open(path) as image:
@@ -133,7 +133,7 @@ def read(path: Path, scale: float = 1.0, content: bytes | None = None) -> Pixels
 
 
 def _upright(path: Path, content: bytes | None) -> Image.Image:
-    """Return the decoded image at `path`, upright, in its own mode; where it is turned it is there twice meanwhile."""
+    """Return the decoded image at `path`, upright, in its own mode; turning it needs its memory twice."""
     with _open(path, content) as image:
         turned = isinstance(image, TiffImageFile) or _orientation(image) in TURNS
         image.load()  # Pillow may turn a TIFF while it loads, and then forgets the orientation
@@ -144,8 +144,8 @@ def _upright(path: Path, content: bytes | None) -> Image.Image:
 def _rgb(image: Image.Image, path: Path) -> Pixels:
     """Return `image` as RGB, on white where it is transparent.
 
-    It is made so some rows at a time: whole, it would be there three times. Raises ImageProblem, naming `path`, where
-    nothing of it is visible.
+    It is converted some rows at a time: as a whole it would need its memory three times. Raises ImageProblem, naming
+    `path`, where nothing of it is visible.
     """
     pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
     rows, clear = max(1, BLOCK // image.width), image.mode in WITH_ALPHA or "transparency" in image.info
@@ -265,9 +265,9 @@ def memory_needed(image: Image.Image, size: int) -> int:
 
 
 def _problem(path: Path, error: BaseException, decoded: bool = False, content: bytes | None = None) -> ImageProblem:
-    """Return what `error` says of the image at `path`, of which the header was read, or all was to be `decoded`.
+    """Return the problem of the image at `path` that raised `error` while its header was read, or all was `decoded`.
 
-    Raises MemoryError if the machine refuses what reading it takes: of that, decoders say many things.
+    Raises MemoryError if memory was refused, which decoders report in various ways.
     """
     need = ROOM
     if decoded:

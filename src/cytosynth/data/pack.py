@@ -1,4 +1,4 @@
-"""One file with the images and cells to train on, at their working scale: what travels to another machine."""
+"""One file with the images and cells to train on, at their working scale, for copying to another machine."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from .formats import coco
 from .sources import Source
 
 PARTS = ("train", "val")
-"""What is packed: no other part of a set ever reaches the machine that trains."""
+"""The packed parts: no other part of a set reaches the machine that trains."""
 QUALITY = 92
 """Of WebP."""
 LARGEST = 25_000_000

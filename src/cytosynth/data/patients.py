@@ -1,4 +1,4 @@
-"""Parts by patient: a table gives the patient of each image or slide, and all of a patient are in one part."""
+"""Parts by patient: a table gives the patient of each image or slide; all images of a patient are in one part."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""Images for people: grids, boxes drawn on images, contact sheets."""
+"""Images for viewing: grids, boxes drawn on images, contact sheets."""
 
 import io
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,7 @@
-"""Other names for the user's images in everything that is written: file names are often accession numbers.
+"""Pseudonyms for the user's images in all output: file names are often accession numbers.
 
-A name becomes the keyed hash (HMAC-SHA-256) of itself: without the key nobody can find the image behind it, or test
-whether a known number is among them; with the same key it is the same name again.
+A name is replaced by its keyed hash (HMAC-SHA-256): without the key nobody can find the original, or test whether a
+known number is among them; the same key gives the same pseudonym.
 """
 
 import hashlib
@@ -27,20 +27,20 @@ LEAST = 16
 KEPT = frozenset({"license", LABEL, "has_boxes", "synthetic"})
 """Fields of an image, other than its name, that are written unchanged."""
 GROUPS = frozenset({"slide", "slide_id", "patient", "case"})
-"""What tells which images belong together: hashed as names are."""
+"""Fields that state which images belong together: hashed like names."""
 CELL = frozenset({"area", "iscrowd", "nucleus", "segmentation", "difficult", "truncated", "occluded", "synthetic"})
-"""What is said of a cell and is written as it is."""
+"""Fields of a cell that are written unchanged."""
 
 
 def usual() -> Path:
-    """Return where the key lies unless the user says so: in the configuration folder of the user's account."""
+    """Return the default path of the key: in the configuration folder of the user's account."""
     base = os.environ.get("XDG_CONFIG_HOME")
     return (Path(base) if base else Path.home() / ".config") / "cytosynth" / "pseudonym.key"
 
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """Gives names, by a secret key."""
+    """Returns pseudonyms by a secret key."""
 
     key: bytes
 
@@ -79,12 +79,12 @@ class Pseudonyms:
         return f"{self.hashed(name)}: {reason}"
 
     def extra(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Return of what is `said` of an image what tells nothing of whose it is, groups under their pseudonyms."""
+        """Return the fields `said` of an image that do not identify it, groups under their pseudonyms."""
         kept = {key: value for key, value in said.items() if key in KEPT}
         return kept | {key: self.hashed(str(value)) for key, value in said.items() if key in GROUPS}
 
     def images(self, images: Iterable[Image]) -> tuple[Image, ...]:
-        """Return `images` under their pseudonyms; of cells, what tools said besides is left out."""
+        """Return `images` under their pseudonyms; further fields of cells are left out."""
         return tuple(
             replace(
                 image, file_name=self.name(image.file_name), extra=self.extra(image.extra),
@@ -94,7 +94,7 @@ class Pseudonyms:
         )  # fmt: skip
 
     def of(self, data: DataSet) -> DataSet:
-        """Return `data` under pseudonyms, without what is said of the whole but its licences."""
+        """Return `data` under pseudonyms; of the description of the whole set only its licences are kept."""
         parts = {part: tuple(map(self.name, members)) for part, members in data.parts.items()}
         return replace(data, images=self.images(data.images), parts=parts, info={})
 

@@ -1,4 +1,4 @@
-"""Reading a data set in whichever format and layout it is: the one way in, for training, evaluating and converting."""
+"""Reading a data set of any format and layout: used by training, evaluation and conversion alike."""
 
 import inspect
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ BY_SUFFIX = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".csv": "cric"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files of a data set lie, as far as that is not to be found out.
+    """The places of the files of a data set, as far as they are not to be detected.
 
     Attributes:
         annotations: a COCO file, YOLO's YAML file or folder of labels, or VOC's folder.
@@ -77,9 +77,9 @@ def read(
     Args:
         root: folder, or file, of the data set.
         kind: one of `registry.FORMATS_IN`.
-        report: told of problems; raises FormatProblem unless given.
-        note: told of corrections; where none is given, how many of each kind is printed.
-        place: where annotations and images lie, where that is not as in a known layout.
+        report: called for problems; raises FormatProblem unless given. note: called for corrections; if none is given,
+        the number of each kind is printed. place: the paths of annotations and images, if the layout is not a known
+        one.
         options: of the reader.
     """
     kind = kind or guess(root, place)

@@ -1,4 +1,4 @@
-"""Other names for the categories of a data set: the Bethesda system's, by which models are trained and asked."""
+"""Renaming the categories of a data set to those of the Bethesda system, which the models use."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -55,7 +55,7 @@ def renamed(data: DataSet, names: Mapping[str, str]) -> DataSet:
 
 
 def strange(data: DataSet) -> str:
-    """Return a line that says which categories of `data` no bundled model knows, nothing if it knows them all."""
+    """Return a line on the categories of `data` that no bundled model has, empty if there are none."""
     others = [wording.said(name) for name in data.categories if name not in CATEGORIES]
     if not others:
         return ""

@@ -1,8 +1,8 @@
 """One shard of a run that is divided over machines: every n-th of its images, in its own folder.
 
-Nothing is shared: a shard takes its images from the list of the whole run by their place in it. `shard.json` says which
-shard of which run a folder holds, `shard.sha256` (as `sha256sum --check` reads it) what its files were when it was
-finished; `scale.merge` puts the shards together.
+Nothing is shared: a shard takes its images from the list of the whole run by their place in it. `shard.json` states
+which shard of which run is in a folder, `shard.sha256` (as `sha256sum --check` reads it) the digests of its files when
+it was finished; `scale.merge` merges the shards.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ class Shard:
 
 
 class ShardFile(BaseModel):
-    """What `shard.json` says.
+    """The content of `shard.json`.
 
     Attributes:
         shard: its number, from 1.
@@ -90,7 +90,7 @@ def read(folder: Path) -> ShardFile:
 
 
 def begin(folder: Path, shard: Shard | None, names: Iterable[str], threads: int, begun: bool) -> None:
-    """Say in `folder` that it holds `shard` of the run of images `names`, or make sure that it does.
+    """Record in `folder` that it has `shard` of the run of images `names`, or check that it does.
 
     Args:
         folder: of the run, which the caller holds.

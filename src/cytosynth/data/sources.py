@@ -47,7 +47,7 @@ class Source(BaseModel):
 
 
 class Readable(Protocol):
-    """What is read or made at each use."""
+    """An image that is read or made at each use."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -65,7 +65,7 @@ class Stored:
         path: the file.
         scale: by which it is resized.
         size: (width, height) then, pixels.
-        member: where it is inside a larger file; `path` then only names it.
+        member: its position inside a larger file; `path` then only names it.
     """
 
     path: Path
@@ -82,16 +82,16 @@ class Stored:
 
 
 class Room:
-    """What is left of `KEPT`."""
+    """The rest of `KEPT`."""
 
     def __init__(self) -> None:
-        """Begin with all of it."""
+        """Start with all of it."""
         self.left = KEPT
 
     def image(self, path: Path, scale: float = 1.0) -> "Pixels | Readable":
         """Return the pixels of the image at `path`, resized by `scale`, or where they are read from if no room is left.
 
-        It is read in any case: one that cannot be is named before anything begins.
+        It is read in any case, so that an unreadable one is reported before anything starts.
         """
         pixels = image_files.read(path, scale)
         return self.kept(Stored(path, scale, (pixels.shape[1], pixels.shape[0])), pixels)
@@ -132,7 +132,7 @@ class Sample:
 
 
 def part(source: Source, data_root: Path) -> tuple[Image, ...]:
-    """Return the images of the part of `source`, a set below `data_root`; corrections are not told again."""
+    """Return the images of the part of `source`, a set below `data_root`; corrections are not reported again."""
     return source.chosen(source.read(data_root, findings.ignore), data_root)
 
 
@@ -151,8 +151,8 @@ def say_lacking(samples: Sequence[Sample], categories: Sequence[str]) -> set[str
 def held_out(sources: Sequence[Source], data_root: Path) -> Sequence[Sample]:
     """Return the validation images of those of `sources` that are trained on by their part 'train'.
 
-    A source that is used whole has none: it would be measured on what it was trained on. Nor has one whose
-    `split.json` has no such part.
+    A source that is used whole has none, since all its images are trained on; nor has one without this part in
+    `split.json`.
     """
     trained = [s for s in sources if s.split == "train"]
     divided = [s for s in trained if "val" in _parts(s, data_root)]

@@ -1,4 +1,4 @@
-"""Splits by image or slide, never by cell: the parts that a data set says, else by hash of its group."""
+"""Splits by image or slide, never by cell: the parts that a data set states, else by hash of its group."""
 
 import hashlib
 import unicodedata
@@ -56,7 +56,7 @@ def part(data: DataSet, name: str, root: Path) -> tuple[Image, ...]:
 
 
 def group(image: Image) -> str:
-    """Return what must not be divided between parts: the slide where one is known, else the image."""
+    """Return the unit that must not be divided between parts: the slide if known, else the image."""
     for key in ("slide", "slide_id", "patient", "case"):
         if key in image.extra:
             return str(image.extra[key])

@@ -1,4 +1,4 @@
-"""Data sets that are gone through image by image: COCO in parts, WebDataset, Parquet."""
+"""Data sets that are read image by image: COCO in parts, WebDataset, Parquet."""
 
 import shutil
 from array import array
@@ -43,7 +43,7 @@ WRITERS: dict[str, Callable[[DataSet, Path], Writer]] = {"webdataset": webdatase
 
 @dataclass(frozen=True)
 class Written:
-    """A data set that was written: what is said of it, and how many images and cells it has."""
+    """A written data set: its description, and the numbers of images and cells."""
 
     about: DataSet
     images: int
@@ -93,7 +93,7 @@ def part(found: AnnotatedImages, name: str, root: Path) -> Sequence[int]:
 
 
 def entries(root: Path, of: str | None, place: Place = FOUND_OUT) -> tuple[DataSet, int, Iterator[AnnotatedImage]]:
-    """Return what is said of the data set at `root`, in any format, how many images it has, and those."""
+    """Return the description of the data set at `root`, in any format, its number of images, and the images."""
     if kind(root):
         found = opened(root)
         return found.about, len(found), iter(found)

@@ -1,4 +1,4 @@
-"""Training images as other centres would show them: fresh at every step, or as copies where they are encoded once."""
+"""Training images with the appearance of other centres: new at every step, or as copies if they are encoded once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ class VariedImage:
 def shown(
     pixels: Pixels, cells: Sequence[Cell], centre: Centre, seed: int, name: str
 ) -> tuple[Pixels, tuple[Cell, ...]]:
-    """Return `pixels` and `cells` as the `centre` shows the image `name`."""
+    """Return `pixels` and `cells` with the variations of the `centre` for the image `name`."""
     boxes = np.array([cell.box for cell in cells], dtype=np.float64).reshape(-1, 4)
     view, _ = vary(np.ascontiguousarray(pixels), boxes, centre, seed, name)
     return view.pixels, placed(cells, view)
@@ -75,7 +75,7 @@ def with_copies(samples: Sequence[Sample], centre: Centre | None, copies: int, s
 def at_this_step(
     pixels: Pixels, cells: Sequence[Cell], centre: Centre | None, rng: np.random.Generator
 ) -> tuple[Pixels, list[Cell]]:
-    """Return `pixels` and `cells` as a training step sees them, sampled again at every call; None: as they are."""
+    """Return `pixels` and `cells` for a training step, sampled again at every call; None: unchanged."""
     if centre is None:
         return pixels, list(cells)
     varied, moved = shown(pixels, cells, centre, int(rng.integers(2**63)), "")

@@ -1,4 +1,4 @@
-"""Where every cell of a data set is made, whichever format it comes from: its box is checked here and nowhere else."""
+"""The one place where cells of data sets of any format are created and their boxes checked."""
 
 import math
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from . import findings
 from .findings import Note
 
 LARGEST = 1e9
-"""Pixels; sizes and coordinates beyond it are no image's."""
+"""Maximum size or coordinate of an image, pixels."""
 LONGEST = 1000
-"""Characters of a name: problems repeat it."""
+"""Maximum length of a name, which messages repeat."""
 
 
 def make(
@@ -73,5 +73,5 @@ def category(value: Any) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return in a few words what `error`, raised on an entry, says is wrong with it."""
+    """Return in a few words the problem of an entry that raised `error`."""
     return f"no {error}" if isinstance(error, KeyError) else str(error)[:160]

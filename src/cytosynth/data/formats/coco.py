@@ -58,7 +58,7 @@ def read(
 ) -> DataSet:
     """Read the data set at `root`: a folder in any layout of COCO, or a COCO file.
 
-    `annotations` and `images` say where the JSON file and the images are, where that is not to be found out.
+    `annotations` and `images` are the paths of the JSON file and of the images, if not to be detected.
     Raises FormatProblem for a file that is missing, not JSON or without its three lists; entries that
     cannot be understood go to `report`, corrections to `note`.
     """

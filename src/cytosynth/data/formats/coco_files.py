@@ -1,4 +1,4 @@
-"""Where COCO's files lie in the layouts of the tools that write them: the JSON files, their images, their parts."""
+"""The places of COCO's files in the layouts of the tools that write them: JSON files, images, parts."""
 
 import os
 from collections.abc import Sequence

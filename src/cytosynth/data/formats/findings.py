@@ -1,4 +1,4 @@
-"""What a reader tells of a data set: problems, for which an entry is refused, and corrections, which are counted."""
+"""Findings of a reader on a data set: problems, for which an entry is refused, and corrections, which are counted."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from collections.abc import Callable
 from ...errors import FormatProblem
 
 Report = Callable[[str], None]
-"""Told of each problem: it raises, or it takes note and the entry is left out."""
+"""Called for each problem: raises, or records it, and the entry is left out."""
 Note = Callable[[str, str], None]
-"""Told of each correction: its kind, such as 'boxes clipped to their image', and the line that says where."""
+"""Called for each correction with its kind, such as 'boxes clipped to their image', and a line with its place."""
 
 CLIPPED = "boxes clipped to their image"
 RENUMBERED = "annotations renumbered"
@@ -22,7 +22,7 @@ def refuse(problem: str) -> None:
 
 
 def ignore(_kind: str, _line: str) -> None:
-    """Take no note of a correction."""
+    """Ignore a correction."""
 
 
 class Corrections:
@@ -34,7 +34,7 @@ class Corrections:
         self.first: dict[str, str] = {}
 
     def __call__(self, kind: str, line: str) -> None:
-        """Take note of a correction."""
+        """Record a correction."""
         self.counts[kind] += 1
         self.first.setdefault(kind, line)
 

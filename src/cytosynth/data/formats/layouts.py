@@ -103,7 +103,7 @@ FOREIGN = (
     ("<cvat", "CVAT's own format; export as COCO 1.0"),
     ("<annotations>", "CVAT's own format; export as COCO 1.0"),
 )
-"""What the first characters of files in formats that are not read hold, and what to do."""
+"""Patterns in the first characters of files in formats that are not read, and the advice for each."""
 NUMBERED = re.compile(r"(slide|case|patient|pat|sample|wsi|scan|specimen|s|p|c)?[-_ ]?\d+")
 GENERIC = frozenset({"images", "image", "img", "imgs", "raw", "data", "jpegimages", "photos", "tiles", "slides"})
 SEEN = 4096
@@ -137,7 +137,7 @@ def detect(root: Path) -> str:
 
 
 def bare(root: Path) -> bool:
-    """Return whether nothing in the folder `root`, or in the folders in it, says what is on images."""
+    """Return whether the folder `root` and the folders in it contain no annotations."""
     inside = _listing(root)
     known = any(layout.needs and all(_meets(root, need, inside) for need in layout.needs) for layout in LAYOUTS)
     return not known and not _strange(root, inside)
@@ -256,7 +256,7 @@ def _without_annotations(root: Path, inside: Sequence[str]) -> str:
 
 
 def _deeper(root: Path, inside: Sequence[str]) -> str:
-    """Return what to give where the folder `root` has no image, but folders in folders."""
+    """Return advice if the folder `root` has no image, but nested folders."""
     deeper = [name for name in inside if name.endswith("/") and name.count("/") == 2]
     if not deeper:
         return ""

@@ -1,4 +1,4 @@
-"""The names of files: as tools of other systems write them, and as they are on this disk; parts that folders name."""
+"""Names of files: as written by tools of other systems, and as they are on this disk; parts by folder name."""
 
 import os
 import re

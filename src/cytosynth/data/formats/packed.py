@@ -1,4 +1,4 @@
-"""What is common to data sets whose images are packed into larger files (WebDataset, Parquet).
+"""Common parts of data sets whose images are packed into larger files (WebDataset, Parquet).
 
 Beside the files lies `about.json`, a COCO object without images; each image brings its own: its COCO entry and the
 annotations on it, with the ids of the whole set.
@@ -40,12 +40,12 @@ class Encoder:
 
 
 def write_about(about: DataSet, root: Path) -> None:
-    """Write what is said of the whole set into `root`."""
+    """Write the description of the whole set into `root`."""
     atomic.write_json(root / ABOUT, coco.encode(replace(about, images=())))
 
 
 def read_about(root: Path) -> tuple[DataSet, list[Any]]:
-    """Return what is said of the whole set in `root`, and its categories as COCO has them."""
+    """Return the description of the whole set in `root`, and its categories in COCO's form."""
     content = plain.load(root / ABOUT)
     return coco.parse(content, root / ABOUT), content["categories"]
 

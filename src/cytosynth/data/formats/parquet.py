@@ -73,7 +73,7 @@ class Writer:
             self._flush()
 
     def close(self) -> None:
-        """Finish the last file, and write what is said of the whole."""
+        """Finish the last file, and write the description of the whole set."""
         self._end()
         packed.write_about(self.about, self.root)
 

@@ -1,4 +1,4 @@
-"""`dataset.json`: what YOLO and VOC have no place for (licences, sources, image labels, category order)."""
+"""`dataset.json`: fields that YOLO and VOC cannot store (licences, sources, image labels, category order)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ FILE = "dataset.json"
 
 
 def write(data: DataSet, root: Path) -> None:
-    """Write what is said of `data` and of each image and cell, without boxes, to `root/dataset.json`."""
+    """Write the fields of `data` and of each image and cell, without boxes, to `root/dataset.json`."""
     content = {
         "info": data.info,
         "licenses": list(data.licences),
@@ -27,7 +27,7 @@ def write(data: DataSet, root: Path) -> None:
 
 
 def restore(data: DataSet, root: Path) -> DataSet:
-    """Return `data` with what `root/dataset.json` says beyond its own fields, where there is one."""
+    """Return `data` with the further fields of `root/dataset.json`, if there is one."""
     if not (root / FILE).exists():
         return data
     content = _load(root)
@@ -70,7 +70,7 @@ def _load(root: Path) -> dict[str, Any]:
 
 
 def _restored(cell: Cell, values: Any) -> Cell:
-    """Return `cell` with what the file says of it, as far as that can be."""
+    """Return `cell` with its fields in the file, as far as they are valid."""
     if not isinstance(values, dict):
         return cell
     score, extra = values.get("score"), values.get("extra")

@@ -1,4 +1,4 @@
-"""Where VOC's files lie in the layouts of the tools that write them, and in which encoding: XML, images, parts."""
+"""The places and encodings of VOC's files in the layouts of the tools that write them: XML, images, parts."""
 
 import codecs
 import re

@@ -40,7 +40,7 @@ class Writer:
         self._member(f"{key}.json", packed.to_json(self.encoder.encode(image)))
 
     def close(self) -> None:
-        """Finish the last file, and write what is said of the whole."""
+        """Finish the last file, and write the description of the whole set."""
         self._end()
         packed.write_about(self.about, self.root)
 

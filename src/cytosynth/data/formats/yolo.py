@@ -20,7 +20,7 @@ from .registration import Writer
 
 FILE = "data.yaml"
 LAYOUT = frozenset({"path", "train", "val", "test", "names", "nc"})
-"""Keys of `data.yaml` that are not said of the data."""
+"""Keys of `data.yaml` that do not describe the data."""
 
 
 class Labels(NamedTuple):

@@ -1,4 +1,4 @@
-"""Where YOLO's files lie in the layouts of the tools that write them: class names, images, labels, parts, licence."""
+"""The places of YOLO's files in the layouts of the tools that write them: classes, images, labels, parts, licence."""
 
 import re
 from collections.abc import Mapping, Sequence

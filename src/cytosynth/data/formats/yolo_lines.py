@@ -30,7 +30,7 @@ def read(
         there: those numbers, as a message lists them.
         size: width and height of the image.
         where: file and line, for messages.
-        note: told of a box that is clipped.
+        note: called for a clipped box.
         pose: whether key points follow the box.
 
     Raises ValueError saying what is wrong.

@@ -32,7 +32,7 @@ NOTICE = "Fields of whole slides, cut by CytoSynth"
 
 
 class FieldSettings(BaseModel):
-    """Which fields of a slide are taken."""
+    """Settings for choosing the fields of a slide."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     side: int = Field(default=1024, ge=64, le=8192, description="side of a field, pixels at x20")
@@ -51,7 +51,7 @@ class FieldSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A field that may be taken: its corner in pixels of the view, what it is worth, its cells."""
+    """A field that may be taken: its corner in pixels of the view, its focus and nuclei, its cells."""
 
     x: int
     y: int
@@ -61,7 +61,7 @@ class Candidate:
 
 @dataclass
 class _Run:
-    """What is collected while slides are cut."""
+    """The data collected while slides are cut."""
 
     images: list[Image] = field(default_factory=list)
     categories: dict[str, None] = field(default_factory=dict)
@@ -116,9 +116,9 @@ def tiles(
 
 
 def candidates(view: View, settings: FieldSettings, known: Annotated | None, looked: Path | None) -> list[Candidate]:
-    """Return the fields of `view` that are not empty glass, each with what it is worth.
+    """Return the fields of `view` that are not empty glass, each with its focus and nuclei.
 
-    What was found out is kept in the file `looked`, where there is one, a line a field.
+    The results are stored in the file `looked`, if given, one line per field.
     """
     covered = glass.coverage(view)
     colour = glass.glass_colour(view.slide.thumbnail().whole())

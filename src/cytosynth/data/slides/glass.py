@@ -14,7 +14,7 @@ STEP = 8
 CONTRAST = 14
 """Grey levels that a pixel of the overview must differ from the glass around it to be something."""
 BLOCK = 256
-"""Rows of the overview looked at at a time."""
+"""Rows of the overview that are processed at a time."""
 BRIGHT = 99.0
 """Percentile of each channel that is taken for the colour of the glass."""
 

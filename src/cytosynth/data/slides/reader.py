@@ -1,4 +1,4 @@
-"""Opening a slide with what can read it, and telling slides from images."""
+"""Opening a slide with a suitable reader, and distinguishing slides from images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What a field of a slide is worth: how sharp it is, and how many nuclei it shows. Nothing here is learnt."""
+"""The sharpness and the number of nuclei of a field of a slide. Nothing here is learnt."""
 
 from typing import NamedTuple
 
