@@ -137,7 +137,7 @@ def part(source: Source, data_root: Path) -> tuple[Image, ...]:
 
 
 def say_lacking(samples: Sequence[Sample], categories: Sequence[str]) -> set[str]:
-    """Return the categories of the cells of `samples`; print which of `categories` have none: they cannot be learnt."""
+    """Return the categories of the cells of `samples`; print those of `categories` that have none."""
     there = {cell.category for sample in samples for cell in sample.cells if not cell.crowd}
     lacking = [name for name in categories if name not in there]
     if lacking and len(lacking) < len(categories):

@@ -1,1 +1,1 @@
-"""The paper's tables and figures, made again from our own models, with seeds, intervals and floors."""
+"""The paper's tables and figures, reproduced with our own models, with seeds, intervals and floors."""

@@ -1,4 +1,4 @@
-"""A public detection set of our own: coloured ellipses on a textured ground, drawn from a seed."""
+"""A public detection set of our own: coloured ellipses on a textured background, generated from a seed."""
 
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ CLASSES: Final = tuple(COLOURS)
 RADII: Final = (9.0, 24.0)
 """Of an ellipse's half axes: boxes of 18 to 48 pixels, for which the small backbones' anchors are made."""
 MOST: Final = 6
-"""Objects of an image; there are as many grey rectangles, which are none."""
+"""Objects of an image; there are as many grey rectangles, which are distractors."""
 CROWDED: Final = 0.2
 """Objects whose boxes share more (IoU) are not drawn."""
 TRIES: Final = 20

@@ -1,4 +1,4 @@
-"""Figure 3: what the autoencoder keeps of normal and of abnormal cells, as an image and as PSNR and SSIM."""
+"""Figure 3: how well the autoencoder preserves normal and abnormal cells, as an image and as PSNR and SSIM."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Kept:
-    """A window before and after the autoencoder, how alike they are, and the image it is of."""
+    """A window before and after the autoencoder, their similarity, and the image of the window."""
 
     original: Pixels
     output: Pixels
@@ -41,15 +41,15 @@ def figure3(
     """Write `figure3.png`, `.json`, `.md` and `.csv` into `out`; return the table.
 
     Args:
-        source: real images that the autoencoder never saw.
+        source: real images that the autoencoder was not trained on.
         data_root: folder above `source`.
         out: folder.
         foundation: whose autoencoder.
         window: side of the windows, pixels; abnormal ones are centred on an annotated cell, none overlap.
         draws: bootstrap resamples of whole images behind the intervals.
 
-    Raises UsageError for a `window` that the autoencoder cannot halve as often as it must, UserError when there is no
-    window of one kind.
+    Raises UsageError for a `window` that is not a multiple of the autoencoder's factor, UserError if there is no window
+    of one kind.
     """
     model = load(foundation, denoiser="unused").freeze()
     vae, factor = model.vae, model.factor

@@ -18,7 +18,7 @@ SIDE = 320
 def figure6(recipe: Table1Recipe, run: Path, data_root: Path, out: Path, samples: int = 4) -> Path:
     """Write `figure6.png` into `out`: a row for the real images and for each adapter, the first `samples` fields.
 
-    Fields are those that Table I drew in the folder `run` with the recipe's first seed: nothing is picked by hand.
+    Fields are those that Table I generated in the folder `run` with the recipe's first seed: none is selected by hand.
     Raises UserError if they are missing.
     """
     side = min(recipe.size, SIDE)

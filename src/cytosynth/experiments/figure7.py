@@ -60,8 +60,8 @@ def figure7(
     """Edit each of `boxes` of (height, width, 3) `normal` into each category; write `figure7.png` and `figure7.json`.
 
     A row for each cell: before, then each category. The last row: the whole image with the chosen cells marked, then
-    combinations of the same edits, drawn by `seed`, no category twice where there are enough. What
-    `settings` leave open is as for a generated field.
+    random combinations of the same edits by `seed`, each category at most once if there are enough. Unset `settings`
+    are as for a generated field.
 
     Raises UserError if a box is not in the image or too large, or where edited regions overlap.
     """

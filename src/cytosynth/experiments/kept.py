@@ -1,4 +1,4 @@
-"""Setting the tables of a folder again from the results that are kept in it."""
+"""Writing the tables of a folder again from the results stored in it."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ KEPT = "_kept.json"
 def tables(folder: Path) -> list[str]:
     """Write the tables of `folder` again and return their names.
 
-    `NAME_kept.json` becomes `NAME` and `NAME_gains`, each `.md`, `.json` and `.csv`, and `NAME.png`; of a table whose
-    trainings are not kept, `.md` and `.csv` are set from its `.json`. Raises UserError if there is none.
+    `NAME_kept.json` becomes `NAME` and `NAME_gains`, each `.md`, `.json` and `.csv`, and `NAME.png`; for a table
+    without stored trainings, `.md` and `.csv` are written from its `.json`. Raises UserError if there is none.
     """
     names: list[str] = []
     computed: set[str] = set()

@@ -8,12 +8,12 @@ from ..data.sources import Source
 from ..foundation.names import BUNDLED, STABLE_DIFFUSION
 
 UNTUNED = "none"
-"""Stands for the foundation as it is, without an adapter."""
+"""The name for the foundation without an adapter."""
 RIVALS = ["lora", "textual-inversion", "svdiff", "custom-diffusion"]
 
 
 class Table1Recipe(BaseModel):
-    """Settings of Table I: which adapters, how long, and against what they are measured."""
+    """Settings of Table I: the adapters, their training and their evaluation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     preset: Literal["paper", "bundled"] = Field(description="preset of each adapter's recipe")
@@ -48,7 +48,7 @@ PRESETS = {"paper": PAPER, "bundled": BUNDLED_RECIPE}
 
 
 class SanityRecipe(BaseModel):
-    """Settings of the sanity set: drawn images on which the detectors can be compared in minutes."""
+    """Settings of the sanity set: images of ellipses on which detectors can be compared in minutes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     detectors: list[str] = Field(default=["faster-rcnn", "retinanet", "dino"], min_length=1)

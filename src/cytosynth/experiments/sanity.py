@@ -1,6 +1,6 @@
-"""The sanity set: detectors of the small backbone trained on drawn images, and measured on unseen ones.
+"""The sanity set: detectors with the small backbone trained on images of ellipses, and measured on unseen ones.
 
-It says whether a detector works at all, in minutes on a CPU; nothing of cells.
+It shows whether a detector works at all, in minutes on a CPU; it does not measure cells.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ ENLARGED = 3
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What one detector with one seed came to: its size, seconds of a training step, and COCO scores."""
+    """The result of one detector with one seed: its size, seconds per training step, and COCO scores."""
 
     detector: str
     seed: int
@@ -122,7 +122,7 @@ def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequ
 def _shown(recipe: SanityRecipe, run: Path, samples: Sequence[Sample]) -> Pixels:
     """Return a row of `samples` with their truth and, below, one for each detector of the first seed.
 
-    Of what a detector finds, the best are drawn, as many as there are objects: few steps make scores low, not wrong.
+    The best detections are drawn, as many as there are objects: after few steps scores are low, but not wrong.
     """
     tiles = [_enlarged(sample, sample.cells) for sample in samples]
     for name in recipe.detectors:

@@ -91,7 +91,7 @@ def real_windows(recipe: Table1Recipe, data_root: Path) -> ImageSet:
 def draw(
     adapter: str, weights: Path | None, seed: int, recipe: Table1Recipe, folder: Path, device: str = "cpu"
 ) -> ImageSet:
-    """Draw the recipe's number of fields into `folder`, those that are missing; return them as windows."""
+    """Generate the missing ones of the recipe's number of fields in `folder`; return them as windows."""
     names = [f"{index:04d}.png" for index in range(recipe.count)]
     missing = [index for index, name in enumerate(names) if not (folder / name).exists()]
     settings = GenerateSettings(size=recipe.size)
@@ -123,7 +123,7 @@ def measured(
 
 
 def cytology_note(recipe: Table1Recipe, run: Path) -> list[str]:
-    """Return a line on how well the cytology network tells cells apart, where it is one of the extractors."""
+    """Return a line on how well the cytology network distinguishes cells, if it is one of the extractors."""
     if CYTOLOGY not in recipe.extractors:
         return []
     return [f"{CYTOLOGY}: {discrimination(Path(recipe.weights.get(CYTOLOGY, run / 'features' / 'weights')))}"]
@@ -137,7 +137,7 @@ def _measures(a: Features, b: Features) -> dict[str, float]:
 def _train(
     adapter: str, seed: int, recipe: Table1Recipe, folder: Path, data_root: Path, cache: Path
 ) -> tuple[Path | None, int, int]:
-    """Train `adapter`; return its best weights, how many parameters were trained, and the step of the weights."""
+    """Train `adapter`; return its best weights, the number of trained parameters, and the step of the weights."""
     if adapter == UNTUNED:
         return None, 0, 0
     given = preset(recipe.preset, adapter)
@@ -148,7 +148,7 @@ def _train(
 
 
 def extractor_of(name: str, recipe: Table1Recipe, run: Path, data_root: Path, device: str) -> Extractor:
-    """Return the feature network `name`, trained first where it is ours and no weights are given."""
+    """Return the feature network `name`; one of ours without given weights is trained first."""
     weights = Path(recipe.weights[name]) if name in recipe.weights else None
     if name == CYTOLOGY and weights is None:
         chosen, said = classifier_recipes.preset(recipe.preset), run / "features" / "validation.json"

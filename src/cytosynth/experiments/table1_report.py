@@ -1,4 +1,4 @@
-"""What Table I says: rows with intervals over seeds, differences from LoRA, and the columns that decide nothing."""
+"""The rows of Table I with intervals over seeds, differences from LoRA, and inconclusive columns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,13 @@ MEASURES = ("frechet", "kernel", "precision", "recall", "density", "coverage")
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What one adapter with one seed came to.
+    """The result of one adapter with one seed.
 
     Attributes:
         adapter: its name.
         seed: of its training, its fields and the halves.
         parameters: how many were trained.
-        step: at which the weights that drew the fields were reached.
-        images: how many windows a side were compared.
+        step: training step of the weights that generated the fields. images: number of windows compared on each side.
         values: `MEASURES` of the generated windows, by extractor.
         floor: the same of one half of the real windows against the other.
     """

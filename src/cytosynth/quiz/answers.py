@@ -1,4 +1,4 @@
-"""What readers answered: the JSON or CSV file that a quiz page saves."""
+"""The answers of readers: the JSON or CSV file that a quiz page saves."""
 
 import csv
 import io

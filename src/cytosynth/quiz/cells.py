@@ -1,4 +1,4 @@
-"""The cells that a quiz may show: where they are, and the square around each."""
+"""The cells that a quiz may show: their places, and the square around each."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Candidate:
 
     @property
     def votes(self) -> dict[str, int]:
-        """How many readers of the set's panel called it what (`votes` of the annotation), if the set says so."""
+        """The votes of the set's panel by category (`votes` of the annotation), if the set has them."""
         said = self.cell.extra.get("votes")
         counts = said.items() if isinstance(said, dict) else ()
         return {str(name): count for name, count in counts if type(count) is int and count > 0}

@@ -1,4 +1,4 @@
-"""What to look at in a cell of each category: the criteria of the Bethesda System in our own words.
+"""Criteria for a cell of each category: those of the Bethesda System in our own words.
 
 After Nayar and Wilbur (eds.), *The Bethesda System for Reporting Cervical Cytology*, 3rd edition, Springer 2015,
 chapters 2, 4, 5 and 6. They help a trainee to compare cells; they are no diagnosis.

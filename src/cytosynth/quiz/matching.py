@@ -1,4 +1,4 @@
-"""Real and synthetic cells alike in size and sharpness, so that neither gives the origin away (`--match`)."""
+"""Matching real and synthetic cells by size and sharpness, so that neither reveals the origin (`--match`)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a quiz is asked for."""
+"""Settings of a quiz."""
 
 from typing import Final, Literal
 

@@ -1,1 +1,1 @@
-"""Whether this machine is ready, and what a training will take here: what `cytosynth doctor` says."""
+"""Checks of this machine, and estimates for a training on it: `cytosynth doctor`."""

@@ -1,4 +1,4 @@
-"""The hours, memory and disk that a training will take on this machine, counted before it begins."""
+"""Estimates of the hours, memory and disk of a training on this machine, before it starts."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ Trained = NormalRecipe | CellRecipe | DetectorRecipe | NormalDistillRecipe | Cel
 LCM_LORA = 67_500_000 / 64
 """Parameters of a distilled LoRA on Stable Diffusion 1.5 for each rank."""
 IMAGES, COUNT = 1000, 1000
-"""Images to train a detector on, and to synthesize, where nothing is said."""
+"""Default numbers of images to train a detector on, and to synthesize."""
 SMALL, FIELD = 256, 1024
 """Pixels a side: of the image on which a detector is counted, and of those that it is trained on."""
 PNG = 2.5e6
@@ -38,13 +38,13 @@ PNG = 2.5e6
 SLOW = 200
 """Hours above which another machine is advised."""
 EFFICIENCY = 0.3
-"""Share of the peak of matrix products that training steps are taken to reach: a judgement, hence a range of hours."""
+"""Share of the peak of matrix products that training steps are assumed to reach; hence a range of hours."""
 
 
 def needs(
     part: str, preset: str, folder: Path, *, foundation: str | None = None, images: int = IMAGES, count: int = COUNT
 ) -> list[Line]:
-    """Return the hours, GB of memory and GB of disk that training `part` by `preset` will take on this machine.
+    """Return the hours, GB of memory and GB of disk that training `part` with `preset` will need on this machine.
 
     Args:
         part: 'normal', 'cell', 'distill-normal', 'distill-cell', 'detector', or 'synthesize', which trains nothing.
@@ -80,7 +80,7 @@ def needs(
 
 
 def _synthesis(count: int, foundation: str, folder: Path, device: str) -> list[Line]:
-    """Return what drawing `count` fields and editing eight cells of each will take."""
+    """Return the hours for generating `count` fields and editing eight cells of each."""
     precision = resolved("auto", device)
     peak = measured_peak(torch.device(device), DTYPES[precision])
     steps_of_field = 2 * GenerateSettings().steps  # with and without the prompt

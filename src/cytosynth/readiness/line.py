@@ -1,4 +1,4 @@
-"""A line of `cytosynth doctor`, and what both of its halves look at."""
+"""A line of `cytosynth doctor`, and the values that both of its halves use."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ GIB = 2**30
 
 
 class Line(NamedTuple):
-    """What was looked at, whether it is ready, what was found, and what to do."""
+    """The requirement, whether it is met, what was found, and what to do."""
 
     what: str
     state: Literal["ready", "note", "missing"]

@@ -1,4 +1,4 @@
-"""What is there: Python, packages, devices, memory, disk, extras, models, caches."""
+"""What is installed and available: Python, packages, devices, memory, disk, extras, models, caches."""
 
 import os
 import platform

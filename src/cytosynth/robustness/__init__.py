@@ -1,1 +1,1 @@
-"""How detectors hold up: every variation at five strengths, other centres, and one cell edited under control."""
+"""Robustness of detectors: every variation at five strengths, other centres, and controlled edits of single cells."""

@@ -24,12 +24,12 @@ from .summary import Trainings
 
 PREDICTIONS = "predictions"
 VALUES = "values.json"
-"""Every number by detector, condition and measure, to be compared by programs."""
+"""File of every number by detector, condition and measure, for comparison by programs."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the benchmark found.
+    """The result of the benchmark.
 
     Attributes:
         reports: name of the file and table.

@@ -1,6 +1,6 @@
-"""Other centres: a detector that was trained on one, scored on fields of others, whose boxes follow other rules.
+"""Other centres: a detector that was trained on one centre, scored on fields of others, whose boxes follow other rules.
 
-Cells are matched by their middles (`by_centre`), as one centre's squares around nuclei never overlap another's
+Cells are matched by their centres (`by_centre`), since one centre's squares around nuclei never overlap another's
 outlines by half. If not all cells are annotated, other detections may be right: then only recall is reported.
 """
 

@@ -1,8 +1,7 @@
 """The controlled synthetic test: the same field with one cell edited to each class, size and place.
 
-Each normal cell that is chosen is there once as it was drawn and once for each class and size that it is edited to: the
-first must not be found as abnormal, the others must. What it measures is how detectors fare on cells of the
-generator, not on patients'.
+Each chosen normal cell appears once unedited and once for each class and size that it is edited to: the first must not
+be found as abnormal, the others must. It measures detectors on cells of the generator, not on those of patients.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,13 +35,13 @@ EDGE = 48
 NEAR, COMPANY = 64, 2
 """A cell is in a cluster when the middles of COMPANY others lie within NEAR pixels of its own."""
 MOVING = ("scale", "stitching")
-"""Variations after which a cell lies elsewhere."""
+"""Variations that move cells."""
 KEY = "controlled"
 """Of the record of an image."""
 
 
 class ControlledRecipe(BaseModel):
-    """What is edited in which fields, and under which conditions it is looked for."""
+    """Settings of the controlled test: fields, edits and conditions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     fields: int = Field(default=12, ge=1, description="number of normal fields to generate")
@@ -85,7 +84,7 @@ def place(cell: Cell, others: Sequence[Cell], size: tuple[int, int]) -> Place:
 
 
 def make(recipe: ControlledRecipe, pipeline: Pipeline, out: Path) -> list[dict[str, Any]]:
-    """Draw the fields, edit one cell at a time into the data set `out`, and return the records of its images.
+    """Generate the fields, edit one cell at a time into the data set `out`, and return the records of its images.
 
     Raises UsageError if `out` was started with other settings or models.
     """
@@ -135,7 +134,7 @@ def _jobs(index: int, found: Sequence[Cell], recipe: ControlledRecipe, field: An
 def outcomes(
     records: Sequence[Mapping[str, Any]], found: Mapping[str, Sequence[Cell]], threshold: float
 ) -> list[dict[str, Any]]:
-    """Return one entry an edit: what it is, and what the detector made of it before and after.
+    """Return one entry per edit: its description, and the detection results before and after.
 
     `before` and `after`: whether an abnormal cell was found there, by its middle; `named`: whether by its class.
 

@@ -1,4 +1,4 @@
-"""What predictions come to: AP, recall at fixed false positives, by category; and how often a category flips."""
+"""Measures of predictions: AP, recall at fixed false positives, by category; and how often a category flips."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ Result = dict[str, Any]
 
 
 def draws_of(recipe: RobustnessRecipe, images: int) -> list[NDArray[np.int64]]:
-    """Return the draws of images, by index, the same for every detector and condition."""
+    """Return the bootstrap resamples of images, by index, the same for every detector and condition."""
     return [chosen for (chosen,) in resamples([range(images)], recipe.draws, [recipe.seed, 1])]
 
 
@@ -62,7 +62,7 @@ def _of(images: Cells, category: str) -> list[list[Cell]]:
 
 
 def called(truth: Cells, found: Cells, threshold: float) -> list[list[str | None]]:
-    """Return what each annotated cell is called: the category of the best detection that overlaps it by 0.5 or more.
+    """Return the detected category of each annotated cell: that of the best detection that overlaps it by 0.5 or more.
 
     None if it is not found.
     """

@@ -18,7 +18,7 @@ from .recipe import CLEAN, RobustnessRecipe
 from .summary import Trainings
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Told apart by most colour-blind eyes."""
+"""Distinguished by most colour-blind readers."""
 MEASURE = "AP"
 SHOWN = 200
 """Side of the window of the sheet, pixels."""

@@ -1,4 +1,4 @@
-"""Scoring the controlled test: recall by class, place, size and condition; and whether it ranks as real images do."""
+"""Scoring the controlled test: recall by class, place, size and condition; rank correlation with real images."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -135,7 +135,7 @@ def _correlation(rows: Mapping[str, Sequence[Mapping[str, Any]]], real: Path, re
 def rank_correlation(points: Sequence[tuple[str, str, float, float]], draws: int, seed: int) -> Estimate:
     """Return Spearman's correlation of the last two of `points`, with an interval clustered by the first.
 
-    The conditions of one detector are not independent, so whole detectors are drawn.
+    The conditions of one detector are not independent, so whole detectors are resampled.
     """
 
     def rho(part: Iterable[tuple[str, str, float, float]]) -> float:
@@ -149,9 +149,9 @@ def rank_correlation(points: Sequence[tuple[str, str, float, float]], draws: int
 
 
 def refuse_trained(weights: Path, data_root: Path, models: Mapping[str, str]) -> str:
-    """Return what is known of the training data of the detector in `weights`, made by this program.
+    """Return a line on the training data of the detector in `weights`, if trained by this program.
 
-    Raises UserError if an image of it was made by one of the `models` that make the test, which would favour it.
+    Raises UserError if one of its images was made by one of the `models` of the test, which would favour it.
     """
     recipe = weights.parent / "recipe.yaml"
     if not recipe.is_file():

@@ -10,7 +10,7 @@ CLEAN = "clean"
 
 
 class RobustnessRecipe(BaseModel):
-    """What is varied, on which images, and how it is scored."""
+    """Settings of the robustness benchmark: images, variations and scores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     data: Source

@@ -1,7 +1,6 @@
-"""Does a style bring generated images nearer to a centre's? Distance and a linear probe, before and after.
+"""Whether a style brings generated images nearer to a centre: distance and a linear probe, before and after.
 
-Fields that give the style and fields that are compared with are different images, and of different slides where the
-slides are known.
+The fields of the style and the fields for comparison are different images, and of different slides if these are known.
 """
 
 from collections.abc import Sequence
@@ -47,7 +46,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Cells:
-    """The annotated cells of the generated images, and a detector that names them.
+    """The annotated cells of the generated images, and a detector that classifies them.
 
     Attributes:
         truth: by image.
@@ -92,7 +91,7 @@ def measure(
 
 
 def halves(group: Group) -> tuple[Group, Group]:
-    """Return two parts of `group` that share no slide or image: these go to the two in turn, by name.
+    """Return two parts of `group` that share no slide or image: these are assigned alternately, by name.
 
     Raises UserError if there is only one.
     """
@@ -165,9 +164,9 @@ def kernel_distance(a: Features, b: Features) -> float:
 
 
 def probe(a: Windows, b: Windows, seed: int) -> float:
-    """Return the area under the curve of a linear probe (ridge) that tells `a` from `b`, on groups that it never saw.
+    """Return the area under the curve of a linear probe (ridge) that separates `a` from `b`, on held-out groups.
 
-    Five folds by group. 0.5: it cannot tell; 1: always.
+    Five folds by group. 0.5: no separation; 1: perfect.
     """
     features = np.concatenate([a.features, b.features])
     features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)

@@ -1,1 +1,1 @@
-"""Runs that outgrow one machine: shards and their merging, several processes by Ray."""
+"""Runs on several machines: shards and their merging, several processes by Ray."""

@@ -50,7 +50,7 @@ def merge_detections(out: Path, found: Sequence[Finished]) -> DataSet:
 
 
 def _same(out: Path, one: Finished) -> None:
-    """Say in `out` what the shard `one` was made with; raise UserError if something else is said there."""
+    """Record in `out` the settings of the shard `one`; raise UserError if others are recorded there."""
     if (out / RUN).exists() and plain.load(out / RUN) != plain.load(one.folder / RUN):
         raise UserError(f"{out}: was started with another detector or other settings; use another folder")
     atomic.write_bytes(out / RUN, one.content(RUN))

@@ -1,4 +1,4 @@
-"""`merge`: shards of a run become the data set that the undivided run would have written, byte by byte."""
+"""`merge`: merges shards into the data set that the undivided run would have written, byte by byte."""
 
 import heapq
 from collections.abc import Collection, Iterator, Sequence
@@ -22,7 +22,7 @@ from .shards import Finished
 
 
 def merge(out: Path, folders: Sequence[Path]) -> DataSet:
-    """Put the shards in `folders` together in `out`, or continue there.
+    """Merge the shards in `folders` into `out`, or continue there.
 
     Every file is checked against the digest that its shard gives. One record of each shard is in memory at a time.
     Raises UserError that names what is missing, there twice, damaged, or of another run.
@@ -51,7 +51,7 @@ def merge(out: Path, folders: Sequence[Path]) -> DataSet:
 
 
 class Records(Collection[dict[str, Any]]):
-    """The records of all images of several shards, by file name; read again each time they are gone through."""
+    """The records of all images of several shards, by file name; read again at each iteration."""
 
     def __init__(self, found: Sequence[Finished]) -> None:
         """Check the records of the shards `found`; raise UserError for damaged ones, gaps and duplicates."""

@@ -1,7 +1,7 @@
-"""Actors of a Ray cluster that hold models, each in its own process; what a lost one had is given to others.
+"""Actors of a Ray cluster that hold models, each in its own process; the work of a lost one is given to others.
 
-The caller collects what they make and writes it, so that nothing is left half-done when it is killed, and only the
-caller's machine needs the output folder.
+The caller collects and writes the results, so that a kill leaves nothing incomplete, and only the caller's machine
+needs the output folder.
 """
 
 import os
@@ -25,7 +25,7 @@ STORE = 256 << 20
 AHEAD = 2
 """Calls that a worker has at a time, so that it need not wait for the next."""
 LOSSES = 3
-"""Workers that an item may take with it before it is to blame, and that may be lost before any is ready."""
+"""Number of workers lost on one item before it is considered the cause, and lost before any is ready."""
 ANSWER = 10
 """Seconds within which the head of a cluster answers."""
 LOCAL = "local"
@@ -36,18 +36,18 @@ Given = TypeVar("Given", contravariant=True)
 
 
 class Worker(Protocol[Given, Outcome]):
-    """What an actor does with the models that it holds."""
+    """The work of an actor with its models."""
 
     def about(self) -> Any:
-        """Return what must be the same in every worker: the models and their digests."""
+        """Return the values that must be the same in every worker: the models and their digests."""
         ...
 
     def add(self, key: str, item: Given) -> list[tuple[str, Outcome]]:
-        """Take in `item`, called `key`; return what is finished now, be it of this item or of earlier ones."""
+        """Add `item` with its `key`; return the results that are finished now, of this item or of earlier ones."""
         ...
 
     def flush(self) -> list[tuple[str, Outcome]]:
-        """Return the outcome of all items that were taken in."""
+        """Return the results of all items that were added."""
         ...
 
 
@@ -86,7 +86,7 @@ class Pool(Generic[Item, Outcome]):
     def __init__(
         self, address: str, build: Callable[[], Worker[Item, Outcome]], device: str, ahead: int = AHEAD
     ) -> None:
-        """Begin as many workers as the cluster has room for.
+        """Start as many workers as the cluster has room for.
 
         Args:
             address: 'local' for a cluster on this machine that ends with the run, else that of one that is there.
@@ -134,7 +134,7 @@ class Pool(Generic[Item, Outcome]):
         self.ray.shutdown()
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Return what `method` of any one worker does; raise the UserError that it raises."""
+        """Return the result of `method` of any one worker; raise the UserError that it raises."""
         while True:
             actor = next((one for one in self.actors if one.ready), None)
             if actor is None:

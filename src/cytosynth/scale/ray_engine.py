@@ -25,7 +25,7 @@ from .pool import Pool
 
 @dataclass(frozen=True)
 class Problem:
-    """Why an image cannot be made, as it comes from a worker."""
+    """The reason why an image cannot be made, from a worker."""
 
     error: UserError
 
@@ -66,7 +66,7 @@ class PipelineWorker:
         return list(map(_outcome, self.surveying.add(job)))
 
     def flush(self) -> list[tuple[str, Made | Room | Problem]]:
-        """Return what is left of all jobs that were taken in."""
+        """Return the remaining results of all jobs that were added."""
         rooms = self.surveying.flush() if self.surveying else []
         made = self.making.flush() if self.making else []
         return list(map(_outcome, (*rooms, *made)))

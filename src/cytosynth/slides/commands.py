@@ -1,4 +1,4 @@
-"""What `slide`, and `edit` on a slide, do: load the models by name and make the slide."""
+"""`slide`, and `edit` on a slide: load the models by name and make the slide."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def slide(
     max_minutes: float | None = None,
     fast: Fast = NOT,
 ) -> DataSet:
-    """Draw a slide into `out`, and edit cells of it where counts or a `plan` ask for it; see the command `slide`.
+    """Generate a slide in `out`, and edit cells of it if counts or a `plan` are given; see the command `slide`.
 
     Raises Paused when `max_minutes` are over.
     """
@@ -99,7 +99,7 @@ def edit_slide(
 ) -> DataSet:
     """Edit cells of the user's slide at `path`, brought to x20, into the slide `out`; see the command `edit`.
 
-    Raises UsageError if neither counts nor a `plan` say which.
+    Raises UsageError if neither counts nor a `plan` are given.
     """
     known = categories(cell)
     check(settings, categories=known)

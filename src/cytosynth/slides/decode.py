@@ -21,10 +21,10 @@ PART = 2048
 
 @dataclass
 class Decoding:
-    """What turns the latents of a slide into its pixels.
+    """Decodes the latents of a slide into its pixels.
 
-    Where tiles overlap, they are blended linearly: what a decoder's normalisation makes of a whole tile
-    differs a little from tile to tile, and must not show as a line.
+    Overlapping tiles are blended linearly: a decoder's normalisation differs a little from tile to tile, which must not
+    be visible as a line.
 
     Attributes:
         model: has the decoder.
@@ -53,7 +53,7 @@ class Decoding:
         return len(self._starts(1))
 
     def run(self, done: int, finished: Callable[[int], None], bar: Meter) -> None:
-        """Decode the rows of tiles after `done`, telling `finished` the number of those whose pixels are on disk."""
+        """Decode the rows of tiles after `done`; call `finished` with the number of those whose pixels are on disk."""
         starts = self._starts(0)
         ends = [*starts[1:], -(-self.pixels.array.shape[0] // self.factor)]
         above = self._row(starts[done - 1]) if done else None

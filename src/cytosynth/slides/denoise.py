@@ -24,7 +24,7 @@ from .windows import Plane, share
 FIRST = 1
 """Stream of z_T; that of the noise which distilled models add at step n is FIRST + 1 + n."""
 LAID_OUT = 0.6
-"""Share of the steps in which gaps between cells are held empty."""
+"""Share of the steps in which gaps between cells are kept empty."""
 ETA = 0.3
 """Of TCD's step in diffusers: share of the way that is added again as noise."""
 NOTHING = 1e-3
@@ -33,14 +33,14 @@ NOTHING = 1e-3
 
 @dataclass
 class Denoising:
-    """What turns noise into the latents of a slide.
+    """Denoises the latents of a slide.
 
     Attributes:
         model: the foundation with its adapter.
         prompt: of normal fields.
         settings: of stage 1; the window is a field of them.
         plane: of the latents.
-        margin: latents around what is kept of a window that the denoiser sees too.
+        margin: latents around the kept part of a window, as context for the denoiser.
         kind: where the windows lie.
         seed: of the run.
         preparation: where cells may lie.
@@ -67,7 +67,7 @@ class Denoising:
         return MappedArray(self.folder / f"latents{step % 2}.f32", shape, np.float32)
 
     def run(self, done: int, finished: Callable[[int], None], bar: Meter) -> None:
-        """Walk the steps after `done`, telling `finished` the number of each that is on disk."""
+        """Take the steps after `done`; call `finished` with the number of each that is on disk."""
         text = self.model.encode_text([self.settings.prompt or self.prompt, ""])
         denoiser = sampling.guided(
             self.model.unet, text[:1], text[1:], self.settings.guidance_scale, self.settings.guidance_rescale
@@ -161,11 +161,11 @@ def noised(scheduler: Any, clean: Tensor, noise: Tensor, index: int) -> Tensor:
 def stepped(
     scheduler: Any, index: int, denoiser: sampling.Denoiser, latents: Tensor, draw: Callable[[], Tensor]
 ) -> Tensor:
-    """Return the (1, C, h, w) `latents` after step number `index`, with the noise that `draw` gives where any is added.
+    """Return the (1, C, h, w) `latents` after step number `index`, with the noise from `draw` if any is added.
 
-    diffusers' samplers draw that from a generator, in the order of their calls, which moving windows have not. Their
-    result is a_t x + b_t n; x they tell, and the factors are those of the schedule (LCM: arXiv 2310.04378, algorithm 3;
-    TCD: arXiv 2402.19159, algorithm 4).
+    diffusers' samplers take noise from a generator, in the order of their calls, which moving windows do not have.
+    Their result is a_t x + b_t n; they return x, and the factors are those of the schedule (LCM: arXiv 2310.04378,
+    algorithm 3; TCD: arXiv 2402.19159, algorithm 4).
     """
     if hasattr(scheduler, "set_begin_index"):
         scheduler._step_index = None  # of the window before

@@ -33,7 +33,7 @@ STREAM = 6
 
 @dataclass(frozen=True)
 class Wanted:
-    """A cell of the slide to be edited: which one of the run, the cell, its region and what it becomes."""
+    """A cell of the slide to be edited: its number in the run, the cell, its region and its new category."""
 
     number: int
     cell: Cell
@@ -82,9 +82,9 @@ class SlideEditing:
         gate: keeps or rejects; None keeps all.
         settings: of the edits.
         pixels: (height, width, 3) of the unedited slide; every patch is taken from it.
-        records: file of what became of each cell, a line a cell, in the order in which they were settled.
-        folder: holds the pixels of each kept region until all are put in.
-        settled: is called after each batch of cells, when what became of them is on disk.
+        records: file of the results, one line per cell, in the order in which they were finished. folder: holds the
+        pixels of each kept region until all are put in. settled: is called after each batch of cells, when their
+        results are on disk.
     """
 
     editor: CellEditor
@@ -96,7 +96,7 @@ class SlideEditing:
     settled: Callable[[], None]
 
     def run(self, wanted: Sequence[Wanted], spare: Sequence[Wanted]) -> list[dict[str, Any]]:
-        """Edit all `wanted` cells, and for each that is rejected the next `spare` one; return what became of each.
+        """Edit all `wanted` cells, and for each rejected one the next `spare` one; return the result for each.
 
         A cell that an earlier, stopped call has finished is not edited again.
         """
@@ -124,7 +124,7 @@ class SlideEditing:
         return [done[number] for number in sorted(order)]
 
     def put_in(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Put the regions of all kept cells into the slide; once or twice makes no difference."""
+        """Put the regions of all kept cells into the slide; repeating this changes nothing."""
         for record in records:
             if record["kept"]:
                 x0, y0, x1, y1 = (int(value) for value in record["edited_xyxy"])

@@ -42,7 +42,7 @@ STREAM = 7
 
 
 class Pinned(BaseModel):
-    """What may not change between two calls of a run."""
+    """The settings that may not change between two calls of a run."""
 
     settings: SlideSettings
     models: dict[str, str]
@@ -53,7 +53,7 @@ class Pinned(BaseModel):
 
 @dataclass(frozen=True)
 class Source:
-    """The unedited slide: its size, and what brings its pixels to the disk.
+    """The unedited slide: its size, and the function that writes its pixels to the disk.
 
     Attributes:
         width: pixels.
@@ -93,7 +93,7 @@ def make(
         settings: of the slide.
         pipeline: the models of stage 2; None if no cell is edited.
         models: name and weights' hash of each model by role.
-        plan: which cells become what, by hand, and the file that says so.
+        plan: the cells and their new categories, by hand, and the plan's file.
         max_minutes: stop, to be continued, after this many minutes.
 
     Raises UsageError when `out` was started with other settings or models, Paused when the minutes are over.

@@ -1,4 +1,4 @@
-"""What a finished slide is on disk: pyramid, annotations, provenance, preview and card."""
+"""The files of a finished slide: pyramid, annotations, provenance, preview and card."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ PREVIEW_SIDE = 2048
 
 @dataclass(frozen=True)
 class Output:
-    """Where a slide goes and what is said of it.
+    """The folder of a slide and the facts on it.
 
     Attributes:
         out: the folder.
@@ -74,7 +74,7 @@ class Output:
 
 
 def publish(output: Output, work: Work, pixels: MappedArray, records: Sequence[dict[str, Any]]) -> DataSet:
-    """Write everything of the slide `pixels`, of whose cells `records` tell; the card comes last."""
+    """Write all files of the slide `pixels` with the cells of `records`; the card comes last."""
     out, settings = output.out, output.settings
     data = output.data(records)
     levels = [pixels]

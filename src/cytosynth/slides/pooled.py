@@ -1,4 +1,4 @@
-"""A decoder whose normalisation does not depend on the tile that it sees.
+"""A decoder whose normalisation does not depend on the tile.
 
 Group normalisation divides by the statistics of all that is decoded at once. Tiles of a slide have different cells, so
 each would get its own tone, and the slide a pattern of blocks. Here the statistics are taken once, from places all over

@@ -1,4 +1,4 @@
-"""What makes a slide look like a preparation: where cells lie, and how deep the stain is, at low frequency.
+"""The large-scale appearance of a preparation: where cells are, and how deep the stain is.
 
 A denoiser fills all of its window alike. Here each place has a density d in 0..1; a random field that varies over a
 cell or two is cut at its quantile of d, and what is below stays empty glass while the field is laid out (the first

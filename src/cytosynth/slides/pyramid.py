@@ -1,4 +1,4 @@
-"""Writing the pixels of a slide as the pyramids that viewers open, and what the files say of themselves."""
+"""Writing the pixels of a slide as the pyramids that viewers open, with their metadata."""
 
 import uuid
 from collections.abc import Iterator, Sequence

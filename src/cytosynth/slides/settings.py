@@ -14,12 +14,12 @@ WINDOWS: Final = {
     "overlapping": "MultiDiffusion: windows that overlap by half, averaged; four times the cost (arXiv 2302.08113)",
 }
 ONE_STEP: Final = ("ddim", "euler", "lcm", "tcd")
-"""Samplers that need nothing but the latents of the step before: what a window was does not follow it."""
+"""Samplers that need only the latents of the previous step: earlier steps of a moving window are not available."""
 FULL, DISC = "full", "disc"
 
 
 class SlideSettings(BaseModel):
-    """What a slide is to be, besides the settings of both stages."""
+    """Settings of a slide in addition to those of both stages."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     width: int = Field(ge=256, le=2**20, description="pixels")

@@ -21,7 +21,7 @@ from .work import Work
 
 FOUND = "found.jsonl"
 SLIDE = "slide.png"
-"""What a plan calls the one image that it has."""
+"""The name of the single image in a plan."""
 
 
 class _Pixels:
@@ -51,7 +51,7 @@ def edited(
     pipeline: Pipeline,
     plan: tuple[plans.Plan, Path] | None,
 ) -> list[dict[str, Any]]:
-    """Edit cells of the slide `pixels` in place; return what became of each, kept or rejected, by number."""
+    """Edit cells of the slide `pixels` in place; return the result for each, kept or rejected, by number."""
     both = settings.pipeline
     height, width = pixels.array.shape[:2]
     wanted: list[Wanted]
@@ -113,7 +113,7 @@ def _inside(cell: Cell, width: int, height: int) -> Cell:
 
 
 def _say(records: list[dict[str, Any]], counts: Mapping[str, int]) -> None:
-    """Say which counts were not met."""
+    """Print which counts were not met."""
     for name, asked in counts.items():
         made = sum(record["kept"] and record["category"] == name for record in records)
         if made < asked:

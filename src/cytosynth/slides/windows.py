@@ -53,9 +53,9 @@ class Plane:
 def kept(kind: WindowsName, field: int) -> tuple[int, int]:
     """Return the side of what is kept of a window of `field` latents, and the margin around it that is seen alone.
 
-    SpotDiffusion keeps all of it. Then, of the last steps, which no later one undoes, borders stayed visible: the
-    denoiser knows nothing of the other side (results/slides.md). So an eighth on each side is context here: what is
-    kept does not overlap, what is seen does. MultiDiffusion's windows overlap anyway.
+    SpotDiffusion keeps all of it. Then borders of the last steps, which no later step removes, stayed visible, because
+    the denoiser has no context beyond them (results/slides.md). So an eighth on each side is context here: kept parts
+    do not overlap, denoised windows do. MultiDiffusion's windows overlap anyway.
     """
     margin = 0 if kind == "overlapping" else field // 8
     return field - 2 * margin, margin

@@ -1,4 +1,4 @@
-"""How far a slide is: what a killed run continues from, kept in a hidden folder until the slide is written."""
+"""The progress of a slide, from which a killed run continues, in a hidden folder until the slide is written."""
 
 import math
 import shutil
@@ -14,12 +14,12 @@ PROGRESS = "progress.json"
 
 
 class Paused(Exception):
-    """The time that a run may take is over; what it did is on disk."""
+    """The time limit of a run is reached; its work is on disk."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """The folder of what is not finished.
+    """The folder of unfinished work.
 
     Attributes:
         folder: that holds it.
@@ -42,7 +42,7 @@ class Work:
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
     def finished(self, stage: str, count: int) -> None:
-        """Say that `count` parts of `stage` are on disk; raise Paused where the time is over."""
+        """Record that `count` parts of `stage` are on disk; raise Paused if the time is over."""
         atomic.write_json(self.folder / PROGRESS, self._read() | {stage: count})
         self.pause()
 

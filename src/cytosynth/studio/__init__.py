@@ -1,1 +1,1 @@
-"""The studio: a page in the browser for editing cells, looking at data sets, correcting them, and making quizzes."""
+"""The studio: a page in the browser to edit cells, inspect and correct data sets, and make quizzes."""

@@ -38,10 +38,10 @@ class Access:
     """The key, and the names under which the studio may be called."""
 
     def __init__(self, key: str, hosts: frozenset[str] | None) -> None:
-        """Let in who knows `key`; of `hosts`, None lets the browser call this machine by any name."""
+        """Allow access with `key`; `hosts` are the allowed names of this machine, None: any."""
         self.key, self.hosts = key, hosts
         self.ticket = secrets.token_urlsafe(32)
-        """What the cookie holds: it is worth nothing after this run, and tells nothing of the key."""
+        """The content of the cookie: it is invalid after this run, and does not reveal the key."""
 
     async def __call__(self, request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
         """Answer `request`, or refuse it."""

@@ -1,4 +1,4 @@
-"""What routes have in common: JSON in and out, errors in one line, work off the event loop."""
+"""Common parts of the routes: JSON in and out, errors in one line, work off the event loop."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Looking at data: the cells of a set with what was measured of them, nearest training cells, runs of training."""
+"""Inspecting data: the cells of a set with their measurements, nearest training cells, training runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Training:
 
 
 class Browsing:
-    """Data sets that are looked at; what takes long is kept."""
+    """The inspected data sets; slow results are cached."""
 
     def __init__(self, models: Models) -> None:
         """Use the images that `models` keeps."""

@@ -55,7 +55,7 @@ def read(file: Path, digest: str) -> Corrections:
 
 
 def decide(corrections: Corrections, data: DataSet, decision: Decision) -> None:
-    """Take in `decision`; raise UserError if there is no such cell, category or the box is not in the image."""
+    """Add `decision`; raise UserError if there is no such cell or category, or the box is not in the image."""
     image, _ = _cell(data, decision)
     if decision.category is not None and decision.category not in data.categories:
         raise UserError(f"unknown category {decision.category[:40]!r}; choose one of {', '.join(data.categories)}")
@@ -86,8 +86,8 @@ def corrected(data: DataSet, corrections: Corrections) -> DataSet:
 def export(data: DataSet, source: Path, corrections: Corrections, out: Path, target: str) -> dict[str, Any]:
     """Write the corrected `data`, read from `source`, to the new folder `out` in the format `target`.
 
-    With it go `corrections.json`, provenance, and, where the set has a plan, the plan without the rejected cells: made
-    again from it, the images have none of them, while in the copies they can still be seen.
+    It also has `corrections.json`, provenance and, if the set has a plan, the plan without the rejected cells: images
+    made again from it do not have them, while they can still be seen in the copies.
     """
     if target not in FORMATS:
         raise UserError(f"unknown format {target[:40]!r}; choose one of {', '.join(FORMATS)}")

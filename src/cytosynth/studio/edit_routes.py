@@ -53,7 +53,7 @@ class EditRoutes:
         return self.editing.projects.read(request.path_params["id"])
 
     async def listed(self, _: Request) -> Response:
-        """Return projects that hold something: what was left when a page was closed."""
+        """Return projects with content: unfinished work of closed pages."""
         found = await later(self.editing.projects.listed)
         return JSONResponse([
             {"id": one.id, "kind": one.kind, "images": len(one.images), "edits": len(one.edits),

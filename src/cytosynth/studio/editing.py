@@ -1,4 +1,4 @@
-"""What the page does to a project: open images, find cells, edit one, see it, save all."""
+"""The operations of the page on a project: open images, find cells, edit and view them, save."""
 
 import base64
 import io

@@ -36,7 +36,7 @@ OPEN = 6
 
 @dataclass
 class Models:
-    """What `cytosynth studio` was told to use: models by role, device, settings.
+    """The options of `cytosynth studio`: models by role, device, settings.
 
     Attributes:
         names: of the models of the roles foundation, normal, cell, detector and gate, as the command line has them.
@@ -84,7 +84,7 @@ class Models:
 
     @cached_property
     def gate(self) -> Gate | None:
-        """What says how good a cell is; None if it was switched off."""
+        """The gate that comments on cells; None if it was switched off."""
         name = self.names["gate"]
         return None if name == NONE else load_gate(name, self.settings.gate, self.data_root, self.device)
 

@@ -1,4 +1,4 @@
-"""The synthesizer as the studio uses it: it can be stopped between two steps, and remembers what it painted."""
+"""The synthesizer of the studio: it can be stopped between two steps, and caches its patches."""
 
 import hashlib
 from collections import OrderedDict

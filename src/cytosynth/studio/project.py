@@ -1,4 +1,4 @@
-"""A project: images that are being edited, what each cell is to become, and every step back. Kept on disk."""
+"""A project: images that are being edited, the edits of their cells, and the undo history. Stored on disk."""
 
 import secrets
 import threading
@@ -43,7 +43,7 @@ class ProjectImage(_Strict):
 
 
 class Edit(_Strict):
-    """What a cell is to become; `box` is annotated, the region around it repainted."""
+    """An edit of a cell; `box` is annotated, the region around it repainted."""
 
     id: str
     image: str

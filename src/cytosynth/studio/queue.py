@@ -12,7 +12,7 @@ from ..io.plain import one_line
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 CLICK, BATCH, LONG = 0, 1, 2
-"""Priorities: what someone waits for, one of many, and what takes minutes."""
+"""Priorities: a task that a user waits for, one of many, and one that takes minutes."""
 KEPT = 500
 """Finished tasks that can still be asked about."""
 

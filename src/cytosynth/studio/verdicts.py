@@ -1,11 +1,11 @@
-"""What the quality gate found, in words."""
+"""The verdict of the quality gate in words."""
 
 from ..cell.quality.gate import FAINTEST, NUCLEUS, Verdict
 from ..cell.settings import GateSettings
 
 
 def words(verdict: Verdict, category: str, settings: GateSettings) -> list[str]:
-    """Return a sentence on each thing that the gate looked at, the decision first."""
+    """Return a sentence on each criterion of the gate, the decision first."""
     scores, reasons = verdict.scores, verdict.reasons
     lines = ["The gate would reject this cell." if reasons else "The gate would keep this cell."]
     if "seam" in scores:

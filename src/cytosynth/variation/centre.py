@@ -64,7 +64,7 @@ class Centre(BaseModel):
 
 @dataclass(frozen=True)
 class Applied:
-    """What an image got.
+    """A variation applied to an image.
 
     Attributes:
         name: of the variation.
@@ -78,7 +78,7 @@ class Applied:
 
 
 def drawn(centre: Centre, seed: int, image: str) -> list[Applied]:
-    """Return what the image named `image` gets: uniform within each range, in the order of light (`VARIATIONS`)."""
+    """Return the variations of the image `image`: uniform within each range, in the order of light (`VARIATIONS`)."""
     order = list(VARIATIONS)
     got = []
     for wanted in sorted(centre.variations, key=lambda entry: order.index(entry.name)):

@@ -1,4 +1,4 @@
-"""How strongly each stain has taken: amounts of two stains, each by its own factor."""
+"""The strength of each stain: amounts of two stains, each by its own factor."""
 
 import numpy as np
 

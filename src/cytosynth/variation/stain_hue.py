@@ -1,4 +1,4 @@
-"""Another batch or brand of dyes: all colours turn about grey in optical density."""
+"""Another batch or brand of dyes: all colours are rotated about grey in optical density."""
 
 import numpy as np
 from scipy.spatial.transform import Rotation

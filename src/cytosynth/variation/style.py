@@ -27,7 +27,7 @@ FEWEST, MOST = 5, 50
 OCTAVES = 4
 """Bands of structure, of 1, 2, 4 and 8 pixels; the last one is what the others are compared with."""
 GAINS = (0.25, 1.8)
-"""By how much an octave may be weakened or strengthened: nothing is made up that is not there."""
+"""Limits of the factor on an octave, so that no structure is invented."""
 
 Vector = tuple[float, float, float]
 

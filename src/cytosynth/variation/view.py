@@ -1,4 +1,4 @@
-"""What a variation changes: an image, its boxes, its scale; and what a variation is."""
+"""The view that a variation changes (image, boxes, scale), and the interface of a variation."""
 
 import hashlib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ STRENGTHS = range(1, 6)
 
 @dataclass(frozen=True)
 class View:
-    """An image as a microscope shows it.
+    """An image from a microscope.
 
     Attributes:
         pixels: (height, width, 3) RGB bytes.

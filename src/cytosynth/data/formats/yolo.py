@@ -24,7 +24,7 @@ LAYOUT = frozenset({"path", "train", "val", "test", "names", "nc"})
 
 
 class Labels(NamedTuple):
-    """How the lines of a data set are read: names of the classes, whether they are poses, and whom to tell."""
+    """How the lines of a data set are read: class names, whether they are poses, and callbacks for findings."""
 
     names: Mapping[int, str]
     poses: bool
