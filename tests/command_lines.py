@@ -27,14 +27,14 @@ def detect(tiny: Path, source: Path, out: Path) -> list[str]:
     return ["detect", str(source), str(out), "--threshold", "0.1", *models(tiny, "detector")]
 
 
-VERBS = ("synthesize", "edit", "detect")
+SUBCOMMANDS = ("synthesize", "edit", "detect")
 
 
-def command(verb: str, tiny: Path, source: Path, out: Path, count: int) -> list[str]:
-    """Return the command line of `verb`; `source` has images for those that read some, `count` is for the other."""
+def command(subcommand: str, tiny: Path, source: Path, out: Path, count: int) -> list[str]:
+    """Return the command line of `subcommand`; `source` has images for those that read some, `count` for the other."""
     return {
         "synthesize": synthesize(tiny, out, count), "edit": edit(tiny, source, out), "detect": detect(tiny, source, out)
-    }[verb]  # fmt: skip
+    }[subcommand]  # fmt: skip
 
 
 def no_id_twice(folder: Path) -> None:

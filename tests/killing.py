@@ -170,8 +170,8 @@ def _import() -> None:
     import cytosynth.normal.train
     import cytosynth.synthesis.synthesize
 
-    for verb in pkgutil.iter_modules(cytosynth.cli.__path__):
-        importlib.import_module(f"cytosynth.cli.{verb.name}")
+    for subcommand in pkgutil.iter_modules(cytosynth.cli.__path__):
+        importlib.import_module(f"cytosynth.cli.{subcommand.name}")
 
 
 def _serve() -> None:

@@ -74,7 +74,7 @@ def test_what_is_no_image_is_refused(tiny: Path) -> None:
         cytosynth.detect(np.zeros((3, 4)), detector=tiny / "detector")
 
 
-def test_a_set_is_made_twice_in_one_process_and_in_another_thread(tiny: Path, tmp_path: Path) -> None:
+def test_a_set_is_reproducible_in_one_process_and_in_another_thread(tiny: Path, tmp_path: Path) -> None:
     said = {"settings": SETTINGS | {"seed": 5}, **models(tiny, "foundation", "normal", "cell", "detector")}
     cytosynth.synthesize(str(tmp_path / "one"), 2, **said)
     with ThreadPoolExecutor(1) as pool:
@@ -99,7 +99,7 @@ def test_a_set_is_made_twice_in_one_process_and_in_another_thread(tiny: Path, tm
         cytosynth.synthesize(tmp_path / "none", 3, plan=plan)
 
 
-def test_a_loaded_pipeline_draws_finds_and_edits(tiny: Path) -> None:
+def test_a_loaded_pipeline_generates_finds_and_edits(tiny: Path) -> None:
     pipeline = cytosynth.load_pipeline(
         settings=SETTINGS, device="cpu", **models(tiny, "foundation", "normal", "cell", "detector")
     )

@@ -62,7 +62,7 @@ def test_a_normal_field_is_neither_blank_nor_noise_and_depends_on_seed_and_index
         assert np.abs(np.diff(grey, axis=1)).mean() < 0.5 * grey.std(), "neighbours resemble each other"
 
 
-def test_the_lora_changes_what_the_foundation_draws() -> None:
+def test_the_lora_changes_what_the_foundation_generates() -> None:
     with_lora, without = NormalImageGenerator(), NormalImageGenerator(adapter=None)
     settings = GenerateSettings(size=128, steps=4)
     assert not np.array_equal(with_lora.field(0, 0, settings), without.field(0, 0, settings))

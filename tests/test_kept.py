@@ -79,7 +79,7 @@ def test_set_says_what_there_is_where_it_was_looked_for() -> None:
         config.override(PipelineSettings(), ["seed.x=3"])
 
 
-def test_a_run_holds_what_it_was_begun_with(tmp_path: Path) -> None:
+def test_a_run_keeps_the_settings_it_was_started_with(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     config.pin({"detector": "a", "scale": 0.5}, file)
     config.pin({"detector": "a", "scale": 0.5}, file)

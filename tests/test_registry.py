@@ -90,7 +90,7 @@ def command(*words: object) -> str:
     return run.output
 
 
-def test_an_adapter_from_outside_is_trained_and_drawn_with(tiny: Path, fields: Path, tmp_path: Path) -> None:
+def test_an_adapter_from_outside_is_trained_and_generates(tiny: Path, fields: Path, tmp_path: Path) -> None:
     settings = [f"foundation={tiny / 'foundation'}", "window=64", "batch_size=1", "max_steps=1", "validate_every=0"]
     given = [word for setting in settings for word in ("--set", setting)]
     command("train", "normal", tmp_path / "run", "--adapter", "bias", "--data", fields / "drawn", *given)

@@ -62,7 +62,7 @@ def tuned(tiny: Path, kind: str, folder: Path, **changes: object) -> tuple[Found
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_untrained_it_draws_what_the_foundation_draws(kind: str, tiny: Path) -> None:
+def test_untrained_it_generates_what_the_foundation_does(kind: str, tiny: Path) -> None:
     before = draw(fresh(tiny), "A cell")
     model = fresh(tiny)
     load.attach(model, recipe(kind))
@@ -94,7 +94,7 @@ def test_only_its_own_parameters_are_trained(kind: str, tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_saved_loads_and_draws_the_same(kind: str, tiny: Path, tmp_path: Path) -> None:
+def test_what_is_saved_loads_and_generates_the_same(kind: str, tiny: Path, tmp_path: Path) -> None:
     model, prompt = tuned(tiny, kind, tmp_path / "saved")
     expected = draw(model, prompt)
     assert np.abs(expected - draw(fresh(tiny), prompt)).max() > 3, "it changes what is drawn"
@@ -121,7 +121,7 @@ def test_lora_is_equation_2(tiny: Path) -> None:
     assert torch.allclose(layer(x), x @ (layer.base_layer.weight + b @ a).T, atol=1e-5)
 
 
-def test_diffusers_loads_our_textual_inversion_and_draws_the_same(tiny: Path, tmp_path: Path) -> None:
+def test_diffusers_loads_our_textual_inversion_and_generates_the_same(tiny: Path, tmp_path: Path) -> None:
     model, prompt = tuned(tiny, "textual-inversion", tmp_path / "saved", vectors=3)
     assert prompt == "A cell of <x> <x>_1 <x>_2"
     theirs = pipeline(fresh(tiny))
@@ -129,7 +129,7 @@ def test_diffusers_loads_our_textual_inversion_and_draws_the_same(tiny: Path, tm
     assert np.abs(drawn_by(theirs, "A cell of <x>") - draw(model, prompt)).max() <= 2
 
 
-def test_diffusers_processors_hold_our_custom_diffusion_and_draw_the_same(tiny: Path, tmp_path: Path) -> None:
+def test_diffusers_processors_hold_our_custom_diffusion_and_generate_the_same(tiny: Path, tmp_path: Path) -> None:
     model, prompt = tuned(tiny, "custom-diffusion", tmp_path / "saved")
     theirs = pipeline(fresh(tiny))
     theirs.load_textual_inversion(str(tmp_path / "saved"), weight_name="<x>.safetensors")

@@ -52,7 +52,7 @@ def noisy(rng: np.random.Generator, images: int) -> tuple[list[list[Cell]], list
     return truth, found
 
 
-def test_a_draw_of_images_scores_as_those_images_would() -> None:
+def test_a_resample_of_images_scores_as_those_images_would() -> None:
     truth, found = noisy(np.random.default_rng(0), 9)
     matches = Matches(truth, found, ["A", "B"])
     whole = matches.scores()
@@ -163,7 +163,7 @@ def test_a_bootstrap_of_two_images_would_call_one_difference_in_three_real() -> 
     assert 0.25 < called / 400 < 0.45
 
 
-def test_a_category_in_few_images_is_not_called_sure() -> None:
+def test_a_category_in_few_images_has_no_interval() -> None:
     rng = np.random.default_rng(0)
     for holding in (1, 2, 4):
         found = gains.gain(*sides(rng, holding), "HSIL")
@@ -355,7 +355,7 @@ def test_nothing_is_made_where_a_test_image_would_be_trained_on_or_nothing_learn
     assert not (tmp_path / "sets").exists()
 
 
-def test_a_split_lies_beside_the_file_too(fields: Path) -> None:
+def test_a_split_may_be_next_to_the_file(fields: Path) -> None:
     root = fields / "drawn"
     data = coco.read(root)
     for name in ("train", "test"):

@@ -46,7 +46,7 @@ def everything(root: Path, *names: str) -> list[candidates.SyntheticSet]:
         {"original": "a.png", "original_sha256": 3},
     ],
 )  # fmt: skip
-def test_records_of_strangers_do_not_stop_a_subset(wrong: dict[str, object], tmp_path: Path) -> None:
+def test_untrusted_records_do_not_stop_a_subset(wrong: dict[str, object], tmp_path: Path) -> None:
     write_synthetic(tmp_path / "made", 3, 100)
     write_records(tmp_path / "made", [record | wrong for record in said(tmp_path / "made").values()])
     sets = everything(tmp_path, "made")
@@ -58,7 +58,7 @@ def test_records_of_strangers_do_not_stop_a_subset(wrong: dict[str, object], tmp
 
 
 @pytest.mark.parametrize("licence", [[], {}, 7, "1", None])
-def test_annotations_of_strangers_do_not_stop_a_subset(licence: object, tmp_path: Path) -> None:
+def test_untrusted_annotations_do_not_stop_a_subset(licence: object, tmp_path: Path) -> None:
     write_synthetic(tmp_path / "made", 2, 100)
     content = json.loads((tmp_path / "made/annotations.json").read_text())
     content["info"]["derived_from"] = "x"
@@ -104,7 +104,7 @@ def test_no_image_of_a_subset_takes_the_place_of_another(tmp_path: Path) -> None
         assert (told["set"], told["file_name"]) == (one.label, one.image.file_name)
 
 
-def test_a_cell_is_unsure_when_missed_mistaken_or_nearly_so() -> None:
+def test_a_cell_is_uncertain_when_missed_misclassified_or_nearly_so() -> None:
     annotated = [Cell((x, 0, x + 40, 40), "LSIL") for x in (0, 100, 200, 300, 400)]
     annotated.append(Cell((500, 0, 540, 40), "NILM"))  # of no category that counts
     found = [
@@ -141,7 +141,7 @@ def test_distances_are_to_the_nearest_windows_of_other_images() -> None:
         neighbourhood(a, b, 7, ["z"] * 7, groups_b)
 
 
-def test_the_ranking_prefers_the_unsure_and_near() -> None:
+def test_the_ranking_prefers_the_uncertain_and_near() -> None:
     def one(name: str) -> candidates.Candidate:
         return candidates.Candidate("s", Path(name), Image(name, 8, 8))
 
@@ -176,7 +176,7 @@ def walked(levels: dict[float, float], patience: int = 1, spread: float = 0.002)
     return steps, best, list(dict.fromkeys(asked))
 
 
-def test_adding_stops_where_more_does_not_surely_help() -> None:
+def test_adding_stops_where_a_further_gain_is_not_significant() -> None:
     steps, best, asked = walked({0: 0.2, 0.25: 0.25, 0.5: 0.30, 1: 0.301, 2: 0.5})
     assert best == 0.5
     assert asked == [0, 0.25, 0.5, 1], "nothing is trained beyond the first ratio that adds nothing"
@@ -250,7 +250,7 @@ def test_a_detector_of_other_cells_is_refused(data: Path, tiny: Path, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
-def test_names_in_folders_are_told_apart(tmp_path: Path) -> None:
+def test_names_in_folders_are_distinguished(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "real/val", 1, 0)
     held = plain.load(tmp_path / "real/val/annotations.json")
     held["images"][0]["file_name"] = "slide 1/a.png"
@@ -266,7 +266,7 @@ def test_names_in_folders_are_told_apart(tmp_path: Path) -> None:
             leaks.refuse(tmp_path / "set", [source], tmp_path)
 
 
-def test_random_draws_differ_by_seed_and_stay() -> None:
+def test_random_choices_differ_by_seed_and_stay() -> None:
     given = [candidates.Candidate("s", Path(str(n)), Image(f"{n}", 8, 8)) for n in range(40)]
     first, second = sweep.at_random(given, 10, 0), sweep.at_random(given, 10, 1)
     assert first == sweep.at_random(given, 10, 0) != second
@@ -340,7 +340,7 @@ def test_what_is_chosen_is_a_data_set_that_says_how(helped: Path, data: Path) ->
         assert words in card, words
 
 
-def test_as_many_at_random_are_trained_beside_the_ranked(helped: Path) -> None:
+def test_as_many_at_random_are_trained_as_ranked(helped: Path) -> None:
     rows = json.loads((helped / "select.json").read_text())["rows"]
     assert [row["training data"] for row in rows] == [
         "real alone", "0.25 x, ranked", "0.25 x, at random", "0.5 x, ranked",
@@ -439,10 +439,10 @@ def test_anyway_takes_by_rank_without_asking(nothing: tuple[Path, select.Choice]
         select.anyway(small(), run, data, 1.25)
 
 
-def test_the_verb_says_in_words_that_nothing_helps(nothing: tuple[Path, select.Choice], data: Path) -> None:
+def test_the_command_says_in_words_that_nothing_helps(nothing: tuple[Path, select.Choice], data: Path) -> None:
     from typer.testing import CliRunner
 
-    from cytosynth.cli import select as verb  # noqa: F401
+    from cytosynth.cli import select as subcommand  # noqa: F401
 
     command = selecting(nothing[0], data)
     said = CliRunner().invoke(app, command)

@@ -115,8 +115,8 @@ def test_without_a_number_there_is_a_worker_for_each_device(
     monkeypatch.setattr("cytosynth.augmentation.experiment.table", lambda *a: asked.append(a[3:]) or [])
     chosen = SimpleNamespace(report=None, verdict="", folder=None)
     monkeypatch.setattr("cytosynth.augmentation.select.select.select", lambda *a: asked.append(a[3:]) or chosen)
-    for verb in (["experiment", "table2"], ["select"]):
-        said = CliRunner().invoke(app, [*verb, str(tmp_path), "--device", "cuda:0,cuda:1", *given])
+    for subcommand in (["experiment", "table2"], ["select"]):
+        said = CliRunner().invoke(app, [*subcommand, str(tmp_path), "--device", "cuda:0,cuda:1", *given])
         assert said.exit_code == 0, said.output
         assert asked.pop()[:2] == (["cuda:0", "cuda:1"], expected)
 

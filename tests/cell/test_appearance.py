@@ -63,7 +63,7 @@ def test_detail_is_the_ratio_of_amplitudes() -> None:
     assert against_surroundings(glass, BOX) == (1.0, 1.0), "nothing stained, nothing to compare"
 
 
-def test_blur_and_noise_are_told_apart() -> None:
+def test_blur_and_noise_are_distinguished() -> None:
     rng = np.random.default_rng(0)
     cells = np.where(gaussian_filter(rng.standard_normal((256, 256)), 10) > 0.01, 0.5, 0.15)[..., None] * np.ones(3)
     original = as_pixels(cells + 0.004 * rng.standard_normal(cells.shape))
@@ -156,7 +156,7 @@ def purple() -> TrainingImages:
     return found
 
 
-def test_edits_in_another_stain_do_not_depend_on_what_is_beside_them(
+def test_edits_in_another_stain_do_not_depend_on_other_edits(
     tiny: Path, purple: TrainingImages, tmp_path: Path
 ) -> None:
     editor = CellEditor.load(str(tiny / "foundation"), str(with_images(tiny, tmp_path / "cell", purple)))
@@ -201,7 +201,7 @@ def test_plans_of_earlier_versions_are_followed_as_they_were() -> None:
     assert PlanSettings.model_validate({"cell": before | {"stain": True}}).cell.stain is True
 
 
-def test_an_image_unlike_the_training_images_is_told(purple: TrainingImages) -> None:
+def test_an_image_unlike_the_training_images_is_reported(purple: TrainingImages) -> None:
     own = [drawn(seed)[0] for seed in range(4)]
     images = TrainingImages.of(own)
     assert images is not None and images.images == 4

@@ -185,7 +185,7 @@ def test_a_run_with_the_nucleus_gate_says_what_it_rejected(tiny: Path, tmp_path:
     assert check(out) == []
 
 
-def test_a_copy_of_a_training_crop_is_told_by_its_distance(
+def test_a_copy_of_a_training_crop_is_detected_by_its_distance(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(0)

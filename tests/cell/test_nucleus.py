@@ -84,7 +84,7 @@ def with_nuclei(name: str, sizes: list[float], image: int = 0) -> list[Crop]:
     return [Crop(pixels, (16.0, 16.0, 48.0, 48.0), name, square(size), image) for size in sizes]
 
 
-def test_diameters_are_drawn_as_the_training_cells_have_them() -> None:
+def test_diameters_are_sampled_from_those_of_the_training_cells() -> None:
     sizes = np.random.default_rng(1).normal(24, 4, 400).tolist()
     known = diameters([*with_nuclei("LSIL", sizes), Crop(np.zeros((64, 64, 3), np.uint8), BOX, "HSIL")])
     assert set(known) == {"LSIL"}

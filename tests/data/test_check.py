@@ -110,7 +110,7 @@ def test_a_sound_set_has_no_problem_in_any_format(fields: Path, tmp_path: Path) 
         ),
     ],
 )
-def test_what_is_said_beside_the_boxes_is_checked_before_a_run_begins(
+def test_what_is_said_besides_the_boxes_is_checked_before_a_run_begins(
     place: tuple[str | int, ...], value: object, problem: str, tmp_path: Path
 ) -> None:
     write_fields(tmp_path / "set", 1)

@@ -322,7 +322,7 @@ def test_a_truncated_png_is_a_problem_of_its_own(tmp_path: Path) -> None:
     assert "field_2.png: truncated" in problems[0]
 
 
-def test_a_licence_without_a_usable_number_is_refused_beside_yolo_and_voc_too(tmp_path: Path) -> None:
+def test_a_licence_without_a_usable_number_is_refused_with_yolo_and_voc_too(tmp_path: Path) -> None:
     write_fields(tmp_path / "set", 1)
     for kind in ("yolo", "voc"):
         formats.convert(tmp_path / "set", tmp_path / kind, None, kind)

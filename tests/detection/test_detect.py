@@ -124,7 +124,7 @@ def test_a_cell_is_found_once_wherever_tiles_cut_it(tile: int, width: int, sides
             assert (x1 - x0) * (y1 - y0) >= (side**2 if side <= 128 else 0.4 * side**2)
 
 
-def test_noise_in_one_tile_does_not_put_out_a_sure_cell_that_another_cuts() -> None:
+def test_noise_in_one_tile_does_not_remove_a_confident_cell_that_another_cuts() -> None:
     one = tiles.Seen(torch.tensor([[800.0, 10, 1024, 200]]), torch.tensor([1]), torch.tensor([0.9]), (0, 0, 1024, 1024))
     for score, label, left in ((0.8, 1, 1), (0.1, 1, 2), (0.8, 2, 2)):
         other = tiles.Seen(

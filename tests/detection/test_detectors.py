@@ -374,7 +374,7 @@ def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def verb(*arguments: str) -> str:
+def subcommand(*arguments: str) -> str:
     run = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert run.exit_code == 0, run.output
     return run.stdout
@@ -386,7 +386,7 @@ def test_detect_writes_the_boxes_as_coco_and_geojson(finder: Path, tmp_path: Pat
     out = tmp_path / "out"
     given = ["detect", str(tmp_path / "set/images"), str(out), "--detector", str(finder)]
     with pytest.raises(Incomplete, match=r"1 image was skipped \(aa\.png: not a readable image\)"):
-        verb(*given, "--threshold", "0.2", "--scale", "0.9")
+        subcommand(*given, "--threshold", "0.2", "--scale", "0.9")
     detector = model.load(finder)
     truth = COCO(str(out / "annotations.json"))
     results = truth.loadRes(str(out / "results.json"))
@@ -523,7 +523,7 @@ def test_evaluate_detection_equals_pycocotools_and_says_null_of_what_is_not_anno
 ) -> None:
     shutil.copytree(finder, tmp_path / "detector")
     asked = ["evaluate", "detection", str(fields / "drawn"), "--detector", str(tmp_path / "detector"), "--split", "all"]
-    said = verb(*asked, "--json", "--output", str(tmp_path / "scores.json"), "--draws", "5")
+    said = subcommand(*asked, "--json", "--output", str(tmp_path / "scores.json"), "--draws", "5")
     scores = json.loads(said)
     assert scores == json.loads((tmp_path / "scores.json").read_text())
     folder.detect(folder.gather(fields / "drawn"), tmp_path / "out", model.load(finder), threshold=0.05)
@@ -541,7 +541,7 @@ def test_evaluate_detection_equals_pycocotools_and_says_null_of_what_is_not_anno
     assert set(scores["intervals"]) == {"map", "NILM", "LSIL"}
     config = json.loads((tmp_path / "detector/config.json").read_text())
     (tmp_path / "detector/config.json").write_text(json.dumps(config | {"categories": ["NILM", "SCC"]}))
-    table = verb(*asked)
+    table = subcommand(*asked)
     assert "AP SCC       none annotated" in table
 
 
@@ -551,8 +551,8 @@ def test_most_makes_it_pycocotools_own_figure(finder: Path, fields: Path, monkey
         "cytosynth.evaluate.detection.average_precision.evaluate", lambda *given: (asked.append(given[3]), NO_SCORES)[1]
     )
     command = ("evaluate", "detection", str(fields / "drawn"), "--detector", str(finder), "--draws", "0", "--json")
-    assert json.loads(verb(*command))["most"] == 300
-    assert json.loads(verb(*command, "--most", "100"))["most"] == 100
+    assert json.loads(subcommand(*command))["most"] == 300
+    assert json.loads(subcommand(*command, "--most", "100"))["most"] == 100
     assert asked == [300, 100]
 
 

@@ -22,7 +22,7 @@ def task(**changes: object) -> DetectorTask:
     return DetectorTask(recipe, samples(3, 230), [], synthetic=samples(9, 200)).train()
 
 
-def test_they_are_drawn_as_often_as_they_are_many_or_by_their_share() -> None:
+def test_they_are_sampled_by_their_number_or_by_their_share() -> None:
     rng = np.random.default_rng(0)
     drawn = np.array(task()._chosen(rng, 4000))
     assert np.mean(drawn >= 3) == pytest.approx(0.75, abs=0.03)

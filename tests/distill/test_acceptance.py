@@ -37,7 +37,7 @@ def test_what_is_better_than_the_teacher_holds(better: str, kept: list[bool]) ->
     assert [acceptance.holds(value, 1.0, 2.0, better) for value in (0.5, 1.5, 2.5)] == kept  # type: ignore[arg-type]
 
 
-def test_few_steps_are_measured_beside_the_teacher_and_a_stopped_call_continues(tiny: Path, tmp_path: Path) -> None:
+def test_few_steps_are_compared_with_the_teacher_and_a_stopped_call_continues(tiny: Path, tmp_path: Path) -> None:
     write_fields(tmp_path / "drawn", 9)
     (tmp_path / "drawn/split.json").unlink()
     recipe = StepsRecipe.model_validate({

@@ -200,7 +200,9 @@ def by_diffusers(model: Foundation, loaded: dict[str, str], channels: int) -> np
     return np.asarray((image * 255).round().astype(int))
 
 
-def test_diffusers_draws_the_same_field_in_few_steps_stacked_with_the_style_adapter(tiny: Path, folders: Path) -> None:
+def test_diffusers_generates_the_same_field_in_few_steps_stacked_with_the_style_adapter(
+    tiny: Path, folders: Path
+) -> None:
     weights = folders / "normal" / "weights"
     ours = NormalImageGenerator(str(tiny / "foundation"), str(tiny / "normal"), distilled=str(weights))
     both = {"style": str(tiny / "normal"), "fast": str(weights)}
@@ -212,7 +214,7 @@ def test_diffusers_draws_the_same_field_in_few_steps_stacked_with_the_style_adap
     assert ours.digest != teacher.digest
 
 
-def test_diffusers_draws_the_same_field_without_a_style_adapter(tiny: Path, fields: Path, tmp_path: Path) -> None:
+def test_diffusers_generates_the_same_field_without_a_style_adapter(tiny: Path, fields: Path, tmp_path: Path) -> None:
     distill_normal(normal(tiny, normal="none", average=None), tmp_path, fields)
     ours = NormalImageGenerator(str(tiny / "foundation"), None, distilled=str(tmp_path))
     theirs = by_diffusers(fresh(tiny), {"fast": str(tmp_path / "weights")}, ours.model.channels)
@@ -269,7 +271,7 @@ def test_a_killed_distillation_ends_at_the_same_bytes(stage: str, tiny: Path, fi
         assert (run / name).read_bytes() == (folders / stage / name).read_bytes(), name
 
 
-def test_the_student_comes_nearer_to_what_the_teacher_draws(tiny: Path, fields: Path, tmp_path: Path) -> None:
+def test_the_student_comes_nearer_to_what_the_teacher_generates(tiny: Path, fields: Path, tmp_path: Path) -> None:
     """Distilled, one step from pure noise lands nearer to the end of the teacher's guided path than before."""
     teacher = NormalImageGenerator(str(tiny / "foundation"), str(tiny / "normal"))
     given = normal(tiny, max_steps=60, learning_rate=5e-3, average=0.95, batch_size=8, rank=8, guidance_scale=2.0)

@@ -145,7 +145,7 @@ def coloured(level: float, count: int, image: str, rng: np.random.Generator, cat
     return found
 
 
-def test_distances_stand_beside_the_unedited_cells_and_the_floor(tmp_path: Path) -> None:
+def test_distances_are_given_with_those_of_unedited_cells_and_the_floor(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     sides = comparison.Sides(
         "HSIL", coloured(120, 30, "a", rng), coloured(220, 30, "a", rng),
@@ -171,7 +171,7 @@ def test_distances_stand_beside_the_unedited_cells_and_the_floor(tmp_path: Path)
         assert line.n == 30 and line.edited and line.real is None, "no floor, but the edit is compared"
 
 
-def test_morphology_beside_real_cells() -> None:
+def test_morphology_compared_with_real_cells() -> None:
     rng = np.random.default_rng(0)
 
     def shapes(mean: float, count: int) -> list[morphology.Morphology | None]:
@@ -205,7 +205,7 @@ def bordered(step: int, image: str, category: str) -> CellPatch:
     return cell
 
 
-def test_the_seam_of_edited_cells_stands_beside_that_of_real_ones() -> None:
+def test_the_seam_of_edited_cells_is_given_with_that_of_real_ones() -> None:
     names = [str(number) for number in range(10)]
     sides = comparison.Sides(
         "HSIL", [bordered(6 + 2 * (number % 2), name, "HSIL") for number, name in enumerate(names)],

@@ -63,7 +63,7 @@ def test_it_needs_abnormal_cells_and_a_detector_of_them() -> None:
         layout(finder, {"synthetic": [image("s0")], "real": REAL}, 0, {})
 
 
-def test_its_interval_is_that_of_images_drawn_with_repetition() -> None:
+def test_its_interval_is_that_of_images_resampled_with_replacement() -> None:
     truth = [[cell(0, "LSIL")], [cell(0, "LSIL")], [cell(0, "LSIL")]]
     found = [[cell(0, "LSIL", 0.9)], [cell(0, "LSIL", 0.9)], []]
     value = average_precision(truth, found, "LSIL", 50, seed=3)

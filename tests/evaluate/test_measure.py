@@ -119,9 +119,7 @@ def two_sets(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "made", tmp_path / "real"
 
 
-def test_fidelity_has_every_measure_with_its_floor_and_says_what_to_beware_of(
-    two_sets: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_fidelity_has_every_measure_with_its_floor_and_warnings(two_sets: tuple[Path, Path], tmp_path: Path) -> None:
     made, real = (image_set.gather(path, window=96) for path in two_sets)
     assert len(made) == 8 * 9
     report = fidelity.compare(made, real, [small_extractor()], tmp_path / "cache", draws=20)
@@ -231,7 +229,7 @@ def test_a_turned_shifted_brightened_copy_is_found(tmp_path: Path) -> None:
         memorisation.measure(made, train, train, small_extractor(), tmp_path / "cache")
 
 
-def test_membership_is_told_where_a_model_knows_its_images(tiny: Path, tmp_path: Path) -> None:
+def test_membership_is_detected_where_a_model_has_memorised_its_images(tiny: Path, tmp_path: Path) -> None:
     model = foundations.load(str(tiny / "foundation")).freeze()
     (tmp_path / "a").mkdir()
     for index in range(3):
@@ -402,7 +400,7 @@ def test_clean_resizing_is_pils_on_floats() -> None:
     assert np.abs(resize.clean(pixels, 64).numpy() - expected).max() < 1e-3
 
 
-def test_verbs_write_their_tables_and_refuse_in_one_line(
+def test_commands_write_their_tables_and_refuse_in_one_line(
     two_sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     made, real = two_sets

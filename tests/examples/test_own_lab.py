@@ -36,8 +36,8 @@ import json, sys
 from pathlib import Path
 import yaml
 
-verb, *given = sys.argv[1:]
-if verb == "train":
+subcommand, *given = sys.argv[1:]
+if subcommand == "train":
     weights, content = Path(given[0]), yaml.safe_load(Path("data.yaml").read_text())
     lines = {part: Path(content[part]).read_text().split() for part in ("train", "val", "test")}
     cells = 0

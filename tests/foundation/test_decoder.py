@@ -81,7 +81,7 @@ def test_the_perceptual_loss_sees_blur_and_not_itself() -> None:
     assert [64 // maps.shape[-1] for maps in network.normalised(image)] == list(STRIDES)
 
 
-def test_what_an_autoencoder_keeps_is_reported_beside_real_against_real(
+def test_what_an_autoencoder_preserves_is_reported_with_real_against_real(
     tiny: Path, fields: Path, tmp_path: Path
 ) -> None:
     ran = CliRunner().invoke(

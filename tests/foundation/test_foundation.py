@@ -112,7 +112,7 @@ def test_ours_equals_diffusers_pipeline(tiny: Path) -> None:
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-def test_saved_lora_loads_into_diffusers_and_draws_the_same(tiny: Path) -> None:
+def test_saved_lora_loads_into_diffusers_and_generates_the_same(tiny: Path) -> None:
     ours = load(str(tiny / "foundation")).freeze()
     plain = load(str(tiny / "foundation")).freeze()
     lora.load(ours, tiny / "normal" / lora.WEIGHTS)
@@ -239,7 +239,7 @@ TEXT_NAMES = {
     ("part", "key"), [("text_encoder", "position_embedding"), ("unet", "conv_in.w"), ("vae", "conv_out")]
 )
 @pytest.mark.promise("Hostile or broken input")
-def test_weights_that_do_not_fit_are_refused_and_not_drawn_at_random(
+def test_weights_that_do_not_fit_are_refused_and_not_initialised_at_random(
     part: str, key: str, tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(tiny / "foundation", tmp_path / "f")
@@ -324,7 +324,7 @@ def test_the_autoencoder_says_scale_and_channels_and_the_denoiser_must_fit_them(
         load(str(tmp_path / "3"))
 
 
-def test_fields_need_a_denoiser_that_draws_from_noise_alone(tiny: Path, tmp_path: Path) -> None:
+def test_fields_need_a_denoiser_that_starts_from_noise_alone(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny / "foundation", tmp_path / "inpainting")
     shutil.rmtree(tmp_path / "inpainting/unet")
     shutil.copytree(tiny / "cell", tmp_path / "inpainting/unet")

@@ -165,7 +165,7 @@ def test_what_is_no_tiny_decoder_for_these_latents(tiny: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_compiled_networks_draw_the_same_field(tiny: Path) -> None:
+def test_compiled_networks_generate_the_same_field(tiny: Path) -> None:
     settings = GenerateSettings(size=64, steps=2)
     plain, compiled = generator_of(tiny, "fp32"), generator_of(tiny, "fp32")
     prepare(compiled.model, "fp32", compiled=True)

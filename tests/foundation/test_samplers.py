@@ -47,7 +47,9 @@ THEIRS = {
 
 
 @pytest.mark.parametrize("channels", [24, 25])
-def test_a_network_distilled_to_take_the_guidance_scale_draws_what_diffusers_draws(channels: int, tiny: Path) -> None:
+def test_a_network_distilled_to_take_the_guidance_scale_generates_what_diffusers_does(
+    channels: int, tiny: Path
+) -> None:
     model = foundations.load(str(tiny / "foundation")).freeze()
     torch.manual_seed(2)
     distilled = UNet2DConditionModel.from_config(
@@ -223,8 +225,8 @@ def test_what_cannot_be_asked_for(
 ) -> None:
     with pytest.raises(UsageError, match=r"cell\.steps=60: tcd takes at most 50"):
         check(PipelineSettings(cell=EditSettings(sampler="tcd", steps=60)))
-    for verb in (["synthesize", "out"], ["edit", str(tmp_path), "out"]):
-        monkeypatch.setattr(sys, "argv", ["cytosynth", *verb, "--sampler", "heun"])
+    for subcommand in (["synthesize", "out"], ["edit", str(tmp_path), "out"]):
+        monkeypatch.setattr(sys, "argv", ["cytosynth", *subcommand, "--sampler", "heun"])
         with pytest.raises(SystemExit) as end:
             cli.main()
         assert end.value.code == 2
@@ -235,7 +237,7 @@ def test_what_cannot_be_asked_for(
 
 @pytest.mark.parametrize("damaged", ["foundation", "cell"])
 @pytest.mark.promise("Hostile or broken input")
-def test_a_network_that_gives_nan_draws_nothing(damaged: str, tiny: Path) -> None:
+def test_a_network_that_gives_nan_generates_nothing(damaged: str, tiny: Path) -> None:
     window = np.full((1, 256, 256, 3), 200, np.uint8)
     with pytest.raises(UserError, match=r"the denoiser returns NaN"):
         if damaged == "foundation":

@@ -18,7 +18,7 @@ import torch
 
 import killing
 from candidate_sets import selecting, write_candidates
-from command_lines import VERBS, command, detect, edit, filled, no_id_twice, synthesize
+from command_lines import SUBCOMMANDS, command, detect, edit, filled, no_id_twice, synthesize
 from conftest import write_fields
 from cytosynth.config import dump
 from cytosynth.errors import UsageError, UserError
@@ -28,13 +28,13 @@ from cytosynth.training import checkpoint
 
 
 @pytest.mark.promise("Generation survives being killed")
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
 @pytest.mark.slow
-def test_killed_at_three_moments(verb: str, cytosynth: killing.Server, tiny: Path, tmp_path: Path) -> None:
+def test_killed_at_three_moments(subcommand: str, cytosynth: killing.Server, tiny: Path, tmp_path: Path) -> None:
     write_fields(tmp_path / "real", 4)
     out, once = tmp_path / "killed", tmp_path / "once"
-    line = command(verb, tiny, tmp_path / "real", out, 2)
-    whole = cytosynth.run(*command(verb, tiny, tmp_path / "real", once, 2), below=once)
+    line = command(subcommand, tiny, tmp_path / "real", out, 2)
+    whole = cytosynth.run(*command(subcommand, tiny, tmp_path / "real", once, 2), below=once)
     assert whole.code == 0, whole.err
     rng = np.random.default_rng(1)
     for at in sorted(rng.choice(np.arange(3, whole.changes), 3, replace=False).tolist()):
@@ -280,15 +280,15 @@ def test_never_two_at_once_however_they_race(tmp_path: Path) -> None:
 
 @pytest.mark.promise("Two runs into one folder")
 @pytest.mark.parametrize(
-    "verb",
+    "subcommand",
     [
         "synthesize", "edit", "detect", "train", "convert", "mix", "select", "select --anyway", "fidelity",
         "memorisation", "membership", "cells", "figure3", "figure6", "figure7", "figure8", "table1", "table2",
         "table3", "sanity",
     ],
 )  # fmt: skip
-def test_every_verb_that_writes_a_folder_refuses(
-    verb: str, cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path
+def test_every_command_that_writes_a_folder_refuses(
+    subcommand: str, cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     commands = {
@@ -321,16 +321,16 @@ def test_every_verb_that_writes_a_folder_refuses(
         **{name: ["experiment", name, str(out), "--preset", "bundled"] for name in ("table1", "table2", "table3")},
         "sanity": ["experiment", "sanity", str(out)],
     }
-    path = tmp_path / ".out.lock" if verb == "convert" else out / ".lock"
+    path = tmp_path / ".out.lock" if subcommand == "convert" else out / ".lock"
     path.parent.mkdir(exist_ok=True)
-    if verb.startswith(("select", "mix")):
+    if subcommand.startswith(("select", "mix")):
         write_candidates(fields, tmp_path / "data")
-    if verb == "figure6":  # of a run of table1 alone
+    if subcommand == "figure6":  # of a run of table1 alone
         (out / "recipe.yaml").write_text(dump(PRESETS["bundled"]))
     before = set(tmp_path.rglob("*")) | {path}
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        ended = cytosynth.run(*commands[verb])
+        ended = cytosynth.run(*commands[subcommand])
     assert ended.code == 1
     assert "another run is writing there" in ended.err.splitlines()[-1]
     assert "Traceback" not in ended.err

@@ -344,7 +344,7 @@ def test_yaml_is_plain_or_refused(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.promise("Paths stay inside")
 @pytest.mark.parametrize("kind", ["yolo", "voc"])
-def test_what_stands_beside_a_set_overwrites_no_field_of_it(kind: str, tmp_path: Path) -> None:
+def test_a_file_next_to_a_set_overwrites_no_field_of_it(kind: str, tmp_path: Path) -> None:
     write_fields(tmp_path / "first", 1)
     convert.convert(tmp_path / "first", tmp_path / "set", None, kind)
     side = json.loads((tmp_path / "set/dataset.json").read_text())

@@ -62,12 +62,12 @@ def test_names_that_grow_too_long_and_files_that_cannot_be_opened_are_no_end(tmp
 
 
 @skipping
-@pytest.mark.parametrize("verb", ["edit", "detect"])
+@pytest.mark.parametrize("subcommand", ["edit", "detect"])
 def test_bad_images_are_skipped_named_and_counted(
-    verb: str, cytosynth: killing.Server, tiny: Path, spoiled: Path, tmp_path: Path
+    subcommand: str, cytosynth: killing.Server, tiny: Path, spoiled: Path, tmp_path: Path
 ) -> None:
     def command(out: Path) -> list[str]:
-        if verb == "edit":
+        if subcommand == "edit":
             return edit(tiny, spoiled, out)
         return ["detect", str(spoiled), str(out), "--detector", str(tiny / "detector"), "--threshold", "0.1"]
 
@@ -179,10 +179,10 @@ def test_memory_dead_workers_and_interruption_end_in_one_line(
 
 
 @pytest.mark.promise("Errors")
-@pytest.mark.parametrize("verb", ["synthesize", "edit", "detect", "train"])
+@pytest.mark.parametrize("subcommand", ["synthesize", "edit", "detect", "train"])
 @pytest.mark.slow
 def test_memory_that_is_refused_ends_in_one_line(
-    verb: str, cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path
+    subcommand: str, cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path
 ) -> None:
     """What was made is kept, and the same command continues where there is memory; no image is called a bad one."""
     write_fields(tmp_path / "real", 2)
@@ -194,14 +194,14 @@ def test_memory_that_is_refused_ends_in_one_line(
         "edit": edit(tiny, tmp_path / "real", out),
         "detect": detect(tiny, tmp_path / "real", out),
         "train": ["train", "features", str(out), "--data-root", str(fields), *train],
-    }[verb]  # fmt: skip
+    }[subcommand]  # fmt: skip
     refused = 0
     for megabytes in (4, 8, 16, 32):
         ended = cytosynth.run(*line, memory=megabytes << 20)
         refused += killing.out_of_memory(ended)
         assert not re.search(r"[1-9]\d* images? (was|were )?skipped", ended.err)
     assert refused
-    if verb != "train":
+    if subcommand != "train":
         assert cytosynth.run(*line).code == 0
 
 
@@ -249,10 +249,10 @@ def leaky(folder: Path, *places: Path) -> list[str]:
 
 
 @leaks
-@pytest.mark.parametrize("verb", ["edit", "detect"])
+@pytest.mark.parametrize("subcommand", ["edit", "detect"])
 @pytest.mark.parametrize("coco", [True, False])
 def test_what_was_skipped_is_named_without_its_folder(
-    verb: str, coco: bool, cytosynth: killing.Server, tiny: Path, tmp_path: Path
+    subcommand: str, coco: bool, cytosynth: killing.Server, tiny: Path, tmp_path: Path
 ) -> None:
     place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     write_fields(place, 1)
@@ -268,11 +268,11 @@ def test_what_was_skipped_is_named_without_its_folder(
                      "file name 'b.png': with a backslash or a drive letter"}  # fmt: skip
     source, out = place if coco else place / "images", tmp_path / "out"
     command = ["detect", str(source), str(out), "--detector", str(tiny / "detector"), "--threshold", "0.1"]
-    ended = cytosynth.run(*(command if verb == "detect" else edit(tiny, source, out)))
+    ended = cytosynth.run(*(command if subcommand == "detect" else edit(tiny, source, out)))
     assert ended.code == 4, ended.err
     info = json.loads((out / "annotations.json").read_text())["info"]
     assert set(info["skipped"]) == expected
-    if verb == "detect":
+    if subcommand == "detect":
         assert info["images"] == ("caf\\udce9" if coco else "images")
     assert leaky(out, tmp_path) == []
 

@@ -112,14 +112,14 @@ def test_own_images_and_detect(cluster: object, cytosynth: killing.Server, tiny:
     images = tmp_path / "drawn/images"
     (images / "field_3.png").write_bytes(b"no image")
     edit = ["--foundation", str(tiny / "foundation"), "--cell", str(tiny / "cell"), "--set", "cell.steps=2"]
-    for verb, options in (("edit", edit), ("detect", [])):
-        given = ["--detector", str(tiny / "detector"), "--threshold" if verb == "detect" else "--set"]
-        given += ["0.1" if verb == "detect" else "threshold=0.1", *options]
-        alone = cytosynth.run(verb, str(images), str(tmp_path / f"{verb} whole"), *given)
-        driver = begun(verb, str(images), str(tmp_path / verb), *given, "--ray", cluster.address)  # type: ignore[attr-defined]
+    for subcommand, options in (("edit", edit), ("detect", [])):
+        given = ["--detector", str(tiny / "detector"), "--threshold" if subcommand == "detect" else "--set"]
+        given += ["0.1" if subcommand == "detect" else "threshold=0.1", *options]
+        alone = cytosynth.run(subcommand, str(images), str(tmp_path / f"{subcommand} whole"), *given)
+        driver = begun(subcommand, str(images), str(tmp_path / subcommand), *given, "--ray", cluster.address)  # type: ignore[attr-defined]
         _, said = driver.communicate(timeout=400)
         assert (driver.returncode, alone.code) == (4, 4), said.decode()
-        assert killing.content(tmp_path / verb) == killing.content(tmp_path / f"{verb} whole")
+        assert killing.content(tmp_path / subcommand) == killing.content(tmp_path / f"{subcommand} whole")
 
 
 def die_once(place: Path, device: str) -> None:

@@ -1,4 +1,4 @@
-"""The long part: random kills of each verb and trainer, ten thousand files a reader, a thousand images a process."""
+"""The long part: random kills of each command and trainer, ten thousand files a reader, a thousand images a process."""
 
 import gc
 import json
@@ -17,7 +17,7 @@ import configurations
 import killing
 import nasty
 from candidate_sets import selecting, write_candidates
-from command_lines import VERBS, command, filled, no_id_twice
+from command_lines import SUBCOMMANDS, command, filled, no_id_twice
 from conftest import AUTOENCODER, DENOISER, TEXT, drawn, write_fields
 from cytosynth import registry
 from cytosynth.config import override
@@ -38,14 +38,14 @@ Note = Callable[[str, object], None]
 
 
 @pytest.mark.promise("Generation survives being killed")
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
 def test_killed_at_fifty_random_moments(
-    verb: str, cytosynth: killing.Server, tiny: Path, tmp_path: Path, record_property: Note
+    subcommand: str, cytosynth: killing.Server, tiny: Path, tmp_path: Path, record_property: Note
 ) -> None:
     write_fields(tmp_path / "real", 4)
 
     def line(name: str) -> list[str]:
-        return command(verb, tiny, tmp_path / "real", tmp_path / name, 2)
+        return command(subcommand, tiny, tmp_path / "real", tmp_path / name, 2)
 
     cytosynth.run(*line("warm"))
     once = cytosynth.run(*line("once"))
@@ -68,14 +68,14 @@ def test_killed_at_fifty_random_moments(
 
 
 @pytest.mark.promise("Generation survives being killed")
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
 def test_killed_at_every_change_of_the_disk(
-    verb: str, cytosynth: killing.Server, tiny: Path, tmp_path: Path, record_property: Note
+    subcommand: str, cytosynth: killing.Server, tiny: Path, tmp_path: Path, record_property: Note
 ) -> None:
     write_fields(tmp_path / "real", 1)
 
     def line(name: str) -> list[str]:
-        return command(verb, tiny, tmp_path / "real", tmp_path / name, 1)
+        return command(subcommand, tiny, tmp_path / "real", tmp_path / name, 1)
 
     once = cytosynth.run(*line("once"), below=tmp_path / "once")
     wanted = killing.content(tmp_path / "once")
@@ -204,9 +204,9 @@ def noted(path: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.promise("Disk full")
-@pytest.mark.parametrize("verb", [*VERBS, "convert", "train"])
+@pytest.mark.parametrize("subcommand", [*SUBCOMMANDS, "convert", "train"])
 def test_on_a_full_disk(
-    verb: str,
+    subcommand: str,
     cytosynth: killing.Server,
     tiny: Path,
     fields: Path,
@@ -217,12 +217,12 @@ def test_on_a_full_disk(
     write_fields(tmp_path / "real", 3)
 
     def line(out: Path) -> list[str]:
-        if verb == "train":
+        if subcommand == "train":
             lora = [str(out) if word == "RUN" else word for word in trainers(tiny)["lora"]]
             return [*lora, "--data-root", str(fields)]
-        if verb == "convert":
+        if subcommand == "convert":
             return ["convert", str(tmp_path / "real"), str(out), "--to", "voc"]
-        return command(verb, tiny, tmp_path / "real", out, 2)
+        return command(subcommand, tiny, tmp_path / "real", out, 2)
 
     assert cytosynth.run(*line(tmp_path / "once")).code == 0
     wanted = killing.content(tmp_path / "once", but=["timing.jsonl"])
@@ -235,7 +235,7 @@ def test_on_a_full_disk(
             assert ended.code == 1, ended.err
             assert "No space left on device" in ended.err.splitlines()[-1]
             assert "Traceback" not in ended.err
-            kept = killing.content(small_disk / "run") if verb != "train" else {}
+            kept = killing.content(small_disk / "run") if subcommand != "train" else {}
             finished = ("images/", "images/", "qupath/")
             assert all(wanted[name] == content for name, content in kept.items() if name.startswith(finished))
         ballast.unlink()
@@ -248,21 +248,21 @@ def test_on_a_full_disk(
 
 
 @pytest.mark.promise("Errors")
-@pytest.mark.parametrize("verb", [*VERBS, "train", "convert", "check"])
+@pytest.mark.parametrize("subcommand", [*SUBCOMMANDS, "train", "convert", "check"])
 def test_memory_refused_anywhere(
-    verb: str, cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path, record_property: Note
+    subcommand: str, cytosynth: killing.Server, tiny: Path, fields: Path, tmp_path: Path, record_property: Note
 ) -> None:
     """One line, exit code 3, and what a run has written is gone on from where there is memory again."""
     write_fields(tmp_path / "real", 2)
     source = str(tmp_path / "real")
 
     def line(out: Path) -> list[str]:
-        if verb in VERBS:
-            return command(verb, tiny, tmp_path / "real", out, 2)
-        if verb == "train":
+        if subcommand in SUBCOMMANDS:
+            return command(subcommand, tiny, tmp_path / "real", out, 2)
+        if subcommand == "train":
             small = [str(out) if word == "RUN" else word for word in trainers(tiny)["text"]]
             return [*small, "--data-root", str(fields)]
-        return ["convert", source, str(out), "--to", "yolo"] if verb == "convert" else ["check", source]
+        return ["convert", source, str(out), "--to", "yolo"] if subcommand == "convert" else ["check", source]
 
     wall = ["text/timing.jsonl"]
     assert cytosynth.run(*line(tmp_path / "once")).code == 0
@@ -313,9 +313,9 @@ def test_every_value_in_every_models_configuration(tiny: Path, tmp_path: Path, r
 
 
 @pytest.mark.promise("Long soak")
-@pytest.mark.parametrize("verb", ["edit", "synthesize", "detect"])
-def test_a_thousand_images_in_one_process(verb: str, tiny: Path, tmp_path: Path, record_property: Note) -> None:
-    if verb != "synthesize":
+@pytest.mark.parametrize("subcommand", ["edit", "synthesize", "detect"])
+def test_a_thousand_images_in_one_process(subcommand: str, tiny: Path, tmp_path: Path, record_property: Note) -> None:
+    if subcommand != "synthesize":
         (tmp_path / "own").mkdir()
         for number in range(IMAGES):
             pixels, _ = drawn(number, 256, 256)
@@ -336,9 +336,9 @@ def test_a_thousand_images_in_one_process(verb: str, tiny: Path, tmp_path: Path,
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress.Meter, "advance", measured)
-        if verb == "edit":
+        if subcommand == "edit":
             data = synthesize.edit(tmp_path / "own", out, settings=settings, **given)
-        elif verb == "synthesize":
+        elif subcommand == "synthesize":
             data = synthesize.synthesize(out, count=IMAGES, normal=str(tiny / "normal"), settings=settings, **given)
         else:
             detector = model.load(tiny / "detector")

@@ -163,7 +163,7 @@ def test_what_is_saved_is_what_edit_makes_of_its_plan(own: Path, tiny: Path, tmp
 
 
 @pytest.mark.slow
-def test_drawn_fields_are_saved_as_synthesize_makes_them(tiny: Path, tmp_path: Path) -> None:
+def test_generated_fields_are_saved_as_synthesize_makes_them(tiny: Path, tmp_path: Path) -> None:
     with running([], tmp_path / "out", tiny) as (client, _):
         project = client.ask("POST", "/projects", {"kind": "generated", "seed": 9})
         made = client.finish(client.ask("POST", f"/projects/{project['id']}/field", {})["id"])

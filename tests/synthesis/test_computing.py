@@ -141,7 +141,7 @@ def test_a_run_with_a_tiny_decoder_says_so(tiny: Path, tmp_path: Path) -> None:
         synthesize.synthesize(out, count=1, settings=settings, **models(tiny))
 
 
-def test_work_beside_goes_in_order_and_its_error_reaches_the_caller() -> None:
+def test_background_work_goes_in_order_and_its_error_reaches_the_caller() -> None:
     done: list[int] = []
     with Background[int](done.append, waiting=2) as background:
         for number in range(20):

@@ -135,7 +135,7 @@ def test_a_record_cut_short_by_a_kill_is_made_again(made: Path, tiny: Path, tmp_
 
 
 @pytest.mark.promise("Two runs into one folder")
-def test_a_folder_begun_otherwise_or_in_use_is_refused(made: Path, tiny: Path, tmp_path: Path) -> None:
+def test_a_folder_of_another_run_or_in_use_is_refused(made: Path, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="was started with other settings"):
         synthesize.synthesize(made, count=4, settings=chosen(9), **models(tiny))
     (tmp_path / "foreign/images").mkdir(parents=True)
@@ -277,7 +277,7 @@ def lora_of_nothing(folder: Path) -> None:
 )
 @pytest.mark.promise("Generation survives being killed")
 @pytest.mark.slow
-def test_what_decides_beside_the_weights_is_part_of_the_run(
+def test_what_affects_images_besides_the_weights_is_part_of_the_run(
     file: str, change: dict[str, object], tiny: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny, tmp_path / "models")

@@ -86,7 +86,7 @@ def test_who_asks_again_to_stop_while_it_saves_loses_nothing(tmp_path: Path, mon
     assert [path.name for path in checkpoint.found(tmp_path / "checkpoints")] == ["step-00000002"]
 
 
-def test_the_best_is_kept_beside_the_last(tmp_path: Path) -> None:
+def test_the_best_is_kept_with_the_last(tmp_path: Path) -> None:
     outcome = run(tmp_path)
     assert (outcome.step, outcome.finished, outcome.parameters) == (8, True, 2)
     assert outcome.best is not None

@@ -49,7 +49,7 @@ def test_min_snr_weights_are_those_of_diffusers_training_script(prediction: str)
     assert float(noise.loss(schedule(prediction), given, target, timesteps, 5.0)) == pytest.approx(float(expected))
 
 
-def test_offset_noise_is_one_draw_a_channel_on_top() -> None:
+def test_offset_noise_adds_one_value_per_channel() -> None:
     clean = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(7)
     plain, constant = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 1, 1)

@@ -44,7 +44,7 @@ def test_bytes_survive_the_way_to_light_and_back() -> None:
     assert (coded(linear(pixels)) == pixels).all()
 
 
-def test_two_stains_of_a_known_mixture_are_told_apart() -> None:
+def test_two_stains_of_a_known_mixture_are_separated() -> None:
     true = np.array([staining.PAPANICOLAOU["eosin"], staining.PAPANICOLAOU["light green"]])
     rng = np.random.default_rng(0)
     amounts = rng.gamma(1.0, 0.4, (40_000, 2)) * (rng.random((40_000, 2)) < 0.7)
@@ -57,7 +57,7 @@ def test_two_stains_of_a_known_mixture_are_told_apart() -> None:
     assert np.allclose(separated @ found + rest, seen)
 
 
-def test_three_stains_far_apart_are_told_apart_and_those_of_papanicolaou_are_not() -> None:
+def test_three_stains_far_apart_are_separated_and_those_of_papanicolaou_are_not() -> None:
     true = np.array([[0.9, 0.3, 0.2], [0.2, 0.9, 0.3], [0.3, 0.2, 0.9]])
     rng = np.random.default_rng(1)
     amounts = rng.dirichlet([0.3] * 3, 30_000) * rng.uniform(0.2, 1.0, (30_000, 1))
@@ -105,7 +105,7 @@ def test_defocus_is_the_overlap_of_two_pupils(share: float) -> None:
     assert abs(found[round(share * (len(found) - 1))] - expected) < 0.01
 
 
-def test_only_spherical_aberration_tells_near_from_far() -> None:
+def test_only_spherical_aberration_distinguishes_near_from_far() -> None:
     perfect = defocus.Optics(glass=0.0)
     assert np.allclose(defocus.transfer(3.0, 0.55, perfect), defocus.transfer(-3.0, 0.55, perfect), atol=1e-9)
     near, far = defocus.transfer(3.0, 0.55), defocus.transfer(-3.0, 0.55)
@@ -214,7 +214,7 @@ def test_a_variation_is_the_same_for_an_image_and_stronger_by_strength(name: str
         varied(view, name, high + 1, 0, "a")
 
 
-def test_a_centre_draws_within_its_ranges_and_in_the_order_of_light() -> None:
+def test_a_centre_samples_within_its_ranges_and_in_the_order_of_light() -> None:
     asked = {"mpp": 0.5, "variations": [
         {"name": "jpeg", "amount": [30, 60]}, {"name": "stain", "strength": [1, 2]},
         {"name": "defocus", "share": 0.5, "amount": [-2, 2]},
