@@ -38,6 +38,7 @@ def borders(folder: Path, width: int, height: int, steps: int) -> dict[str, tupl
     plane = Plane.around(-(-width // LATENT), -(-height // LATENT), side)
     found: dict[str, tuple[list[int], list[int]]] = {}
     columns, rows = [], []
+    steps = min(steps, both.normal.steps)
     for step in range(both.normal.steps - steps, both.normal.steps):
         corners = list(plane.windows(settings.windows, both.seed, step))
         columns += sorted({x * LATENT for x, _ in corners})

@@ -37,7 +37,7 @@ SIDE = 2048
 
 def parts(samples: list[Sample], work: Path) -> dict[str, tuple[Recipe, Callable[[], Task]]]:
     """Return by name each part's recipe, and what makes its task."""
-    detection = detector.PRESETS["bundled"]["faster-rcnn"]
+    detection = detector.preset("bundled")
 
     def a_denoiser() -> Task:
         model = load("bundled")
