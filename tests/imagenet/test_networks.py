@@ -129,16 +129,17 @@ def test_folds_hold_whole_images_and_spread_every_category() -> None:
     rng = np.random.default_rng(0)
     rare = [Crop(np.zeros(1), "ASC-H", f"rare {index}") for index in range(4) for _ in range(1 + 5 * index)]
     common = [Crop(np.zeros(1), "NILM", f"image {rng.integers(30)}") for _ in range(300)]
-    places = folds.assign([*rare, *common], ["NILM", "ASC-H"], 4)
+    both = [*rare, *common]
+    places = folds.assign([c.image for c in both], [c.category for c in both], ["NILM", "ASC-H"], 4)
     assert {places[f"rare {index}"] for index in range(4)} == {0, 1, 2, 3}, "an image of the rare one in each"
     share = [sum(places[crop.image] == fold for crop in common) / 300 for fold in range(4)]
     assert max(share) - min(share) < 0.05
     for fold in range(4):
-        parts = folds.parts([*rare, *common], ["NILM", "ASC-H"], 4, fold)
+        parts = folds.parts(both, ["NILM", "ASC-H"], 4, fold)
         assert not {crop.image for crop in parts.fitted} & {crop.image for crop in parts.held_out}
         assert len(parts.fitted) + len(parts.held_out) == len(rare) + 300
     with pytest.raises(UserError, match="all ASC-H cells are in one image or fold; use more folds"):
-        folds.parts([*rare, *common], ["NILM", "ASC-H"], 1, 0)
+        folds.parts(both, ["NILM", "ASC-H"], 1, 0)
 
 
 def test_a_class_is_even_over_its_images_where_that_is_asked_for() -> None:

@@ -351,13 +351,14 @@ def test_other_centres_are_scored_by_middles_and_without_unannotated_images(tmp_
 
 
 def test_a_probe_tells_what_differs_and_no_more() -> None:
-    from cytosynth.robustness.style import Windows, kernel_distance, probe
+    from cytosynth.robustness.style import Windows, kernel_distance, separation
 
     rng = np.random.default_rng(0)
     groups = [str(n // 4) for n in range(80)]
     first, same, other = (rng.normal(shift, 1, (80, 16)) for shift in (0.0, 0.0, 1.5))
-    assert probe(Windows(first, groups), Windows(other, groups), 0) > 0.95
-    assert 0.3 < probe(Windows(first, groups), Windows(same, groups), 0) < 0.7
+    assert float(separation(Windows(first, groups), Windows(other, groups), 20).split()[0]) > 0.95
+    assert 0.3 < float(separation(Windows(first, groups), Windows(same, groups), 20).split()[0]) < 0.7
+    assert separation(Windows(first[:1], ["0"]), Windows(other[:1], ["0"]), 20) == "-", "one image of each"
     assert abs(kernel_distance(first, same)) < 0.1 < kernel_distance(first, other)
 
 

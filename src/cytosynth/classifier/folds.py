@@ -19,7 +19,7 @@ class Parts:
 
 def parts(crops: Sequence[Crop], categories: Sequence[str], folds: int, fold: int) -> Parts:
     """Return the cells outside and inside of `fold`; raise UserError if a category has none outside."""
-    places = assign(crops, categories, folds)
+    places = assign([crop.image for crop in crops], [crop.category for crop in crops], categories, folds)
     fitted = [crop for crop in crops if places[crop.image] != fold]
     lacking = sorted(set(categories) - {crop.category for crop in fitted})
     if lacking:
@@ -27,23 +27,25 @@ def parts(crops: Sequence[Crop], categories: Sequence[str], folds: int, fold: in
     return Parts(fitted, [crop for crop in crops if places[crop.image] == fold])
 
 
-def assign(crops: Sequence[Crop], categories: Sequence[str], folds: int) -> dict[str, int]:
-    """Return the fold of each image, such that every category's cells are spread as evenly as whole images allow.
+def assign(images: Sequence[str], kinds: Sequence[str], known: Sequence[str], folds: int) -> dict[str, int]:
+    """Return the fold of each image, such that the cells of every kind are spread as evenly as whole images allow.
 
-    Images with many cells of a rare category are assigned first, each to the fold that gives the most even
-    distribution: the sum over folds and categories of the squared share of a category's cells is least.
+    `images` and `kinds` (categories) are of each cell, the latter among those `known`. Images with many cells of a rare
+    kind are assigned first, each to the fold that gives the most even distribution: the sum over folds and kinds of the
+    squared share of a kind's cells is least.
     """
-    images = sorted({crop.image for crop in crops})
-    counts = np.zeros((len(images), len(categories)))
-    for crop in crops:
-        counts[images.index(crop.image), categories.index(crop.category)] += 1
+    names = sorted(set(images))
+    numbers = {name: number for number, name in enumerate(names)}
+    counts = np.zeros((len(names), len(known)))
+    for image, kind in zip(images, kinds, strict=True):
+        counts[numbers[image], known.index(kind)] += 1
     shares = counts / np.maximum(counts.sum(axis=0), 1)
-    order = sorted(range(len(images)), key=lambda index: (-shares[index].max(), images[index]))
-    held = np.zeros((folds, len(categories)))
+    order = sorted(range(len(names)), key=lambda index: (-shares[index].max(), names[index]))
+    held = np.zeros((folds, len(known)))
     places = {}
     for index in order:
         growth = (((held + shares[index]) ** 2) - held**2).sum(axis=1)
         chosen = int(growth.argmin())
         held[chosen] += shares[index]
-        places[images[index]] = chosen
+        places[names[index]] = chosen
     return places
