@@ -268,7 +268,8 @@ def test_evaluate_cells_from_end_to_end(
     how = Measuring(categories=["LSIL", "HSIL"], count=12, draws=10, window=64, fewest=4)
     models = Models(editor, [COLOUR], Darkness())
     reports = evaluate_cells(editing, how, models, many, tmp_path)
-    names = {"cells.md", "cells.json", "cells.csv", "all.csv", "confusion.json", "cells.png", "morphology.png"}
+    names = {"cells.md", "cells.json", "cells.csv", "all.csv", "confusion.json", "cells.png", "morphology.png",
+             "cells_probe.md", "cells_probe.csv"}  # fmt: skip
     assert names <= {path.name for path in tmp_path.iterdir()}
     table = json.loads((tmp_path / "cells.json").read_text())
     rows = {(row["category"], row["quantity"]): row for row in table["rows"]}
@@ -281,14 +282,19 @@ def test_evaluate_cells_from_end_to_end(
                  json.loads((tmp_path / "confusion.json").read_text())["rows"]}  # fmt: skip
     assert confusion["real", "HSIL"]["n"] == confusion["real", "HSIL"]["taken for HSIL"] == 16, "nuclei are drawn dark"
     assert confusion["edited", "LSIL"]["n"] == 12
-    assert len(reports) == 2
+    assert len(reports) == 3
+    probed = {row["category"]: row for row in json.loads((tmp_path / "cells_probe.json").read_text())["rows"]}
+    assert {name: row["n"] for name, row in probed.items()} == {"LSIL": 12, "HSIL": 12, "all": 24}
+    assert all(0 <= float(row[of].split()[0]) <= 1 for row in probed.values() for of in list(row)[3:])
+    assert len(list((tmp_path / "reconstructed").iterdir())) == 24, "the real cells that edited ones are compared with"
 
     kept = sorted((tmp_path / "edited").rglob("*.png"))
     assert len(kept) == 24
     with Image.open(kept[0]) as image:
         assert "synthetic" in image.info["Description"]
     before = {path: path.read_bytes() for path in kept}
-    tables = {name: (tmp_path / name).read_bytes() for name in ("cells.json", "all.csv", "confusion.csv")}
+    names = ("cells.json", "all.csv", "confusion.csv", "cells_probe.csv")
+    tables = {name: (tmp_path / name).read_bytes() for name in names}
     kept[5].unlink()
     painted = []
     paint = CellEditor.paint

@@ -165,6 +165,16 @@ class CellEditor:
             painted += list(self.patch(np.stack(windows[chosen]), local[chosen], settings, batch, transfers[chosen]))
         return painted
 
+    @torch.no_grad()
+    def reconstruct(self, window: Pixels, settings: EditSettings) -> Pixels:
+        """Return the (size, size, 3) `window` encoded and decoded as in an edit, without denoising.
+
+        It shows the change by the autoencoder and by the conversion of the stain alone.
+        """
+        way = self._transfer(window, always=settings.stain is True) if settings.stain else None
+        there = window if way is None else way.there(window)
+        return self._decoded(self.model.encode_pixels(there[None]).float()[0], way)
+
     def _by_strength(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:
         """Return the patches of `paint` for requests of several strengths."""
         painted: dict[int, Pixels] = {}

@@ -1,4 +1,4 @@
-"""A linear probe: by their features, can images of two sets be told apart, among images that it was not fitted to?"""
+"""A linear probe: can images of two sets be distinguished by their features? Measured on held-out images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,18 +14,18 @@ from .statistics import Estimate, Indices, interval, resamples
 
 FOLDS = 5
 PENALTY = 0.1
-"""Half of it times the squared length of the weights is added to the mean log loss; fixed, not chosen by the data."""
+"""Half of it times the squared norm of the weights is added to the mean log loss; fixed, not chosen on the data."""
 STOP = {"gtol": 1e-8, "ftol": 1e-14, "maxiter": 1000}
 """Of the minimiser."""
 
 
 class Probed(NamedTuple):
-    """What a probe says of each member of both sets.
+    """Cross-fitted scores of the members of both sets.
 
     Attributes:
-        scores: (n,) higher: rather of the second set; NaN where the rest had none of one set.
-        second: (n,) whether it is of the second set.
-        folds: (n,) each was scored by the probe fitted to the other folds; scores of two folds are not comparable.
+        scores: (n,) higher for the second set; NaN if the other folds have no member of one set.
+        second: (n,) whether the member is of the second set.
+        folds: (n,) each is scored by the probe fitted to the other folds; scores of two folds are not comparable.
     """
 
     scores: NDArray[np.float64]
@@ -34,12 +34,12 @@ class Probed(NamedTuple):
 
 
 def probe(features: ArrayLike, second: ArrayLike, images: Sequence[str]) -> Probed:
-    """Fit a logistic regression in five folds of whole images, and score each fold by that fitted to the other four.
+    """Return the scores of a logistic regression, cross-fitted in five folds of whole images.
 
     Args:
-        features: (n, dimension); standardised by those that the regression is fitted to.
+        features: (n, dimension); standardised by the mean and deviation of the members that are fitted.
         second: (n,) whether each is of the second set.
-        images: of each; what is of one image, in either set, is in one fold.
+        images: of each; all members of one image, of either set, are in one fold.
     """
     values, truth = np.asarray(features, dtype=np.float64), np.asarray(second, dtype=np.bool_)
     places = assign(images, [str(one) for one in truth], ("False", "True"), FOLDS)
@@ -69,9 +69,9 @@ def logistic(features: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArray
 
 
 def area(found: Probed, chosen: Indices | None = None) -> float:
-    """Return the area under the curve: how often the second set's member of a pair has the higher score, ties half.
+    """Return the area under the curve: the share of pairs in which the second set has the higher score, ties half.
 
-    A pair is of one fold. NaN if there is none. `chosen` are indices of members, one of them as often as it is in them.
+    Both members of a pair are of one fold. NaN if there is no pair. `chosen` are indices of members, with repetitions.
     """
     if chosen is not None:
         found = Probed(found.scores[chosen], found.second[chosen], found.folds[chosen])
@@ -87,10 +87,10 @@ def area(found: Probed, chosen: Indices | None = None) -> float:
 
 
 def separation(found: Sequence[Probed], images: Sequence[str], draws: int) -> Estimate | None:
-    """Return the area under the curve, the mean of `found`, which are of the same members in the same order.
+    """Return the area under the curve, the mean over `found`, which have the same members in the same order.
 
-    None if nothing was scored. The interval is from resampling whole `images` with the scores as they are: it says how
-    the value depends on the images that are told apart, not on those that the probes were fitted to.
+    None if there are no scores. The interval is from resampling whole `images` with fixed scores: it has the variation
+    of the measured images, not of those that the probes are fitted to.
     """
 
     def mean(chosen: Indices | None) -> float:

@@ -31,7 +31,7 @@ from ...normal.generate import NormalImageGenerator
 from .. import sheet
 from ..networks.extractor import Extractor
 from ..statistics import Estimate
-from . import agreement, comparison, histograms, patches
+from . import agreement, comparison, histograms, patches, probe
 from .agreement import Classified
 from .comparison import PROPERTIES, Line, Sides
 from .patches import CellPatch
@@ -81,11 +81,11 @@ class Models:
 
 
 def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: Path, out: Path) -> list[Report]:
-    """Edit, compare, and write `cells`, `confusion` and `all` (.json, .md, .csv), `morphology.png` and `cells.png`.
+    """Edit, compare, and write the tables (.json, .md, .csv), `morphology.png` and `cells.png`.
 
-    Edited patches are stored in `out/edited` and not edited again. Returns the tables `cells` and `confusion` (only
-    with a classifier). Raises UsageError if `out` has other settings or models, UserError if there is no NILM cell to
-    edit or no real cell of a category.
+    The tables are `cells`, `all`, `cells_probe` and, with a classifier, `confusion`; all except `all` are returned, in
+    this order. Edited patches are stored in `out/edited` and not edited again. Raises UsageError if `out` has other
+    settings or models, UserError if there is no NILM cell to edit or no real cell of a category.
     """
     if models.classifier and set(how.categories) - set(models.classifier.classes):
         raise UsageError(
@@ -126,9 +126,12 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
         reports = [_table(lines, facts)]
         reports[0].write(out, "cells")
         _everything(lines, facts).write(out, "all")
+        told = probe.sets(before, after, asked, models.editor, editing, out)
+        reports.append(probe.table(told, models.extractors, out / "features", how, facts))
+        reports[1].write(out, "cells_probe")
         if models.classifier:
             reports.append(_confusion(models.classifier, how, real, after, answers, facts))
-            reports[1].write(out, "confusion")
+            reports[2].write(out, "confusion")
         _histograms(found, shapes, out / "morphology.png")
         _sheet(found, how.window, out / "cells.png")
     return reports

@@ -123,6 +123,18 @@ def edited(
     return [image_files.read(path) for path in paths]
 
 
+def reconstructed(editor: CellEditor, cells: Sequence[CellPatch], editing: Editing, folder: Path) -> list[Pixels]:
+    """Return the patch of each of `cells` encoded and decoded without an edit, stored in `folder` as edits are."""
+    paths = [folder / f"{cell.key}.png" for cell in cells]
+    with meter("reconstructing real cells", len(cells), sum(path.exists() for path in paths)) as bar:
+        for cell, path in zip(cells, paths, strict=True):
+            if not path.exists():
+                record = {"origin": "real-to-synthetic", "category": cell.category, "edited": False, "key": cell.key}
+                atomic.write_bytes(path, png(editor.reconstruct(cell.pixels, editing.cell), record))
+                bar.advance()
+    return [image_files.read(path) for path in paths]
+
+
 def _planned(cell: CellPatch, category: str, editing: Editing) -> PlannedEdit:
     parts = [editing.seed, zlib.crc32(cell.key.encode()), zlib.crc32(category.encode())]
     seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
