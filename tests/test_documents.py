@@ -53,6 +53,17 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
             assert anchor in anchors(target.read_text()), link
 
 
+def test_tests_that_are_named_exist() -> None:
+    there = {
+        (file.name, name)
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    named = re.findall(r"(test_\w+\.py)::(test_\w+)", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 30
+    assert not set(named) - there
+
+
 def test_every_page_is_in_the_menu() -> None:
     menu = (ROOT / "mkdocs.yml").read_text()
     nav = str(yaml.safe_load(menu)["nav"])
