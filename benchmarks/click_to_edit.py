@@ -1,4 +1,4 @@
-"""What a click in the studio costs beside the edit itself: `python benchmarks/click_to_edit.py IMAGE [DEVICE]`.
+"""The cost of a click in the studio compared with the edit itself: `python benchmarks/click_to_edit.py IMAGE [DEVICE]`.
 
 Both are measured in one run, in turns, on the same image, box, seeds and settings: the time from the page's request to
 the finished edit with its pair of images and the gate's words, and that of `CellEditor.edit`, which `cytosynth edit`

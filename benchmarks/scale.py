@@ -110,7 +110,7 @@ def _measured(work: Callable[..., None], arguments: tuple[object, ...]) -> tuple
 
 
 def records(root: Path) -> Report:
-    """Measure the readers and writers, or go on with what is not measured."""
+    """Measure the readers and writers, or continue with what is missing."""
     kept = root / MEASURED
     known = {(row["kind"], row["count"], row["work"]): row for row in (
         json.loads(line) for line in (kept.read_text().splitlines() if kept.exists() else []))}  # fmt: skip

@@ -87,7 +87,7 @@ def report(out: Path, sides: list[int], options: list[str]) -> None:
     columns = ("side", "megapixels", "windows a step", "parts", "seconds", "core seconds", "core seconds a megapixel",
                "peak memory, MiB")  # fmt: skip
     notes = (
-        "each part loads the models and draws nothing twice; a part that is stopped ends with what is on disk",
+        "each part loads the models and generates nothing again; a part that is stopped ends with what is on disk",
         "an exponent of 1: cost grows as the area does; windows are whole, so a small slide has more of them an area",
     )
     made = Report("Cost of made slides", facts, columns, tuple(rows), notes)

@@ -1,4 +1,4 @@
-"""Measures made slides beside real fields: `python benchmarks/slides.py FIELDS OUT SLIDE...` writes results/slides.*.
+"""Compares made slides with real fields: `python benchmarks/slides.py FIELDS OUT SLIDE...` writes results/slides.*.
 
 FIELDS is a folder of real images at x20 or, with --scale, of another scale; SLIDE folders of `cytosynth slide`.
 """
@@ -26,7 +26,7 @@ WINDOW = 224
 LATENT = 8
 """Pixels for one of the bundled autoencoder's latents."""
 MOST = 400
-"""Windows of a kind of which features are taken, drawn evenly."""
+"""Windows of each kind whose features are computed, sampled evenly."""
 BATCH = 16
 
 

@@ -2,7 +2,7 @@
 # From a laboratory's own slides or fields to a detector that was trained with synthetic cells, and a report on how it
 # holds up. Each step is a command of docs/tutorial.md; the same line again continues where it was stopped.
 #
-#   SLIDES=/data/slides PATIENTS=/data/patients.csv examples/own_lab.sh     # QuPath's GeoJSON or COCO beside the slides
+#   SLIDES=/data/slides PATIENTS=/data/patients.csv examples/own_lab.sh     # QuPath's GeoJSON or COCO next to the slides
 #   FIELDS=/data/export PATIENTS=/data/patients.csv examples/own_lab.sh     # as your annotation tool exported them
 #
 # Made for one GPU of 24 GB, and bash 4.4 or newer. PATIENTS is a table (CSV) with the columns slide and patient, or

@@ -79,7 +79,7 @@ class _Worker:
 
     Attributes:
         device: where it works.
-        told: ends when it is to stop, be it that the process that began it was killed.
+        told: its end tells the worker to stop, also if the process that started it was killed.
         busy: whether it is at work.
         stopping: whether its work was interrupted.
     """

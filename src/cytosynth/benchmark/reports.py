@@ -109,7 +109,7 @@ def _side(run: Run) -> tuple[Value, ...]:
 
 
 def _compared(measured: "Measured") -> Report:
-    """Return what diffusers, cells one by one and the paper's recipe take, beside ours."""
+    """Return the cost of diffusers, of cells one by one and of the paper's recipe, compared with ours."""
     seconds, off = measured.fields, measured.off
     precision = measured.facts["precision"]
     ours, plain, same = seconds["ours"], seconds["as it ships"], seconds[f"in {precision}"]

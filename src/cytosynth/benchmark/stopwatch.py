@@ -19,7 +19,7 @@ class Stopwatch:
     """Counts the seconds of each stage without those of the stages inside it; each thread has stages of its own."""
 
     def __init__(self, device: torch.device) -> None:
-        """Wait for `device` at the beginning and the end of each stage: a GPU works on while Python goes ahead."""
+        """Wait for `device` at the beginning and the end of each stage: a GPU works asynchronously."""
         self.device = device
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._of = threading.local()

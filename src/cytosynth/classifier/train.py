@@ -24,7 +24,7 @@ from .folds import Parts
 from .recipe import ClassifierRecipe
 
 MEAN, STD = (0.8, 0.8, 0.8), (0.2, 0.2, 0.2)
-"""Of a bright field, 0..1: of networks that begin from scratch."""
+"""Mean and deviation of a bright field, 0..1, for networks trained from scratch."""
 BODY_RATE = 0.3
 """Factor on the learning rate of ImageNet weights; the last layer is trained from scratch."""
 SHOWN = 48

@@ -112,7 +112,7 @@ def membership(
     output: Output = None,
     device: Device = "auto",
 ) -> None:
-    """Loss-threshold attack: can training images be told from others? AUC, and TPR at 1 % FPR."""
+    """Loss-threshold attack: does the loss reveal training images? AUC, and TPR at 1 % FPR."""
     import numpy as np
 
     from ..evaluate import image_set, membership

@@ -55,7 +55,7 @@ def convert(
             raise UsageError(f"{out}: would be {what} of {source}; give another folder")
         if kind == "slides":
             if whose:
-                raise UsageError(f"{whose}: of slides, `cytosynth tiles --patients` makes parts by patient")
+                raise UsageError(f"{whose}: {source} has slides; use `cytosynth tiles --patients` for parts by patient")
             return _cut(source, out, target, names or {}, pseudonyms)
         data = renamed(read(source, kind, place=place, **options), names or {})
         data = patients.divided(data, whose) if whose else data

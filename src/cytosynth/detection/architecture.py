@@ -12,7 +12,7 @@ from ..registry import DETECTORS
 from .recipe import DetectorRecipe
 
 Build = Callable[[str, int, bool], nn.Module]
-"""Backbone, number of categories, whether it begins from ImageNet weights: the untrained network.
+"""Backbone, number of categories, whether ImageNet weights are used: the untrained network.
 
 It is torchvision's kind: called with images ((3, h, w) in 0..1) and targets (`boxes` xyxy, `labels` from 1) it returns
 losses by name while training, and with images alone, in evaluation, `boxes`, `labels` and `scores` of each.

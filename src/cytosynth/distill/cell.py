@@ -74,7 +74,7 @@ class CellDistillTask(CropTask):
         return drawn | {"category": category, "nuclei": self._nuclei(drawn, category, rng)}
 
     def _nuclei(self, drawn: dict[str, Tensor], category: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return what the nuclei cover that edits of `drawn` into each `category` would ask for (n, 1, h, w)."""
+        """Return the cover of the nuclei that edits of `drawn` into each `category` would request (n, 1, h, w)."""
         side, factor = drawn["latents"].shape[-1], self.model.factor
         discs = []
         for box, index, seed in zip(

@@ -33,7 +33,7 @@ class HeldOut:
         self.features = features.cached(self.extractor, self.windows, cache / "features")
 
     def __call__(self, drawn: Sequence[Pixels]) -> float:
-        """Return the kernel distance of `drawn` images to the windows: unbiased, over all of both."""
+        """Return the kernel distance of generated images (`drawn`) to the windows: unbiased, over all of both."""
         size = min(len(drawn), len(self.windows))
         found = self.extractor(drawn[:size])
         return distance.kid(found, self.features[:size], subsets=1, subset_size=size).mean

@@ -40,10 +40,10 @@ def guided(
             the unguided half gets the same boxes with masks 0.
     """
     channels = unet.config.time_cond_proj_dim  # a distilled network takes the guidance scale as an input instead
-    told = None
+    scale_embedding = None
     if channels is not None:
-        told = guidance_embedding(guidance_scale, channels).to(prompt).expand(len(prompt), -1)
-    twice = guidance_scale != 1.0 and told is None
+        scale_embedding = guidance_embedding(guidance_scale, channels).to(prompt).expand(len(prompt), -1)
+    twice = guidance_scale != 1.0 and scale_embedding is None
     embeddings = torch.cat([negative, prompt]) if twice else prompt
     kwargs = _grounding(grounding, twice)
 
@@ -53,7 +53,11 @@ def guided(
             model_input = torch.cat([model_input, model_input])
             t = torch.cat([t, t]) if t.ndim else t
         output: Tensor = unet(
-            model_input.to(unet.dtype), t, embeddings, timestep_cond=told, cross_attention_kwargs=_copy(kwargs)
+            model_input.to(unet.dtype),
+            t,
+            embeddings,
+            timestep_cond=scale_embedding,
+            cross_attention_kwargs=_copy(kwargs),
         ).sample.to(x)
         if not twice:
             return output.clone()  # the next call of a compiled network writes into the same memory

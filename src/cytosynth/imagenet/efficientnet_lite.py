@@ -28,7 +28,7 @@ STRIDE_FROZEN: Final = 4
 
 @dataclass(frozen=True)
 class Release:
-    """Where the weights of a network are: a package, its class that knows the file, and the file's SHA-256."""
+    """Where the weights of a network are: a package, its class that has the file's path, and the file's SHA-256."""
 
     package: str
     finder: str

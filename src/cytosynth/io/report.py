@@ -15,7 +15,7 @@ from .plain import load, portable
 
 Value = str | int | float | None
 WIDE = 240
-"""Columns of a table that goes into a file or a pipe, where none is cut short."""
+"""Width of a table written to a file or a pipe, so that no column is cut."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ FILE = "key.json"
 
 
 class KeySource(BaseModel):
-    """A data set of which cells are shown; `digest` tells its annotations."""
+    """A data set of which cells are shown; `digest` identifies its annotations."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     origin: Origin

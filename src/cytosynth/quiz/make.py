@@ -82,7 +82,7 @@ def order(items: Sequence[KeyItem], seed: int, reader: int) -> list[KeyItem]:
 
 
 def image(shown: Shown) -> bytes:
-    """Return the PNG of a cell whose origin may be told; a synthetic one says in its metadata what it is."""
+    """Return the PNG of a cell whose origin may be revealed; a synthetic one is marked in its metadata."""
     assert shown.candidate.pixels is not None
     if shown.item.origin == REAL:
         return page.png_bytes(shown.candidate.pixels)
@@ -132,7 +132,7 @@ def _item(name: str, candidate: Candidate, block: int) -> KeyItem:
 
 
 def _identity(settings: QuizSettings, sources: Sequence[Source]) -> str:
-    """Return what tells this quiz from others; it says nothing of the cells."""
+    """Return the identity of this quiz; it reveals nothing about the cells."""
     said = settings.model_dump_json() + "".join(source.digest for source in sources)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 

@@ -73,7 +73,7 @@ class PipelineWorker:
 
 
 def _outcome(one: Made | Room | Unmade) -> tuple[str, Made | Room | Problem]:
-    """Return what goes back to the driver, which writes: encoded images."""
+    """Return the results for the driver, which writes them: encoded images."""
     if isinstance(one, Unmade):
         return one.job.file_name, Problem(one.error)
     return one.file_name, one.as_file() if isinstance(one, Made) else one

@@ -71,7 +71,7 @@ class Source:
 
 
 def written(out: Path) -> PipelineSettings | None:
-    """Return the settings of both stages of the slide begun in the folder `out`, None where there is none yet."""
+    """Return the settings of both stages of the slide started in the folder `out`, None if there is none yet."""
     path = out / SETTINGS
     return read(Pinned, path).settings.pipeline if path.is_file() else None
 

@@ -1,4 +1,4 @@
-"""Random fields that depend on (seed, stream, position) alone, whatever region they are asked for."""
+"""Random fields that depend only on (seed, stream, position), for any region."""
 
 import numpy as np
 import torch

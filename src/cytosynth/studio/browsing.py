@@ -156,7 +156,7 @@ def _rounded(box: Sequence[float]) -> tuple[float, ...]:
 
 
 def _window(pixels: Pixels, cell: Cell) -> tuple[Pixels, tuple[float, float, float, float]]:
-    """Return twice the box around a cell, as far as the image goes, and the box in it."""
+    """Return a window of twice the box around a cell, inside the image, and the box in it."""
     (x, y), (width, height) = cell.centre, cell.size
     left, top = max(0, round(x - width)), max(0, round(y - height))
     window = pixels[top : round(y + height), left : round(x + width)]

@@ -13,7 +13,7 @@ from ..io import records
 DEEPEST = 2
 """Levels of folders below an opened one that are offered."""
 SETS = ("annotations.json", "data.yaml", "Annotations", "classifications.json", "classifications.csv")
-"""What tells a data set: COCO, YOLO, VOC, CRIC."""
+"""Files that identify a data set: COCO, YOLO, VOC, CRIC."""
 MOST = 500
 """Folders that are offered."""
 

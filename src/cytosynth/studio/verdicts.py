@@ -22,7 +22,7 @@ def words(verdict: Verdict, category: str, settings: GateSettings) -> list[str]:
                 f"{scores['nucleus_density']:.2f}, at least {FAINTEST:g})."
             )
     if "probability" in scores:
-        state = "does not classify it as" if "class" in reasons else "takes it for"
+        state = "does not classify it as" if "class" in reasons else "classifies it as"
         lines.append(f"The classifier {state} {category} (probability {scores['probability']:.2f}).")
     if "normal_after" in scores:
         lines.append(

@@ -52,13 +52,13 @@ class Engine(Protocol):
         ...
 
     def make(self, jobs: Iterable[Job], settings: PipelineSettings, failed: Failed) -> Iterator[Made]:
-        """Yield the images of `jobs` as they are finished; `failed` is told of those that cannot be made."""
+        """Yield the images of `jobs` as they are finished; `failed` is called for those that cannot be made."""
         ...
 
     def rooms(self, jobs: Iterable[Job], settings: PipelineSettings, failed: Failed) -> Iterator[Room]:
         """Yield how many cells of the image of each of `jobs` can be edited, at most as many as the settings allow.
 
-        `failed` is told of images that cannot be used.
+        `failed` is called for images that cannot be used.
         """
         ...
 
@@ -116,7 +116,7 @@ class Pipeline:
             self.gate.check(categories)
 
     def make(self, jobs: Iterable[Job], settings: PipelineSettings, failed: Failed) -> Iterator[Made]:
-        """Yield the images of `jobs` as they are finished; `failed` is told of those that cannot be made."""
+        """Yield the images of `jobs` as they are finished; `failed` is called for those that cannot be made."""
         making = Making(self, settings)
         for job in jobs:
             yield from finished(making.add(job), failed)

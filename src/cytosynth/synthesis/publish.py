@@ -84,8 +84,8 @@ def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSe
     uses_bundled = "bundled" in {name.rsplit(" ", 1)[0] for name in about.models.values()}
     sections = [*_part(about.shard), *_outside(records), *_counts(records, settings, about.missing)]
     sections += _acceptance(records, "gate" in about.models)
-    told = portable(settings.model_dump(mode="json", exclude={"style": {"fields"}}))
-    said = card.text(data, models, told, about.problems, uses_bundled, about.origin, sections, map(image_of, records))
+    shown = portable(settings.model_dump(mode="json", exclude={"style": {"fields"}}))
+    said = card.text(data, models, shown, about.problems, uses_bundled, about.origin, sections, map(image_of, records))
     atomic.write_text(out / "README.md", said)
     return data if large else replace(data, images=tuple(map(image_of, records)))
 

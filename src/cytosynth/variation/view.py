@@ -56,7 +56,8 @@ class Variation:
     signed: bool = False
 
     def of_strength(self, strength: float, rng: np.random.Generator) -> float:
-        """Return the amount of a `strength` in 1..5, interpolated between whole ones; a sign is drawn where it has one.
+        """Return the amount of a `strength` in 1..5, interpolated between whole ones; a random sign is chosen if it has
+        one.
 
         Raises ValueError for a strength outside.
         """

@@ -63,7 +63,7 @@ def level(found: Found, measure: str, tested: int, least: int) -> Gain:
     """Return the mean of `measure` over chains with its interval; none for fewer than `least` images."""
     own = np.array([one["scores"][measure] for _, one in sorted(found.items())], dtype=np.float64)
     drawn = np.array([one["drawn"][measure] for _, one in sorted(found.items())], dtype=np.float64)
-    return told(own, drawn, tested, least)
+    return gain_of(own, drawn, tested, least)
 
 
 def compared(
@@ -85,7 +85,7 @@ def compared(
             for measure in measures(recipe):
                 observed, drawn = paired(found, results[size, other], measure)
                 number = images(measure, tested, recipe.least)
-                rows.append(Comparison(size, arm, other, measure, told(observed, drawn, number, recipe.least)))
+                rows.append(Comparison(size, arm, other, measure, gain_of(observed, drawn, number, recipe.least)))
     return corrected(rows, recipe)
 
 
@@ -126,7 +126,7 @@ def images(measure: str, tested: Mapping[str, int], least: int) -> int:
     return max(least, min((count for name, count in tested.items() if name and count), default=0))
 
 
-def told(observed: Values, drawn: Values, tested: int, least: int) -> Gain:
+def gain_of(observed: Values, drawn: Values, tested: int, least: int) -> Gain:
     """Return the gain; without interval if there are too few images."""
     if tested < least or np.isnan(observed).any():
         return Gain(float(observed.mean()), chains=len(observed))

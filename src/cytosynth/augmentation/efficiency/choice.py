@@ -34,7 +34,7 @@ def walk(found: Mapping[str, analysis.Found], tested: int, least: int) -> tuple[
         if arm == REAL:
             continue
         observed, drawn = analysis.paired(own, found[best], ABNORMAL_AP)
-        gain = analysis.told(observed, drawn, tested, least)
+        gain = analysis.gain_of(observed, drawn, tested, least)
         steps.append((arm, best, gain))
         if gain.low is not None and gain.low > 0:
             best = arm

@@ -81,7 +81,7 @@ def made(
         folders = [pasted]
         if arm.kind == "exemplar":
             leaks.refuse(pasted, [recipe.test], data_root)
-            _begun_from(pasted, recipe, arm, place, out, data_root, device, load)
+            _edited_from(pasted, recipe, arm, place, out, data_root, device, load)
             folders = [out]
     for folder in folders:
         leaks.refuse(folder, [recipe.test], data_root)
@@ -135,7 +135,7 @@ def _edited(
     return folders
 
 
-def _begun_from(
+def _edited_from(
     pasted: Path,
     recipe: EfficiencyRecipe,
     arm: Strategy,

@@ -41,14 +41,14 @@ class Kept(BaseModel):
     @classmethod
     def of(cls, read: "Read") -> "Kept":
         """Return what is stored of `read`: scores, and those of every resample for the compared measures."""
-        told = analysis.measures(read.recipe)
+        measures = analysis.measures(read.recipe)
         rows = []
         for (size, arm), found in read.results.items():
             for chain, one in found.items():
                 rows.append(
                     {"size": size, "arm": arm, "chain": chain, "sets": list(read.sets[size, arm]),
                      "parameters": one["parameters"], "seconds_a_step": one["seconds_a_step"],
-                     "scores": one["scores"], "drawn": {name: one["drawn"][name] for name in told}}
+                     "scores": one["scores"], "drawn": {name: one["drawn"][name] for name in measures}}
                 )  # fmt: skip
         recipe = portable(read.recipe.model_dump(mode="json"))
         return cls(recipe=recipe, on=read.on, tested=dict(read.tested), facts=dict(read.facts), rows=rows)
@@ -112,11 +112,11 @@ def scores(read: Read) -> Report:
     for (size, arm), found in read.results.items():
         first = next(iter(found.values()))
         made = [round(value, 1) for value in read.sets[size, arm]]
-        told = [
+        shown = [
             said(analysis.level(found, name, analysis.images(name, read.tested, recipe.least), recipe.least))
             for name in [ABNORMAL_AP, *others]
         ]
-        rows.append((size, arm, *made, *told, len(found), first["parameters"], first["seconds_a_step"]))
+        rows.append((size, arm, *made, *shown, len(found), first["parameters"], first["seconds_a_step"]))
     return Report(f"{recipe.title}: scores on {_where(read)}", _facts(read), columns, tuple(rows), _notes(read))
 
 
@@ -176,7 +176,7 @@ def curve(found: Mapping[int, Sequence[float]], recipe: EfficiencyRecipe, size: 
     means = {at: float(np.mean(found[at])) for at in steps}
     late = min((at for at in steps if at >= 2 / 3 * steps[-1]), default=steps[-1])
     rise = means[steps[-1]] - means[late]
-    told = "flat" if late < steps[-1] and rise < FLAT else "not flat: train longer"
+    state = "flat" if late < steps[-1] and rise < FLAT else "not flat: train longer"
     rows = [(at, round(100 * means[at], 2), round(100 * float(np.std(found[at])), 2)) for at in steps]
     figure = Figure(figsize=(6, 4), dpi=110, layout="constrained")
     axis = figure.subplots()
@@ -185,12 +185,12 @@ def curve(found: Mapping[int, Sequence[float]], recipe: EfficiencyRecipe, size: 
     axis.plot(steps, [100 * means[at] for at in steps], "o-", color=COLOURS[0])
     axis.set_xlabel("optimiser steps")
     axis.set_ylabel(f"{ABNORMAL_AP} x 100, tuning images")
-    axis.set_title(f"{recipe.architecture}, R, N = {size}: {told}", fontsize=10)
+    axis.set_title(f"{recipe.architecture}, R, N = {size}: {state}", fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     atomic.write_bytes(path, buffer.getvalue())
     notes = (
-        f"from {late} to {steps[-1]} steps {100 * rise:+.1f} points: {told} (flat: less than {100 * FLAT:g})",
+        f"from {late} to {steps[-1]} steps {100 * rise:+.1f} points: {state} (flat: less than {100 * FLAT:g})",
         f"mean over {len(found[steps[0]])} chains",
     )
     columns = ("steps", f"{ABNORMAL_AP} x 100", "standard deviation over chains x 100")
@@ -231,9 +231,9 @@ def _row(row: Comparison, recipe: EfficiencyRecipe) -> tuple[Value, ...]:
     if gain.low is not None and gain.high is not None:
         verdict = HELPS if gain.low > 0 else HURTS if gain.high < 0 else UNDECIDED
     inferior = row.not_inferior(recipe.margin) if row.against == REAL and row.measure == ABNORMAL_AP else None
-    told = None if inferior is None else "yes" if inferior else "not shown"
+    shown = None if inferior is None else "yes" if inferior else "not shown"
     p, corrected = (None if value is None else round(value, 4) for value in (gain.p, row.corrected))
-    return row.size, row.arm, row.against, row.measure, said(gain), p, corrected, row.status, verdict, told
+    return row.size, row.arm, row.against, row.measure, said(gain), p, corrected, row.status, verdict, shown
 
 
 def _where(read: Read) -> str:

@@ -44,9 +44,9 @@ def layout(finder: Finder, sides: Mapping[str, Sequence[Sample]], draws: int, fa
         values = []
         for side in SIDES:
             truth = [_of(sample.cells, name) for sample in sides[side]]
-            told = [most_confident(cells) if name == ONE_CLASS else _of(cells, name) for cells in found[side]]
+            scored = [most_confident(cells) if name == ONE_CLASS else _of(cells, name) for cells in found[side]]
             cells = sum(len(one) for one in truth)
-            value = average_precision(truth, told, name, draws) if cells else None
+            value = average_precision(truth, scored, name, draws) if cells else None
             values.append(value)
             row += [None if value is None else _points(value), cells, sum(bool(one) for one in truth)]
         both = [value.value for value in values if value is not None]

@@ -68,7 +68,7 @@ def most_confident(found: Sequence[Cell]) -> list[Cell]:
 
 
 def _all(matches: Matches, one: Matches | None, images: Indices | None = None) -> dict[str, float | None]:
-    """Return the scores of `images`, all where None, by category and, where asked for, of `one` class."""
+    """Return the scores of `images`, all where None, by category and, if requested, of `one` class."""
     named = _named(matches.scores(images))
     if one is not None:
         value = one.scores(images).map_50

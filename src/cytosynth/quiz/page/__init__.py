@@ -39,7 +39,7 @@ def data_address(png: bytes) -> str:
 def text(title: str, content: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     """Return the page as HTML.
 
-    Its policy lets it load nothing from anywhere, and run no script but its own, which is told by its hash.
+    Its policy lets it load nothing from anywhere, and run no script but its own, which is identified by its hash.
 
     Args:
         title: of the page.
