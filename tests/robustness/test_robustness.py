@@ -99,6 +99,9 @@ def test_the_section_of_a_card_replaces_the_one_before(tmp_path: Path, blobs: st
     new = card.replaced(old, said)
     assert "old" not in new and new.count(card.HEADING) == 1 and new.endswith("## After\n\nmore\n")
     assert card.replaced(card.replaced("# Mine\n", said), said) == card.replaced("# Mine\n", said)
+    # A detector of another program has no folder: its section is not lost.
+    path = card.fill(None, tmp_path / "run", "mine", outcome, recipe, "data, part all")
+    assert path == tmp_path / "run/card_mine.md" and path.read_text().endswith(said)
 
 
 def test_results_that_were_made_elsewhere_are_scored_alike(tmp_path: Path) -> None:

@@ -42,7 +42,12 @@ def robustness(
     mpp: Mpp = 0.49,
     quick: Annotated[bool, typer.Option("--quick", help="Only strength 3, 20 images, 50 resamples.")] = False,
     card: Annotated[
-        bool, typer.Option("--card", help="Write the section 'Where this detector fails' into the model cards.")
+        bool,
+        typer.Option(
+            "--card",
+            help="Write the section 'Where this detector fails' into the model cards; of a detector without a folder, "
+            "into OUT.",
+        ),
     ] = False,
     export: Annotated[
         Path | None,
@@ -73,10 +78,9 @@ def robustness(
     for title, report in outcome.reports:
         if title != "conditions":
             report.show()
-    for name, folder in _folders(said).items():
-        if card:
-            cards.fill(folder, name, outcome, recipe, f"{data.name}, part {split}")
-            print(folder / cards.CARD)
+    folders = _folders(said)
+    for name in outcome.clean if card else ():
+        print(cards.fill(folders.get(name), out, name, outcome, recipe, f"{data.name}, part {split}"))
     print(f"{out}/robustness.md {out}/heat_map.png {out}/curves.png {out}/variations.png")
 
 

@@ -1,5 +1,6 @@
 """The section "Where this detector fails" of a detector's model card, filled by the benchmark."""
 
+import re
 from pathlib import Path
 
 from ..detection.model import configuration
@@ -14,15 +15,24 @@ WORST = 5
 """Conditions that are named."""
 
 
-def fill(folder: Path, name: str, outcome: Outcome, recipe: RobustnessRecipe, data: str) -> None:
-    """Write the section into the model card of the detector in `folder`, in place of an earlier one.
+def fill(folder: Path | None, out: Path, name: str, outcome: Outcome, recipe: RobustnessRecipe, data: str) -> Path:
+    """Write the section into the model card of the detector in `folder`, in place of an earlier one; return the card.
 
-    A missing card is created. Raises UserError if `folder` holds no detector.
+    A missing card is created. The bundled detector and those of other programs have no folder (None): their section
+    goes into a file of its own in `out`. Raises UserError if `folder` holds no detector.
     """
-    configuration(folder)
-    path = folder / CARD
-    before = plain.text(path) if path.exists() else f"# Detector {plain.last(folder)}\n\nNot for diagnosis.\n"
-    atomic.write_text(path, replaced(before, section(name, outcome, recipe, data)))
+    new = section(name, outcome, recipe, data)
+    if folder is None:
+        path, before = (
+            out / f"card_{re.sub('[^A-Za-z0-9._-]', '-', name)}.md",
+            f"# Detector {name}\n\nNot for diagnosis.\n",
+        )
+    else:
+        configuration(folder)
+        path = folder / CARD
+        before = plain.text(path) if path.exists() else f"# Detector {plain.last(folder)}\n\nNot for diagnosis.\n"
+    atomic.write_text(path, replaced(before, new))
+    return path
 
 
 def replaced(card: str, new: str) -> str:
