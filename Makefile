@@ -21,8 +21,9 @@ demo: $(READY)
 	$(BIN)/cytosynth check demo
 	@echo "Look at demo/preview.png; the data card is demo/README.md."
 
+# A process for each core, four at most, each with one thread; files stay whole, as their tests share models.
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 # What `make test` leaves out: promises with kills and mutated files, notebooks, scripts, pages in a browser, a Ray cluster.
 test-slow: $(READY)
