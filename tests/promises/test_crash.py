@@ -284,7 +284,7 @@ def test_never_two_at_once_however_they_race(tmp_path: Path) -> None:
     [
         "synthesize", "edit", "detect", "train", "convert", "mix", "select", "select --anyway", "fidelity",
         "memorisation", "membership", "cells", "figure3", "figure6", "figure7", "figure8", "table1", "table2",
-        "table3", "sanity",
+        "table3", "sanity", "robustness --export",
     ],
 )  # fmt: skip
 def test_every_command_that_writes_a_folder_refuses(
@@ -318,6 +318,9 @@ def test_every_command_that_writes_a_folder_refuses(
         "fidelity": ["evaluate", "fidelity", *[str(fields / "drawn")] * 2, "--output", str(out)],
         "memorisation": ["evaluate", "memorisation", *[str(fields / "drawn")] * 3, "--output", str(out)],
         "cells": ["evaluate", "cells", str(fields / "drawn"), str(out)],
+        "robustness --export": [
+            "evaluate", "robustness", "command:x", str(fields / "drawn"), "--out", "no", "--export", str(out)
+        ],
         **{name: ["experiment", name, str(out), "--preset", "bundled"] for name in ("table1", "table2", "table3")},
         "sanity": ["experiment", "sanity", str(out)],
     }

@@ -102,6 +102,11 @@ def test_the_section_of_a_card_replaces_the_one_before(tmp_path: Path, blobs: st
     # A detector of another program has no folder: its section is not lost.
     path = card.fill(None, tmp_path / "run", "mine", outcome, recipe, "data, part all")
     assert path == tmp_path / "run/card_mine.md" and path.read_text().endswith(said)
+    # Names that differ in other letters than those of ASCII have files of their own.
+    outcome.trainings.update(dict.fromkeys(("détecteur", "dètecteur", "a b", "a+b"), outcome.trainings["mine"]))
+    outcome.clean.update(dict.fromkeys(outcome.trainings, outcome.clean["mine"]))
+    given = [card.fill(None, tmp_path / "run", name, outcome, recipe, "data") for name in outcome.trainings]
+    assert len(set(given)) == 5 and all(path.is_file() for path in given)
 
 
 def test_results_that_were_made_elsewhere_are_scored_alike(tmp_path: Path) -> None:
@@ -390,8 +395,17 @@ def test_the_commands_take_detectors_of_other_programs(tmp_path: Path, blobs: st
     assert done.exit_code == 0, done.output
     values = json.loads((tmp_path / "run" / "values.json").read_text())
     assert set(values["blobs"]) == {"clean", "scale-3"} and values["blobs"]["clean"]["AP.5"]["value"] == 1.0
-    assert CliRunner().invoke(app, [*base, "--export", str(tmp_path / "out")]).exit_code == 0
+    exporting = [*base, "--export", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, exporting).exit_code == 0
     assert len(coco.read(tmp_path / "out" / "scale-3").images) == 2
+    # Images of another call are not mixed with these, and no option is accepted that has no effect.
+    for more in (["--set", "limit=1"], ["--set", "seed=1"], ["--mpp", "0.3"], ["--scale", "0.5"]):
+        other = CliRunner().invoke(app, [*exporting, "--set", "strengths=[4]", *more])
+        assert isinstance(other.exception, UsageError) and "was started with" in str(other.exception), more
+        assert not (tmp_path / "out" / "scale-4").exists()
+    for more in (["--card"], ["--also", f"b={blobs}"]):
+        ended = CliRunner().invoke(app, [*exporting, *more])
+        assert isinstance(ended.exception, UsageError) and more[0] in str(ended.exception)
 
 
 LEARNS = """

@@ -65,6 +65,8 @@ def robustness(
     base = RobustnessRecipe(data=Source(root=data.name, scale=scale, split=split), mpp=mpp)
     recipe = override(base, [*given, *(settings or [])])
     if export:
+        if card or also:
+            raise UsageError(f"{'--card' if card else '--also'}: with --export no detector is run; leave it out")
         from ..robustness.export import export_all
 
         export_all(recipe, data.parent, export)

@@ -1,6 +1,5 @@
 """The section "Where this detector fails" of a detector's model card, filled by the benchmark."""
 
-import re
 from pathlib import Path
 
 from ..detection.model import configuration
@@ -23,10 +22,7 @@ def fill(folder: Path | None, out: Path, name: str, outcome: Outcome, recipe: Ro
     """
     new = section(name, outcome, recipe, data)
     if folder is None:
-        path, before = (
-            out / f"card_{re.sub('[^A-Za-z0-9._-]', '-', name)}.md",
-            f"# Detector {name}\n\nNot for diagnosis.\n",
-        )
+        path, before = out / f"card_{name}.md", f"# Detector {name}\n\nNot for diagnosis.\n"
     else:
         configuration(folder)
         path = folder / CARD
