@@ -84,6 +84,12 @@ def images(normal: int, abnormal: int) -> list[Image]:
     return [Image(f"{n}.png", 9, 9, (Cell((0, 0, 4, 4), kind),)) for n, kind in enumerate(kinds)]
 
 
+@pytest.mark.parametrize("kind", ["pasted", "exemplar"])
+def test_hard_cells_of_an_arm_that_is_like_another_are_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match="set `hard` there"):
+        Strategy(kind=kind, hard=True)
+
+
 def test_subsets_of_a_chain_are_nested_and_have_both_kinds() -> None:
     pool = images(3, 13)
     for seed in range(20):

@@ -319,7 +319,14 @@ def test_every_command_that_writes_a_folder_refuses(
         "memorisation": ["evaluate", "memorisation", *[str(fields / "drawn")] * 3, "--output", str(out)],
         "cells": ["evaluate", "cells", str(fields / "drawn"), str(out)],
         "robustness --export": [
-            "evaluate", "robustness", "command:x", str(fields / "drawn"), "--out", "no", "--export", str(out)
+            "evaluate",
+            "robustness",
+            "command:x",
+            str(fields / "drawn"),
+            "--out",
+            "no",
+            "--export",
+            str(out),
         ],
         **{name: ["experiment", name, str(out), "--preset", "bundled"] for name in ("table1", "table2", "table3")},
         "sanity": ["experiment", "sanity", str(out)],

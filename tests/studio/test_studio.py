@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -301,6 +302,18 @@ def test_a_host_needs_a_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_threads_and_prediction_of_the_settings_are_used(tiny: Path) -> None:
+    for count in (1, 3):
+        queue = DeviceQueue(count)
+        task = queue.add("", lambda _: torch.get_num_threads())
+        assert task.finished.wait(60) and task.result == count
+        queue.close()
+    names = {role: str(tiny / role) for role in ("foundation", "normal", "cell", "detector")} | {"gate": "none"}
+    models = Models(names, "cpu", SETTINGS.model_copy(update={"prediction_type": "v_prediction"}))
+    for part in (models.painter, models.generator):
+        assert part.model.scheduler.config.prediction_type == "v_prediction"
+
+
 def test_one_queue_clicks_first_and_cancelling() -> None:
     queue, order, go = DeviceQueue(), [], threading.Event()
 

@@ -10,6 +10,7 @@ from PIL import Image as PILImage
 
 from cytosynth.annotations import Cell
 from cytosynth.cli import app
+from cytosynth.data import image_files
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco
 from cytosynth.data.sources import Source
@@ -144,6 +145,13 @@ def test_as_many_cells_at_the_places_of_an_edited_set(fields: Path, tmp_path: Pa
     write_records(edited, [records[0] | {"original": "field 1.png"}])
     with pytest.raises(UserError, match="was not made from a normal image"):
         paste(ALL, tmp_path / "no", fields, like=[edited])
+    # Places of another scale would silently be others.
+    height, width = image_files.read(fields / "drawn/images/field_0.png").shape[:2]
+    write_records(edited, [records[0] | {"width": width, "height": height}])
+    assert len(paste(ALL, tmp_path / "same", fields, like=[edited]).images) == 1
+    half = ALL.model_copy(update={"scale": 0.5})
+    with pytest.raises(UserError, match="give the scale at which it was edited"):
+        paste(half, tmp_path / "no", fields, like=[edited])
 
 
 def test_it_is_reproducible_and_uses_all_cells(fields: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import UsageError
 from ..io import wording
 from ..io.plain import one_line
 from ..registry import FORMATS_IN, FORMATS_OUT, FORMATS_PACKED
@@ -29,7 +30,8 @@ def check(
     from ..data.read import Place
 
     there: list[str] = []
-    if streaming.kind(data):
+    if packed := streaming.kind(data):
+        _read_as(data, packed, kind, annotations or images or recursive)
         found: Iterable[str] = streaming.check(data, there.append)
     else:
         found = room.check(data, kind, there.append, Place(annotations, images, recursive))
@@ -70,7 +72,6 @@ def convert(
     from ..data import streaming
     from ..data.read import Place, guess
     from ..data.rename import parsed, strange
-    from ..errors import UsageError
 
     place = Place(annotations, images, recursive)
     if to in FORMATS_PACKED or streaming.kind(data):
@@ -78,6 +79,11 @@ def convert(
             raise UsageError(f"--patients does not work on packed data sets; first convert {data} to coco with it")
         if pseudonymise:
             raise UsageError(f"--pseudonymise does not work on packed data sets; first convert {data} to coco with it")
+        if box_side is not None:
+            raise UsageError(f"--box-side does not work on packed data sets; first convert {data} to coco with it")
+        pseudonyms(pseudonymise, key)
+        if packed := streaming.kind(data):
+            _read_as(data, packed, kind, annotations or images or recursive)
         written = streaming.convert(data, out, kind, to, parsed(rename or []), place)
         _said(out, to, written.images, written.cells, strange(written.about))
         return
@@ -90,6 +96,14 @@ def convert(
         whose=patients, **options,
     )  # fmt: skip
     _said(out, to, len(done.images), sum(len(image.cells) for image in done.images), strange(done))
+
+
+def _read_as(data: Path, packed: str, kind: str | None, placed: object) -> None:
+    """Raise UsageError if `data`, whose format is `packed`, is given another `kind`, or its files as `placed`."""
+    if kind not in (None, packed):
+        raise UsageError(f"{data}: is {packed}, not {kind}; leave --from out")
+    if placed:
+        raise UsageError(f"{data}: is packed or in parts; leave --annotations, --images and --recursive out")
 
 
 def _said(out: Path, to: str, images: int, cells: int, strange: str) -> None:

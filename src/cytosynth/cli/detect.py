@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..data.shard import Shard
+from ..errors import UsageError
 from . import app, finish, there
 from .data_options import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
 from .options import Device, Mpp, RayOption, Scale, ShardOption, Strict
@@ -38,12 +39,15 @@ def detect(
     Detectors report nothing below a score of 0.05.
     """
     from ..data.read import Place
+    from ..data.slides import reader
     from ..detection import folder, model
     from ..devices import available
     from ..io.bundled import model_folder
 
     names = pseudonyms(pseudonymise, key)
     found = folder.gather(images, split, Place(annotations, image_folder, recursive)).under(names)
+    if mpp is not None and not any(reader.is_slide(path) for _, path in found.files):
+        raise UsageError(f"{images}: no slide; images are brought to the detector's scale by --scale; leave --mpp out")
     part = Shard.parse(shard) if shard else None
     path = model_folder(detector, "detector")
     search = partial(folder.detect, found, out, threshold=threshold, scale=scale, mpp=mpp, strict=strict, shard=part)

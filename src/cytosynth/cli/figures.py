@@ -35,9 +35,10 @@ def figure7(
     """Figure 7: three cells of one image edited into each category, and combinations of these edits."""
     boxes = [_box(text) for text in box or []]
     chosen = _settings(seed, scale, settings)
+    from ..devices import threads
     from ..experiments.figure7 import from_models
 
-    with lock.only(out):
+    with lock.only(out), threads(chosen.threads):
         from_models(
             out, image=image, boxes=boxes, settings=chosen, foundation=foundation, normal=normal, cell=cell,
             detector=detector, device=device,

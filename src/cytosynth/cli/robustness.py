@@ -113,15 +113,21 @@ def controlled(
 
     recipe = override(ControlledRecipe(), settings or [])
     from ..detection import external
+    from ..devices import threads
     from ..robustness import ranking
     from ..synthesis.models import for_fields
 
     said = [detector, *(also or [])]
+    names = [name for name, _ in map(named, said)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"--also: two detectors are called {twice!r}; give each a name of its own, NAME=DETECTOR")
     detectors = {name: external.load(what, recipe.categories, device) for name, what in map(named, said)}
     pipeline = for_fields(recipe.models, recipe.making, device)
     for folder in _folders(said).values():
         print(ranking.refuse_trained(folder, data_root, pipeline.models()))
-    for report in ranking.controlled(recipe, detectors, lambda: pipeline, out, real):
+    with threads(recipe.making.threads):
+        reports = ranking.controlled(recipe, detectors, lambda: pipeline, out, real)
+    for report in reports:
         report.show()
     print(f"{out}/controlled.md")
 

@@ -28,7 +28,7 @@ from .options import (
     Seed,
     Settings,
 )
-from .synthesize import Counts, GateFolder, Tries, pipeline_settings, sampler_of
+from .synthesize import UNGATED, Counts, GateFolder, Tries, pipeline_settings, sampler_of, without_effect
 
 
 @app.command()
@@ -76,6 +76,9 @@ def slide(
     from ..config import validated
     from ..slides.settings import SlideSettings
 
+    without_effect(UNGATED, {"--tries": tries if gate == "none" else None})
+    if not (plan or counts):
+        without_effect("no cell is edited without --counts or --plan", {"--gate": None if gate == "none" else gate})
     weights: dict[Stage, str | None] = {"normal": fast_normal}
     if plan or counts or fast_cell:
         weights["cell"] = fast_cell

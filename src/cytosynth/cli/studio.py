@@ -53,6 +53,8 @@ def studio(
     check(chosen)
     if chosen.cell.paste != "box":
         raise UsageError("--set cell.paste=patch: the studio supports only cell.paste=box; use `cytosynth edit`")
+    if chosen.compiled:
+        raise UsageError("--set compiled=true: the studio compiles no networks; use `cytosynth edit`")
     paths = [there(path) for path in opened or []]
     import uvicorn
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ..synthesis.synthesize import Load
 
 PREDICTIONS = get_args(PredictionType)
+UNGATED = "--gate none: the first attempt at every cell is kept"
 Plan = Annotated[Path | None, typer.Option(help="plan.json, which lists the cells of each image and their categories.")]
 Counts = Annotated[
     str | None,
@@ -119,6 +120,7 @@ def synthesize(
 ) -> None:
     """Make an annotated data set: generate normal fields and edit some of their cells into abnormal ones."""
     _excluded(plan, {"--count": count, "--start": start, "--seed": seed, "--counts": counts})
+    without_effect(UNGATED, {"--tries": tries if gate == "none" else None})
     models = {"foundation": foundation, "normal": normal, "cell": cell}
     few = fasts.asked(fast, {"normal": fast_normal, "cell": fast_cell}, models)
     given = few.settings() | {"seed": seed, "prediction_type": prediction_type}
@@ -183,6 +185,7 @@ def edit(
 ) -> None:
     """Real-to-synthetic: edit cells of your own normal images into abnormal ones (stage 2 alone)."""
     part = None if split == "all" else split
+    without_effect(UNGATED, {"--tries": tries if gate == "none" else None})
     _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
     few = fasts.asked(fast, {"cell": fast_cell}, {"foundation": foundation, "cell": cell})
     given = few.settings() | {"seed": seed, "scale": scale, "prediction_type": prediction_type}
@@ -198,6 +201,11 @@ def edit(
             raise UsageError(f"{images}: --vary and --style-from work on images, not on a slide")
         if shard or ray or to:
             raise UsageError(f"{images}: --shard, --ray and --to work on images, not on a slide")
+        without_effect(
+            f"{images}: is a slide, brought to x20 whole",
+            {"--label": label, "--split": part, "--limit": limit, "--scale": scale, "--annotations": annotations,
+             "--images": image_folder, "--recursive": recursive or None},
+        )  # fmt: skip
         from ..slides import commands
 
         data = commands.edit_slide(
@@ -206,6 +214,7 @@ def edit(
         )  # fmt: skip
         finish(data, out, "README.md")
         return
+    without_effect(f"{images}: no slide; images are brought to x20 by --scale", {"--mpp": mpp})
     from ..data.read import Place
     from ..synthesis import synthesize as pipeline
 
@@ -238,6 +247,13 @@ def _excluded(plan: Path | None, options: dict[str, object]) -> None:
             raise UsageError(
                 f"{name} {value}: the plan sets images, cells and seeds already; give {name} or --plan, not both"
             )
+
+
+def without_effect(why: str, options: dict[str, object]) -> None:
+    """Raise UsageError for an option that is given and changes nothing, with the reason `why`."""
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{why}; leave {name} out")
 
 
 def sampler_of(name: str | None, *stages: str) -> dict[str, object]:

@@ -126,7 +126,9 @@ def from_models(
         detector: of NILM cells.
         device: cpu, cuda ...
     """
-    base = foundations.load(foundation, denoiser="unused" if image else "plain")
+    base = foundations.load(
+        foundation, denoiser="unused" if image else "plain", prediction_type=settings.prediction_type
+    )
     precision = resolved(settings.precision, device)
     editor = CellEditor.load(base, cell, device)
     edit = editor.settled(settings.cell, real=image is not None)
@@ -135,9 +137,9 @@ def from_models(
     else:
         adapter = None if normal == "none" else normal
         generator = NormalImageGenerator(base, adapter, device)
-        prepare(generator.model, precision)
+        prepare(generator.model, precision, settings.compiled)
         pixels = generator.field(settings.seed, 0, settings.normal)
-    prepare(editor.model, precision)
+    prepare(editor.model, precision, settings.compiled)
     patch.check_size(pixels.shape[1], pixels.shape[0])
     if not boxes:
         finder = detectors.load(model_folder(detector, "detector"))

@@ -45,6 +45,8 @@ class SlideSettings(BaseModel):
             raise UsageError(
                 "choice=isolation compares all pairs of cells, too many on a slide; choose random, score or size"
             )
+        if both.vary or both.style:
+            raise UsageError("vary, style: work on images, not on a slide; leave them out of settings and plan")
         if both.cell.paste != "box":
             raise UsageError("cell.paste=patch: not supported on slides; use cell.paste=box")
         if self.density_map not in (FULL, DISC) and not Path(self.density_map).is_file():

@@ -67,7 +67,10 @@ class Models:
     @cached_property
     def painter(self) -> Painter:
         """The Abnormal Cell Synthesizer."""
-        return Painter.load(self.names["foundation"], self.names["cell"], self.device, self.settings.precision)  # type: ignore[return-value]
+        given = self.settings
+        return Painter.load(  # type: ignore[return-value]
+            self.names["foundation"], self.names["cell"], self.device, given.precision, given.prediction_type
+        )
 
     @cached_property
     def detector(self) -> Detector:
@@ -80,7 +83,10 @@ class Models:
     def generator(self) -> NormalImageGenerator:
         """What generates normal fields."""
         normal = None if self.names["normal"] == NONE else self.names["normal"]
-        return NormalImageGenerator(self.names["foundation"], normal, self.device, self.settings.precision)
+        given = self.settings
+        return NormalImageGenerator(
+            self.names["foundation"], normal, self.device, given.precision, given.prediction_type
+        )
 
     @cached_property
     def gate(self) -> Gate | None:

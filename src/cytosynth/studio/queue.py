@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
+from .. import devices
 from ..errors import UserError, out_of_memory
 from ..io.plain import one_line
 
@@ -84,8 +85,9 @@ class Task:
 class DeviceQueue:
     """Runs tasks one after another in a thread of its own: first by priority, then in the order they came."""
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, threads: int | None = None) -> None:
+        """Start empty; tasks compute with as many `threads`, None: PyTorch's number."""
+        self._threads = threads
         self._waiting: list[tuple[int, int, Task]] = []
         self._number = itertools.count()
         self._changed = threading.Condition()
@@ -131,7 +133,8 @@ class DeviceQueue:
 
     def _work(self) -> None:
         try:
-            self._serve()
+            with devices.threads(self._threads):
+                self._serve()
         finally:
             if not self._closed:  # an error in the program ended this thread: the next task gets another
                 self._start()

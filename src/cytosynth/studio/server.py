@@ -45,7 +45,7 @@ class Studio:
         """
         self.grades = self.models.trained.categories
         self._stack.enter_context(lock.only(self.out / ".studio"))
-        queue = DeviceQueue()
+        queue = DeviceQueue(self.models.settings.threads)
         self._stack.callback(queue.close)
         self.editing = Editing(self.models, OpenedFolders.of(self.opened, self.out), queue, self.out)
         self._stack.callback(self.editing.close)

@@ -59,6 +59,8 @@ class Strategy(BaseModel):
             raise ValueError(f"strength {[low, high]}: must be above 0, ascending, and at most 1")
         if self.kind == "none" and (self.first or self.hard):
             raise ValueError("kind none has no synthetic images to begin with (first) or to choose (hard)")
+        if self.kind in ("pasted", "exemplar") and self.hard:
+            raise ValueError(f"kind {self.kind} takes its categories from the arm that it is like; set `hard` there")
         return self
 
     @property

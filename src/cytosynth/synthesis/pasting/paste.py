@@ -181,6 +181,12 @@ def _like(folders: Sequence[Path], data: DataSet, normal: Sequence[Image], scale
             image = known.get(str(record.get("original")))
             if image is None:
                 raise UserError(f"{folder}: {name} was not made from a normal image of the set that is pasted into")
+            size = (round(image.width * scale), round(image.height * scale))
+            if (record.get("width", size[0]), record.get("height", size[1])) != size:
+                raise UserError(
+                    f"{folder}: {name} has {record.get('width')}x{record.get('height')} pixels, {image.file_name} at "
+                    f"scale {scale:g} {size[0]}x{size[1]}; give the scale at which it was edited"
+                )
             hosts.append(_host(data, image, scale, spots_of(record)))
     return hosts
 
