@@ -39,7 +39,10 @@ SLIDE = "edit own.svs out --counts HSIL=1"
         ("synthesize out --tries 5", "leave --tries out"),
         ("slide out --counts HSIL=1 --tries 5", "leave --tries out"),
         ("slide out --gate nucleus", "no cell is edited without --counts or --plan; leave --gate out"),
-        ("slide out --set vary={variations:[]}", "vary, style: work on images, not on a slide"),
+        (
+            'slide out --set vary={"mpp":0.49,"variations":[{"name":"jpeg","share":1,"strength":[1,2]}]}',
+            "vary, style: work on images, not on a slide",
+        ),
         ("convert set out --to parquet --box-side 40", "--box-side does not work on packed data sets"),
         ("convert set out --to parquet --key k", "--key k: needs --pseudonymise"),
         ("convert packed out --to coco --images set", "leave --annotations, --images and --recursive out"),
