@@ -68,7 +68,7 @@ def test_categories_get_the_names_that_are_given(tmp_path: Path) -> None:
         return ended.output
 
     said = convert("new", "neg=NILM", "sup = NILM", "hsil=HSIL", "x=y=other")
-    assert "not among NILM, ASC-US, ASC-H, LSIL, HSIL: 'other'; rename categories with --rename OLD=NEW" in said
+    assert "categories other than NILM, ASC-US, ASC-H, LSIL, HSIL: 'other'; normal cells must be called NILM" in said
     new = coco.read(tmp_path / "new")
     assert new.categories == ("NILM", "HSIL", "other")
     assert [cell.category for cell in new.images[0].cells] == ["NILM", "HSIL", "other", "NILM"]

@@ -228,7 +228,7 @@ def test_folders_of_slides_are_no_classes(tmp_path: Path) -> None:
     named = CASES / "11_normal_folder/named"
     assert guess(named) == "folders"
     ended = CliRunner().invoke(app, ["convert", str(named), str(tmp_path / "out"), "--to", "coco"])
-    assert "not among NILM, ASC-US, ASC-H, LSIL, HSIL: 'normal'" in ended.output
+    assert "categories other than NILM, ASC-US, ASC-H, LSIL, HSIL: 'normal'" in ended.output
 
 
 def test_a_flat_folder_of_images_is_a_set_without_cells(tmp_path: Path) -> None:

@@ -61,4 +61,7 @@ def strange(data: DataSet) -> str:
         return ""
     more = f" and {len(others) - 8} more" if len(others) > 8 else ""
     known = ", ".join(CATEGORIES)
-    return f"not among {known}: {', '.join(others[:8])}{more}; rename categories with --rename OLD=NEW"
+    return (
+        f"categories other than {known}: {', '.join(others[:8])}{more}; normal cells must be called NILM (--rename "
+        "OLD=NEW), abnormal ones may keep their names, but the bundled models do not know them"
+    )

@@ -129,8 +129,8 @@ def candidates(view: View, settings: FieldSettings, known: Annotated | None, loo
     shown = {at: _shown(cells, view, at, side) for at in corners} if cells else {}
     filled = [at for at in corners if covered.any(*at, side, side) or shown.get(at)]
     console.print(
-        f"{view.slide.path.name}: {amount(len(corners), 'field')}, {len(corners) - len(filled)} of them empty glass; "
-        f"{covered.empty:.1%} of the area is", soft_wrap=True,
+        f"{view.slide.path.name}: {amount(len(corners), 'field')}, {len(corners) - len(filled)} of them empty; "
+        f"{covered.empty:.1%} of the slide is empty glass", soft_wrap=True,
     )  # fmt: skip
     before = _looked(looked) if looked else {}
     result = []
