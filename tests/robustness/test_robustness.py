@@ -126,6 +126,17 @@ def test_results_that_were_made_elsewhere_are_scored_alike(tmp_path: Path) -> No
         finder.find_all(iter(()), 0, 0.05, "jpeg-1")
 
 
+def test_results_of_the_same_name_and_size_are_another_detector(tmp_path: Path) -> None:
+    data_set(tmp_path)
+    (tmp_path / "results").mkdir()
+    digests = []
+    for score in ("0.9", "0.8", "0.9"):
+        entry = f'[{{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": {score}}}]'
+        (tmp_path / "results/clean.json").write_text(entry)
+        digests.append(external.load(f"results:{tmp_path / 'results'}", ["NILM"], truth=tmp_path / coco.FILE).digest)
+    assert digests[0] == digests[2] != digests[1]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

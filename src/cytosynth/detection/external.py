@@ -100,11 +100,13 @@ class ResultsFile:
 
     @property
     def digest(self) -> str:
-        """Of the file, or of the names and sizes of the folder's files."""
-        if self.path.is_dir():
-            said = "".join(f"{f.name} {f.stat().st_size} " for f in sorted(self.path.glob("*.json")))
-            return hashlib.sha256(said.encode()).hexdigest()[:16]
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
+        """Of the file, or of the names and contents of the folder's files."""
+        if not self.path.is_dir():
+            return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
+        found = hashlib.sha256()
+        for file in sorted(self.path.glob("*.json")):
+            found.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()} ".encode())
+        return found.hexdigest()[:16]
 
     def find_all(self, images: Iterable[Named], count: int, threshold: float, condition: str) -> list[list[Cell]]:
         """Return what the file of `condition` holds for each image; raise UserError if there is none for it."""
