@@ -110,7 +110,8 @@ def main() -> None:
          "share of peak", "chosen"),
         tuple(rows),
         ("share of peak: operations of convolutions and products over those of square products of the precision",
-         "of a depthwise convolution PyTorch counts the backward pass as if it were dense, so the detector's share is too high",
+         "of a depthwise convolution PyTorch counts the backward pass as if it were dense, so the detector's share is "
+         "too high",
          "s a step: the fastest of the steps"),
     )  # fmt: skip
     report.show()
