@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..errors import UsageError
 from ..registry import SAMPLERS
 from . import there
 
@@ -76,3 +77,10 @@ ShardOption = Annotated[
     str | None,
     typer.Option("--shard", metavar="I/N", help="Make only shard I of N; `merge` joins the shards."),
 ]
+
+
+def without_effect(why: str, options: dict[str, object]) -> None:
+    """Raise UsageError for an option that is given and changes nothing, with the reason `why`."""
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{why}; leave {name} out")

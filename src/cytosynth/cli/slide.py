@@ -27,8 +27,9 @@ from .options import (
     Sampler,
     Seed,
     Settings,
+    without_effect,
 )
-from .synthesize import UNGATED, Counts, GateFolder, Tries, pipeline_settings, sampler_of, without_effect
+from .synthesize import UNGATED, Counts, GateFolder, Tries, pipeline_settings, sampler_of
 
 
 @app.command()

@@ -41,6 +41,7 @@ from .options import (
     Settings,
     ShardOption,
     Strict,
+    without_effect,
 )
 
 if TYPE_CHECKING:
@@ -247,13 +248,6 @@ def _excluded(plan: Path | None, options: dict[str, object]) -> None:
             raise UsageError(
                 f"{name} {value}: the plan sets images, cells and seeds already; give {name} or --plan, not both"
             )
-
-
-def without_effect(why: str, options: dict[str, object]) -> None:
-    """Raise UsageError for an option that is given and changes nothing, with the reason `why`."""
-    for name, value in options.items():
-        if value is not None:
-            raise UsageError(f"{why}; leave {name} out")
 
 
 def sampler_of(name: str | None, *stages: str) -> dict[str, object]:
