@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
+from colour import COLOUR
 from conftest import CATEGORIES, GREEN, PINK, drawn, slide, write_fields
 from cytosynth.annotations import Box, Cell
 from cytosynth.bethesda import ABNORMAL
@@ -32,7 +32,6 @@ from cytosynth.evaluate.cells.evaluate import Models, _border_ratios, evaluate_c
 from cytosynth.evaluate.cells.load import load
 from cytosynth.evaluate.cells.patches import CellPatch
 from cytosynth.evaluate.cells.recipe import Editing, Measuring
-from cytosynth.evaluate.networks.extractor import Extractor
 from cytosynth.evaluate.statistics import estimates
 from cytosynth.experiments.figure7 import figure7, find, from_models, tiles
 from cytosynth.experiments.figure8 import figure8
@@ -124,17 +123,6 @@ def test_agreement_of_edited_unedited_and_real_cells() -> None:
     assert line.edited is not None and line.unedited is not None and line.real is not None and line.nearer is not None
     assert (line.edited.value, line.unedited.value, line.real.value, line.nearer.value) == (0.7, 0, 0.9, 0.7)
     assert line.edited.low is not None and 0.3 <= line.edited.low < 0.7 < (line.edited.high or 0) <= 1
-
-
-class Mean(nn.Module):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.mean(dim=(2, 3))
-
-
-COLOUR = Extractor(
-    "colour", "D (colour)", 3, "0" * 16, Mean(), lambda pixels: torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 25.5,
-    torch.device("cpu"),
-)  # fmt: skip
 
 
 def coloured(level: float, count: int, image: str, rng: np.random.Generator, category: str = "NILM") -> list[CellPatch]:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.special import expit
 from scipy.stats import mannwhitneyu
-from torch import nn
 
+from colour import COLOUR
 from conftest import write_fields
 from cytosynth.cell.edit import CellEditor
 from cytosynth.cell.settings import EditSettings
@@ -18,7 +18,6 @@ from cytosynth.evaluate.cells import comparison, patches
 from cytosynth.evaluate.cells import probe as cells_probe
 from cytosynth.evaluate.cells.patches import CellPatch
 from cytosynth.evaluate.cells.recipe import Editing, Measuring
-from cytosynth.evaluate.networks.extractor import Extractor
 from cytosynth.evaluate.probe import FOLDS, PENALTY, Probed, area, logistic, probe, separation
 
 NUMBER, DIMENSION = 80, 32
@@ -105,17 +104,6 @@ def test_the_interval_is_over_images() -> None:
 
 def replace_scores(found: Probed) -> Probed:
     return found._replace(scores=np.zeros_like(found.scores))
-
-
-class Mean(nn.Module):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.mean(dim=(2, 3))
-
-
-COLOUR = Extractor(
-    "colour", "D (colour)", 3, "0" * 16, Mean(), lambda pixels: torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 25.5,
-    torch.device("cpu"),
-)  # fmt: skip
 
 
 def cells(level: float, name: str, category: str, seed: int, count: int = 40) -> list[CellPatch]:

@@ -20,14 +20,12 @@ def fill(folder: Path | None, out: Path, name: str, outcome: Outcome, recipe: Ro
     A missing card is created. The bundled detector and those of other programs have no folder (None): their section
     goes into a file of its own in `out`. Raises UserError if `folder` holds no detector.
     """
-    new = section(name, outcome, recipe, data)
-    if folder is None:
-        path, before = out / f"card_{name}.md", f"# Detector {name}\n\nNot for diagnosis.\n"
-    else:
+    path, title = out / f"card_{name}.md", name
+    if folder is not None:
         configuration(folder)
-        path = folder / CARD
-        before = plain.text(path) if path.exists() else f"# Detector {plain.last(folder)}\n\nNot for diagnosis.\n"
-    atomic.write_text(path, replaced(before, new))
+        path, title = folder / CARD, plain.last(folder)
+    before = plain.text(path) if path.exists() else f"# Detector {title}\n\nNot for diagnosis.\n"
+    atomic.write_text(path, replaced(before, section(name, outcome, recipe, data)))
     return path
 
 
