@@ -20,6 +20,7 @@ from ..foundation.model import Foundation
 from ..io.progress import meter
 from ..training.task import Task
 from . import patch, synthesizer
+from .close_up import CloseUp
 from .editing import QUANTILES
 from .quality.morphology import nucleus_square
 from .recipe import CropRecipe
@@ -36,6 +37,7 @@ class Crop:
         category: of the cell.
         nucleus: the square about its nucleus, xyxy, where that is a condition and found.
         image: number of the image that it is cut from.
+        zoom: the factor by which it was enlarged: box and nucleus are in enlarged pixels.
     """
 
     pixels: Pixels
@@ -43,6 +45,7 @@ class Crop:
     category: str
     nucleus: Box | None = None
     image: int = 0
+    zoom: float = 1.0
 
 
 class CropTask(Task):
@@ -101,7 +104,7 @@ class CropTask(Task):
         return np.asarray(shares[index] * even / sums[index])
 
     def drawn(self, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
-        """Return `latents` (n, C, h, w) of crops that `rng` determines, `masks`, `nuclei`, `boxes` and `category`."""
+        """Return `latents` (n, C, h, w) of crops that `rng` determines, and all else of `packed`."""
         chosen = rng.choice(len(self.crops), size, p=self.weights / self.weights.sum())
         return self.packed([self.crops[index] for index in chosen], [self.latents[index] for index in chosen])
 
@@ -110,23 +113,27 @@ class CropTask(Task):
         self.latents = [latent.to(device) for latent in self.latents]
 
     def packed(self, crops: Sequence[Crop], latents: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return `crops` and their `latents` as a batch."""
+        """Return `crops` and their `latents` as a batch: also `masks`, `nuclei`, `boxes`, `zooms` and `category`.
+
+        Masks, nuclei and boxes are in the pixels of the crops, which may be enlarged.
+        """
         size, factor = latents[0].shape[-1] * self.model.factor, self.model.factor
         return {
             "latents": torch.stack(list(latents)).float(),
             "masks": torch.stack([synthesizer.mask_of(crop.box, size, factor) for crop in crops]),
             "nuclei": torch.stack([synthesizer.disc_of(crop.nucleus, size, factor) for crop in crops]),
             "boxes": torch.tensor([crop.box for crop in crops]),
+            "zooms": torch.tensor([crop.zoom for crop in crops]),
             "category": torch.tensor([self.names.index(crop.category) for crop in crops]),
         }
 
 
 def diameters(crops: Sequence[Crop]) -> dict[str, tuple[float, ...]]:
-    """Return `QUANTILES` of the diameters of the nuclei in `crops`, pixels, by category, where nuclei are known."""
+    """Return `QUANTILES` of the diameters of the nuclei in `crops`, pixels of the image, by category, where known."""
     found: dict[str, list[float]] = {}
     for crop in crops:
         if crop.nucleus is not None:
-            found.setdefault(crop.category, []).append(crop.nucleus[2] - crop.nucleus[0])
+            found.setdefault(crop.category, []).append((crop.nucleus[2] - crop.nucleus[0]) / crop.zoom)
     return {name: tuple(np.quantile(values, QUANTILES).round(2).tolist()) for name, values in sorted(found.items())}
 
 
@@ -140,8 +147,10 @@ def evenly(crops: Sequence[Crop], names: Sequence[str], count: int) -> list[Crop
     return chosen
 
 
-def crops_of(samples: Sequence[Sample], recipe: CropRecipe, variants: int) -> list[Crop]:
+def crops_of(samples: Sequence[Sample], recipe: CropRecipe, variants: int, zoom: float = 1.0) -> list[Crop]:
     """Return `variants` patches of every cell of the recipe's categories: rotated, shifted, box scaled.
+
+    They are close-ups, enlarged by `zoom`.
 
     At borders, patches are moved into the image, never padded, and contain the whole box; each depends on (recipe seed,
     image, cell, variant).
@@ -159,23 +168,25 @@ def crops_of(samples: Sequence[Sample], recipe: CropRecipe, variants: int) -> li
             pixels = samples[index].pixels
             for variant in range(variants):
                 rng = np.random.default_rng([recipe.seed, index, number, variant])
-                crop = _crop(pixels, samples[index].cells[number], recipe, variant, rng)
+                crop = _crop(pixels, samples[index].cells[number], recipe, variant, zoom, rng)
                 crops.append(replace(crop, image=index))
     return crops
 
 
-def read(recipe: CropRecipe, data_root: Path) -> tuple[list[Sample], list[Crop], list[Crop]]:
+def read(recipe: CropRecipe, data_root: Path, zoom: float = 1.0) -> tuple[list[Sample], list[Crop], list[Crop]]:
     """Return the samples of `recipe`, with their varied copies, their crops, and those of held-out images.
+
+    All crops are enlarged by `zoom`.
 
     Raises UserError if there is none to train on; prints a line for each category without any.
     """
     found = sources.load(recipe.data, data_root)
     sources.say_lacking(found, recipe.categories)
     samples = list(varied.with_copies(found, recipe.augment, recipe.augment_copies, recipe.seed))
-    crops = crops_of(samples, recipe, recipe.variants)
+    crops = crops_of(samples, recipe, recipe.variants, zoom)
     if not crops:
         raise UserError(f"no cell of {', '.join(recipe.categories)} in images of at least {patch.SIZE} pixels")
-    return samples, crops, crops_of(sources.held_out(recipe.data, data_root), recipe, 1)
+    return samples, crops, crops_of(sources.held_out(recipe.data, data_root), recipe, 1, zoom)
 
 
 def images_of(samples: Sequence[Sample], recipe: CropRecipe) -> TrainingImages | None:
@@ -191,12 +202,14 @@ def images_of(samples: Sequence[Sample], recipe: CropRecipe) -> TrainingImages |
     return TrainingImages.of(images())
 
 
-def _crop(pixels: Pixels, cell: Cell, recipe: CropRecipe, variant: int, rng: np.random.Generator) -> Crop:
+def _crop(pixels: Pixels, cell: Cell, recipe: CropRecipe, variant: int, zoom: float, rng: np.random.Generator) -> Crop:
     height, width = pixels.shape[:2]
     low, high = recipe.box_scale
     box = patch.enlarge(cell.box, float(rng.uniform(low, high)), width, height)
     drawn = rng.integers(-recipe.jitter, recipe.jitter + 1, 2)
-    room = [(patch.SIZE - int(extent)) // 2 for extent in (box[2] - box[0], box[3] - box[1])]
+    side = CloseUp.of(box, zoom).side
+    drawn = drawn * side // patch.SIZE
+    room = [(side - int(extent)) // 2 for extent in (box[2] - box[0], box[3] - box[1])]
     dx, dy = (float(min(max(value, -most), most)) for value, most in zip(drawn, room, strict=True))
     moved = (box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy)
     x, y = patch.corner(moved, width, height)
@@ -204,6 +217,11 @@ def _crop(pixels: Pixels, cell: Cell, recipe: CropRecipe, variant: int, rng: np.
     turn = 0 if recipe.variants == 1 else int(rng.permutation(8)[variant % 8])
     window = augment.crop(pixels, x, y, patch.SIZE)
     nucleus = nucleus_square(window, patch.inner(cell.box, (x, y))) if recipe.nucleus else None
-    turned = [None if b is None else augment.d4_box(b, turn, patch.SIZE, patch.SIZE) for b in (inner, nucleus)]
+    close = CloseUp(patch.corner(patch.inner(moved, (x, y)), patch.SIZE, patch.SIZE, side), side)
+    window = close.of_patch(window)
+    turned = [
+        None if b is None else augment.d4_box(close.inner(b), turn, patch.SIZE, patch.SIZE) for b in (inner, nucleus)
+    ]
     assert turned[0] is not None
-    return Crop(np.ascontiguousarray(augment.d4(window, turn)), turned[0], cell.category, turned[1])
+    pixels = np.ascontiguousarray(augment.d4(window, turn))
+    return Crop(pixels, turned[0], cell.category, turned[1], zoom=close.zoom)

@@ -23,6 +23,7 @@ from ..foundation.prompts import Prompts
 from ..io.bundled import model_folder
 from ..io.tensors import weights_digest
 from . import editing, grain, patch, synthesizer
+from .close_up import CloseUp
 from .editing import Editing
 from .settings import EditSettings
 from .stain import Stain, Transfer
@@ -114,14 +115,15 @@ class CellEditor:
             stain = "outside" if real and known else False
         return settings.model_copy(update={"box_scale": scale, "stain": stain})
 
-    def nucleus(self, edit: PlannedEdit) -> Box | None:
+    def nucleus(self, edit: PlannedEdit, zoom: float = 1.0) -> Box | None:
         """Return the square around the nucleus that `edit` requests, xyxy as its box; None if it requests none.
 
-        The diameter follows the training cells of its category (`Editing.diameter`).
+        The diameter follows the training cells of its category (`Editing.diameter`), times the `zoom` of a close-up.
         """
-        diameter = self.trained.diameter(edit.category, edit.seed)
-        if diameter is None:
+        known = self.trained.diameter(edit.category, edit.seed)
+        if known is None:
             return None
+        diameter = known * zoom
         x, y = (edit.box[0] + edit.box[2]) / 2, (edit.box[1] + edit.box[3]) / 2
         return x - diameter / 2, y - diameter / 2, x + diameter / 2, y + diameter / 2
 
@@ -147,7 +149,7 @@ class CellEditor:
             return self._by_strength(requests, settings)
         if requests and requests[0][1].strength is not None:
             settings = settings.model_copy(update={"strength": requests[0][1].strength})
-        windows, local, transfers = [], [], []
+        windows, local, close_ups, transfers = [], [], [], []
         stains: dict[int, Transfer | None] = {}  # of each image once, however many of its cells are edited
         for pixels, edit in requests:
             height, width = pixels.shape[:2]
@@ -155,25 +157,33 @@ class CellEditor:
             at = patch.corner(edit.box, width, height)
             windows.append(patch.window(pixels, at))
             local.append(replace(edit, box=patch.inner(edit.box, at)))
+            close_ups.append(CloseUp.of(local[-1].box, self.trained.zoom))
             if settings.stain and id(pixels) not in stains:
                 stains[id(pixels)] = self._transfer(pixels, always=settings.stain is True)
             transfers.append(stains.get(id(pixels)))
         painted: list[Pixels] = []
         batch = at_a_time(settings.together, self.model.device)
         for first in range(0, len(requests), batch):
-            chosen = slice(first, first + batch)
-            painted += list(self.patch(np.stack(windows[chosen]), local[chosen], settings, batch, transfers[chosen]))
+            chosen = range(first, min(first + batch, len(requests)))
+            enlarged = np.stack([close_ups[index].of_patch(windows[index]) for index in chosen])
+            edits = [replace(local[index], box=close_ups[index].inner(local[index].box)) for index in chosen]
+            zooms = [close_ups[index].zoom for index in chosen]
+            ways = [transfers[index] for index in chosen]
+            for index, decoded in zip(chosen, self.patch(enlarged, edits, settings, batch, ways, zooms), strict=True):
+                painted.append(close_ups[index].put_back(windows[index], decoded, local[index].box))
         return painted
 
     @torch.no_grad()
-    def reconstruct(self, window: Pixels, settings: EditSettings) -> Pixels:
-        """Return the (size, size, 3) `window` encoded and decoded as in an edit, without denoising.
+    def reconstruct(self, window: Pixels, box: Box, settings: EditSettings) -> Pixels:
+        """Return the (size, size, 3) `window` encoded and decoded as in an edit of its region `box`, without denoising.
 
         It shows the change by the autoencoder and by the conversion of the stain alone.
         """
         way = self._transfer(window, always=settings.stain is True) if settings.stain else None
-        there = window if way is None else way.there(window)
-        return self._decoded(self.model.encode_pixels(there[None]).float()[0], way)
+        close = CloseUp.of(box, self.trained.zoom)
+        enlarged = close.of_patch(window)
+        there = enlarged if way is None else way.there(enlarged)
+        return close.put_back(window, self._decoded(self.model.encode_pixels(there[None]).float()[0], way), box)
 
     def _by_strength(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:
         """Return the patches of `paint` for requests of several strengths."""
@@ -201,8 +211,11 @@ class CellEditor:
         settings: EditSettings,
         fill: int = 0,
         transfers: Sequence[Transfer | None] = (),
+        zooms: Sequence[float] = (),
     ) -> Pixels:
         """Return the decoded patches (n, size, size, 3) of as many `windows`, one edit each.
+
+        Windows that are close-ups were enlarged by `zooms` (none: 1), and so were the boxes of the `edits`.
 
         z_T comes from the forward process on z_0; mask and z_0,bg join it at every step (Figure 5a). With a `strength`
         below 1 it is z_t at a smaller t, which keeps more of the normal cell. At least `fill` are denoised: the last
@@ -212,11 +225,14 @@ class CellEditor:
         count, size = windows.shape[:2]
         filled = [*range(count), *[count - 1] * (fill - count)]
         edits = [edits[index] for index in filled]
+        nuclei_of = [
+            self.nucleus(edit, zooms[index] if zooms else 1.0) for edit, index in zip(edits, filled, strict=True)
+        ]
         stains = transfers or [None] * count
         inputs = [window if way is None else way.there(window) for window, way in zip(windows, stains, strict=True)]
         clean = torch.cat([model.encode_pixels(window[None]) for window in inputs])[filled].float()
         masks = torch.stack([synthesizer.mask_of(edit.box, size, model.factor) for edit in edits]).to(clean)
-        nuclei = torch.stack([synthesizer.disc_of(self.nucleus(edit), size, model.factor) for edit in edits]).to(clean)
+        nuclei = torch.stack([synthesizer.disc_of(nucleus, size, model.factor) for nucleus in nuclei_of]).to(clean)
         noises = torch.cat([sampling.noise((1, *clean.shape[1:]), edit.seed) for edit in edits]).to(clean)
         text = self.prompts.encode([abnormal_prompt(edit.category) for edit in edits])
         ground = synthesizer.grounding(

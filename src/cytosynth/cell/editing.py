@@ -20,13 +20,15 @@ class Editing(BaseModel):
 
     Attributes:
         box_scale: how much larger than boxes the regions were on which it was trained.
+        zoom: the factor by which the part of a patch about a region was enlarged (`close_up`).
         categories: the abnormal ones that it was trained on; default: the paper's four.
-        nucleus: by category, `QUANTILES` of the diameters of the nuclei that it was trained on, pixels; empty where the
-            size of the nucleus is no condition.
+        nucleus: by category, `QUANTILES` of the diameters of the nuclei it was trained on, pixels of the image; empty
+            where the size of the nucleus is no condition.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     box_scale: float = Field(default=1.0, ge=0.5, le=8)
+    zoom: float = Field(default=1.0, ge=1, le=4)
     categories: tuple[str, ...] = Field(default=ABNORMAL, min_length=1)
     nucleus: dict[str, tuple[float, ...]] = {}
 

@@ -53,6 +53,11 @@ class CellRecipe(CropRecipe):
     trainable: Literal["gated", "all"] = Field(
         default="gated", description="the new layers and first convolution, or the whole U-Net"
     )
+    zoom: float = Field(
+        default=1.0, ge=1, le=4,
+        description="factor by which the part of a patch about the region is enlarged before it is encoded "
+        "(cell/close_up.py); 1: the paper's",
+    )  # fmt: skip
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     box_dropout: float = Field(default=0.1, ge=0, le=1)
     nucleus_dropout: float = Field(default=0.15, ge=0, le=1, description="of the size of the nucleus, with `nucleus`")

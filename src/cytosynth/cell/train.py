@@ -49,6 +49,7 @@ class CellTask(CropTask):
         self.recipe, self.images = recipe, images
         self.editing = editing.Editing(
             box_scale=round(sum(recipe.box_scale) / 2, 4),
+            zoom=recipe.zoom,
             categories=tuple(name for name in recipe.categories if name != NILM) or tuple(recipe.categories),
             nucleus=diameters(crops),
         )
@@ -119,7 +120,11 @@ class CellTask(CropTask):
         for row, crop in enumerate(evenly(self.held_out, self.names, len(self.names))):
             tiles.append(crop.pixels)
             edits = [PlannedEdit(crop.box, name, seed=row) for name in self.names]
-            tiles += list(editor.patch(np.stack([crop.pixels] * len(edits)), edits, EditSettings()))
+            tiles += list(
+                editor.patch(
+                    np.stack([crop.pixels] * len(edits)), edits, EditSettings(), zooms=[crop.zoom] * len(edits)
+                )
+            )
         if tiles:
             save_png(grid(tiles, columns=1 + len(self.names)), folder / f"{step:08d}.png")
 
@@ -135,7 +140,7 @@ def train_cell(recipe: CellRecipe, run: Path, data_root: Path, max_minutes: floa
     """Train the Abnormal Cell Synthesizer in the run folder `run`, or continue it."""
 
     def make() -> CellTask:
-        samples, crops, unseen = read(recipe, data_root)
+        samples, crops, unseen = read(recipe, data_root, recipe.zoom)
         model = load(recipe.foundation, prediction_type=recipe.prediction_type)
         return CellTask(recipe, model, crops, unseen, run / "latents", images_of(samples, recipe))
 

@@ -77,11 +77,12 @@ class CellDistillTask(CropTask):
         """Return the cover of the nuclei that edits of `drawn` into each `category` would request (n, 1, h, w)."""
         side, factor = drawn["latents"].shape[-1], self.model.factor
         discs = []
-        for box, index, seed in zip(
-            drawn["boxes"].tolist(), category, rng.integers(2**32, size=len(category)), strict=True
-        ):
+        for box, zoom, index, seed in zip(
+            drawn["boxes"].tolist(), drawn["zooms"].tolist(), category,
+            rng.integers(2**32, size=len(category)), strict=True,
+        ):  # fmt: skip
             edit = PlannedEdit(box, self.names[int(index)], int(seed))
-            discs.append(synthesizer.disc_of(self.editor.nucleus(edit), side * factor, factor))
+            discs.append(synthesizer.disc_of(self.editor.nucleus(edit, zoom), side * factor, factor))
         return torch.stack(discs)
 
     def trained_buffers(self) -> Iterator[tuple[str, Tensor]]:
@@ -149,7 +150,7 @@ class CellDistillTask(CropTask):
 
     def _edited(self, crops: Sequence[Crop], edits: Sequence[PlannedEdit], settings: EditSettings) -> list[Pixels]:
         windows = np.stack([crop.pixels for crop in crops])
-        return list(self.editor.patch(windows, edits, settings))
+        return list(self.editor.patch(windows, edits, settings, zooms=[crop.zoom for crop in crops]))
 
     def export(self, folder: Path) -> None:
         """Write the LoRA as a U-Net's `load_lora_adapter` reads it, half precision, and its card."""
@@ -167,8 +168,8 @@ def distill_cell(recipe: CellDistillRecipe, run: Path, data_root: Path, max_minu
     """Distil the synthesizer of `recipe` in the run folder `run`, or continue it."""
 
     def make() -> CellDistillTask:
-        _, crops, unseen = read(recipe, data_root)
         teacher = CellEditor.load(recipe.foundation, recipe.cell, prediction_type=recipe.prediction_type)
+        _, crops, unseen = read(recipe, data_root, teacher.trained.zoom)
         return CellDistillTask(recipe, teacher, crops, unseen, run)
 
     return train(make, recipe, run, title="cell synthesizer, distilled", max_minutes=max_minutes)

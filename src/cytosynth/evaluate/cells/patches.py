@@ -130,7 +130,9 @@ def reconstructed(editor: CellEditor, cells: Sequence[CellPatch], editing: Editi
         for cell, path in zip(cells, paths, strict=True):
             if not path.exists():
                 record = {"origin": "real-to-synthetic", "category": cell.category, "edited": False, "key": cell.key}
-                atomic.write_bytes(path, png(editor.reconstruct(cell.pixels, editing.cell), record))
+                atomic.write_bytes(
+                    path, png(editor.reconstruct(cell.pixels, region(cell, editing.cell), editing.cell), record)
+                )
                 bar.advance()
     return [image_files.read(path) for path in paths]
 
