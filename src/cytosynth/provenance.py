@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,13 +12,16 @@ from PIL import Image, PngImagePlugin
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from . import __version__
-from .data import file_names
+from .data import file_names, image_files
+from .data.annotated_images import AnnotatedImage
 from .data.formats import coco_parts
 from .data.image_files import Pixels
 from .io import atomic, plain
 from .io.records import line
 
 RECORDS = "provenance.jsonl"
+CHUNK = "cytosynth"
+"""Text chunk of a PNG that contains its image's record."""
 PARTS = "provenance"
 """Folder of the files `000000.jsonl` ... of the records of a set that is too large for one."""
 LARGEST = 1e9
@@ -34,6 +37,8 @@ NOTICES = {
     OTHER: "Synthetic cervical cytology of several origins, chosen by CytoSynth. Not for diagnosis.",
     MIXED: "Real and synthetic cervical cytology together; CytoSynth made the synthetic part. Not for diagnosis.",
 }
+ANCESTORS = "ancestors"
+"""Field of a record: SHA-256 of all images that its originals were made from, where these are synthetic themselves."""
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeCapture"
 """Of images that were put together from real ones alone."""
@@ -111,7 +116,7 @@ def png(pixels: Pixels, record: dict[str, Any]) -> bytes:
     notice = NOTICES[record["origin"]]
     chunks.add_text("Description", notice)
     chunks.add_text("Software", f"CytoSynth {__version__}")
-    chunks.add_itxt("cytosynth", json.dumps(record, sort_keys=True, ensure_ascii=False))
+    chunks.add_itxt(CHUNK, json.dumps(record, sort_keys=True, ensure_ascii=False))
     source = COMPOSITE if record["origin"] == PASTED else SOURCE_TYPE
     packet = XMP.format(source=source, version=__version__, notice=notice)
     chunks.add_itxt("XML:com.adobe.xmp", packet)
@@ -141,6 +146,63 @@ def said(out: Path) -> dict[str, dict[str, Any]]:
         if isinstance(name, str) and not file_names.unsafe(name):
             records[name] = record
     return records
+
+
+def inside(path: Path, content: bytes | None = None) -> dict[str, Any] | None:
+    """Return the record in the PNG file at `path`, or in its `content`; None for an image that this program did not
+    make."""
+    try:
+        record = plain.checked(plain.from_json(image_files.note(path, CHUNK, content)))
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("origin"), str) else None
+
+
+def of_images(root: Path, images: Iterable[AnnotatedImage]) -> dict[str, dict[str, Any]]:
+    """Return all records of the set at `root`, by name, and of those of its `images` without one what their files say.
+
+    A copy in another format has no `provenance.jsonl`, but the same files.
+    """
+    records = said(root if root.is_dir() else root.parent)
+    for one in images:
+        name = one.image.file_name
+        if name not in records:
+            found = inside(one.path, one.content() if one.member else None)
+            if found is not None:
+                records[name] = found | {"file_name": name}
+    return records
+
+
+def pasted(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the originals of the cells that were pasted into the image of `record`, named as those of images are."""
+    cells = record.get("cells")
+    origins = [
+        cell["pasted_from"]
+        for cell in (cells if isinstance(cells, list) else [])
+        if isinstance(cell, dict) and isinstance(cell.get("pasted_from"), dict)
+    ]
+    return [
+        {"original": one["file_name"], "original_sha256": one.get("sha256", "")}
+        for one in origins
+        if isinstance(one.get("file_name"), str)
+    ]
+
+
+def ancestors(record: Mapping[str, Any]) -> list[str]:
+    """Return the SHA-256 of all images that the image of `record` was made from, at every level, in order."""
+    earlier = record.get(ANCESTORS)
+    found = [record.get("original_sha256"), *(one["original_sha256"] for one in pasted(record))]
+    found += earlier if isinstance(earlier, list) else []
+    return sorted({digest for digest in found if isinstance(digest, str) and digest})
+
+
+def descent(originals: Iterable[Mapping[str, Any] | None]) -> dict[str, list[str]]:
+    """Return the field of the record of an image made from images with the records `originals` (None: a real image).
+
+    Empty if all of these are real.
+    """
+    made = [record for record in originals if record is not None]
+    return {ANCESTORS: sorted({digest for record in made for digest in ancestors(record)})} if made else {}
 
 
 def whole(record: Any, categories: Sequence[str]) -> bool:

@@ -325,7 +325,7 @@ def test_what_a_set_was_made_from_is_known_by_its_content(fields: Path, tmp_path
         [("renamed.png", digest, True), (name, "0" * 64, False), (name, "", True), ("other.png", "", False)]
     ):
         folder = tmp_path / str(number)
-        folder.mkdir()
+        shutil.copytree(fields / "drawn", folder)
         record = {"file_name": "a.png", "original": original, "original_sha256": known}
         (folder / "provenance.jsonl").write_text(json.dumps(record) + "\n")
         if refused:

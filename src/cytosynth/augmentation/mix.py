@@ -56,8 +56,8 @@ def mix(
         target: format of the annotations.
         keep_normal: boxes of normal cells stay on real images where synthetic ones annotate none.
 
-    Raises UserError if a synthetic image was made from one that is held out, where `real` has synthetic images or
-    `synthetic` real ones, or where the two have no category in common.
+    Raises UserError if an image was made, at any level, from one that is held out, where `real` has synthetic images
+    or `synthetic` real ones, or where the two have no category in common.
     """
     registration.writer(target)
     if out.resolve().is_relative_to(real.resolve()) or out.resolve().is_relative_to(synthetic.resolve()):
@@ -68,6 +68,7 @@ def mix(
         raise UserError(f"{real}: no image in part '{TRAIN}' to add synthetic ones to")
     held = [Source(root=str(real.resolve()), split=name) for name in divided if name != TRAIN]
     leaks.refuse(synthetic, held, Path())
+    leaks.apart("real", [Source(root=str(real.resolve()), split=TRAIN)], held, Path())
     silent = [name for name in given.categories if name in NORMAL_LABELS and name not in made.categories]
     with lock.run(out, FILE):
         wanted = {
@@ -83,7 +84,7 @@ def mix(
             console.print(f"{len(given.images) - len(kept)} real images are in none of {', '.join(PARTS)}: left out")
         data, names = _joined(given, made, kept, chosen, divided, () if keep_normal else silent)
         data = _images(data, [(given.folder, i) for i in kept] + [(made.folder, i) for i in chosen], out, target)
-        known = said(synthetic)
+        known = leaks.records(synthetic)
         records = [
             {**known[old], "file_name": new, "mixed": {"file_name": old}} for old, new in names.items() if old in known
         ]

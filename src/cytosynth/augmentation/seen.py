@@ -8,11 +8,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..data import file_names, image_files, split
+from ..data.annotated_images import AnnotatedImage
 from ..data.formats import findings
 from ..data.sources import Source
 from ..errors import UserError
 from ..io import atomic, plain
 from ..io.bundled import BUNDLED, RECIPE, WEIGHTS, model_folder
+from ..provenance import ancestors, of_images
 
 FILE = "seen_images.txt"
 """File next to a model's weights, or in the folder above: a line for each image file, as `sha256sum` writes it."""
@@ -26,15 +28,25 @@ CHOSEN_ON = "val"
 
 
 def digests(source: Source, data_root: Path) -> dict[str, str]:
-    """Return the names (`set/file`) of the image files of `source` by SHA-256."""
+    """Return the names (`set/file`) of the image files of `source` by SHA-256, and of what synthetic ones were made
+    from.
+    """
     data = source.read(data_root, findings.ignore)
     label = plain.last(source.root)
-    found = {}
-    for image in source.chosen(data, data_root):
-        digest = image_files.fingerprint(file_names.inside(data.folder, image.file_name))
+    images = [
+        AnnotatedImage(image, file_names.inside(data.folder, image.file_name))
+        for image in source.chosen(data, data_root)
+    ]
+    records = of_images(data_root / source.root, images)
+    found: dict[str, str] = {}
+    earlier: dict[str, str] = {}
+    for one in images:
+        name = one.image.file_name
+        digest = image_files.fingerprint(one.path)
         if digest:
-            found[digest] = f"{label}/{image.file_name}"
-    return found
+            found[digest] = f"{label}/{name}"
+        earlier |= dict.fromkeys(ancestors(records.get(name, {})), f"an original of {label}/{name}")
+    return earlier | found
 
 
 def of_model(name: str, role: str, data_root: Path) -> dict[str, str] | None:

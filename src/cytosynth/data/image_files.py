@@ -83,6 +83,21 @@ def size(path: Path, content: bytes | None = None) -> tuple[int, int]:
         return (height, width) if turn in (5, 6, 7, 8) else (width, height)
 
 
+def note(path: Path, key: str, content: bytes | None = None) -> str:
+    """Return the text of the chunk `key` before the pixels of the PNG at `path`, "" if it has none or cannot be opened.
+
+    Where its `content` is given, from inside a larger file, `path` only names it.
+    """
+    if path.suffix.lower() != ".png":
+        return ""
+    try:
+        with _open(path, content) as image:
+            found = image.info.get(key)
+    except ImageProblem:
+        return ""
+    return found if isinstance(found, str) else ""
+
+
 def same_size(path: Path, annotated: tuple[int, int], said: str = "") -> None:
     """Raise ImageProblem, which ends in what is `said`, where the image at `path` is not of the size `annotated`."""
     found = size(path)

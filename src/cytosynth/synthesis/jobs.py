@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data import file_names, image_files
 from ..data.image_files import Pixels
+from ..provenance import descent, inside
 from .plan import Plan, PlannedCell, PlanProblem
 from .settings import PipelineSettings
 
@@ -112,7 +113,8 @@ def _own(
 
 
 def identified(job: Job) -> Job:
-    """Return `job` with the digest of the user's file in its record; reads the file."""
+    """Return `job` with the digest of the user's file in its record, and what that was made from; reads the file."""
     if job.path is None or "original_sha256" in job.extra:
         return job
-    return replace(job, extra=job.extra | {"original_sha256": image_files.fingerprint(job.path)})
+    known = {"original_sha256": image_files.fingerprint(job.path)} | descent([inside(job.path)])
+    return replace(job, extra=job.extra | known)

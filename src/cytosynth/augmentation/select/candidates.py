@@ -12,7 +12,6 @@ from ...data.formats import coco
 from ...data.sources import Room, Sample, Source
 from ...errors import UsageError, UserError
 from ...io import plain
-from ...provenance import said
 from .. import inputs, leaks
 from .recipe import SelectRecipe
 
@@ -77,7 +76,7 @@ def gather(recipe: SelectRecipe, held: Sequence[Source], data_root: Path) -> lis
         base, taken = UNFIT.sub("_", plain.last(folder.resolve())), {other.label for other in found}
         labels = [base, *(f"{base}-{number}" for number in range(2, len(recipe.synthetic) + 2))]
         label = next(label for label in labels if label not in taken)
-        found.append(SyntheticSet(label, folder, coco.read(folder), said(folder)))
+        found.append(SyntheticSet(label, folder, coco.read(folder), leaks.records(folder)))
     return found
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ...data.sources import Source
 from ...errors import UsageError, UserError
 from ...io import atomic, wording
 from ...io.progress import meter
-from ...provenance import NOTICES, PASTED, png, said, write_records
+from ...provenance import NOTICES, PASTED, descent, inside, pasted, png, said, write_records
 from .. import publish
 from .exemplars import Exemplar, cut, put
 from .settings import PasteSettings
@@ -27,6 +28,8 @@ TRIES = 50
 """Number of places tried for a cell whose own place would cover another."""
 APART = 2
 """Pixels between a pasted cell and earlier boxes."""
+KEPT = 4096
+"""Records of images kept in memory."""
 Spot = tuple[tuple[float, float], str]
 """Where a cell is to be pasted (x, y), and its category; an empty one: any."""
 
@@ -93,12 +96,15 @@ def paste(
         hosts = _around(count, data, normal, source.scale, settings)
     pool = _Pool(cells, np.random.default_rng([settings.seed, 2]))
     images, records, taken = [], [], set[str]()
+    recorded = lru_cache(maxsize=KEPT)(inside)
     with atomic.folder(out, fresh=True) as part:
         (part / "images").mkdir()
         with meter("pasting", len(hosts)) as bar:
             for number, host in enumerate(hosts):
                 name = file_names.flat(f"{number:06d}", ".png", taken)
                 pixels, record = _pasted(host, name, number, pool, settings)
+                sources = [file_names.inside(data.folder, one["original"]) for one in pasted(record)]
+                record |= descent(map(recorded, [host.path, *sources]))
                 atomic.write_bytes(part / "images" / name, png(pixels, record))
                 records.append(record)
                 images.append(publish.image_of(record))
