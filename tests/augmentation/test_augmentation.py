@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image as PILImage
 
 from conftest import write_fields
 from cytosynth.annotations import Cell, Image
-from cytosynth.augmentation import experiment, gains, grid, leaks, training_sets
+from cytosynth.augmentation import experiment, gains, grid, inputs, leaks, training_sets
 from cytosynth.augmentation.published import PUBLISHED
 from cytosynth.augmentation.recipe import (
     CUSTOM,
@@ -31,7 +32,7 @@ from cytosynth.detection import model, transfer
 from cytosynth.errors import UsageError, UserError
 from cytosynth.evaluate.detection.average_precision import Matches, evaluate
 from cytosynth.evaluate.detection.failures import MISSED, NOTHING, failures
-from cytosynth.io import atomic
+from cytosynth.io import atomic, plain
 from cytosynth.synthesis import synthesize
 from cytosynth.synthesis.settings import PipelineSettings
 from cytosynth.training.loop import Outcome
@@ -371,6 +372,16 @@ def test_other_data_under_the_same_name_are_noticed(finished: Path, tiny: Path, 
     atomic.write_json(tmp_path / "data/drawn/annotations.json", one)
     with pytest.raises(UsageError, match="was started with another real set 1"):
         experiment.table(small(tiny), tmp_path / "run", tmp_path / "data")
+    shutil.copyfile(fields / "drawn/annotations.json", tmp_path / "data/drawn/annotations.json")
+    place = tmp_path / "data/drawn/images/field_2.png"
+    pixels = np.array(PILImage.open(place))
+    pixels[0, 0, 0] -= 1
+    PILImage.fromarray(pixels).save(place)
+    with pytest.raises(UsageError, match="was started with other images of the real set 1"):
+        experiment.table(small(tiny), tmp_path / "run", tmp_path / "data")
+    old = plain.load(tmp_path / "run/inputs.json")
+    earlier = {name: value for name, value in old.items() if not name.startswith(inputs.IMAGES)}
+    assert not inputs.difference(earlier, old), "a run of an earlier version continues"
     with pytest.raises(UsageError, match="trained for 4 steps, but 2 are requested"):
         Outcome(4, True, tmp_path / "weights").completed(2)
 

@@ -7,7 +7,9 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image as PILImage
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
@@ -192,6 +194,18 @@ def test_what_may_not_be_mixed_is_refused(sets: tuple[Path, Path], tmp_path: Pat
     atomic.write_json(real / "split.json", {"test": ["field_0.png"]})
     with pytest.raises(UserError, match="no image in part 'train'"):
         mix(real, made, tmp_path / "out3")
+
+
+def test_a_changed_image_of_the_same_size_is_copied_anew(sets: tuple[Path, Path], tmp_path: Path) -> None:
+    place = sets[0] / "images/field_2.png"
+    pixels = np.array(PILImage.open(place))
+    PILImage.fromarray(pixels).save(place, compress_level=0)
+    mix(*sets, tmp_path / "out")
+    size = place.stat().st_size
+    PILImage.fromarray(255 - pixels).save(place, compress_level=0)
+    assert place.stat().st_size == size
+    mix(*sets, tmp_path / "out")
+    assert (tmp_path / "out/images/field_2.png").read_bytes() == place.read_bytes()
 
 
 def _dying(real: Path, made: Path, out: Path, at: int, tally: Path) -> None:

@@ -244,6 +244,22 @@ def test_fields_are_cut_with_their_annotations(tmp_path: Path) -> None:
     assert len(fields.tiles(slides, tmp_path / "two", only).images) == 2
 
 
+def test_fields_of_another_slide_of_the_same_name_are_not_kept(tmp_path: Path) -> None:
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    settings = fields.FieldSettings(side=256, min_nuclei=0, min_focus=0)
+    write_slide(slides / "s.tif", (600, 600), [(200.0, 200.0, 10.0)], levels=2)
+    write_slide(slides / "s_1.tif", (600, 600), [(200.0, 200.0, 10.0)], levels=2)
+    fields.tiles(slides, tmp_path / "out", settings)
+    other = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out/images").glob("s_1_*")}
+    write_slide(slides / "s.tif", (600, 600), [(100.0, 220.0, 20.0)], levels=2)
+    fields.tiles(slides, tmp_path / "out", settings)
+    fields.tiles(slides, tmp_path / "fresh", settings)
+    assert other and all((tmp_path / "out/images" / name).stat().st_mtime_ns == at for name, at in other.items())
+    for path in (tmp_path / "fresh/images").iterdir():
+        assert (tmp_path / "out/images" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
 def test_all_slides_of_a_patient_are_in_one_part(tmp_path: Path) -> None:
     slides = tmp_path / "slides"
     slides.mkdir()

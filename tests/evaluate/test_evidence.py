@@ -1,6 +1,7 @@
 """Evidence on edited cells: what is measured of drawn cells, what is compared with what, and figures 7 and 8."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -295,6 +296,12 @@ def test_evaluate_cells_from_end_to_end(
     assert {name: (tmp_path / name).read_bytes() for name in tables} == tables
     with pytest.raises(UsageError, match="seed=0, now 1"):
         evaluate_cells(editing.model_copy(update={"seed": 1}), how, models, many, tmp_path)
+    shutil.copytree(many, tmp_path / "other")
+    content = json.loads((tmp_path / "other/drawn/annotations.json").read_text())
+    content["annotations"][0]["bbox"][0] += 1
+    (tmp_path / "other/drawn/annotations.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"data.json: this run was started with other images or boxes"):
+        evaluate_cells(editing, how, models, tmp_path / "other", tmp_path)
     with pytest.raises(UsageError, match="the classifier knows NILM, LSIL, HSIL"):
         evaluate_cells(editing, how.model_copy(update={"categories": ["ASC-H"]}), models, many, tmp_path)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cytosynth.evaluate.statistics import mean
 from cytosynth.experiments import figure3, figure6, table1, table1_report
 from cytosynth.experiments.recipe import PRESETS, RIVALS, UNTUNED, Table1Recipe
 from cytosynth.foundation import load as foundations
+from cytosynth.io import atomic, plain
 from cytosynth.normal.recipe import NormalRecipe
 from cytosynth.normal.train import train_normal
 from cytosynth.training.loop import Outcome
@@ -186,6 +188,25 @@ def test_a_feature_network_that_is_not_done_is_trained_on_before_it_measures(
 def test_table_1_refuses_a_folder_of_another_recipe(finished: Path, tiny: Path, fields: Path) -> None:
     with pytest.raises(UsageError, match="steps=2, now 3"):
         table1.table1(small(tiny).model_copy(update={"steps": 3}), finished, fields)
+
+
+def test_table_1_refuses_other_images_of_the_same_names(
+    finished: Path, tiny: Path, fields: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(fields / "drawn", tmp_path / "drawn")
+    place = tmp_path / "drawn/images/field_3.png"
+    pixels = np.array(Image.open(place))
+    pixels[0, 0, 0] -= 1
+    Image.fromarray(pixels).save(place)
+    with pytest.raises(UsageError, match=r"data.json: this run was started with other real images or boxes"):
+        table1.table1(small(tiny), finished, tmp_path)
+    shutil.copytree(finished, tmp_path / "run")
+    known = plain.load(tmp_path / "run/data.json")
+    atomic.write_json(tmp_path / "run/data.json", known | {"training images": "0"})
+    table1.table1(small(tiny), tmp_path / "run", fields)  # nothing is left to train
+    (tmp_path / "run/svdiff/seed-1/result.json").unlink()
+    with pytest.raises(UsageError, match=r"data.json: this run was started with other training images or boxes"):
+        table1.table1(small(tiny), tmp_path / "run", fields)
 
 
 def test_fields_of_table_1_say_that_they_are_synthetic(finished: Path) -> None:

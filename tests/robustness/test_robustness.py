@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 from cytosynth.annotations import Cell, DataSet, Image
 from cytosynth.data import convert, split
@@ -17,6 +18,7 @@ from cytosynth.errors import FormatProblem, UsageError, UserError
 from cytosynth.evaluate.detection.recall import FreeResponse, by_centre, by_overlap
 from cytosynth.robustness import card
 from cytosynth.robustness.benchmark import benchmark
+from cytosynth.robustness.export import export_all
 from cytosynth.robustness.measures import flips
 from cytosynth.robustness.recipe import RobustnessRecipe
 from cytosynth.robustness.summary import Trainings
@@ -87,6 +89,32 @@ def test_the_benchmark_ranks_strengths_and_continues_to_the_same_bytes(tmp_path:
     assert all(path.read_bytes() == content for path, content in files.items())
     with pytest.raises(UserError, match="have no category in common"):
         benchmark(recipe, {"other": [external.load(blobs, ["HSIL"])]}, tmp_path, tmp_path / "other")
+
+
+@pytest.mark.parametrize("changed", ["pixel", "box", "order"])
+def test_other_content_of_the_same_data_set_is_refused(tmp_path: Path, blobs: str, changed: str) -> None:
+    data_set(tmp_path / "data", 2)
+    recipe = RobustnessRecipe(data=Source(root="data", split="all"), variations=["jpeg"], strengths=[1], draws=10)
+    finders = {"mine": [external.load(blobs, ["NILM"])]}
+    benchmark(recipe, finders, tmp_path, tmp_path / "run")
+    export_all(recipe, tmp_path, tmp_path / "exported")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    known = tmp_path / "data/annotations.json"
+    said = json.loads(known.read_text())
+    if changed == "pixel":  # one level of one pixel; the annotations are the same
+        pixels = np.array(PILImage.open(tmp_path / "data/images/f1.png"))
+        pixels[0, 0, 0] -= 1
+        save_png(pixels, tmp_path / "data/images/f1.png")
+    elif changed == "box":
+        said["annotations"][0]["bbox"][0] += 1
+    else:
+        said["images"].reverse()
+    known.write_text(json.dumps(said))
+    with pytest.raises(UsageError, match=r"data.json: this run was started with other images or boxes; use another"):
+        benchmark(recipe, finders, tmp_path, tmp_path / "run")
+    with pytest.raises(UsageError, match=r"exported/.*json: this run was started with"):
+        export_all(recipe, tmp_path, tmp_path / "exported")
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_the_section_of_a_card_replaces_the_one_before(tmp_path: Path, blobs: str) -> None:

@@ -5,13 +5,34 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from ..data import split
+from ..data import file_names, image_files, split, streaming
 from ..data.formats import coco, findings
 from ..data.read import read
 from ..io import atomic
 from ..provenance import RECORDS
 
 FILE = "inputs.json"
+IMAGES = "images of the "
+"""Begins the name of the digest of the image files of a set."""
+
+
+def of(sets: Mapping[str, Path]) -> dict[str, str]:
+    """Return the digests of the data sets at `sets`, by name: of their annotations, and of their image files."""
+    files = {root: images(root) for root in set(sets.values())}
+    return {name: annotations(root) for name, root in sets.items()} | {
+        f"{IMAGES}{name}": files[root] for name, root in sets.items()
+    }
+
+
+def images(root: Path) -> str:
+    """Return 16 hexadecimal digits that identify the image files of the data set at `root`; all are read."""
+    if streaming.kind(root) in streaming.PACKED:
+        files = {path.name: path for path in root.iterdir() if path.is_file()}
+    else:
+        data = read(root, note=findings.ignore)
+        files = {image.file_name: file_names.inside(data.folder, image.file_name) for image in data.images}
+    said = [[name, image_files.fingerprint(path)] for name, path in sorted(files.items())]
+    return sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
 def annotations(root: Path) -> str:
@@ -33,5 +54,12 @@ def digest(folder: Path, names: Sequence[str]) -> str:
 
 
 def difference(old: Mapping[str, str], wanted: Mapping[str, str]) -> str:
-    """Return the name of the first of the digests `wanted` that differs in `old`; empty if none does."""
-    return next((f"another {name}" for name, value in wanted.items() if old.get(name) != value), "")
+    """Return the name of the first of the digests `wanted` that differs in `old`; empty if none does.
+
+    Earlier versions kept none of image files: those of their runs are not compared.
+    """
+    for name, value in wanted.items():
+        images = name.startswith(IMAGES)
+        if old.get(name, value if images else None) != value:
+            return f"{'other' if images else 'another'} {name}"
+    return ""

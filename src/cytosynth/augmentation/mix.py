@@ -4,6 +4,7 @@ Real images keep their names, ids and parts; synthetic ones are in the part 'tra
 whether it is `synthetic`.
 """
 
+import filecmp
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -220,7 +221,7 @@ def _stem(file_name: str) -> str:
 
 def _copied(source: Path, place: Path, image: Image) -> None:
     """Copy the image file `source` to `place`, unless it is there; raise ImageProblem if it is not as annotated."""
-    if place.exists() and place.stat().st_size == source.stat().st_size:
+    if place.exists() and filecmp.cmp(source, place, shallow=False):
         return
     image_files.read(source)  # whole: its header says nothing of a file cut short
     image_files.same_size(source, (image.width, image.height), said="; see `cytosynth check`")

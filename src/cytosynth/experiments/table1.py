@@ -17,6 +17,7 @@ from ..classifier import recipe as classifier_recipes
 from ..classifier.accuracy import discrimination
 from ..classifier.train import train_classifier
 from ..config import pin
+from ..data import content, sources
 from ..errors import UserError
 from ..evaluate import distance, image_set
 from ..evaluate.held_out import HeldOut
@@ -42,7 +43,7 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
     """Train, sample and measure every adapter with every seed in the folder `run`, or continue there.
 
     Writes `table1.json`, `.md`, `.csv` (the table) and `all.csv` (every measure of every seed); returns the table.
-    Raises UsageError when `run` was started with another recipe.
+    Raises UsageError when `run` was started with another recipe or other images.
     """
     with lock.run(run, "recipe.yaml"):
         pin(recipe, run / "recipe.yaml")
@@ -50,6 +51,11 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
         extractors = [extractor_of(name, recipe, run, data_root, device) for name in recipe.extractors]
         grid = [(adapter, seed) for seed in recipe.seeds for adapter in recipe.adapters]
         todo = [cell for cell in grid if not _result(run, *cell).exists()]
+        digests = {"real images": content.of_keys(real.keys())}
+        if any(adapter != UNTUNED for adapter, _ in todo):
+            trained = next(_training(adapter, recipe) for adapter, _ in todo if adapter != UNTUNED).data
+            digests["training images"] = content.digest(sources.load(trained, data_root))
+        content.pinned(digests, run)
         started = time.monotonic()
         for number, (adapter, seed) in enumerate(todo):
             left = clock((time.monotonic() - started) / number * (len(todo) - number)) if number else "unknown"
@@ -140,11 +146,15 @@ def _train(
     """Train `adapter`; return its best weights, the number of trained parameters, and the step of the weights."""
     if adapter == UNTUNED:
         return None, 0, 0
-    given = preset(recipe.preset, adapter)
-    base = NormalRecipe.model_validate(given.model_dump() | recipe.training)
+    base = _training(adapter, recipe)
     chosen = base.model_copy(update={"foundation": recipe.foundation, "seed": seed, "max_steps": recipe.steps})
     outcome = train_normal(chosen, folder / "training", data_root, cache=cache, held_out=HeldOut).completed()
     return outcome.selected, outcome.parameters, outcome.selected_step
+
+
+def _training(adapter: str, recipe: Table1Recipe) -> NormalRecipe:
+    """Return the recipe of `adapter`, without its seed and length."""
+    return NormalRecipe.model_validate(preset(recipe.preset, adapter).model_dump() | recipe.training)
 
 
 def extractor_of(name: str, recipe: Table1Recipe, run: Path, data_root: Path, device: str) -> Extractor:

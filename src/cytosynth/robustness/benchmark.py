@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import pin
-from ..data import sources
+from ..data import content, sources
 from ..data.sources import Sample
 from ..detection.external import Finder
 from ..errors import UserError
@@ -50,12 +50,13 @@ def benchmark(
     """Score `detectors` (by name, one entry per training) in the folder `run`, or continue there.
 
     Writes `robustness`, `conditions` and `flips`, each as .json, .md and .csv, `heat_map.png`, `curves.png` and
-    `variations.png`. Raises UsageError when `run` was started with another recipe, UserError where no detector knows a
-    category of the data.
+    `variations.png`. Raises UsageError when `run` was started with another recipe, or other images or boxes; UserError
+    where no detector knows a category of the data.
     """
     with lock.run(run, "recipe.yaml"):
         pin(recipe, run / "recipe.yaml")
         samples = sources.load([recipe.data], data_root)[: recipe.limit]
+        content.pinned({"images": content.digest(samples)}, run)
         categories = shared(detectors, samples)
         found = _predictions(recipe, detectors, samples, run)
         trainings = {

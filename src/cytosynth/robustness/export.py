@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..augmentation import inputs
 from ..config import pin
-from ..data import sources
+from ..data import content, sources
 from ..detection import external
 from ..io import atomic, lock
 from ..io.progress import meter
@@ -28,6 +28,7 @@ def export_all(recipe: RobustnessRecipe, data_root: Path, out: Path) -> None:
         }  # fmt: skip
         pin(wanted, out / FILE)
         samples = sources.load([recipe.data], data_root)[: recipe.limit]
+        content.pinned({"images": content.digest(samples)}, out)
         categories = sorted({cell.category for sample in samples for cell in sample.cells})
         conditions = recipe.conditions()
         with meter("conditions", len(conditions)) as bar:

@@ -115,7 +115,7 @@ def _begin(recipe: EfficiencyRecipe, run: Path, data_root: Path) -> None:
         leaks.unseen({"detector": begins}, held, data_root)
     pin(recipe, run / RECIPE)
     roots = {"real set": recipe.real.root, "test set": recipe.test.root, "tuning set": recipe.tuning.root}
-    digests = {name: inputs.annotations(data_root / root) for name, root in roots.items()}
+    digests = inputs.of({name: data_root / root for name, root in roots.items()})
     pin(digests, run / inputs.FILE, inputs.difference)
 
 

@@ -105,9 +105,9 @@ def _original(record: Mapping[str, Any]) -> str | None:
 
 def digests(recipe: SelectRecipe, sets: Sequence[SyntheticSet], data_root: Path) -> dict[str, str]:
     """Return digests of the training, candidate and validation data and of the detector, by name."""
-    found = {f"set {one.label}": inputs.annotations(one.folder) for one in sets}
-    found |= {f"real set {n}": inputs.annotations(data_root / source.root) for n, source in enumerate(recipe.real, 1)}
-    found["validation set"] = inputs.annotations(data_root / recipe.validation.root)
+    roots = {f"set {one.label}": one.folder for one in sets}
+    roots |= {f"real set {n}": data_root / source.root for n, source in enumerate(recipe.real, 1)}
+    found = inputs.of(roots | {"validation set": data_root / recipe.validation.root})
     if recipe.detector:
         found["detector"] = inputs.digest(Path(recipe.detector), ("config.json", "model.safetensors"))
     return found

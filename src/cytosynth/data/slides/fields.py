@@ -1,5 +1,6 @@
 """From slides to a data set: fields at x20, chosen by sharpness and number of nuclei, annotations cut along."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,6 +193,7 @@ def _slide(
         known = annotations.find(path, given, slide.mpp)
         view = slide.at()
         digest = atomic.fingerprint(path)[:12]  # another file of the same name is processed again
+        _forget_others(path.stem, digest, out)
         found = candidates(view, settings, known, out / LOOKED / f"{path.stem}-{digest}.jsonl")
         taken = chosen(found, settings)
         if known:
@@ -203,6 +205,19 @@ def _slide(
             for one in taken:
                 run.images.append(_write(view, slide, one, out, settings, table.get(path.stem), known is not None))
                 bar.advance()
+
+
+def _forget_others(stem: str, digest: str, out: Path) -> None:
+    """Remove from `out` what an earlier call made of a file of the same name `stem` with another `digest`."""
+    own = re.compile(rf"{re.escape(stem)}_\d+_\d+\.png")
+    noted = re.compile(rf"{re.escape(stem)}-[0-9a-f]{{12}}\.jsonl")
+    before = [path for path in (out / LOOKED).iterdir() if noted.fullmatch(path.name)]
+    for path in before:
+        if path.name != f"{stem}-{digest}.jsonl":
+            for image in (out / "images").glob("*.png"):
+                if own.fullmatch(image.name):
+                    image.unlink()
+            path.unlink()  # last: a killed call begins again
 
 
 def _write(

@@ -21,6 +21,7 @@ from ...cell.quality.morphology import Morphology
 from ...cell.quality.seam import border_ratio
 from ...cell.settings import EditSettings
 from ...config import pin
+from ...data import content
 from ...data.image_files import Pixels
 from ...detection.model import Detector
 from ...errors import UsageError, UserError
@@ -85,7 +86,7 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
 
     The tables are `cells`, `all`, `cells_probe` and, with a classifier, `confusion`; all except `all` are returned, in
     this order. Edited patches are stored in `out/edited` and not edited again. Raises UsageError if `out` has other
-    settings or models, UserError if there is no NILM cell to edit or no real cell of a category.
+    settings, models or real images, UserError if there is no NILM cell to edit or no real cell of a category.
     """
     if models.classifier and set(how.categories) - set(models.classifier.classes):
         raise UsageError(
@@ -98,6 +99,7 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
     with lock.run(out, "editing.yaml"):
         pin(editing, out / "editing.yaml")
         real = patches.real(editing.real, data_root)
+        content.pinned({"images": content.of_keys(map(patches.identity, real))}, out)
         lacking = [name for name in how.categories if name not in {cell.category for cell in real}]
         if lacking:
             raise UserError(f"{data_root / editing.real.root}: no {lacking[0]} cell in part '{editing.real.split}'")

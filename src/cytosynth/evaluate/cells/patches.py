@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,12 @@ def real(source: Source, data_root: Path) -> list[CellPatch]:
             raise UserError(f"{data_root / source.root}: {sample.name}: smaller than a patch of {patch.SIZE} pixels")
         found += cut(sample.pixels, sample.cells, groups[sample.name], sample.name)
     return found
+
+
+def identity(cell: CellPatch) -> str:
+    """Return the digest of all that is known of `cell`."""
+    said = f"{cell.key} {cell.image} {cell.category} {tuple(map(float, cell.box))} {cell.pixels.shape}"
+    return sha256(said.encode() + cell.pixels.tobytes()).hexdigest()
 
 
 def generated(
