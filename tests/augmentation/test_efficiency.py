@@ -90,6 +90,36 @@ def test_hard_cells_of_an_arm_that_is_like_another_are_refused(kind: str) -> Non
         Strategy(kind=kind, hard=True)
 
 
+@pytest.mark.parametrize(
+    ("arm", "complaint"),
+    [
+        (
+            "{kind: edited, first: 0.001}",
+            "first=0.001 is 0 of 400 steps, so there are no two phases; choose 0.0025",
+        ),
+        ("{kind: edited, first: 0.999}", "'two': first=0.999 is 400 of 400 steps, .* choose 0.0025 to 0.9975"),
+        ("{kind: edited, first: 0.5, share: 0.3}", "share: no effect with first=0.5, which trains on synthetic and on"),
+        ("{kind: fields, first: 0.5, weight: 2}", "weight: no effect with first=0.5"),
+        ("{kind: none, share: 0.3, weight: 2}", "share, weight: no effect on an arm of kind none; leave it out"),
+        ("{kind: none, first: 0.5}", "first: no effect on an arm of kind none"),
+        ("{kind: edited, strength: [0.1, 0.2]}", "strength: no effect on an arm of kind edited"),
+        ("{kind: pasted, gate: nucleus}", "gate: no effect on an arm of kind pasted"),
+    ],
+)
+def test_settings_of_an_arm_without_effect_are_refused_before_anything_is_trained(arm: str, complaint: str) -> None:
+    setting = f'arms={{R: {{kind: none}}, "R + R2S": {{kind: edited}}, two: {arm}}}'
+    with pytest.raises(UsageError, match=complaint) as refused:
+        override(PRESETS["public"], [setting])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("first", "steps", "phases"), [(0.0025, 400, 1), (0.5, 2, 1), (0.5, 3, 2), (0.998, 400, 399)])
+def test_an_arm_of_two_phases_has_both(first: float, steps: int, phases: int) -> None:
+    arms = {"R": {"kind": "none"}, "two": {"kind": "fields", "first": first}}
+    recipe = EfficiencyRecipe.model_validate(PRESETS["public"].model_dump() | {"arms": arms, "steps": steps})
+    assert recipe.arms["two"].steps_first(steps) == phases
+
+
 def test_subsets_of_a_chain_are_nested_and_have_both_kinds() -> None:
     pool = images(3, 13)
     for seed in range(20):

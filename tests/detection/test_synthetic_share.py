@@ -1,5 +1,7 @@
 """Synthetic images in a detector's training: how often they are drawn, and how much they weigh."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ import torch
 from cytosynth.annotations import Cell
 from cytosynth.data.sources import Sample
 from cytosynth.detection.recipe import DetectorRecipe
-from cytosynth.detection.train import DetectorTask
+from cytosynth.detection.train import DetectorTask, train_detector
+from cytosynth.errors import UsageError
 
 
 def samples(count: int, value: int) -> list[Sample]:
@@ -34,6 +37,14 @@ def test_they_are_sampled_by_their_number_or_by_their_share() -> None:
         DetectorRecipe(backbone="small", synthetic_share=0.5, categories=["LSIL"]), samples(3, 230), []
     )
     assert max(alone._chosen(rng, 50)) == 2
+
+
+@pytest.mark.parametrize("setting", [{"synthetic_share": 0.5}, {"synthetic_weight": 2.0}])
+def test_a_share_or_weight_without_them_is_refused(setting: dict[str, float], tmp_path: Path) -> None:
+    recipe = DetectorRecipe(backbone="small", categories=["LSIL"], **setting)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"^{next(iter(setting))}: no effect without synthetic images"):
+        train_detector(recipe, tmp_path / "run", tmp_path)
+    assert not (tmp_path / "run").exists()
 
 
 def test_their_loss_counts_by_their_weight() -> None:

@@ -185,7 +185,13 @@ def train_detector(
     max_minutes: float | None = None,
     measure: Measure | None = None,
 ) -> Outcome:
-    """Train a detector in the run folder `run`, or continue it; then `measure` it on the validation parts."""
+    """Train a detector in the run folder `run`, or continue it; then `measure` it on the validation parts.
+
+    Raises UsageError for a share or weight of synthetic images where there are none.
+    """
+    if not recipe.synthetic and (recipe.synthetic_share is not None or recipe.synthetic_weight != 1):
+        name = "synthetic_weight" if recipe.synthetic_share is None else "synthetic_share"
+        raise UsageError(f"{name}: no effect without synthetic images; name them, --set 'synthetic=[{{root: ...}}]'")
     held_out = sources.held_out(recipe.data, data_root)
     samples = sources.load(recipe.data, data_root)
     synthetic = sources.load(recipe.synthetic, data_root, "reading synthetic images") if recipe.synthetic else []

@@ -19,6 +19,14 @@ from ...synthesis.settings import PipelineSettings
 REAL, FIELDS, EDITED, PASTED, STRONG = "R", "R + S", "R + R2S", "R + copy-paste", "R + strong augmentation"
 Kind = Literal["none", "fields", "edited", "pasted", "exemplar"]
 On = Literal["tuning", "test"]
+IDLE: dict[Kind, tuple[str, ...]] = {
+    "none": ("like", "gate", "strength", "hard", "share", "weight", "first"),
+    "fields": ("like", "strength"),
+    "edited": ("like", "strength"),
+    "pasted": ("gate", "strength"),
+    "exemplar": (),
+}
+"""Settings of an arm that change nothing, by its kind."""
 ROLES = ("foundation", "normal", "cell", "detector", "gate")
 
 
@@ -57,11 +65,21 @@ class Strategy(BaseModel):
         low, high = self.strength
         if not 0 < low <= high <= 1:
             raise ValueError(f"strength {[low, high]}: must be above 0, ascending, and at most 1")
-        if self.kind == "none" and (self.first or self.hard):
-            raise ValueError("kind none has no synthetic images to begin with (first) or to choose (hard)")
+        given = [name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default]
+        if idle := [name for name in IDLE[self.kind] if name in given]:
+            raise ValueError(f"{', '.join(idle)}: no effect on an arm of kind {self.kind}; leave it out")
+        if self.first and (idle := [name for name in ("share", "weight") if name in given]):
+            raise ValueError(
+                f"{', '.join(idle)}: no effect with first={self.first:g}, which trains on synthetic and on real images "
+                "one after the other; give one or the other"
+            )
         if self.kind in ("pasted", "exemplar") and self.hard:
             raise ValueError(f"kind {self.kind} takes its categories from the arm that it is like; set `hard` there")
         return self
+
+    def steps_first(self, steps: int) -> int:
+        """Return how many of `steps` are on synthetic images alone."""
+        return round(self.first * steps)
 
     @property
     def key(self) -> str:
@@ -143,6 +161,13 @@ class EfficiencyRecipe(BaseModel):
         if "" in folders or len(set(folders)) < len(folders):
             raise ValueError(f"arms {list(self.arms)}: names must differ in their letters and digits, and have some")
         for name, arm in self.arms.items():
+            if arm.first and not 0 < arm.steps_first(self.steps) < self.steps:
+                least = 1 / self.steps
+                raise ValueError(
+                    f"arms: {name!r}: first={arm.first:g} is {arm.steps_first(self.steps)} of {self.steps} steps, so "
+                    "there are no two phases; "
+                    + (f"choose {least:g} to {1 - least:g}" if self.steps > 1 else "train for more steps")
+                )
             if arm.kind in ("pasted", "exemplar") and (
                 arm.like not in self.arms or self.arms[arm.like].kind != "edited"
             ):

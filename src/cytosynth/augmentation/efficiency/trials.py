@@ -109,7 +109,7 @@ def trained(trial: Trial, steps: int, recipe: EfficiencyRecipe, run: Path, data_
     arm, folder = recipe.arms[trial.arm], trial.folder(run)
     real = Source(root=str(trial.subset.resolve()), scale=recipe.real.scale, split="all")
     made = [Source(root=str(path.resolve()), split="all") for path in trial.synthetic]
-    first = round(arm.first * steps) if made else 0
+    first = arm.steps_first(steps) if made else 0
     if not first:
         return _train(trial, [real], made, steps, folder / "training", {}, recipe, data_root)
     begun, _ = _train(trial, made, [], first, folder / f"first-{first}", {}, recipe, data_root)
