@@ -25,7 +25,7 @@ from cytosynth.errors import EnvironmentProblem, UsageError, UserError
 from cytosynth.evaluate import align, distance, fidelity, image_set, membership, memorisation
 from cytosynth.evaluate.image_set import ImageSet
 from cytosynth.evaluate.networks import features, inception_v3, resize
-from cytosynth.evaluate.networks.extractor import Extractor
+from cytosynth.evaluate.networks.extractor import Extractor, filled
 from cytosynth.foundation import load as foundations
 from cytosynth.foundation import noise, sampling
 from cytosynth.imagenet import weights
@@ -54,6 +54,28 @@ def test_frechet_equals_torch_fidelitys_also_with_fewer_pictures_than_dimensions
         fid_features_to_statistics(torch.tensor(a)), fid_features_to_statistics(torch.tensor(b)), False
     )
     assert distance.frechet(a, b) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_features_do_not_depend_on_what_was_known_before(threads: int, tmp_path: Path) -> None:
+    images = [drawn(seed)[0] for seed in range(20)]
+    extractor, before = features.load("efficientnet-lite0"), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        straight = features.cached(extractor, images, tmp_path / "straight")
+        for some in ([3], [19, 0, 7], range(4, 13)):  # what other commands asked for
+            features.cached(extractor, [images[index] for index in some], tmp_path / "history")
+        later = features.cached(extractor, images[::-1], tmp_path / "history")[::-1]
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(straight, later)
+
+
+def test_a_batch_is_filled_up_with_its_last_image() -> None:
+    images = [torch.full((2,), float(value)) for value in range(5)]
+    batches = [(batch[:, 0].tolist(), count) for batch, count in filled(images, 3)]
+    assert batches == [([0, 1, 2], 3), ([3, 4, 4], 2)]
+    assert [(batch.shape, count) for batch, count in filled(images[:1], 1)] == [((1, 2), 1)]
 
 
 def test_kid_equals_torch_fidelitys() -> None:

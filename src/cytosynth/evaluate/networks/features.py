@@ -16,11 +16,9 @@ from ...io.progress import meter
 from ...io.tensors import weights_digest
 from ...registry import EXTRACTORS
 from ..image_set import ImageSet
-from .extractor import Extractor, Features
+from .extractor import BATCH, Extractor, Features
 from .network import Network
 
-BATCH = 32
-"""Images in the network at a time."""
 SHARD = 256
 """Number of images in a file of the cache, which a killed run may lose."""
 
@@ -42,9 +40,10 @@ def load(name: str, weights: Path | None = None, device: str = "cpu") -> Extract
 def cached(extractor: Extractor, images: Sequence[Pixels] | ImageSet, folder: Path) -> Features:
     """Return the features (n, dimension) of `images`, each computed once and kept under `folder`.
 
-    Files are named by the content of the images and the digest of the extractor; a killed run continues.
+    Files are named by the content of the images and the digest of the extractor; a killed run continues. Which images
+    are known already changes nothing, to the bit on a CPU (`Extractor`).
     """
-    own = folder / f"{extractor.name}-{extractor.digest}"
+    own = folder / f"{extractor.name}-{extractor.digest}-{extractor.device.type}"
     keys = images.keys() if isinstance(images, ImageSet) else [_key(image) for image in images]
     known = _read(own, frozenset(keys))
     missing = [index for index, key in enumerate(keys) if key not in known]
