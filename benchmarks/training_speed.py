@@ -47,7 +47,7 @@ def parts(samples: list[Sample], work: Path) -> dict[str, tuple[Recipe, Callable
 
     def a_synthesizer() -> Task:
         own = cell.PRESETS["bundled"].model_copy(update={"validate_every": 0, "variants": 1, "most_cells": 40})
-        return CellTask(own, load("bundled"), crops_of(samples, own, 1), [], work / "latents")
+        return CellTask(own, load("bundled"), crops_of(samples, own, 1, own.zoom), [], work / "latents")
 
     return {
         "autoencoder": (recipe.AUTOENCODER, lambda: AutoencoderTask(recipe.AUTOENCODER, samples, [])),

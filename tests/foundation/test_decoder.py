@@ -88,11 +88,13 @@ def test_what_an_autoencoder_preserves_is_reported_with_real_against_real(
         app,
         ["evaluate", "reconstruction", str(fields / "drawn"), "--split", "all", "--scale", "1.5",
          "--output", str(tmp_path), "--autoencoder", str(tiny / "foundation/vae"),
-         "--foundation", str(tiny / "foundation")],
+         "--foundation", str(tiny / "foundation"), "--zoom", "1", "--zoom", "2"],
     )  # fmt: skip
     assert ran.exit_code == 0, ran.output
     said = json.loads((tmp_path / "autoencoder.json").read_text())
-    one, other = said["rows"]
+    assert [row["zoom"] for row in said["rows"]] == [1, 2, 1, 2]
+    one, enlarged, other, _ = said["rows"]
+    assert enlarged["PSNR, dB"] != one["PSNR, dB"]
     assert {one["autoencoder"], other["autoencoder"]} == {"foundation", "vae"}
     assert one["PSNR, dB"] == other["PSNR, dB"] and one["factor"] == 8 and one["C"] == 4
     assert (tmp_path / "reconstruction_vae.png").exists()

@@ -47,7 +47,7 @@ class CloseUp:
     def of_patch(self, window: Pixels) -> Pixels:
         """Return the enlarged (size, size, 3) close-up of the (size, size, 3) patch `window`."""
         x, y = self.at
-        return _resized(window[y : y + self.side, x : x + self.side], patch.SIZE, Image.Resampling.LANCZOS)
+        return enlarged(window[y : y + self.side, x : x + self.side], (patch.SIZE, patch.SIZE))
 
     def inner(self, box: Box) -> Box:
         """Return `box` of the patch in coordinates of the enlarged close-up."""
@@ -64,13 +64,22 @@ class CloseUp:
         (x, y), side = self.at, self.side
         result = window.copy()
         before = window[y : y + side, x : x + side]
-        small = _resized(decoded, side, Image.Resampling.BOX)
+        small = reduced(decoded, (side, side))
         result[y : y + side, x : x + side] = patch.match_background(small, before, patch.inner(box, self.at))
         return result
 
 
-def _resized(pixels: Pixels, side: int, by: Image.Resampling) -> Pixels:
-    """Return square `pixels` resized to `side`."""
-    if pixels.shape[0] == side:
+def enlarged(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Return (height, width, 3) `pixels` enlarged to `size` (width, height), as a close-up is (Lanczos)."""
+    return _resized(pixels, size, Image.Resampling.LANCZOS)
+
+
+def reduced(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Return (height, width, 3) `pixels` reduced to `size` (width, height), as a close-up is: means of areas."""
+    return _resized(pixels, size, Image.Resampling.BOX)
+
+
+def _resized(pixels: Pixels, size: tuple[int, int], by: Image.Resampling) -> Pixels:
+    if pixels.shape[1::-1] == size:
         return pixels
-    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((side, side), by))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, by))

@@ -35,6 +35,10 @@ def reconstruction(
     ] = None,
     split: Split = "test",
     scale: Scale = 1.0,
+    zoom: Annotated[
+        list[float] | None,
+        typer.Option(min=1, max=4, help="Enlarge images by this factor first, as stage 2 may; may be repeated."),
+    ] = None,
     timed: Annotated[bool, typer.Option("--time", help="Also time the decoding of 1024x1024 pixels.")] = False,
     output: Annotated[Path | None, typer.Option(help="Folder for the table and contact sheets.")] = None,
 ) -> None:
@@ -53,7 +57,7 @@ def reconstruction(
         found[name] = part(AutoencoderKL, path).eval().requires_grad_(False)
     samples = sources.load([Source(root=data.name, scale=scale, split=split)], data.parent)
     facts = {"data": data.name, "part": split, "scale": scale}
-    report = evaluate(found, samples, facts, timed=timed, sheets=output)
+    report = evaluate(found, samples, facts, timed=timed, sheets=output, zooms=zoom or [1.0])
     report.show()
     if output:
         report.write(output, "autoencoder")

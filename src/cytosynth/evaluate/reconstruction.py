@@ -3,12 +3,14 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from ..cell import close_up
 from ..data.image_files import Pixels
 from ..data.preview import grid, save_png
 from ..data.sources import Sample
@@ -30,6 +32,7 @@ HALVINGS = 20
 DECODED = 1024
 """Side of the image whose decoding is timed, pixels."""
 NOTES = (
+    "zoom: images are enlarged by it before they are encoded, and reduced after they are decoded, as in stage 2.",
     "gradient: mean magnitude of the brightness gradient, relative to the originals.",
     "octave: power in each octave of the spectrum, relative to the originals, from coarse (1) to fine.",
     "fine: correlation with the original of the detail that a Gaussian of 2 pixels removes; noise would have none.",
@@ -65,14 +68,22 @@ class Reconstruction:
         }
 
 
-def measure(vae: AutoencoderKL, samples: Sequence[Sample], sheet: Path | None = None) -> Reconstruction:
-    """Return the reconstruction of `samples` by `vae`; write originals above reconstructions to `sheet`."""
+def measure(
+    vae: AutoencoderKL, samples: Sequence[Sample], sheet: Path | None = None, zoom: float = 1.0
+) -> Reconstruction:
+    """Return the reconstruction of `samples` by `vae`; write originals above reconstructions to `sheet`.
+
+    With a `zoom` images are enlarged before they are encoded and reduced after, as close-ups are (`cell.close_up`).
+    """
     kept, originals, outputs = dict[str, Sharpness](), list[Pixels](), list[Pixels]()
     with meter("reconstructing", len(samples)) as bar:
         for sample in samples:
             width, height = (whole(side, vae) for side in sample.size)
             originals.append(np.ascontiguousarray(sample.pixels[:height, :width]))
-            outputs.append(reconstruct(vae, originals[-1]))
+            large = close_up.enlarged(
+                originals[-1], (whole(round(width * zoom), vae), whole(round(height * zoom), vae))
+            )
+            outputs.append(close_up.reduced(reconstruct(vae, large), (width, height)))
             kept[sample.name] = compare(originals[-1], outputs[-1])
             bar.advance(f"{kept[sample.name].psnr:.1f} dB")
     if sheet is not None:
@@ -93,6 +104,7 @@ def evaluate(
     network: str = "efficientnet-lite0",
     timed: bool = False,
     sheets: Path | None = None,
+    zooms: Sequence[float] = (1.0,),
 ) -> Report:
     """Return the table of `autoencoders`, by name, on the same `samples`.
 
@@ -102,13 +114,15 @@ def evaluate(
         facts: needed for a repetition. network: whose features are compared; must not be part of the autoencoders'
         losses. timed: also decode an image of 1024x1024 pixels and measure the time.
         sheets: folder for a PNG each, originals above reconstructions.
+        zooms: factors by which images are enlarged before they are encoded, a row each.
 
     Raises UserError for images too few or too small for a kernel distance.
     """
     extractor = features.load(network)
     rows: list[tuple[Value, ...]] = []
-    for name, vae in autoencoders.items():
-        found = measure(vae, samples, sheets / f"reconstruction_{name}.png" if sheets else None)
+    for (name, vae), zoom in product(autoencoders.items(), zooms):
+        file = f"reconstruction_{name}.png" if zoom == 1 else f"reconstruction_{name}_{zoom:g}.png"
+        found = measure(vae, samples, sheets / file if sheets else None, zoom)
         each = np.array([[one.psnr, one.gradient, one.fine, *one.power] for one in found.sharpness.values()])
         mean = [float(value) for value in each.mean(axis=0)]
         made, real = kernel_distances(found.originals, found.outputs, extractor)
@@ -116,15 +130,15 @@ def evaluate(
         config = vae.config
         off = distance(list(found.sharpness.values()))
         rows.append(
-            (name, scale_factor(vae), config.latent_channels, mean[0], mean[1], *mean[3:], off, mean[2], 1000 * made,
-             1000 * real, *seconds)
+            (name, zoom, scale_factor(vae), config.latent_channels, mean[0], mean[1], *mean[3:], off, mean[2],
+             1000 * made, 1000 * real, *seconds)
         )  # fmt: skip
     octaves = [f"octave {number}" for number in range(1, OCTAVES + 1)]
     return Report(
         "What the autoencoder preserves",
         {**facts, "images": len(samples), "features": extractor.title, "digest": extractor.digest},
-        ("autoencoder", "factor", "C", "PSNR, dB", "gradient", *octaves, "octaves off", "fine", "kernel distance",
-         "real", "float32, s", "bfloat16, s"),
+        ("autoencoder", "zoom", "factor", "C", "PSNR, dB", "gradient", *octaves, "octaves off", "fine",
+         "kernel distance", "real", "float32, s", "bfloat16, s"),
         tuple(rows),
         NOTES,
     )  # fmt: skip
