@@ -94,6 +94,6 @@ else
 fi
 
 step "9. How they hold up on the real test images"
-$cytosynth evaluate robustness real=runs/real fields "${also[@]}" --out runs/robustness --split test --card "${on[@]}" \
+$cytosynth evaluate robustness real=runs/real fields "${also[@]}" --output runs/robustness --split test --card "${on[@]}" \
     $ROBUSTNESS
 echo "Read $WORK/runs/robustness/robustness.md, $WORK/runs/select/select.md and $WORK/synthetic/README.md."

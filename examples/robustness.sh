@@ -28,12 +28,12 @@ also=()
 for one in "${detectors[@]:1}"; do also+=(--also "$one"); done
 
 # Real images under variation; the section "Where this detector fails" of the model cards.
-"${cytosynth[@]}" evaluate robustness "${detectors[0]}" "$data/cric" ${also[@]+"${also[@]}"} --out "$out/real" --scale 0.5 \
+"${cytosynth[@]}" evaluate robustness "${detectors[0]}" "$data/cric" ${also[@]+"${also[@]}"} --output "$out/real" --scale 0.5 \
     --card --set 'variations=[stain, defocus]' --set 'strengths=[2, 4]' --set limit="$IMAGES" --set draws="$DRAWS"
 # Cells edited under control, and whether that ranks detectors and conditions as real images do.
-"${cytosynth[@]}" evaluate controlled "${detectors[0]}" ${also[@]+"${also[@]}"} --out "$out/controlled" \
+"${cytosynth[@]}" evaluate controlled "${detectors[0]}" ${also[@]+"${also[@]}"} --output "$out/controlled" \
     --data-root "$data" --real "$out/real" --set fields="$FIELDS" --set draws="$DRAWS" ${CONTROLLED:-}
 # Other centres.
-"${cytosynth[@]}" evaluate centres "${detectors[0]}" ${also[@]+"${also[@]}"} --out "$out/centres" --data-root "$data" \
+"${cytosynth[@]}" evaluate centres "${detectors[0]}" ${also[@]+"${also[@]}"} --output "$out/centres" --data-root "$data" \
     --centre "cric={root: cric, scale: 0.5, split: test}" --centre 'lbc={root: lbc_x40, scale: 0.5}' \
     --centre 'tct={root: tct_fields, scale: 0.5, exhaustive: false}'

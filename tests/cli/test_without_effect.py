@@ -50,7 +50,7 @@ SLIDE = "edit own.svs out --counts HSIL=1"
         ("check packed --from yolo", "packed: is parquet, not yolo; leave --from out"),
         ("check packed --annotations set", "leave --annotations, --images and --recursive out"),
         ("studio --set compiled=true", "the studio compiles no networks"),
-        ("evaluate controlled a/weights --also b/weights --out out", "two detectors are called 'weights'"),
+        ("evaluate controlled a/weights --also b/weights --output out", "two detectors are called 'weights'"),
     ],
 )
 def test_an_option_without_effect_is_refused(line: str, says: str, there: None) -> None:

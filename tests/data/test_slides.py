@@ -9,7 +9,10 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from cytosynth.cli import app
+from cytosynth.cli import tiles as _command  # noqa: F401
 from cytosynth.data import check, convert, sources
 from cytosynth.data.slides import annotations, fields, glass, reader, sharpness
 from cytosynth.data.slides.openslide_pyramid import OpenSlidePyramid
@@ -269,6 +272,11 @@ def test_all_slides_of_a_patient_are_in_one_part(tmp_path: Path) -> None:
     settings = fields.FieldSettings(side=256, min_nuclei=1, min_focus=0)
     fields.tiles(slides, tmp_path / "out", settings, patients=tmp_path / "patients.csv")
     parts = json.loads((tmp_path / "out" / "split.json").read_text())
+    options = f"--side 256 --min-nuclei 1 --min-focus 0 --patients {tmp_path}/patients.csv"
+    ended = CliRunner().invoke(app, ["tiles", str(slides), str(tmp_path / "again"), *options.split()])
+    assert f"parts: {', '.join(f'{name} {len(names)}' for name, names in parts.items())}" in ended.output
+    empty = [name for name in ("val", "test") if not parts[name]]
+    assert empty and ended.output.count("warning: no image in part") == len(empty), "two patients, three parts"
     where = {name[:2]: part for part, names in parts.items() for name in names}
     assert len(where) == 6
     assert where["s0"] == where["s1"] == where["s2"] and where["s3"] == where["s4"] == where["s5"]
@@ -366,7 +374,7 @@ def test_slides_are_checked_converted_and_trained_on(tmp_path: Path) -> None:
     geojson(slides / "s1.geojson", [("HSIL", square(700, 500, 24))])
     said: list[str] = []
     assert check.check(slides, None, said.append) == []
-    assert said == ["slides, 1 image, 1 cell"]
+    assert said[0] == "slides, 1 image, 1 cell" and said[1].endswith("(no split.json): train 0, val 0, test 1")
     convert.convert(slides, tmp_path / "yolo", None, "yolo")
     names = sorted(path.name for path in (tmp_path / "yolo" / "images").iterdir())
     assert names == ["s1_0_0.png", "s1_2048_2048.png"]

@@ -323,7 +323,7 @@ def test_every_command_that_writes_a_folder_refuses(
             "robustness",
             "command:x",
             str(fields / "drawn"),
-            "--out",
+            "--output",
             "no",
             "--export",
             str(out),

@@ -375,7 +375,7 @@ def test_a_study_in_a_browser_by_keyboard_scored_by_the_command(sets: Any, tmp_p
     assert answers.read(tmp_path / "a.json", made) == answers.read(tmp_path / "a.csv", made)
     assert all(0 < one.milliseconds < 20_000 for one in answers.read(tmp_path / "a.json", made).answers.values())
     done = runner.invoke(
-        cli.app, ["quiz", "score", str(out / "key.json"), str(tmp_path / "a.json"), "--out", str(tmp_path / "score")]
+        cli.app, ["quiz", "score", str(out / "key.json"), str(tmp_path / "a.json"), "--output", str(tmp_path / "score")]
     )
     assert done.exit_code == 0, done.output
     row = json.loads((tmp_path / "score" / "readers.json").read_text())["rows"][0]

@@ -428,7 +428,7 @@ def test_the_commands_take_detectors_of_other_programs(tmp_path: Path, blobs: st
     asked = ["evaluate", "detection", data, "--detector", blobs, "--split", "all", "--json", "--draws", "0"]
     found = CliRunner().invoke(app, asked)
     assert json.loads(found.stdout.splitlines()[-1])["map_50"] == 1.0
-    base = ["evaluate", "robustness", f"blobs={blobs}", data, "--out", str(tmp_path / "run"), "--split", "all"]
+    base = ["evaluate", "robustness", f"blobs={blobs}", data, "--output", str(tmp_path / "run"), "--split", "all"]
     base += ["--quick", "--set", "variations=[scale]"]
     done = CliRunner().invoke(app, base)
     assert done.exit_code == 0, done.output

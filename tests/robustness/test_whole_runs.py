@@ -43,7 +43,7 @@ def test_a_style_closes_the_gap_to_a_centre_that_differs_by_its_stain(tmp_path: 
         light = linear(drawn(seed)[0]).astype(np.float64) ** 2.5 * (1.0, 0.9, 0.6)
         save_png(coded(light), tmp_path / "centre" / f"{seed}.png")
     call("evaluate", "style", tmp_path / "ours", tmp_path / "centre", tmp_path / "centre", "--window", 144,
-         "--draws", 10, "--out", tmp_path / "out")  # fmt: skip
+         "--draws", 10, "--output", tmp_path / "out")  # fmt: skip
     rows = {row["measure"]: row["value"] for row in json.loads((tmp_path / "out/style.json").read_text())["rows"]}
     share = float(str(rows["share of the gap closed"]).split()[0])
     assert share > 0.5, rows

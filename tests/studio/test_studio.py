@@ -293,10 +293,10 @@ def test_nothing_is_read_without_the_key_or_outside_what_was_opened(own: Path, t
 
 def test_a_host_needs_a_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CYTOSYNTH_STUDIO_PASSWORD", raising=False)
-    done = CliRunner().invoke(cli.app, ["studio", "--host", "0.0.0.0", "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(cli.app, ["studio", "--host", "0.0.0.0", "--output", str(tmp_path / "out")])
     assert done.exit_code != 0 and "other machines could connect" in str(done.exception)
     monkeypatch.setenv("CYTOSYNTH_STUDIO_PASSWORD", "short")
-    done = CliRunner().invoke(cli.app, ["studio", "--host", "0.0.0.0", "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(cli.app, ["studio", "--host", "0.0.0.0", "--output", str(tmp_path / "out")])
     assert "set $CYTOSYNTH_STUDIO_PASSWORD (8" in str(done.exception)
     assert not (tmp_path / "out").exists()
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -140,10 +141,12 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def finish(data: "DataSet", out: Path, where: str) -> None:
-    """Print what was written to `out`; raise Incomplete if images were skipped, which the file `where` lists."""
+def finish(data: "DataSet", out: Path, where: str, more: Iterable[str] = ()) -> None:
+    """Print what was written to `out` and `more` lines; raise Incomplete for skipped images, which `where` lists."""
     cells = sum(len(image.cells) for image in data.images)
     print(f"{out}: {wording.amount(len(data.images), 'image')}, {wording.amount(cells, 'cell')}; see {where}")
+    for line in more:
+        print(f"{out}: {one_line(line)}")
     skipped = data.info.get("skipped")
     if skipped:
         some = "image was" if len(skipped) == 1 else "images were"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,10 @@ from ..io.plain import one_line
 from ..registry import FORMATS_IN, FORMATS_OUT, FORMATS_PACKED
 from . import app, there_if
 from .data_options import Annotations, ImageFolder, Key, Pseudonymise, Recursive, pseudonyms
+
+if TYPE_CHECKING:
+    from ..annotations import DataSet
+    from ..data.split import Sizes
 
 Kind = Annotated[str | None, typer.Option("--from", help=f"Format: {', '.join(FORMATS_IN)}. \\[default: detected]")]
 
@@ -39,7 +43,9 @@ def check(
     for problem in found:
         print(one_line(problem))
         problems += 1
-    print(f"{data}: {', '.join([*there, wording.amount(problems, 'problem')])}")
+    for line in there[1:]:
+        print(f"{data}: {one_line(line)}")
+    print(f"{data}: {', '.join([*there[:1], wording.amount(problems, 'problem')])}")
     if problems:
         raise typer.Exit(1)
 
@@ -71,7 +77,8 @@ def convert(
     from ..data import convert as formats
     from ..data import streaming
     from ..data.read import Place, guess
-    from ..data.rename import parsed, strange
+    from ..data.rename import parsed
+    from ..data.split import Sizes
 
     place = Place(annotations, images, recursive)
     if to in FORMATS_PACKED or streaming.kind(data):
@@ -85,7 +92,7 @@ def convert(
         if packed := streaming.kind(data):
             _read_as(data, packed, kind, annotations or images or recursive)
         written = streaming.convert(data, out, kind, to, parsed(rename or []), place)
-        _said(out, to, written.images, written.cells, strange(written.about))
+        _said(out, to, (written.images, written.cells), written.about, written.sizes)
         return
     kind = kind or guess(data, place)
     if box_side is not None and kind != "cric":
@@ -95,7 +102,8 @@ def convert(
         data, out, kind, to, parsed(rename or []), place=place, pseudonyms=pseudonyms(pseudonymise, key),
         whose=patients, **options,
     )  # fmt: skip
-    _said(out, to, len(done.images), sum(len(image.cells) for image in done.images), strange(done))
+    cells = sum(len(image.cells) for image in done.images)
+    _said(out, to, (len(done.images), cells), done, Sizes(done.parts, done.images))
 
 
 def _read_as(data: Path, packed: str, kind: str | None, placed: object) -> None:
@@ -106,8 +114,12 @@ def _read_as(data: Path, packed: str, kind: str | None, placed: object) -> None:
         raise UsageError(f"{data}: is packed or in parts; leave --annotations, --images and --recursive out")
 
 
-def _said(out: Path, to: str, images: int, cells: int, strange: str) -> None:
-    """Print what was written to `out`, and what is `strange` about it."""
+def _said(out: Path, to: str, counts: tuple[int, int], data: "DataSet", sizes: "Sizes") -> None:
+    """Print what was written to `out`: the numbers of images and cells, the parts, and what is strange about `data`."""
+    from ..data.rename import strange
+
+    images, cells = counts
     print(f"{out}: {wording.amount(images, 'image')}, {wording.amount(cells, 'cell')}, {to}")
-    if strange:
-        print(f"{out}: {strange}")
+    for line in [*sizes.lines(data), strange(data)]:
+        if line:
+            print(f"{out}: {one_line(line)}")

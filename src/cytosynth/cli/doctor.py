@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich import print as show
+from rich import get_console
 from rich.markup import escape
 
 from ..errors import UsageError
@@ -49,7 +49,8 @@ def doctor(
     else:
         for line in found:
             todo = f"  [dim]{escape(line.todo)}[/dim]" if line.todo else ""
-            show(f"{MARKS[line.state]}  {escape(line.what)}: {escape(line.found)}{todo}")
+            text = f"{MARKS[line.state]}  {escape(line.what)}: {escape(line.found)}{todo}"
+            get_console().print(text, soft_wrap=True)  # commands and paths can be copied
     if any(line.state == "missing" for line in found):
         print("cytosynth: not ready; see the lines marked missing", file=sys.stderr)
         raise typer.Exit(3)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import print as show
+from rich import get_console
+from rich.markup import escape
 
 from .. import __version__, registry
 from ..errors import UsageError
@@ -39,9 +40,10 @@ def info(
         print(json.dumps(facts, indent=1))
         return
     for title, values in facts.items():
-        show(f"[bold]{title}[/bold]")
+        get_console().print(f"[bold]{title}[/bold]")
         for name, about in values.items() if isinstance(values, dict) else ((values, ""),):
-            show(f"  {name}  [dim]{about}[/dim]" if about else f"  {name}")
+            said = f"  [dim]{escape(str(about))}[/dim]" if about else ""
+            get_console().print(f"  {escape(str(name))}{said}", soft_wrap=True)
 
 
 def _licences(as_json: bool) -> None:

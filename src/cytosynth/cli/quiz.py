@@ -75,7 +75,7 @@ def make(
 def score(
     key: Annotated[Path, typer.Argument(callback=there, help="key.json of `quiz make`.")],
     answers: Annotated[list[Path], typer.Argument(help="Answer files, JSON or CSV, one for each reader.")],
-    out: Annotated[Path, typer.Option(help="Folder for tables, plot and report.md.")] = Path("score"),
+    out: Annotated[Path, typer.Option("--output", help="Folder for tables, plot and report.md.")] = Path("score"),
 ) -> None:
     """Score answers: accuracy with intervals, sensitivity, specificity, d', confusion, kappa."""
     from ..quiz import answers as given

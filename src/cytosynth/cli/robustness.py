@@ -26,7 +26,7 @@ Also = Annotated[
     ),
 ]
 Data = Annotated[Path, typer.Argument(callback=there, help="COCO data set of held-out real images.")]
-Out = Annotated[Path, typer.Option(help="Run folder; the same command continues it.")]
+Out = Annotated[Path, typer.Option("--output", help="Run folder; the same command continues it.")]
 Split = Annotated[str, typer.Option(help="Part of the data set: train, val, test or all.")]
 Mpp = Annotated[float, typer.Option(min=0.06, max=5, help="Micrometres per pixel after scaling.")]
 
@@ -139,7 +139,7 @@ def centres(
         list[str],
         typer.Option(metavar="NAME={root: ...}", help="Data of a centre, YAML: root, scale, split, exhaustive."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for centres.json, .md and .csv.")],
+    out: Annotated[Path, typer.Option("--output", help="Folder for centres.json, .md and .csv.")],
     also: Also = None,
     data_root: Annotated[Path, typer.Option(callback=there, help="Folder that contains the data sets.")] = Path(),
     device: Device = "auto",
@@ -179,7 +179,7 @@ def style(
             "between style and comparison.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for style.json, .md and .csv.")],
+    out: Annotated[Path, typer.Option("--output", help="Folder for style.json, .md and .csv.")],
     scale: Annotated[
         float, typer.Option(min=0.01, max=8, help="Resize the fields by this factor, to bring them to x20.")
     ] = 1.0,

@@ -27,7 +27,9 @@ def studio(
             metavar="[FOLDER|SLIDE]...", help="Folders and slides that the page may open. \\[default: none]"
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for saved data sets and unfinished work.")] = Path("studio"),
+    out: Annotated[Path, typer.Option("--output", help="Folder for saved data sets and unfinished work.")] = Path(
+        "studio"
+    ),
     host: Annotated[
         str, typer.Option(help=f"Address to listen on; other machines can connect only if ${PASSWORD} is set.")
     ] = "127.0.0.1",

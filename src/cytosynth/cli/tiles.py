@@ -41,6 +41,7 @@ def tiles(
     strict: Strict = False,
 ) -> None:
     """Cut whole slides into a data set of sharp fields with cells, at x20, with their annotations."""
+    from ..data import split
     from ..data.rename import parsed
     from ..data.slides import fields
 
@@ -54,4 +55,4 @@ def tiles(
     data = fields.tiles(
         slides, out, settings, annotated=annotations, patients=patients, names=parsed(rename or []), strict=strict
     )
-    finish(data, out, "annotations.json")
+    finish(data, out, "annotations.json", split.Sizes(split.stated(out), data.images).lines(data))

@@ -11,7 +11,7 @@ from ..errors import FormatProblem
 from ..io import wording
 from ..io.progress import meter
 from ..io.seen import Seen, seen
-from . import file_names, gather, image_files
+from . import file_names, gather, image_files, split
 from .image_files import Pixels
 from .read import FOUND_OUT, Place, guess, read
 from .slides import glass, reader
@@ -29,7 +29,8 @@ def check(
     place: Place = FOUND_OUT,
     **options: Any,
 ) -> list[str]:
-    """Return a line for each problem of the data set at `root`, empty if there are none; `note` gets a summary.
+    """Return a line for each problem of the data set at `root`, empty if there are none; `note` gets a summary, then a
+    line on the parts, and one for each part that is empty.
 
     Unreadable, truncated, missing, unlisted and duplicate images, wrong sizes, boxes outside their image or without
     area, NaN, unknown categories, file names that leave the folder, and decompression bombs. Also corrections made
@@ -47,6 +48,8 @@ def check(
         return [*problems, str(problem)]
     cells = sum(len(image.cells) for image in data.images)
     note(f"{kind}, {wording.amount(len(data.images), 'image')}, {wording.amount(cells, 'cell')}")
+    for line in split.Sizes(data.parts, data.images).lines(data):
+        note(line)
     if not data.images and not problems:
         problems.append(f"{root}: contains no image, read as {kind}")
     prepared = kind == "comparison-detector"

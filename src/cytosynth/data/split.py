@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from ..io.plain import load
 FILE = "split.json"
 FIXED = {"lbc_x40": Path(__file__).parent / "splits" / "lbc_x40.json"}
 """Splits, by image, of published sets whose folders come without one, by the name of the folder."""
+NEEDED = {"val": "trainings choose their best weights by it", "test": "results are measured on it"}
+"""What the parts are for that are easily left empty."""
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
@@ -94,3 +97,43 @@ def names(data: DataSet, root: Path) -> list[str]:
     """Return the names of the parts of `data` at `root`."""
     parts = with_parts(data, root).parts
     return list(parts) if parts or _file(root).exists() else list(FRACTIONS)
+
+
+class Sizes:
+    """Counts the images of each part of a data set."""
+
+    def __init__(self, parts: Mapping[str, Collection[str]], images: Iterable[Image] = ()) -> None:
+        """Count `images` in `parts`, the file names of each; without any, in those by hash."""
+        self.members = {name: frozenset(members) for name, members in parts.items()}
+        self.counts = dict.fromkeys(self.members or FRACTIONS, 0)
+        for image in images:
+            self.add(image)
+
+    def add(self, image: Image) -> None:
+        """Count `image`."""
+        if not self.members:
+            self.counts[assigned(group(image))] += 1
+        for name, members in self.members.items():
+            self.counts[name] += image.file_name in members
+
+    def lines(self, about: DataSet) -> list[str]:
+        """Return a line with the size of each part of the set `about`, and one for each that is needed and is empty.
+
+        None for a synthetic set without parts, all of which is trained on.
+        """
+        if not self.members and about.info.get("synthetic"):
+            return []
+        how = "parts" if self.members else f"parts by hash of slide or name (no {FILE})"
+        found = [f"{how}: {', '.join(f'{name} {count}' for name, count in self.counts.items())}"]
+        todo = f"move some to it in {FILE}" if self.members else f"give the parts in {FILE}, or add images"
+        return found + [
+            f"warning: no image in part '{name}' ({what}); {todo}"
+            for name, what in NEEDED.items()
+            if not self.counts.get(name)
+        ]
+
+
+def stated(root: Path) -> dict[str, list[str]]:
+    """Return the parts that the `split.json` of the data set at `root` says, {} without one."""
+    file = _file(root)
+    return {key: values for key, values in load(file).items() if isinstance(values, list)} if file.exists() else {}

@@ -43,11 +43,12 @@ WRITERS: dict[str, Callable[[DataSet, Path], Writer]] = {"webdataset": webdatase
 
 @dataclass(frozen=True)
 class Written:
-    """A written data set: its description, and the numbers of images and cells."""
+    """A written data set: its description, the numbers of images and cells, and the sizes of its parts."""
 
     about: DataSet
     images: int
     cells: int
+    sizes: split.Sizes
 
 
 def kind(root: Path) -> str | None:
@@ -132,7 +133,8 @@ def convert(
             raise UserError(f"{source}: contains no image")
         new = _renamed(about, names or {}, source)
         with atomic.folder(out, fresh=True) as folder, meter("images", count) as bar, seen() as taken:
-            tally = _Tally()
+            divided = split.stated(source) or about.parts
+            tally = _Tally(split.Sizes(divided))
 
             def sound() -> Iterator[tuple[Image, bytes]]:
                 for entry in found:
@@ -146,12 +148,12 @@ def convert(
                 for image, content in sound():
                     writer.add(image, content)
                 writer.close()
-            divided = (source if source.is_dir() else source.parent) / split.FILE
-            if divided.exists():
-                atomic.write_json(folder / split.FILE, plain.load(divided))
+            file = (source if source.is_dir() else source.parent) / split.FILE
+            if file.exists():
+                atomic.write_json(folder / split.FILE, plain.load(file))
             elif about.parts:
                 atomic.write_json(folder / split.FILE, {name: list(files) for name, files in about.parts.items()})
-    return Written(new, tally.images, tally.cells)
+    return Written(new, tally.images, tally.cells, tally.sizes)
 
 
 def pack(root: Path, target: str | None) -> None:
@@ -171,12 +173,17 @@ def pack(root: Path, target: str | None) -> None:
 
 
 class _Tally:
-    """Counts images and cells."""
+    """Counts images and cells, and the images of parts."""
 
     images = cells = 0
 
+    def __init__(self, sizes: split.Sizes) -> None:
+        """Start with none; `sizes` are those of parts."""
+        self.sizes = sizes
+
     def counted(self, image: Image) -> Image:
         """Return `image`, counted."""
+        self.sizes.add(image)
         self.images += 1
         self.cells += len(image.cells)
         return image
@@ -215,7 +222,7 @@ def _sound(entry: AnnotatedImage, names: Mapping[str, str], taken: Seen) -> Imag
 def check(root: Path, note: Callable[[str], None] = lambda _: None) -> Iterator[str]:
     """Yield a line for each problem of the data set at `root`, which has a `kind`; `note` what is there at the end."""
     found = opened(root)
-    cells = 0
+    cells, sizes = 0, split.Sizes(split.stated(root))
     with meter("checking", len(found)) as bar, seen() as names, seen() as contents:
         for index in range(len(found)):
             bar.advance()
@@ -226,8 +233,11 @@ def check(root: Path, note: Callable[[str], None] = lambda _: None) -> Iterator[
                 continue
             image = entry.image
             cells += len(image.cells)
+            sizes.add(image)
             if names.first(image.file_name, image.file_name):
                 yield f"{image.file_name}: listed twice"
             yield from checking.of_image(image, entry.path, entry.pixels, contents)
             yield from checking.of_cells(image)
     note(f"{kind(root)}, {wording.amount(len(found), 'image')}, {wording.amount(cells, 'cell')}")
+    for line in sizes.lines(found.about):
+        note(line)

@@ -79,7 +79,7 @@ def compare(
             _write_sheets(made, reference, sheets)
     warnings = tuple(_warnings(generated, real, number))
     for warning in warnings:
-        console.print(f"warning: {warning}", markup=False)
+        console.print(f"warning: {warning}", soft_wrap=True)
     facts = {
         "generated": generated.source, "generated_images": len(generated), "real": real.source,
         "real_images": len(real), "images_a_side": number, "scale_of_real": real.scale,

@@ -200,7 +200,9 @@ def _slide(
             for cell in known.cells:
                 run.categories.setdefault(cell.category)
             if known.left_out:
-                console.print(f"{path.name}: {amount(known.left_out, 'outline')} larger than a cell left out")
+                console.print(
+                    f"{path.name}: {amount(known.left_out, 'outline')} larger than a cell left out", soft_wrap=True
+                )
         with meter(f"writing {path.name[:32]}", len(taken)) as bar:
             for one in taken:
                 run.images.append(_write(view, slide, one, out, settings, table.get(path.stem), known is not None))
