@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A data set by a Slurm job array: task I of N makes shard I/N; a last job, which waits for all of them, merges.
 #
-#   export OUT=/shared/my_set COUNT=100000 SHARDS=100 GATE=nucleus
+#   export OUT=/shared/synthetic COUNT=100000 SHARDS=100 GATE=nucleus
 #   sbatch --array=1-"$SHARDS"%20 examples/slurm_shards.sh          # 20 at a time
 #   sbatch --dependency=afterok:JOB_ID examples/slurm_shards.sh      # JOB_ID: what the first line printed
 #
