@@ -22,7 +22,7 @@ from ..foundation.precision import at_a_time, prepare, resolved
 from ..foundation.prompts import Prompts
 from ..io.bundled import model_folder
 from ..io.tensors import weights_digest
-from . import editing, grain, patch, synthesizer
+from . import editing, grain, own_decoder, patch, synthesizer
 from .close_up import CloseUp
 from .editing import Editing
 from .settings import EditSettings
@@ -75,6 +75,7 @@ class CellEditor:
     ) -> "CellEditor":
         """Load the synthesizer `unet` (a folder in diffusers' layout or `bundled`) on its `foundation`.
 
+        A decoder next to its weights (`own_decoder`) is used instead of the foundation's, unless that has a tiny one.
         Then `distilled` weights, for few steps, are merged into it: 'bundled', a folder, a run or a file; None: none.
 
         If the foundation is already loaded, in float32, its autoencoder and text encoder are shared. The networks have
@@ -86,12 +87,13 @@ class CellEditor:
             raise UserError(f"{path}: no Abnormal Cell Synthesizer found; config.json of a diffusers U-Net is expected")
         if not isinstance(foundation, Foundation):
             foundation = load(foundation, denoiser="unused", prediction_type=prediction_type)
-        base = foundation
+        base, decoder = own_decoder.attach(foundation, path)
         model = replace(base, unet=part(UNet2DConditionModel, path))
         _check(model, str(path))
         editor = cls(model.freeze().to(available(device)), editing.read(path), TrainingImages.read(path))
         trial.denoise(model, str(path), synthesizer.grounding([(8, 8, 40, 40)], trial.SIDE, model.pool_text([""])))
-        editor.digest = weights_digest(model.unet, beside=[base.digest, model.conventions])
+        beside = [base.digest, model.conventions, *([decoder] if decoder else []), *editor.trained.decisive]
+        editor.digest = weights_digest(model.unet, beside=beside)
         if distilled:
             editor.distilled = merge_distilled(model, distilled, "cell", editor.digest)
             editor.digest = weights_digest(beside=[editor.digest, editor.distilled])

@@ -58,6 +58,11 @@ class CellRecipe(CropRecipe):
         description="factor by which the part of a patch about the region is enlarged before it is encoded "
         "(cell/close_up.py); 1: the paper's",
     )  # fmt: skip
+    decoder: str | None = Field(
+        default=None,
+        description="folder of an autoencoder with the foundation's encoder, whose decoder goes with the weights: of "
+        "`train foundation --part decoder` on enlarged images; none: the foundation's",
+    )  # fmt: skip
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     box_dropout: float = Field(default=0.1, ge=0, le=1)
     nucleus_dropout: float = Field(default=0.15, ge=0, le=1, description="of the size of the nucleus, with `nucleus`")

@@ -16,7 +16,7 @@ from ..foundation.save import save_part
 from ..io import atomic
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses
-from . import editing, synthesizer
+from . import editing, own_decoder, synthesizer
 from .crops import Crop, CropTask, diameters, evenly, images_of, read
 from .edit import CellEditor, PlannedEdit
 from .recipe import CellRecipe
@@ -131,6 +131,8 @@ class CellTask(CropTask):
     def export(self, folder: Path) -> None:
         """Write the U-Net in diffusers' layout with GLIGEN's key names, half precision."""
         save_part(self.unet, folder, torch.float16)
+        if self.recipe.decoder:
+            own_decoder.write(self.model.vae, folder)
         atomic.write_json(folder / editing.FILE, self.editing.model_dump(mode="json"))
         if self.images:
             atomic.write_json(folder / FILE, self.images.model_dump(mode="json"))
@@ -142,6 +144,8 @@ def train_cell(recipe: CellRecipe, run: Path, data_root: Path, max_minutes: floa
     def make() -> CellTask:
         samples, crops, unseen = read(recipe, data_root, recipe.zoom)
         model = load(recipe.foundation, prediction_type=recipe.prediction_type)
+        if recipe.decoder:
+            model = own_decoder.chosen(model, Path(recipe.decoder))
         return CellTask(recipe, model, crops, unseen, run / "latents", images_of(samples, recipe))
 
     return train(make, recipe, run, title="cell synthesizer", max_minutes=max_minutes)
