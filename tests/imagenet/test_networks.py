@@ -138,8 +138,13 @@ def test_folds_hold_whole_images_and_spread_every_category() -> None:
         parts = folds.parts(both, ["NILM", "ASC-H"], 4, fold)
         assert not {crop.image for crop in parts.fitted} & {crop.image for crop in parts.held_out}
         assert len(parts.fitted) + len(parts.held_out) == len(rare) + 300
-    with pytest.raises(UserError, match="all ASC-H cells are in one image or fold; use more folds"):
+    with pytest.raises(UserError, match="all ASC-H cells are in one fold; use more folds"):
         folds.parts(both, ["NILM", "ASC-H"], 1, 0)
+    once = [crop for crop in both if crop.image not in ("rare 0", "rare 1", "rare 2")]
+    for cells, complaint in ((once, "all ASC-H cells are in one image"), (common, "no image has a cell of ASC-H")):
+        with pytest.raises(UserError, match=f"^{complaint}; annotate more images, or leave ASC-H out: --set"):
+            for fold in range(4):
+                folds.parts(cells, ["NILM", "ASC-H"], 4, fold)
 
 
 def test_a_class_is_even_over_its_images_where_that_is_asked_for() -> None:

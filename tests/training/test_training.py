@@ -361,6 +361,18 @@ def test_a_run_that_never_began_may_begin_with_another_recipe(tiny: Path, fields
     assert (tmp_path / "mine/README.md").read_text() == "my notes"
 
 
+def test_held_out_images_that_cannot_be_used_are_said_before_anything_is_encoded(
+    tiny: Path, fields: Path, tmp_path: Path
+) -> None:
+    given = {"foundation": str(tiny / "foundation"), "window": 256, "max_steps": 1, "validate_every": 1}
+    with pytest.raises(UserError, match=r"none of the 1 held-out images \(part 'val'\) has a normal window of 256x256"):
+        train_normal(NormalRecipe(**given, data=DATA), tmp_path / "run", fields, held_out=HeldOut)
+    whole = [Source(root="drawn", split="all")]
+    with pytest.raises(UserError, match=r"no held-out normal image of at least 256x256 pixels .*; add a part 'val'"):
+        train_normal(NormalRecipe(**given, data=whole), tmp_path / "run", fields, held_out=HeldOut)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
 def test_two_processes_train_together(
     tiny: Path, fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,12 @@ def parts(crops: Sequence[Crop], categories: Sequence[str], folds: int, fold: in
     fitted = [crop for crop in crops if places[crop.image] != fold]
     lacking = sorted(set(categories) - {crop.category for crop in fitted})
     if lacking:
-        raise UserError(f"folds={folds}: all {lacking[0]} cells are in one image or fold; use more folds")
+        name = lacking[0]
+        images = {crop.image for crop in crops if crop.category == name}
+        if len(images) > 1:
+            raise UserError(f"folds={folds}: all {name} cells are in one fold; use more folds")
+        where = f"all {name} cells are in one image" if images else f"no image has a cell of {name}"
+        raise UserError(f"{where}; annotate more images, or leave {name} out: --set 'categories=[...]'")
     return Parts(fitted, [crop for crop in crops if places[crop.image] == fold])
 
 

@@ -26,10 +26,14 @@ class HeldOut:
         self.extractor = features.load(recipe.validate_with, weights, str(PartialState().device))
         self.windows = regions.windows(samples, recipe.window, recipe.validate_count)
         if not self.windows:
-            raise UserError(
-                f"no held-out normal image of at least {recipe.window} pixels a side to select the best by; add "
-                "a part 'val', or set validate_every=0"
+            side = f"{recipe.window}x{recipe.window} pixels"
+            where = (
+                f"none of the {len(samples)} held-out images (part 'val') has a normal window of {side}; move others "
+                "there"
+                if samples
+                else f"no held-out normal image of at least {side} to select the best by; add a part 'val'"
             )
+            raise UserError(f"{where}, or set validate_every=0")
         self.features = features.cached(self.extractor, self.windows, cache / "features")
 
     def __call__(self, drawn: Sequence[Pixels]) -> float:

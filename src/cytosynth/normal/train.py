@@ -56,8 +56,8 @@ class NormalTask(Task):
             model.unet.enable_gradient_checkpointing()
         self.recipe, self.model, self.unet = recipe, model, model.unet
         self.others = nn.ModuleList([model.vae, model.text_encoder])
+        self.distance = held_out() if held_out else None  # first: encoding takes long, and held-out images may lack
         self.windows = windows()
-        self.distance = held_out() if held_out else None
         with torch.no_grad():
             self.register_buffer("text", model.encode_text([self.prompt, ""]), persistent=False)
 
