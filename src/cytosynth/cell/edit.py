@@ -92,7 +92,8 @@ class CellEditor:
         _check(model, str(path))
         editor = cls(model.freeze().to(available(device)), editing.read(path), TrainingImages.read(path))
         trial.denoise(model, str(path), synthesizer.grounding([(8, 8, 40, 40)], trial.SIDE, model.pool_text([""])))
-        beside = [base.digest, model.conventions, *([decoder] if decoder else []), *editor.trained.decisive]
+        own = [value for value in (decoder, editor.trained.zoom) if value not in ("", 1)]
+        beside = [base.digest, model.conventions, *own]
         editor.digest = weights_digest(model.unet, beside=beside)
         if distilled:
             editor.distilled = merge_distilled(model, distilled, "cell", editor.digest)

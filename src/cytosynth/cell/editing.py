@@ -32,11 +32,6 @@ class Editing(BaseModel):
     categories: tuple[str, ...] = Field(default=ABNORMAL, min_length=1)
     nucleus: dict[str, tuple[float, ...]] = {}
 
-    @property
-    def decisive(self) -> list[object]:
-        """Values besides the weights and the settings that affect edits; none for a synthesizer as in the paper."""
-        return [] if self.zoom == 1 and not self.nucleus else [self.zoom, self.nucleus]
-
     def diameter(self, category: str, seed: int) -> float | None:
         """Return the diameter, pixels, of the nucleus of a `category` cell of `seed`, from the training cells'
         distribution.
