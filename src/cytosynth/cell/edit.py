@@ -243,8 +243,8 @@ class CellEditor:
         )
         denoise = sampling.guided(
             model.unet, text, self.prompts.encode([""] * len(edits)), guidance_scale=settings.guidance_scale,
-            guidance_rescale=settings.guidance_rescale, extra_channels=synthesizer.extra_channels(clean, masks, nuclei),
-            grounding=ground,
+            guidance_rescale=settings.guidance_rescale, guidance_interval=settings.guidance_interval,
+            extra_channels=synthesizer.extra_channels(clean, masks, nuclei), grounding=ground,
         )  # fmt: skip
         latents = sampling.sample(
             denoise, samplers.build(settings.sampler, model.scheduler), noises, steps=settings.steps, clean=clean,

@@ -82,7 +82,7 @@ PAPER = CellRecipe(
     max_steps=50_000, batch_size=4, learning_rate=1e-4, optimizer="adamw", joint_dropout=JOINT, checkpoint_every=1000
 )
 BUNDLED_RECIPE = CellRecipe(
-    foundation=BUNDLED, data=CC_BY, categories=["NILM", *ABNORMAL], trainable="all", box_scale=(1.4, 2.6), jitter=48,
+    foundation=BUNDLED, data=CC_BY, categories=["NILM", *ABNORMAL], trainable="all", box_scale=(1.3, 2.2), jitter=48,
     zoom=2.0, balance=0.7, image_balance=0.5, variants=6, most_cells=500, nucleus=True,
     batch_size=12, learning_rate=3e-4, weight_decay=1e-3, warmup_steps=100, max_steps=20_000,
     ema_decay=0.999, inside_weight=3.0, min_snr_gamma=5.0, gate_rate=30.0, checkpoint_every=250, preview_every=500,

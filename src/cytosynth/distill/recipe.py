@@ -78,7 +78,7 @@ CELL = {
     "paper": _PAPER_CELL,
     "paper-24gb": _PAPER_CELL,
     "bundled": CellDistillRecipe(
-        foundation=BUNDLED, data=CC_BY, box_scale=(1.4, 2.6), jitter=48, balance=0.7, variants=4, most_cells=500,
+        foundation=BUNDLED, data=CC_BY, box_scale=(1.3, 2.2), jitter=48, balance=0.7, variants=4, most_cells=500,
         rank=8, batch_size=12, learning_rate=3e-4, weight_decay=0.0, warmup_steps=50, max_steps=6000,
         inside_weight=3.0, checkpoint_every=100, preview_every=200, validate_every=200, validate_count=48,
         mixed_precision="bf16", memory_format="channels_last",

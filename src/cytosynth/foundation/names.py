@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from ..data.sources import Source
 from ..io.bundled import BUNDLED as BUNDLED
@@ -20,6 +20,24 @@ SamplerName = Annotated[str, AfterValidator(SAMPLERS.known)]
 
 PredictionType = Literal["epsilon", "v_prediction"]
 """Prediction types of a denoiser: the noise, or the velocity."""
+
+
+EVERY_TIMESTEP: Final = (0, 1000)
+
+
+def _ordered(interval: tuple[int, int]) -> tuple[int, int]:
+    """Return `interval`; raise ValueError if it is empty."""
+    if interval[0] > interval[1]:
+        raise ValueError(f"{list(interval)}: give the lower timestep first")
+    return interval
+
+
+Timestep = Annotated[int, Field(ge=0, le=1000)]
+GuidanceInterval = Annotated[
+    tuple[Timestep, Timestep],
+    AfterValidator(_ordered),
+    Field(description="first and last timestep (1000: noise) with guidance; at others it costs nothing"),
+]
 
 
 DISTILLED = ("lcm", "tcd")

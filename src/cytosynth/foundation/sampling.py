@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from . import samplers
+from .names import EVERY_TIMESTEP
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """x_t (n, C, h, w), scaled as its scheduler asks, and t (scalar or (n,)) to the model's output, guidance included."""
@@ -23,6 +24,7 @@ def guided(
     negative: Tensor,
     guidance_scale: float = 5.0,
     guidance_rescale: float = 0.0,
+    guidance_interval: tuple[int, int] = EVERY_TIMESTEP,
     extra_channels: Tensor | None = None,
     grounding: dict[str, Tensor] | None = None,
 ) -> Denoiser:
@@ -35,6 +37,8 @@ def guided(
         negative: the same of the empty prompt.
         guidance_scale: 1 is no guidance.
         guidance_rescale: share of Lin et al.'s rescaling (arXiv 2305.08891, section 3.4); 0 is the paper's.
+        guidance_interval: first and last timestep with guidance (arXiv 2404.07724); at others the U-Net is run once,
+            with the conditions.
         extra_channels: (n, C + 1, h, w) mask and masked latents of the inpainting U-Net.
         grounding: GLIGEN's `boxes` (n, k, 4), `positive_embeddings` (n, k, channels), `masks` (n, k);
             the unguided half gets the same boxes with masks 0.
@@ -44,27 +48,32 @@ def guided(
     if channels is not None:
         scale_embedding = guidance_embedding(guidance_scale, channels).to(prompt).expand(len(prompt), -1)
     twice = guidance_scale != 1.0 and scale_embedding is None
-    embeddings = torch.cat([negative, prompt]) if twice else prompt
-    kwargs = _grounding(grounding, twice)
+    both = torch.cat([negative, prompt])
+    tokens = {guided: _grounding(grounding, guided) for guided in (False, True)}
 
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
+    def run(x: Tensor, t: Tensor, embeddings: Tensor, guided: bool) -> Tensor:
         model_input = x if extra_channels is None else torch.cat([x, extra_channels], dim=1)
-        if twice:
-            model_input = torch.cat([model_input, model_input])
-            t = torch.cat([t, t]) if t.ndim else t
         output: Tensor = unet(
-            model_input.to(unet.dtype),
+            (torch.cat([model_input, model_input]) if guided else model_input).to(unet.dtype),
             t,
             embeddings,
             timestep_cond=scale_embedding,
-            cross_attention_kwargs=_copy(kwargs),
+            cross_attention_kwargs=_copy(tokens[guided]),
         ).sample.to(x)
-        if not twice:
-            return output.clone()  # the next call of a compiled network writes into the same memory
-        free, conditional = output.chunk(2)
+        return output
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        if not twice or not _within(t, guidance_interval):
+            return run(x, t, prompt, False).clone()  # the next call of a compiled network writes into the same memory
+        free, conditional = run(x, torch.cat([t, t]) if t.ndim else t, both, True).chunk(2)
         return rescale(free + guidance_scale * (conditional - free), conditional, guidance_rescale)
 
     return denoise
+
+
+def _within(t: Tensor, interval: tuple[int, int]) -> bool:
+    """Return whether the timestep `t`, or each of them, is in `interval`; nothing is read where that is every one."""
+    return interval == EVERY_TIMESTEP or bool(((t >= interval[0]) & (t <= interval[1])).all())
 
 
 @torch.no_grad()

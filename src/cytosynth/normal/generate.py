@@ -96,6 +96,7 @@ class NormalImageGenerator:
         denoise = sampling.guided(
             self.model.unet, text[:1].expand(count, -1, -1), text[1:].expand(count, -1, -1),
             guidance_scale=settings.guidance_scale, guidance_rescale=settings.guidance_rescale,
+            guidance_interval=settings.guidance_interval,
         )  # fmt: skip
         return sampling.sample(
             denoise, samplers.build(settings.sampler, self.model.scheduler), start, steps=settings.steps,

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..foundation.names import SamplerName
+from ..foundation.names import EVERY_TIMESTEP, GuidanceInterval, SamplerName
 
 
 class GenerateSettings(BaseModel):
@@ -14,5 +14,6 @@ class GenerateSettings(BaseModel):
     steps: int = Field(default=25, ge=1, le=500)
     guidance_scale: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
+    guidance_interval: GuidanceInterval = EVERY_TIMESTEP
     batch: int = Field(default=1, ge=1, le=256, description="fields denoised at a time")
     prompt: str | None = Field(default=None, description="none: the prompt that the adapter was trained with")

@@ -70,7 +70,12 @@ class Denoising:
         """Take the steps after `done`; call `finished` with the number of each that is on disk."""
         text = self.model.encode_text([self.settings.prompt or self.prompt, ""])
         denoiser = sampling.guided(
-            self.model.unet, text[:1], text[1:], self.settings.guidance_scale, self.settings.guidance_rescale
+            self.model.unet,
+            text[:1],
+            text[1:],
+            self.settings.guidance_scale,
+            self.settings.guidance_rescale,
+            self.settings.guidance_interval,
         )
         for step in range(done, self.settings.steps):
             self._step(step, denoiser, bar)
