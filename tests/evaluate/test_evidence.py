@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from colour import COLOUR
-from conftest import CATEGORIES, GREEN, PINK, drawn, slide, write_fields
+from conftest import CATEGORIES, GREEN, PINK, drawn, save_classifier, slide, write_fields
 from cytosynth.annotations import Box, Cell
 from cytosynth.bethesda import ABNORMAL
 from cytosynth.cell.edit import CellEditor
@@ -33,6 +33,7 @@ from cytosynth.evaluate.cells.evaluate import Models, _border_ratios, evaluate_c
 from cytosynth.evaluate.cells.load import load
 from cytosynth.evaluate.cells.patches import CellPatch
 from cytosynth.evaluate.cells.recipe import Editing, Measuring
+from cytosynth.evaluate.networks import cytology
 from cytosynth.evaluate.statistics import estimates
 from cytosynth.experiments.figure7 import figure7, find, from_models, tiles
 from cytosynth.experiments.figure8 import figure8
@@ -304,6 +305,22 @@ def test_evaluate_cells_from_end_to_end(
         evaluate_cells(editing, how, models, tmp_path / "other", tmp_path)
     with pytest.raises(UsageError, match="the classifier knows NILM, LSIL, HSIL"):
         evaluate_cells(editing, how.model_copy(update={"categories": ["ASC-H"]}), models, many, tmp_path)
+
+
+def test_a_classifier_is_taken_from_its_run(tiny: Path, tmp_path: Path) -> None:
+    save_classifier(tmp_path / "run/weights")
+    (tmp_path / "run/recipe.yaml").write_text("kind: classifier\n")
+    names = {"foundation": str(tiny / "foundation"), "cell": str(tiny / "cell")}
+    found = [
+        load(names, place, [], [], drawn=False).classifier for place in (tmp_path / "run", tmp_path / "run/weights")
+    ]
+    assert found[0] is not None and found[1] is not None and found[0].digest == found[1].digest
+    networks = [
+        cytology.load(place, "mine", "shufflenet", "D") for place in (tmp_path / "run", tmp_path / "run/weights")
+    ]
+    image = drawn(0)[0][:64, :64]
+    features = [network.module(network.prepare(image)[None]) for network in networks]
+    assert torch.equal(*features)
 
 
 def test_weights_of_a_network_that_is_not_used_are_refused() -> None:

@@ -129,7 +129,7 @@ def cells(
     classifier: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a cell classifier (RUN/weights of `train features`) that had no part in training or gating."
+            help="Folder of a cell classifier, or of its training run, that had no part in training or gating."
         ),
     ] = None,
     extractor: Annotated[list[str] | None, typer.Option("--features", help="Feature network; may be repeated.")] = None,

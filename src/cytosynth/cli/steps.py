@@ -36,7 +36,8 @@ def steps(
     classifier: Annotated[
         Path | None,
         typer.Option(
-            callback=there_if, help="Folder of a cell classifier that had no part in training the synthesizer."
+            callback=there_if,
+            help="Folder of a cell classifier, or of its training run, that had no part in training the synthesizer.",
         ),
     ] = None,
     features: Annotated[str, typer.Option(help="Feature network.")] = "efficientnet-lite0",
@@ -66,6 +67,7 @@ def steps(
     from ..classifier.model import CellClassifier
     from ..distill.acceptance import Models, evaluate_steps
     from ..evaluate.networks import features as networks
+    from ..io.bundled import model_folder
     from ..normal.generate import NormalImageGenerator
 
     models = Models(networks.load(features, weights, device))
@@ -79,6 +81,7 @@ def steps(
         models.cell = (
             CellEditor.load(foundation, cell, device), CellEditor.load(foundation, cell, device, distilled=fast_cell)
         )  # fmt: skip
-    models.classifier = CellClassifier.load(classifier, device) if classifier else None
+    place = model_folder(str(classifier), "classifier") if classifier else None
+    models.classifier = CellClassifier.load(place, device) if place else None
     evaluate_steps(recipe, models, real.parent, out).show()
     print(f"{out}/steps.md")

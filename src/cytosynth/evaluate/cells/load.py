@@ -30,7 +30,7 @@ def load(
 
     Args:
         names: the user's names of `foundation`, `cell`, `normal` and `detector`: a folder, 'bundled' or 'none'.
-        classifier: folder of a cell classifier; None: none.
+        classifier: folder of a cell classifier, or of its training run; None: none.
         extractors: feature networks by name.
         weights: NAME=PATH of feature networks without weights of their own. drawn: whether fields are generated; else
         neither generator nor detector is loaded.
@@ -56,6 +56,5 @@ def load(
         generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device, precision)
         detector = detectors.load(model_folder(name, "detector"))
         detector.network.to(available(device))
-    return Models(
-        editor, networks, CellClassifier.load(classifier, device) if classifier else None, generator, detector
-    )
+    place = model_folder(str(classifier), "classifier") if classifier else None
+    return Models(editor, networks, CellClassifier.load(place, device) if place else None, generator, detector)

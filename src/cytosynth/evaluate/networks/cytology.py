@@ -10,6 +10,7 @@ from ...classifier import model
 from ...classifier.model import CellClassifier
 from ...classifier.networks import last
 from ...errors import EnvironmentProblem, UserError
+from ...io.bundled import model_folder
 from .network import Network
 
 
@@ -35,7 +36,7 @@ def load(path: Path | None, name: str, family: str, title: str) -> Network:
     """Return the classifier in the folder `path` as a feature network.
 
     Args:
-        path: RUN/weights of `train features`.
+        path: a run of `train features`, or the folder of its weights.
         name: of the feature network.
         family: how the names of its architectures begin.
         title: see `Network`.
@@ -44,8 +45,8 @@ def load(path: Path | None, name: str, family: str, title: str) -> Network:
     the scale they have: a nucleus must be as large as those that the network was trained on.
     """
     if path is None:
-        raise EnvironmentProblem(f"{name}: give RUN/weights of `cytosynth train features RUN` with --weights")
-    classifier = CellClassifier.load(path)
+        raise EnvironmentProblem(f"{name}: give the run of `cytosynth train features RUN` with --weights")
+    classifier = CellClassifier.load(model_folder(str(path), "classifier"))
     config = classifier.config
     if not config.architecture.startswith(family):
         raise UserError(f"{path / model.CONFIG}: architecture {config.architecture!r}; {name} needs {family}")
