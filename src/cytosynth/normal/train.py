@@ -21,7 +21,7 @@ from ..io.progress import meter
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
 from .recipe import NormalRecipe
-from .windows import Windows
+from .windows import Windows, normal_images
 
 SHARED = ("window", "turns", "batch_size", "gradient_accumulation", "learning_rate", "optimizer", "seed")
 """Settings that go into `adapter.json` with the adapter's own; all of them are in the run's `recipe.yaml`."""
@@ -141,7 +141,8 @@ def train_normal(
 
     def make() -> NormalTask:
         loaded = sources.load(recipe.data, data_root)
-        samples = varied.with_copies(loaded, recipe.augment, recipe.augment_copies, recipe.seed)
+        copies = varied.with_copies(loaded, recipe.augment, recipe.augment_copies, recipe.seed)
+        samples = normal_images(copies, recipe.window)
         model = load(recipe.foundation, denoiser="plain", prediction_type=recipe.prediction_type)
         scored = None
         if recipe.validate_every and held_out:

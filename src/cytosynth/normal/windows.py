@@ -17,6 +17,16 @@ from .recipe import WindowRecipe
 from .regions import ATTEMPTS, normal, usable
 
 
+def normal_images(samples: Sequence[Sample], window: int) -> list[Sample]:
+    """Return those of `samples` that have normal windows of `window` pixels a side; raise UserError if none has."""
+    found = list(usable(samples, window))
+    if not found:
+        others = wording.listed({cell.category for sample in samples for cell in sample.cells} - {NILM})
+        why = "" if others == "none" else f"; cells are annotated as {others}, not {NILM} (`convert --rename`)"
+        raise UserError(f"no normal image of at least {window} x {window} pixels in the recipe's data{why}")
+    return found
+
+
 class Windows:
     """Samples normal windows of images, in all eight orientations or as they are."""
 
@@ -28,11 +38,7 @@ class Windows:
         window = recipe.window
         self.factor, self.side = model.factor, window // model.factor
         self.turns = range(8) if recipe.turns else range(1)
-        self.samples = usable(samples, window)
-        if not self.samples:
-            others = wording.listed({cell.category for sample in samples for cell in sample.cells} - {NILM})
-            why = "" if others == "none" else f"; cells are annotated as {others}, not {NILM} (`convert --rename`)"
-            raise UserError(f"no normal image of at least {window} x {window} pixels in the recipe's data{why}")
+        self.samples = normal_images(samples, window)
         self.latents = cached(
             model, self.samples, cache / "latents", self.turns, encoding_dtype(recipe.mixed_precision)
         )
