@@ -19,7 +19,7 @@ from .regions import ATTEMPTS, normal, usable
 
 def normal_images(samples: Sequence[Sample], window: int) -> list[Sample]:
     """Return those of `samples` that have normal windows of `window` pixels a side; raise UserError if none has."""
-    found = list(usable(samples, window))
+    found = usable(samples, window)
     if not found:
         others = wording.listed({cell.category for sample in samples for cell in sample.cells} - {NILM})
         why = "" if others == "none" else f"; cells are annotated as {others}, not {NILM} (`convert --rename`)"
