@@ -80,6 +80,13 @@ class EditedCell(BaseModel, strict=True):
     attempts: list[Attempt] = []
 
 
+class KeptCell(BaseModel, strict=True):
+    """A real abnormal cell in a record, as it was annotated."""
+
+    bbox_xyxy: Box
+    category: str
+
+
 class Record(BaseModel, strict=True):
     """The fields of an image's record that are read again; the record has more."""
 
@@ -91,6 +98,7 @@ class Record(BaseModel, strict=True):
     height: int
     cells: list[EditedCell]
     rejected: list[EditedCell] = []
+    kept: list[KeptCell] = []
     room: Room = 0
     picture: Annotated[dict[str, Any], AfterValidator(plain.checked)] = {}
     original: str = Field(default="", description="name, in its set, of the image that was edited")

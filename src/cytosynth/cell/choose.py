@@ -92,6 +92,19 @@ def isolation(cell: Cell, neighbours: Sequence[Cell]) -> float:
     return min((float(np.hypot(x - o.centre[0], y - o.centre[1])) for o in neighbours if o is not cell), default=np.inf)
 
 
+def clear_of(kept: Sequence[Cell], cells: Sequence[Cell], size: tuple[int, int], settings: EditSettings) -> list[Cell]:
+    """Return those of `cells` whose box and edited region, in an image of `size`, overlap no box of `kept` ones."""
+    return [
+        cell
+        for cell in cells
+        if not any(
+            overlap(region, other.box)
+            for region in (cell.box, patch.enlarge(cell.box, settings.box_scale or 1.0, *size))
+            for other in kept
+        )
+    ]
+
+
 def apart(
     cells: Sequence[Cell], size: tuple[int, int], settings: EditSettings, max_cells: int | None = None
 ) -> list[tuple[Cell, Box]]:

@@ -28,6 +28,9 @@ def paste(
             help="Paste where this data set of `edit` has its cells, instead of --count images; may be repeated.",
         ),
     ] = None,
+    keep_abnormal: Annotated[
+        bool, typer.Option(help="Paste also into images with abnormal cells, which stay, with their boxes.")
+    ] = False,
     settings: Settings = None,
 ) -> None:
     """Copy-paste, the baseline for a generator: paste real abnormal cells into normal images of the data set.
@@ -38,5 +41,6 @@ def paste(
     from ..synthesis.pasting.paste import paste as make
 
     source = Source(root=data.name, scale=scale, split=split)
-    made = make(source, out, data.resolve().parent, count=count, like=like or [], settings=chosen)
+    made = make(source, out, data.resolve().parent, count=count, like=like or [], settings=chosen,
+                keep_abnormal=keep_abnormal)  # fmt: skip
     finish(made, out, "README.md")

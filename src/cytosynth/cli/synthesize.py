@@ -169,6 +169,10 @@ def edit(
     mpp: Mpp = None,
     label: Label = None,
     split: Annotated[str, typer.Option(help="Part of the data set to use: train, val, test or all.")] = "all",
+    keep_abnormal: Annotated[
+        bool,
+        typer.Option(help="Edit images with annotated abnormal cells, too: these stay as they are, with their boxes."),
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N images.")] = None,
     strict: Strict = False,
     vary: Vary = None,
@@ -190,7 +194,7 @@ def edit(
     _excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
     few = fasts.asked(fast, {"cell": fast_cell}, {"foundation": foundation, "cell": cell})
     given = few.settings() | {"seed": seed, "scale": scale, "prediction_type": prediction_type}
-    given |= {"precision": precision, "compiled": compiled}
+    given |= {"precision": precision, "compiled": compiled, "keep_abnormal": keep_abnormal or None}
     given |= sampler_of(sampler, "cell")
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
     chosen = _shown(chosen, vary, style_from, style_mpp)
@@ -205,7 +209,8 @@ def edit(
         without_effect(
             f"{images}: is a slide, brought to x20 whole",
             {"--label": label, "--split": part, "--limit": limit, "--scale": scale, "--annotations": annotations,
-             "--images": image_folder, "--recursive": recursive or None},
+             "--images": image_folder, "--recursive": recursive or None,
+             "--keep-abnormal": chosen.keep_abnormal or None},
         )  # fmt: skip
         from ..slides import commands
 

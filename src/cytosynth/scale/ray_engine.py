@@ -1,6 +1,8 @@
 """`synthesize`, `edit` and `detect` on the workers of a Ray cluster."""
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,14 +32,19 @@ class Problem:
     error: UserError
 
 
+Result = tuple[str, Made | Room | Problem]
+
+
 class PipelineWorker:
-    """The models of a run, in a process of its own."""
+    """The models of a run, in a process of its own. Its images are encoded while the next ones are made."""
 
     def __init__(self, models: Models) -> None:
         """Load `models`."""
         self.pipeline = loading.load(models)
         self.making: Making | None = None
         self.surveying: Surveying | None = None
+        self.encoder = ThreadPoolExecutor(1)
+        self.encoding: deque[Future[Result]] = deque()
 
     def about(self) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return name and weights' hash of each model by role, and the categories of the synthesizer."""
@@ -51,28 +58,35 @@ class PipelineWorker:
         """As `Engine.check`."""
         self.pipeline.check(categories)
 
-    def add(self, key: str, item: tuple[Job, PipelineSettings]) -> list[tuple[str, Made | Room | Problem]]:
+    def add(self, key: str, item: tuple[Job, PipelineSettings]) -> list[Result]:
         """Take in the job `key`; return the images that are finished now."""
         job, settings = item
         if self.making is None:
             self.making = Making(self.pipeline, settings)
-        return list(map(_outcome, self.making.add(job)))
+        self._encode(self.making.add(job))
+        return [self.encoding.popleft().result() for _ in range(sum(one.done() for one in self.encoding))]
 
-    def room(self, key: str, item: tuple[Job, PipelineSettings]) -> list[tuple[str, Made | Room | Problem]]:
+    def room(self, key: str, item: tuple[Job, PipelineSettings]) -> list[Result]:
         """Take in the job `key`; return how many cells can be edited of the images of which that is known now."""
         job, settings = item
         if self.surveying is None:
             self.surveying = Surveying(self.pipeline, settings)
         return list(map(_outcome, self.surveying.add(job)))
 
-    def flush(self) -> list[tuple[str, Made | Room | Problem]]:
+    def flush(self) -> list[Result]:
         """Return the remaining results of all jobs that were added."""
         rooms = self.surveying.flush() if self.surveying else []
-        made = self.making.flush() if self.making else []
-        return list(map(_outcome, (*rooms, *made)))
+        if self.making is not None:
+            self._encode(self.making.flush())
+        made = [self.encoding.popleft().result() for _ in range(len(self.encoding))]
+        return [*map(_outcome, rooms), *made]
+
+    def _encode(self, finished: Iterable[Made | Unmade]) -> None:
+        """Encode what is `finished` in another thread, one after the other."""
+        self.encoding.extend(self.encoder.submit(_outcome, one) for one in finished)
 
 
-def _outcome(one: Made | Room | Unmade) -> tuple[str, Made | Room | Problem]:
+def _outcome(one: Made | Room | Unmade) -> Result:
     """Return the results for the driver, which writes them: encoded images."""
     if isinstance(one, Unmade):
         return one.job.file_name, Problem(one.error)

@@ -1,10 +1,13 @@
 """A finished image with the appearance of another centre: in the style of a user's fields, and varied."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import boxes
+from ..annotations import Cell
 from ..data import gather, image_files
 from ..data.image_files import Pixels
 from ..data.slides import glass, reader
@@ -69,22 +72,38 @@ def brought(pixels: Pixels, record: dict[str, Any], settings: PipelineSettings) 
     """
     if settings.style is None and settings.vary is None:
         return pixels, record
-    boxes = np.array([cell["bbox_xyxy"] for cell in record["cells"]], dtype=np.float64).reshape(-1, 4)
+    shown_boxes = np.array([cell["bbox_xyxy"] for cell in annotated(record)], dtype=np.float64).reshape(-1, 4)
     shown: dict[str, Any] = {}
     if settings.style is not None:
         mpp = settings.vary.mpp if settings.vary else MPP
-        view, shown["style_field"] = restyled(pixels, boxes, settings.style, mpp, record["seed"], record["file_name"])
-        pixels, boxes = view.pixels, view.boxes
+        view, shown["style_field"] = restyled(
+            pixels, shown_boxes, settings.style, mpp, record["seed"], record["file_name"]
+        )
+        pixels, shown_boxes = view.pixels, view.boxes
     if settings.vary is not None:
-        view, shown["variations"] = vary(pixels, boxes, settings.vary, record["seed"], record["file_name"])
-        pixels, boxes = view.pixels, view.boxes
-    shown |= {"width": pixels.shape[1], "height": pixels.shape[0], "boxes": boxes.round(3).tolist()}
+        view, shown["variations"] = vary(pixels, shown_boxes, settings.vary, record["seed"], record["file_name"])
+        pixels, shown_boxes = view.pixels, view.boxes
+    shown |= {"width": pixels.shape[1], "height": pixels.shape[0], "boxes": shown_boxes.round(3).tolist()}
     return pixels, record | {"shown": shown}
 
 
+def kept_cells(cells: Sequence[Cell], width: int, height: int) -> list[dict[str, Any]]:
+    """Return the entries of the annotated `cells` that stay in an image, in its record: boxes clipped to the image."""
+    return [
+        {"bbox_xyxy": list(box), "category": cell.category} | ({"iscrowd": 1} if cell.crowd else {})
+        for cell in cells
+        if boxes.area(box := boxes.clip(cell.box, width, height))
+    ]
+
+
+def annotated(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the cells of the image of `record` that have a box: the edited ones, then real abnormal ones kept."""
+    return [*record["cells"], *record.get("kept", [])]
+
+
 def boxes_shown(record: dict[str, Any]) -> tuple[int, int, list[list[float]]]:
-    """Return width, height and boxes (xyxy) of the image of `record` as it is on disk."""
+    """Return width, height and boxes (xyxy) of the `annotated` cells of `record`, as its image is on disk."""
     shown = record.get("shown")
     if shown is None:
-        return record["width"], record["height"], [cell["bbox_xyxy"] for cell in record["cells"]]
+        return record["width"], record["height"], [cell["bbox_xyxy"] for cell in annotated(record)]
     return shown["width"], shown["height"], shown["boxes"]

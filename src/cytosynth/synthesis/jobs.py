@@ -1,12 +1,14 @@
 """The jobs of a run: one per image, from a number, a file of the user, or a plan."""
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .. import boxes
+from ..annotations import Cell
 from ..data import file_names, image_files
 from ..data.image_files import Pixels
 from ..provenance import descent, inside
@@ -15,6 +17,7 @@ from .settings import PipelineSettings
 
 Own = tuple[str, Path, dict[str, Any]]
 """An image of the user: its name, its file, and its further fields."""
+NOTHING_KEPT: Mapping[str, tuple[Cell, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Job:
         planned: the cells of a plan; None if the detector finds them.
         categories: those assigned to this image by the counts of the whole run; None if they are sampled by weight.
         path: the user's image, whose digest goes into the record (`identified`).
+        kept: annotated abnormal cells of the user's image, in pixels of the normal image, that stay as they are.
     """
 
     file_name: str
@@ -39,6 +43,7 @@ class Job:
     planned: tuple[PlannedCell, ...] | None = None
     categories: tuple[str, ...] | None = None
     path: Path | None = None
+    kept: tuple[Cell, ...] = ()
 
 
 def fields(indices: range, settings: PipelineSettings) -> Iterator[Job]:
@@ -47,12 +52,14 @@ def fields(indices: range, settings: PipelineSettings) -> Iterator[Job]:
         yield Job(f"{index:06d}.png", settings.seed, index)
 
 
-def own_images(images: Iterable[Own], settings: PipelineSettings) -> Iterator[Job]:
-    """Yield a job for each image file of the user, seeded by its name, with licence and source."""
+def own_images(
+    images: Iterable[Own], settings: PipelineSettings, kept: Mapping[str, tuple[Cell, ...]] = NOTHING_KEPT
+) -> Iterator[Job]:
+    """Yield a job for each image file of the user, seeded by its name, with licence, source and `kept` cells."""
     taken: set[str] = set()
     for original, path, extra in images:
         name = file_names.flat(original, ".png", taken)
-        yield _own(name, original, path, extra, settings)
+        yield _own(name, original, path, extra, settings, kept=kept.get(original, ()))
 
 
 def planned_fields(plan: Plan, path: Path, settings: PipelineSettings) -> tuple[list[Job], dict[str, tuple[int, int]]]:
@@ -70,7 +77,11 @@ def planned_fields(plan: Plan, path: Path, settings: PipelineSettings) -> tuple[
 
 
 def planned_own(
-    plan: Plan, path: Path, images: Sequence[Own], settings: PipelineSettings
+    plan: Plan,
+    path: Path,
+    images: Sequence[Own],
+    settings: PipelineSettings,
+    kept: Mapping[str, tuple[Cell, ...]] = NOTHING_KEPT,
 ) -> tuple[list[Job], dict[str, tuple[int, int]]]:
     """Return the jobs of a `plan` for the user's `images`, read from `path`, and the size of each as edited.
 
@@ -87,7 +98,14 @@ def planned_own(
                 f"{where}: original {image.original[:80]!r} is not among the {len(there)} normal images given"
             )
         file, extra = there[image.original]
-        job = identified(_own(image.file_name, image.original, file, extra, settings, tuple(image.cells)))
+        cells = kept.get(image.original, ())
+        job = identified(_own(image.file_name, image.original, file, extra, settings, tuple(image.cells), cells))
+        for index, cell in enumerate(image.cells):
+            if any(boxes.overlap(cell.box, other.box) for other in job.kept):
+                raise PlanProblem(
+                    f"{where}: cells[{index}]: {boxes.quoted(cell.box)} overlaps an annotated abnormal cell, which "
+                    "stays (--keep-abnormal); move or remove it"
+                )
         jobs.append(job)
         try:
             width, height = (max(1, round(side * settings.scale)) for side in image_files.size(file))
@@ -106,10 +124,12 @@ def _own(
     extra: dict[str, Any],
     settings: PipelineSettings,
     planned: tuple[PlannedCell, ...] | None = None,
+    kept: tuple[Cell, ...] = (),
 ) -> Job:
     said = {"original": original, "picture": extra}
     normal = partial(image_files.read, path, settings.scale)
-    return Job(name, settings.seed, zlib.crc32(original.encode()), normal, said, planned, path=path)
+    return Job(name, settings.seed, zlib.crc32(original.encode()), normal, said, planned, path=path,
+               kept=tuple(cell.scaled(settings.scale) for cell in kept))  # fmt: skip
 
 
 def identified(job: Job) -> Job:

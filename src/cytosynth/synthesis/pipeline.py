@@ -21,6 +21,7 @@ from ..data.image_files import Pixels
 from ..detection.model import Detector
 from ..foundation.precision import precision_of
 from ..normal.generate import NormalImageGenerator
+from .centre import kept_cells
 from .jobs import Job
 from .making import Failed, Made, Making, Room, Surveying, finished
 from .settings import PipelineSettings, of_model
@@ -141,6 +142,7 @@ class Pipeline:
             ]
             return Canvas(job.file_name, field, given)
         found, candidates = self._find(field, settings)
+        candidates = choose.clear_of(job.kept, candidates, size, settings.cell)
         rng = np.random.default_rng([job.seed, job.key, 2])
         if job.categories is not None:
             first, spare = choose.deal(
@@ -194,6 +196,8 @@ class Pipeline:
         trained = self.editor.training_images
         if self.generator is None and trained:
             record["outside_training"] = trained.outside(canvas.normal)
+        if job.kept:
+            record["kept"] = kept_cells(job.kept, width, height)
         if self.gate:
             record["rejected"] = [said_of(spot, self.gate) for spot in canvas.rejected]
         if canvas.candidates is not None:

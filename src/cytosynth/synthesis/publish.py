@@ -20,12 +20,12 @@ from ..data.formats import coco_parts
 from ..data.image_files import Pixels
 from ..data.preview import grid, with_boxes
 from ..data.shard import Shard
-from ..io import atomic
+from ..io import atomic, wording
 from ..io.plain import portable
 from ..io.progress import console
 from ..provenance import png, write_records
 from . import card, plan
-from .centre import boxes_shown
+from .centre import annotated, boxes_shown
 from .settings import PipelineSettings
 
 SHOWN = 12
@@ -73,7 +73,9 @@ def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSe
     if about.derived_from:
         info["derived_from"] = dict(about.derived_from)
     large = len(records) > coco_parts.LARGEST
-    data = DataSet(out / "images", (), tuple(about.categories), tuple(about.licences), info)
+    others = {cell["category"] for record in records for cell in record.get("kept", [])} - set(about.categories)
+    categories = (*about.categories, *sorted(others))
+    data = DataSet(out / "images", (), categories, tuple(about.licences), info)
     write_records(out, records)
     coco_parts.write(data, map(image_of, records), len(records), out)
     if records and not large:
@@ -82,7 +84,7 @@ def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSe
         preview(replace(data, images=tuple(map(image_of, islice(records, SHOWN)))), out, about.origin)
     models = {role: " | ".join(name.rsplit(" ", 1)) for role, name in about.models.items()}
     uses_bundled = "bundled" in {name.rsplit(" ", 1)[0] for name in about.models.values()}
-    sections = [*_part(about.shard), *_outside(records), *_counts(records, settings, about.missing)]
+    sections = [*_part(about.shard), *_kept(records), *_outside(records), *_counts(records, settings, about.missing)]
     sections += _acceptance(records, "gate" in about.models)
     shown = portable(settings.model_dump(mode="json", exclude={"style": {"fields"}}))
     said = card.text(data, models, shown, about.problems, uses_bundled, about.origin, sections, map(image_of, records))
@@ -110,12 +112,18 @@ def contact_sheet(shown: Sequence[Pixels], side: int = 640) -> Pixels:
 def image_of(record: dict[str, Any]) -> Image:
     """Return the annotated image of a `record`."""
     width, height, boxes = boxes_shown(record)
+    edited = len(record["cells"])
     cells = tuple(
-        Cell((x0, y0, x1, y1), cell["category"], extra={"synthetic": True})
-        for cell, (x0, y0, x1, y1) in zip(record["cells"], boxes, strict=True)
+        Cell((x0, y0, x1, y1), cell["category"], extra={"synthetic": True} if number < edited else _real(cell))
+        for number, (cell, (x0, y0, x1, y1)) in enumerate(zip(annotated(record), boxes, strict=True))
     )
     extra = {"synthetic": True, **record.get("picture", {})}
     return Image(record["file_name"], width, height, cells, extra)
+
+
+def _real(cell: dict[str, Any]) -> dict[str, Any]:
+    """Return the further fields of a real `cell` that was kept."""
+    return {"synthetic": False} | ({"iscrowd": 1} if cell.get("iscrowd") else {})
 
 
 def _part(shard: Shard | None) -> list[str]:
@@ -123,6 +131,18 @@ def _part(shard: Shard | None) -> list[str]:
     if shard is None:
         return []
     return ["## Part of a run", "", f"Shard {shard}; merge the shards with `cytosynth merge`.", ""]
+
+
+def _kept(records: Collection[dict[str, Any]]) -> list[str]:
+    """Return the card's section on real abnormal cells that were kept."""
+    real = sum(len(record.get("kept", [])) for record in records)
+    if not real:
+        return []
+    return [
+        "## Real cells", "",
+        f"{wording.amount(real, 'annotated cell')} of these are abnormal cells of the original images, with their "
+        "boxes as annotated: `synthetic` is false in `annotations.json`.", "",
+    ]  # fmt: skip
 
 
 def _counts(records: Collection[dict[str, Any]], settings: PipelineSettings, missing: Mapping[str, int]) -> list[str]:

@@ -38,6 +38,9 @@ class PipelineSettings(Settings):
     )
     gate: GateSettings = GateSettings()
     scale: float = Field(default=1.0, gt=0, le=8, description="factor by which your images are resized before editing")
+    keep_abnormal: bool = Field(
+        default=False, description="edit also your images with annotated abnormal cells, which stay, with their boxes"
+    )
     precision: PrecisionSetting = Field(
         default="fp32",
         description="precision of the diffusion networks; auto (default of the commands): bf16 where the machine is "

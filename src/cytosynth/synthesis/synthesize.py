@@ -53,6 +53,8 @@ def synthesize(
 ) -> DataSet:
     """Make the images `start` to `start + count - 1`, or those of `plan`, into `out`; see the command `synthesize`."""
     known = categories(cell)
+    if settings.keep_abnormal:
+        raise UsageError("keep_abnormal: no effect on generated fields, which have no annotated cells; leave it out")
     _check(settings, plan, count or None, known)
     given = plans.read(plan, known) if plan else None
     settings = decided(settings, written(out), device)
@@ -89,7 +91,7 @@ def edit(
     fast: Fast = NOT,
 ) -> DataSet:
     """Edit cells of the images of `source` into abnormal ones, into `out`; see the command `edit`."""
-    own = own_images.gather(source, label, part, place).under(pseudonyms)
+    own = own_images.gather(source, label, part, place, settings.keep_abnormal).under(pseudonyms)
     images = own.images[:limit]
     known = categories(cell)
     _check(settings, plan, len(images), known)
@@ -101,9 +103,9 @@ def edit(
     with threads(settings.threads):
         engine = load(Models(foundation, cell, gate, found, NONE, False, settings, data_root, device, decoder, fast))
         if given and plan:
-            jobs, sizes = planned_own(given, plan, images, settings)
+            jobs, sizes = planned_own(given, plan, images, settings, own.kept)
             return follow(engine, given, plan, jobs, sizes, settings, out, **about)
-        return run(engine, list(jobs_of(images, settings)), settings, out, **about)
+        return run(engine, list(jobs_of(images, settings, own.kept)), settings, out, **about)
 
 
 def _check(settings: PipelineSettings, plan: Path | None, images: int | None, known: Sequence[str]) -> None:

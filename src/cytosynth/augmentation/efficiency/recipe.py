@@ -20,11 +20,11 @@ REAL, FIELDS, EDITED, PASTED, STRONG = "R", "R + S", "R + R2S", "R + copy-paste"
 Kind = Literal["none", "fields", "edited", "pasted", "exemplar"]
 On = Literal["tuning", "test"]
 IDLE: dict[Kind, tuple[str, ...]] = {
-    "none": ("like", "gate", "strength", "hard", "share", "weight", "first"),
-    "fields": ("like", "strength"),
+    "none": ("like", "keep_abnormal", "gate", "strength", "hard", "share", "weight", "first"),
+    "fields": ("like", "keep_abnormal", "strength"),
     "edited": ("like", "strength"),
-    "pasted": ("gate", "strength"),
-    "exemplar": (),
+    "pasted": ("keep_abnormal", "gate", "strength"),
+    "exemplar": ("keep_abnormal",),
 }
 """Settings of an arm that change nothing, by its kind."""
 ROLES = ("foundation", "normal", "cell", "detector", "gate")
@@ -45,6 +45,10 @@ class Strategy(BaseModel):
     )
     ratio: float = Field(default=2.0, gt=0, le=100, description="synthetic images over the N real ones")
     like: str = Field(default=EDITED, description="pasted, exemplar: the arm whose images, places and counts are taken")
+    keep_abnormal: bool = Field(
+        default=False,
+        description="edited: edit all N images, not only the normal ones; their annotated abnormal cells stay",
+    )
     gate: str = Field(default="none", description="none, nucleus, or the folder of a cell classifier")
     strength: tuple[float, float] = Field(default=(0.3, 0.6), description="exemplar: least and greatest of an edit")
     hard: bool = Field(default=False, description="more cells of the categories that R misses on the tuning images")
@@ -85,6 +89,8 @@ class Strategy(BaseModel):
     def key(self) -> str:
         """Name of its synthetic images, which arms that differ only in training share."""
         made = self.model_dump(mode="json", exclude={"share", "weight", "first", "augmentation"})
+        if not self.keep_abnormal:
+            del made["keep_abnormal"]  # keys as before there was this setting
         return f"{self.kind}-{hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
@@ -151,6 +157,8 @@ class EfficiencyRecipe(BaseModel):
     def _fits(self) -> "EfficiencyRecipe":
         if self.architecture not in DETECTORS:
             raise ValueError(f"unknown detector {self.architecture!r}; choose one of {', '.join(DETECTORS)}")
+        if self.making.keep_abnormal:
+            raise ValueError("making.keep_abnormal: no effect; set keep_abnormal of an arm of kind edited")
         if REAL not in self.arms or self.arms[REAL].kind != "none":
             raise ValueError(f"arms: {REAL!r} (real images alone) is missing, with which the others are compared")
         if self.sizes[0] < 2 or any(b <= a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
@@ -172,6 +180,11 @@ class EfficiencyRecipe(BaseModel):
                 arm.like not in self.arms or self.arms[arm.like].kind != "edited"
             ):
                 raise ValueError(f"arms: {name!r} is like {arm.like!r}, which is not an arm of kind 'edited'")
+            if arm.kind == "exemplar" and self.arms[arm.like].keep_abnormal:
+                raise ValueError(
+                    f"arms: {name!r} is like {arm.like!r}, which keeps abnormal cells; an arm of kind exemplar edits "
+                    "pasted cells alone: name an arm without keep_abnormal"
+                )
         return self
 
     @property

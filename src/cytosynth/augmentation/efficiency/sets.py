@@ -77,7 +77,8 @@ def made(
         if not (pasted / coco.FILE).exists():
             source = Source(root=str(subset.resolve()), scale=recipe.real.scale, split="all")
             settings_ = recipe.pasting.model_copy(update={"seed": _seed(recipe, place)})
-            paste(source, pasted, data_root, like=like, settings=settings_, categories=recipe.categories)
+            paste(source, pasted, data_root, like=like, settings=settings_, categories=recipe.categories,
+                  keep_abnormal=recipe.arms[arm.like].keep_abnormal)  # fmt: skip
         folders = [pasted]
         if arm.kind == "exemplar":
             leaks.refuse(pasted, [recipe.test], data_root)
@@ -118,15 +119,18 @@ def _edited(
     recipe: EfficiencyRecipe, arm: Strategy, place: tuple[int, int], count: int, subset: Path, out: Path,
     data_root: Path, device: str, weights: dict[str, Any], load: Load,
 ) -> list[Path]:  # fmt: skip
-    """Edit the normal images of `subset`, with another seed in each round, until there are `count`."""
-    normal = sum(all(cell.category == NILM for cell in image.cells) for image in coco.read(subset).images)
+    """Edit the normal images of `subset`, or all, with another seed in each round, until there are `count`."""
+    normal = sum(
+        arm.keep_abnormal or all(cell.category == NILM for cell in image.cells) for image in coco.read(subset).images
+    )
     if not normal:
         raise UserError(f"{subset}: no image without an abnormal cell to edit")
     named = _models(recipe, arm, place)
     named.pop("normal", None)
     folders: list[Path] = []
     for start in range(0, count, normal):
-        changes = {"scale": recipe.real.scale, "seed": _seed(recipe, place) + len(folders)} | weights
+        seed = _seed(recipe, place) + len(folders)
+        changes = {"scale": recipe.real.scale, "seed": seed, "keep_abnormal": arm.keep_abnormal} | weights
         folders.append(out / f"round-{len(folders)}")
         synthesize.edit(
             subset, folders[-1], settings=recipe.making.model_copy(update=changes), limit=count - start, device=device,

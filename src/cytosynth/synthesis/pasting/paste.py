@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ... import __version__, boxes
-from ...annotations import Box, DataSet, Image
+from ...annotations import Box, Cell, DataSet, Image
 from ...bethesda import ABNORMAL, NILM
 from ...data import file_names, image_files
 from ...data.formats import coco
@@ -21,6 +21,7 @@ from ...io import atomic, wording
 from ...io.progress import meter
 from ...provenance import NOTICES, PASTED, descent, inside, pasted, png, said, write_records
 from .. import publish
+from ..centre import kept_cells
 from .exemplars import Exemplar, cut, put
 from .settings import PasteSettings
 
@@ -44,6 +45,7 @@ class Host:
         original: its name in its set.
         spots: what is to be pasted where.
         extra: licence, source and the like of the image.
+        kept: its own abnormal cells, scaled; empty for a normal image.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Host:
     original: str
     spots: Sequence[Spot]
     extra: Mapping[str, Any]
+    kept: Sequence[Cell] = ()
 
 
 def paste(
@@ -62,6 +65,7 @@ def paste(
     like: Sequence[Path] = (),
     settings: PasteSettings = PasteSettings(),  # noqa: B008
     categories: Sequence[str] = ABNORMAL,
+    keep_abnormal: bool = False,
 ) -> DataSet:
     """Write the data set `out`: cells of `categories` of `source` pasted into its images without abnormal cells.
 
@@ -75,6 +79,7 @@ def paste(
             `source` has them.
         settings: of the pasting; `min_cells` and `max_cells` count without `like` alone.
         categories: what is pasted.
+        keep_abnormal: paste also into images with abnormal cells, which stay, with their boxes.
 
     Raises UserError if there is no normal image, or no cell that can be cut out; UsageError where `out` holds
     something.
@@ -83,7 +88,7 @@ def paste(
         raise UsageError(f"{out}: not empty; use another folder")
     data = source.read(data_root)
     chosen = source.chosen(data, data_root)
-    normal = [image for image in chosen if all(cell.category == NILM for cell in image.cells)]
+    normal = [image for image in chosen if keep_abnormal or all(cell.category == NILM for cell in image.cells)]
     where = f"{data_root / source.root}"
     if not normal:
         raise UserError(f"{where}: no image without an abnormal cell in part '{source.split}' to paste into")
@@ -115,7 +120,8 @@ def paste(
         }  # fmt: skip
         if data.info:
             info["derived_from"] = dict(data.info)
-        made = DataSet(part / "images", tuple(images), tuple(categories), data.licences, info)
+        others = {cell.category for image in images for cell in image.cells} - set(categories)
+        made = DataSet(part / "images", tuple(images), (*categories, *sorted(others)), data.licences, info)
         write_records(part, records)
         coco.write(made, part)
         publish.preview(made, part, PASTED)
@@ -169,7 +175,7 @@ def _around(count: int, data: DataSet, normal: Sequence[Image], scale: float, se
     for number in range(count):
         image = normal[number % len(normal)]
         wanted = int(rng.integers(settings.min_cells, settings.max_cells + 1))
-        centres = [cell.scaled(scale).centre for cell in image.cells if not cell.crowd]
+        centres = [cell.scaled(scale).centre for cell in image.cells if cell.category == NILM and not cell.crowd]
         order = rng.permutation(len(centres))[:wanted]
         places = [centres[index] for index in order]
         while len(places) < wanted:
@@ -198,7 +204,8 @@ def _like(folders: Sequence[Path], data: DataSet, normal: Sequence[Image], scale
 
 
 def _host(data: DataSet, image: Image, scale: float, spots: Sequence[Spot]) -> Host:
-    return Host(file_names.inside(data.folder, image.file_name), scale, image.file_name, spots, image.extra)
+    kept = [cell.scaled(scale) for cell in image.cells if cell.category != NILM]
+    return Host(file_names.inside(data.folder, image.file_name), scale, image.file_name, spots, image.extra, kept)
 
 
 def _pasted(host: Host, name: str, number: int, pool: _Pool, settings: PasteSettings) -> tuple[Pixels, dict[str, Any]]:
@@ -206,7 +213,8 @@ def _pasted(host: Host, name: str, number: int, pool: _Pool, settings: PasteSett
     pixels = np.array(image_files.read(host.path, host.scale))
     rng = np.random.default_rng([settings.seed, 3, number])
     height, width = pixels.shape[:2]
-    taken: list[Box] = []
+    kept = kept_cells(host.kept, width, height)
+    taken: list[Box] = [tuple(cell["bbox_xyxy"]) for cell in kept]
     cells: list[dict[str, Any]] = []
     for centre, category in host.spots:
         exemplar = pool.take(category)
@@ -230,7 +238,7 @@ def _pasted(host: Host, name: str, number: int, pool: _Pool, settings: PasteSett
         "file_name": name, "origin": PASTED, "seed": settings.seed, "key": number, "width": width, "height": height,
         "cells": cells, "original": host.original, "original_sha256": image_files.fingerprint(host.path),
         "picture": dict(host.extra), "software": f"CytoSynth {__version__}",
-    }  # fmt: skip
+    } | ({"kept": kept} if kept else {})  # fmt: skip
     return pixels, record
 
 
