@@ -83,12 +83,13 @@ class NormalImageGenerator:
         batch = at_a_time(settings.batch, self.model.device)
         for first in range(0, len(wanted), batch):
             chosen = wanted[first : first + batch]
-            latents = self._latents([*chosen, *[chosen[-1]] * (batch - len(chosen))], settings)
+            latents = self.latents([*chosen, *[chosen[-1]] * (batch - len(chosen))], settings)
             drawn += [np.asarray(self.model.decode_latents(one[None])[0]) for one in latents[: len(chosen)]]
         return drawn
 
-    def _latents(self, wanted: Sequence[tuple[int, int]], settings: GenerateSettings) -> torch.Tensor:
-        """Return the (n, C, size/factor, size/factor) latents of the fields `wanted`, denoised together."""
+    @torch.no_grad()
+    def latents(self, wanted: Sequence[tuple[int, int]], settings: GenerateSettings) -> torch.Tensor:
+        """Return the (n, C, size/factor, size/factor) scaled latents of the fields `wanted`, denoised together."""
         side, count = settings.size // self.model.factor, len(wanted)
         noise = [sampling.noise((1, self.model.channels, side, side), *field, 1) for field in wanted]
         start = torch.cat(noise).to(self.model.device)
