@@ -1,6 +1,6 @@
 """How far generated fields are from real ones: the table of docs/bundled_models.md.
 
-    python benchmarks/fields.py DATA [--steps 25] [--fast bundled] [--split test] [--count 24] [--side 512]
+    python benchmarks/fields.py DATA [--steps 25] [--fast bundled] [--split test] [--count 24] [--side 512] [--noise]
 
 DATA holds cric. Windows of 224 pixels, features of EfficientNet-Lite0: kernel distance x 1000 over as many windows of
 both, and between halves of the real ones; precision, recall, density, coverage; gradient over the real images'.
@@ -41,10 +41,12 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--noise", action="store_true", help="begin with noise alone, without low frequencies")
     given = parser.parse_args()
     generator = NormalImageGenerator(given.foundation, given.normal, precision="bf16", distilled=given.fast)
     few = {"sampler": "lcm", "steps": 4, "guidance_scale": 1.0} if given.fast else {"steps": given.steps}
-    settings = GenerateSettings.model_validate({"size": given.side, **few})
+    start = {"low_frequencies": False} if given.noise else {}
+    settings = GenerateSettings.model_validate({"size": given.side, **few, **start})
     made = []
     with meter("generating fields", given.count) as bar:
         for index in range(given.count):

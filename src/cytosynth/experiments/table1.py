@@ -100,7 +100,7 @@ def draw(
     """Generate the missing ones of the recipe's number of fields in `folder`; return them as windows."""
     names = [f"{index:04d}.png" for index in range(recipe.count)]
     missing = [index for index, name in enumerate(names) if not (folder / name).exists()]
-    settings = GenerateSettings(size=recipe.size)
+    settings = GenerateSettings(size=recipe.size, low_frequencies=False)  # the untuned foundation has none
     if missing:
         generator = NormalImageGenerator(recipe.foundation, str(weights) if weights else None, device)
         with meter("drawing fields", recipe.count, recipe.count - len(missing)) as bar:

@@ -1,5 +1,6 @@
 """Global Image Generation: 1024x1024 fields full of NILM cells (Section III-B, IV-A)."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from ..adapters.load import merge, merge_distilled
 from ..bethesda import NORMAL_PROMPT
 from ..data.image_files import Pixels
 from ..devices import available
+from ..errors import UsageError
 from ..foundation import samplers, sampling
 from ..foundation.load import load
 from ..foundation.model import Foundation
@@ -17,6 +19,7 @@ from ..foundation.precision import at_a_time, prepare, resolved
 from ..foundation.prompts import Prompts
 from ..io.bundled import model_folder
 from ..io.tensors import equal_weights, weights_digest
+from .low_frequencies import FILE, LowFrequencies
 from .settings import GenerateSettings
 
 
@@ -28,6 +31,7 @@ class NormalImageGenerator:
         prompt: with which the adapter was trained.
         digest: hash of all weights that determine the output.
         distilled: hash of the few-step weights; empty if there are none.
+        low_frequencies: of the adapter's training images; None if it has none.
     """
 
     def __init__(
@@ -52,7 +56,9 @@ class NormalImageGenerator:
         base = foundation
         self.model, self.prompt = base, NORMAL_PROMPT
         changed: list[torch.nn.Module] = []
+        self.low_frequencies: LowFrequencies | None = None
         if adapter:
+            self.low_frequencies = LowFrequencies.load(model_folder(adapter, "normal"), base.channels)
             self.model = base.with_own_text()
             self.prompt = merge(self.model, model_folder(adapter, "normal"))
             changed.append(self.model.unet)
@@ -66,6 +72,25 @@ class NormalImageGenerator:
             self.digest = weights_digest(beside=[self.digest, self.distilled])
         prepare(self.model.freeze().to(available(device)), resolved(precision, device))
         self.prompts = Prompts(self.model)
+
+    @property
+    def start(self) -> str:
+        """16 hexadecimal digits of the low frequencies of the training images; empty if there are none."""
+        return hashlib.sha256(self.low_frequencies.content).hexdigest()[:16] if self.low_frequencies else ""
+
+    def settled(self, settings: GenerateSettings) -> GenerateSettings:
+        """Return `settings` with what the adapter decides, where it is not set.
+
+        Raises UsageError if low frequencies are asked for, and there are none.
+        """
+        if settings.low_frequencies and self.low_frequencies is None:
+            raise UsageError(
+                f"low_frequencies=true: the adapter has no {FILE}; train it again, or write them "
+                "(examples/low_frequencies.py)"
+            )
+        if settings.low_frequencies is not None:
+            return settings
+        return settings.model_copy(update={"low_frequencies": self.low_frequencies is not None})
 
     def field(self, seed: int, index: int, settings: GenerateSettings) -> Pixels:
         """Return field number `index` of `seed`: (size, size, 3). It depends only on these and the weights."""
@@ -90,9 +115,13 @@ class NormalImageGenerator:
     @torch.no_grad()
     def latents(self, wanted: Sequence[tuple[int, int]], settings: GenerateSettings) -> torch.Tensor:
         """Return the (n, C, size/factor, size/factor) scaled latents of the fields `wanted`, denoised together."""
+        settings = self.settled(settings)
         side, count = settings.size // self.model.factor, len(wanted)
         noise = [sampling.noise((1, self.model.channels, side, side), *field, 1) for field in wanted]
         start = torch.cat(noise).to(self.model.device)
+        low = None
+        if settings.low_frequencies and self.low_frequencies:
+            low = torch.cat([self.low_frequencies.draw(side, *field, 3) for field in wanted]).to(start)
         text = self.prompts.encode([settings.prompt or self.prompt, ""])
         denoise = sampling.guided(
             self.model.unet, text[:1].expand(count, -1, -1), text[1:].expand(count, -1, -1),
@@ -100,6 +129,6 @@ class NormalImageGenerator:
             guidance_interval=settings.guidance_interval,
         )  # fmt: skip
         return sampling.sample(
-            denoise, samplers.build(settings.sampler, self.model.scheduler), start, steps=settings.steps,
+            denoise, samplers.build(settings.sampler, self.model.scheduler), start, steps=settings.steps, clean=low,
             seeds=[(*field, 1) for field in wanted],
         )  # fmt: skip

@@ -15,5 +15,10 @@ class GenerateSettings(BaseModel):
     guidance_scale: float = Field(default=5.0, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     guidance_interval: GuidanceInterval = EVERY_TIMESTEP
+    low_frequencies: bool | None = Field(
+        default=None,
+        description="begin with the low frequencies of the adapter's training images instead of with noise alone; "
+        "none: if they are next to the adapter",
+    )
     batch: int = Field(default=1, ge=1, le=256, description="fields denoised at a time")
     prompt: str | None = Field(default=None, description="none: the prompt that the adapter was trained with")

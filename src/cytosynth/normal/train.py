@@ -99,10 +99,11 @@ class NormalTask(Task):
         return self.distance(drawn)
 
     def export(self, folder: Path) -> None:
-        """Write the adapter in the layout of its ecosystem."""
+        """Write the adapter in the layout of its ecosystem, and the low frequencies of its training images."""
         trained = sum(parameter.numel() for _, parameter in self.trained())
         facts = self.recipe.model_dump(mode="json", include={*self.adapter.settings, *SHARED})
         save_adapter(self.adapter, self.prompt, folder, {"parameters": trained, **facts})
+        self.windows.low_frequencies().save(folder)
 
     def _text(self) -> Tensor:
         """Return the embeddings (2, length, channels) of the prompt and of nothing."""

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..foundation.latents import cached, encoding_dtype
 from ..foundation.model import Foundation
 from ..io import wording
+from .low_frequencies import LowFrequencies
 from .recipe import WindowRecipe
 from .regions import ATTEMPTS, normal, usable
 
@@ -46,6 +47,10 @@ class Windows:
     def to(self, device: torch.device) -> None:
         """Move the latents to `device`."""
         self.latents = [[turn.to(device) for turn in turns] for turns in self.latents]
+
+    def low_frequencies(self) -> LowFrequencies:
+        """Return those of all images."""
+        return LowFrequencies.of([turn for turns in self.latents for turn in turns])
 
     def draw(self, rng: np.random.Generator, size: int) -> Tensor:
         """Return latents (size, C, window/factor, window/factor) of windows that `rng` determines."""

@@ -66,6 +66,7 @@ def slide(
             models = {"decoder": f"{short(decoder)} {tiny_decoder.attach(base, decoder)}"} if decoder else {}
             adapter = None if normal == NONE else normal
             generator = NormalImageGenerator(base, adapter, device, both.precision, distilled=fast.normal)
+            generator.low_frequencies = None  # they are of fields; a slide has no such pattern
             prepare(generator.model, resolved(both.precision, device), both.compiled)
             models["normal"] = f"{_said(normal)} {generator.digest}"
             if fast.normal:
@@ -75,6 +76,7 @@ def slide(
         found = None if plan else detector
         pipeline = load(Models(foundation, cell, gate, found, normal, True, both, data_root, device, decoder, fast))
         assert pipeline.generator is not None
+        pipeline.generator.low_frequencies = None
         settings = settings.model_copy(update={"pipeline": pipeline.settle(both)})
         source = generated(pipeline.generator, settings)
         return make(out, source, settings, pipeline, pipeline.models(), given, max_minutes)

@@ -45,6 +45,8 @@ class SlideSettings(BaseModel):
             raise UsageError(
                 "choice=isolation compares all pairs of cells, too many on a slide; choose random, score or size"
             )
+        if both.normal.low_frequencies:
+            raise UsageError("normal.low_frequencies=true: is of fields; a slide has no such pattern, leave it out")
         if both.vary or both.style:
             raise UsageError("vary, style: work on images, not on a slide; leave them out of settings and plan")
         if both.cell.paste != "box":

@@ -58,6 +58,7 @@ class Models:
         """The name of the model of each role in records; of a folder, its last part."""
         given = {"cell": self.cell, "foundation": self.foundation, "normal": self.normal, "gate": self.gate,
                  "detector": self.detector or NONE, "decoder": self.decoder or NONE}  # fmt: skip
+        given |= {"low_frequencies": self.normal}
         given |= {f"fast_{stage}": name for stage, name in self.fast.by_stage.items()}
         return {role: name if name in (BUNDLED, NUCLEUS, NONE) else short(name) for role, name in given.items()}
 

@@ -90,6 +90,8 @@ class Pipeline:
         digests = {"cell": self.editor.digest, "foundation": self.editor.model.digest}
         digests |= {role: part.digest for role, part in parts.items() if part}
         digests |= {"decoder": self.decoder} if self.decoder else {}
+        if self.generator and self.generator.start:
+            digests["low_frequencies"] = self.generator.start
         fast = {"fast_cell": self.editor, "fast_normal": self.generator}
         digests |= {role: part.distilled for role, part in fast.items() if part and part.distilled}
         return {role: f"{self.names[role]} {digest}" for role, digest in sorted(digests.items())}
@@ -109,7 +111,9 @@ class Pipeline:
         cell = self.editor.settled(settings.cell, real=self.generator is None)
         settings = of_model(settings, self.editor.categories)
         cell = cell.model_copy(update={"batch": cell.together})
-        return settings.model_copy(update={"cell": cell, "precision": precision_of(self.editor.model)})
+        normal = self.generator.settled(settings.normal) if self.generator else settings.normal
+        changes = {"cell": cell, "normal": normal, "precision": precision_of(self.editor.model)}
+        return settings.model_copy(update=changes)
 
     def check(self, categories: Collection[str]) -> None:
         """Raise UsageError if the gate does not know one of `categories`."""

@@ -95,7 +95,11 @@ class PlanSettings(BaseModel):
     @classmethod
     def _as_it_was(cls, values: Any) -> Any:
         """Switch off features that plans of earlier versions did not have, so that they make the same pixels."""
-        cell = values.get("cell") if isinstance(values, dict) else None
+        if not isinstance(values, dict):
+            return values
+        normal, cell = values.get("normal"), values.get("cell")
+        if isinstance(normal, dict) and "steps" in normal:
+            values = values | {"normal": {"low_frequencies": False} | normal}
         if not isinstance(cell, dict) or "grain" not in cell:
             return values
         return values | {"cell": {"stain": False, "outline": "box"} | cell}
