@@ -6,19 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
 from cytosynth.cli import app
 from cytosynth.cli import evaluate as _commands  # noqa: F401
-from cytosynth.errors import UsageError, UserError
 from cytosynth.evaluate import reconstruction
 from cytosynth.evaluate.networks import features
-from cytosynth.foundation.load import part
-from cytosynth.foundation.pixels import to_pixels
-from cytosynth.foundation.scratch import generated, sharpness
+from cytosynth.foundation.scratch import sharpness
 from cytosynth.foundation.scratch.discriminator import Discriminator, adaptive_weight, hinge, r1
 from cytosynth.foundation.scratch.perceptual import STRIDES, Perceptual
 
@@ -132,71 +128,3 @@ def test_only_the_decoder_is_sharpened(tiny: Path, fields: Path, tmp_path: Path)
     first, second = (json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines())
     assert first["adaptive weight"] == 0 < second["adaptive weight"] <= 0.5
     assert second["adversary"] > second["hinge"], "R1 is part of it"
-
-
-def test_a_decoder_learns_from_generated_latents_and_their_content_stays(
-    tiny: Path, fields: Path, tmp_path: Path
-) -> None:
-    from cytosynth.data.sources import Source
-    from cytosynth.foundation.scratch.recipe import DecoderRecipe
-    from cytosynth.foundation.scratch.train import train_decoder
-
-    torch.manual_seed(3)
-    save_file({"latents": torch.randn(3, 4, 16, 24).half()}, tmp_path / "made.safetensors")
-    recipe = DecoderRecipe(
-        data=[Source(root="drawn")], crops=[64], batch_size=2, max_steps=4, adversarial_start=0, r1_share=1.0,
-        log_every=1, validate_every=2, preview_every=4, learning_rate=1e-3, checkpoint_every=2,
-        generated=str(tmp_path / "made.safetensors"),
-    )  # fmt: skip
-    vae = tiny / "foundation/vae"
-    outcome = train_decoder(recipe, vae, tmp_path / "run", fields)
-    lines = [json.loads(line) for line in (tmp_path / "run/stats.jsonl").read_text().splitlines()]
-    assert lines[0]["moved"] == 0 < lines[-1]["moved"], "at first it is the decoder itself"
-    train_decoder(recipe.model_copy(update={"max_steps": 2}), vae, tmp_path / "two", fields)
-    resumed = train_decoder(recipe, vae, tmp_path / "two", fields)
-    name = "diffusion_pytorch_model.safetensors"
-    assert (outcome.weights / name).read_bytes() == (resumed.weights / name).read_bytes(), "exact resume"
-    plain = train_decoder(recipe.model_copy(update={"generated": None}), vae, tmp_path / "plain", fields)
-    assert (outcome.weights / name).read_bytes() != (plain.weights / name).read_bytes()
-    save_file({"latents": torch.randn(3, 4, 16, 24)}, tmp_path / "made.safetensors")
-    with pytest.raises(UsageError, match="generated_digest"):
-        train_decoder(recipe, vae, tmp_path / "run", fields)
-
-
-def test_generated_latents_are_cropped_alike_and_their_power_is_measured(tiny: Path) -> None:
-    vae = part(AutoencoderKL, tiny / "foundation/vae").eval()
-    latents = torch.arange(2 * 4 * 8 * 12, dtype=torch.float32).reshape(2, 4, 8, 12) / 400
-    made = generated.Generated(latents, vae)
-    crops = made.batch(np.random.default_rng(0), 50, 4)
-    assert crops.shape == (50, 4, 4, 4)
-    known = set(latents.flatten().tolist())
-    assert all(set(crop.flatten().tolist()) <= known for crop in crops)
-    steps = {round(float(crop[0, 0, 1] - crop[0, 0, 0]) * 400) for crop in crops}
-    assert steps == {1, -1, 12, -12}, "all flips and turns"
-    with pytest.raises(UserError, match="8x12 are smaller than the crops of 16x16"):
-        made.batch(np.random.default_rng(0), 1, 16)
-    images = generated.decode(vae, latents).detach()
-    assert float(made.moved(latents, images)) == pytest.approx(0, abs=1e-6)
-    assert float(made.moved(latents, images + 0.25)) == pytest.approx(0.25, rel=1e-4)
-    shown = list(to_pixels(images))
-    assert made.distance(vae, [image[:64, :64] for image in shown]) == pytest.approx(0, abs=1e-9)
-    assert made.distance(vae, [image[:64, :64] // 2 for image in shown]) > 1, "half the contrast is two octaves off"
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        ({"z": torch.zeros(1, 4, 8, 8)}, r"a tensor 'latents' of \(n, 4, h, w\) latents, got none"),
-        ({"latents": torch.zeros(1, 3, 8, 8)}, r"of \(n, 4, h, w\) latents, got \(1, 3, 8, 8\)"),
-        ({"latents": torch.full((1, 4, 8, 8), torch.nan)}, "contains NaN or infinity"),
-    ],
-)
-def test_files_that_hold_no_latents_are_refused(
-    content: dict[str, torch.Tensor], complaint: str, tiny: Path, tmp_path: Path
-) -> None:
-    save_file(content, tmp_path / "a.safetensors")
-    vae = part(AutoencoderKL, tiny / "foundation/vae")
-    with pytest.raises(UserError, match=complaint):
-        generated.read(tmp_path / "a.safetensors", vae)
-    with pytest.raises(UserError, match="no such file"):
-        generated.read(tmp_path / "b.safetensors", vae)

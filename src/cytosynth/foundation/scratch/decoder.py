@@ -1,9 +1,8 @@
 """Sharpening the decoder of a trained autoencoder: a perceptual loss, then a discriminator of patches as well.
 
-The encoder is unchanged, so that everything trained on its latents stays valid. Latents that stage 1 generated may be
-decoded, too (`generated`). The discriminator is trained from the first step; it affects the decoder from
-`adversarial_start` on. Weights are selected by the power spectrum of held-out reconstructions, which such training
-first brings near that of the originals and then beyond it.
+The encoder is unchanged, so that everything trained on its latents stays valid. The discriminator is trained from the
+first step; it affects the decoder from `adversarial_start` on. Weights are selected by the power spectrum of held-out
+reconstructions, which such training first brings near that of the originals and then beyond it.
 """
 
 from collections.abc import Sequence
@@ -16,13 +15,12 @@ from torch import nn
 
 from ...data.sources import Sample
 from ...training.task import Batch, Losses, Task
-from ..pixels import scale_factor, whole
+from ..pixels import whole
 from ..save import save_part
 from . import sharpness
 from .autoencoder import preview
 from .crops import Crops
 from .discriminator import Discriminator, adaptive_weight, hinge, r1
-from .generated import Generated, decode
 from .losses import pixel_losses, weighted
 from .perceptual import Perceptual
 from .recipe import DecoderRecipe
@@ -37,16 +35,11 @@ class DecoderTask(Task):
     """Trains the decoder of an AutoencoderKL together with a discriminator."""
 
     def __init__(
-        self,
-        recipe: DecoderRecipe,
-        samples: Sequence[Sample],
-        held_out: Sequence[Sample],
-        vae: AutoencoderKL,
-        generated: Generated | None = None,
+        self, recipe: DecoderRecipe, samples: Sequence[Sample], held_out: Sequence[Sample], vae: AutoencoderKL
     ) -> None:
-        """Go on with `vae`, its encoder frozen; `held_out` images are shown and scored, as `generated` latents are."""
+        """Go on with `vae`, its encoder frozen; `held_out` images are shown and scored."""
         super().__init__()
-        self.recipe, self.held_out, self.vae, self.generated = recipe, held_out, vae, generated
+        self.recipe, self.held_out, self.vae = recipe, held_out, vae
         for frozen in (vae.encoder, vae.quant_conv):
             frozen.requires_grad_(False)
         self.crops = Crops(samples, recipe.crops, recipe.augment)
@@ -54,12 +47,8 @@ class DecoderTask(Task):
         self.discriminator = Discriminator(recipe.discriminator_channels)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Return random crops (n, 3, side, side) in -1..1, whether R1 is taken, and as many generated `latents`."""
-        pixels = self.crops.batch(rng, size)
-        batch = {"pixels": pixels, "r1": rng.random() < self.recipe.r1_share}
-        if self.generated:
-            batch["latents"] = self.generated.batch(rng, len(pixels), pixels.shape[-1] // scale_factor(self.vae))
-        return batch
+        """Return random crops (n, 3, side, side) in -1..1, and whether R1 is taken."""
+        return {"pixels": self.crops.batch(rng, size), "r1": rng.random() < self.recipe.r1_share}
 
     def forward(self, batch: Batch) -> Losses:
         """Return the losses of `batch`: of the decoder `loss`, of the discriminator `adversary`, and their parts."""
@@ -69,11 +58,6 @@ class DecoderTask(Task):
         output = self.vae.decode(latents).sample.float()
         found = pixel_losses(output, pixels) | {"perceptual": self.perceptual(output, pixels)}
         loss = weighted(found, recipe) + recipe.perceptual_weight * found["perceptual"]
-        if self.generated:
-            made = decode(self.vae, batch["latents"])
-            found["moved"] = self.generated.moved(batch["latents"], made)
-            loss = loss + recipe.generated_weight * found["moved"]
-            output = torch.cat([output, made])
         adversarial = -self.discriminator.fixed(output).mean()
         weight = torch.zeros_like(adversarial)
         if self.step >= recipe.adversarial_start:
@@ -101,24 +85,15 @@ class DecoderTask(Task):
     def place(self, device: torch.device) -> None:
         """Move the images to `device`, where they fit."""
         self.crops.place(device)
-        if self.generated:
-            self.generated.place(device)
 
     def score(self) -> float | None:
-        """Return by how many octaves of power held-out reconstructions are off, on average over the bands.
-
-        With generated latents, the mean of that and of what their images are off.
-        """
-        found, originals = [], []
+        """Return by how many octaves of power held-out reconstructions are off, on average over the bands."""
+        found = []
         for sample in self.held_out[:SCORED]:
             side = min(SCORED_SIDE, *(whole(extent, self.vae) for extent in sample.size))
             pixels = sample.pixels[:side, :side]
             found.append(sharpness.compare(pixels, sharpness.reconstruct(self.vae, pixels)))
-            originals.append(pixels)
-        if not found:
-            return None
-        off = sharpness.distance(found)
-        return (off + self.generated.distance(self.vae, originals)) / 2 if self.generated else off
+        return sharpness.distance(found) if found else None
 
     def preview(self, folder: Path, step: int) -> None:
         """Write held-out crops above their reconstructions."""

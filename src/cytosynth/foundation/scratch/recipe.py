@@ -33,15 +33,6 @@ class DecoderRecipe(Recipe):
     kind: Literal["decoder"] = "decoder"
     encoder: str = Field(default="", description="hash of the frozen encoder; filled in automatically")
     data: list[Source]
-    generated: str | None = Field(
-        default=None,
-        description="safetensors file of latents that stage 1 generated (examples/generated_latents.py), whose images "
-        "the discriminator sees, too; none: images of `data` alone",
-    )
-    generated_digest: str = Field(default="", description="hash of these latents; filled in automatically")
-    generated_weight: float = Field(
-        default=2.0, ge=0, description="weight by which generated images keep what they show at an eighth of the size"
-    )
     crops: list[int] = Field(default=[128], description="sides of the training crops, chosen at random")
     gradient_weight: float = 0.5
     chroma_weight: float = Field(default=1.0, ge=0)

@@ -17,7 +17,6 @@ from ...io.progress import console
 from ...io.tensors import weights_digest
 from ...training.loop import Outcome, train
 from ..load import load, part
-from . import generated
 from .autoencoder import AutoencoderTask
 from .decoder import DecoderTask
 from .denoiser import DenoiserTask, build
@@ -60,19 +59,14 @@ def train_decoder(
 ) -> Outcome:
     """Sharpen the decoder of the autoencoder in the folder `start`, or continue in the run folder `run`; `measure` it.
 
-    Raises UserError if there is no autoencoder, or the recipe's generated latents are not its.
+    Raises UserError if there is no autoencoder.
     """
     vae = read_autoencoder(start)
     recipe = recipe.model_copy(update={"encoder": weights_digest(vae.encoder, vae.quant_conv)})
-    made = None
-    if recipe.generated:
-        latents = generated.read(Path(recipe.generated), vae)
-        recipe = recipe.model_copy(update={"generated_digest": generated.digest(latents)})
-        made = generated.Generated(latents, vae)
     unseen = sources.held_out(recipe.data, data_root)
 
     def make() -> DecoderTask:
-        return DecoderTask(recipe, sources.load(recipe.data, data_root), unseen, vae, made)
+        return DecoderTask(recipe, sources.load(recipe.data, data_root), unseen, vae)
 
     outcome = train(make, recipe, run, title="decoder", max_minutes=max_minutes)
     return _measured(outcome, unseen, run, measure)
