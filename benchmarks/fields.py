@@ -1,9 +1,10 @@
 """How far generated fields are from real ones: the table of docs/bundled_models.md.
 
-    python benchmarks/fields.py DATA [--steps 25] [--fast bundled] [--split test] [--count 24] [--side 512] [--noise]
+    python benchmarks/fields.py DATA [--fast bundled] [--split test] [--count 24] [--side 512] [--noise] [--output OUT]
 
-DATA holds cric. Windows of 224 pixels, features of EfficientNet-Lite0: kernel distance x 1000 over as many windows of
-both, and between halves of the real ones; precision, recall, density, coverage; gradient over the real images'.
+DATA holds cric (or --root). Windows of 224 pixels, features of EfficientNet-Lite0: kernel distance x 1000 over as many
+windows of both, and between halves of the real ones; precision, recall, density, coverage; gradient over that of the
+real images.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from cytosynth.evaluate.reconstruction import windows
 from cytosynth.io.progress import meter
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.settings import GenerateSettings
+from cytosynth.provenance import png
 
 
 def gradient(images: Sequence[Pixels]) -> float:
@@ -41,6 +43,8 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--root", default="cric", help="data set in DATA")
+    parser.add_argument("--output", type=Path, help="folder to write the fields to")
     parser.add_argument("--noise", action="store_true", help="begin with noise alone, without low frequencies")
     given = parser.parse_args()
     generator = NormalImageGenerator(given.foundation, given.normal, precision="bf16", distilled=given.fast)
@@ -51,8 +55,12 @@ def main() -> None:
     with meter("generating fields", given.count) as bar:
         for index in range(given.count):
             made.append(generator.field(0, index, settings))
+            if given.output:
+                given.output.mkdir(parents=True, exist_ok=True)
+                record = {"origin": "synthetic", "seed": 0, "key": index}
+                (given.output / f"{index:04d}.png").write_bytes(png(made[-1], record))
             bar.advance()
-    source = Source(root="cric", scale=0.5, split=given.split)
+    source = Source(root=given.root, scale=0.5, split=given.split)
     real = [sample.pixels for sample in sources.load([source], given.data)]
     extractor = features.load("efficientnet-lite0")
     ours, theirs = (extractor([part for image in side for part in windows(image)]) for side in (made, real))
