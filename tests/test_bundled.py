@@ -91,7 +91,7 @@ def test_the_pipeline_on_bundled_models_places_cells_at_full_size(tmp_path: Path
     assert Image.open(data.path(data.images[0])).size == (1024, 1024)
     assert data.images[0].cells, "cells were found and edited"
     record = json.loads((tmp_path / "set/provenance.jsonl").read_text())
-    assert set(record["models"]) == {"cell", "detector", "foundation", "normal"}
+    assert set(record["models"]) == {"cell", "detector", "foundation", "low_frequencies", "normal"}
 
 
 def test_the_detector_finds_nilm_cells_on_images_it_never_saw() -> None:

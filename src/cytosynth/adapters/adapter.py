@@ -16,6 +16,8 @@ from ..io import atomic, plain
 from ..io import tensors as weights
 
 CARD = "adapter.json"
+LOW_FREQUENCIES = "low_frequencies.safetensors"
+"""Name of the file, next to an adapter's weights, with the low frequencies of its training images."""
 
 
 class AdapterCard(BaseModel):

@@ -12,7 +12,7 @@ from torch import nn
 from ..errors import UserError
 from ..foundation.model import Foundation
 from . import tokens
-from .adapter import Adapter, Tuning, fits
+from .adapter import LOW_FREQUENCIES, Adapter, Tuning, fits
 from .adapter import tensors as read
 from .textual_inversion import word_in
 
@@ -64,7 +64,8 @@ class CustomDiffusion(Adapter):
     @classmethod
     def merge(cls, model: Foundation, file: Path) -> None:
         """Merge the weights in `file` into those of `model`, and add the word in the other file next to it."""
-        words = sorted(path for path in file.parent.glob("*.safetensors") if path.name != file.name)
+        others = (file.name, LOW_FREQUENCIES)
+        words = sorted(path for path in file.parent.glob("*.safetensors") if path.name not in others)
         if len(words) != 1:
             raise UserError(f"{file.parent}: {len(words)} files of learnt words next to {file.name}; expected one")
         tokens.merge(model, *word_in(words[0]))

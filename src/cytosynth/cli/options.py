@@ -27,6 +27,9 @@ Precision = Annotated[
         help="Precision of the diffusion networks; auto: bf16 if this machine is fast at it. \\[default: auto]"
     ),
 ]
+KeepAbnormal = Annotated[
+    bool, typer.Option(help="Also use images with annotated abnormal cells; these stay as they are, with their boxes.")
+]
 Compile = Annotated[
     bool | None, typer.Option("--compile", help="Compile the networks: takes minutes at the start, faster afterwards.")
 ]

@@ -9,7 +9,7 @@ from ..config import override
 from ..data.sources import Source
 from ..synthesis.pasting.settings import PasteSettings
 from . import all_there, app, finish, there
-from .options import Out, Scale, Settings
+from .options import KeepAbnormal, Out, Scale, Settings
 
 
 @app.command()
@@ -28,9 +28,7 @@ def paste(
             help="Paste where this data set of `edit` has its cells, instead of --count images; may be repeated.",
         ),
     ] = None,
-    keep_abnormal: Annotated[
-        bool, typer.Option(help="Paste also into images with abnormal cells, which stay, with their boxes.")
-    ] = False,
+    keep_abnormal: KeepAbnormal = False,
     settings: Settings = None,
 ) -> None:
     """Copy-paste, the baseline for a generator: paste real abnormal cells into normal images of the data set.

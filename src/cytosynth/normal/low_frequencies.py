@@ -18,12 +18,12 @@ from safetensors.torch import save
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
+from ..adapters.adapter import LOW_FREQUENCIES
 from ..errors import UserError
 from ..foundation import sampling
 from ..io import atomic, tensors
 
-FILE = "low_frequencies.safetensors"
-"""Name of the file, next to the weights of the adapter."""
+FILE = LOW_FREQUENCIES
 KEPT = 4
 """Frequencies kept along each axis, of the discrete cosine transform: at most one and a half waves across a square."""
 
