@@ -194,9 +194,10 @@ def test_images_of_the_training_images_stain_are_edited_as_they_are(tiny: Path, 
 
 def test_plans_of_earlier_versions_are_followed_as_they_were() -> None:
     before = EditSettings(box_scale=1.8, grain=1.0).model_dump()
-    del before["stain"], before["outline"]
+    del before["stain"], before["outline"], before["nucleus_scale"]
     assert PlanSettings.model_validate({"cell": before}).cell.stain is False
     assert PlanSettings.model_validate({"cell": before}).cell.outline == "box"
+    assert PlanSettings.model_validate({"cell": before}).cell.nucleus_scale == {}
     assert PlanSettings.model_validate({"cell": {"steps": 10}}).cell.stain is None, "written by hand"
     assert PlanSettings.model_validate({"cell": before | {"stain": True}}).cell.stain is True
 

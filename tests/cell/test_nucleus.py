@@ -18,6 +18,7 @@ from cytosynth.cell.recipe import CellRecipe
 from cytosynth.cell.settings import EditSettings
 from cytosynth.cell.train import CellTask
 from cytosynth.data.sources import Sample
+from cytosynth.errors import UsageError
 from cytosynth.foundation.load import load
 
 BOX = (96.0, 96.0, 160.0, 160.0)
@@ -122,8 +123,20 @@ def test_the_condition_reaches_the_network_and_is_written_with_the_weights(tiny:
     square = editor.nucleus(edit)
     assert square is not None and square[2] - square[0] == pytest.approx(editor.trained.diameter("HSIL", 5))
     assert ((square[0] + square[2]) / 2, (square[1] + square[3]) / 2) == (130.0, 135.0)
+    larger = editor.nucleus(edit, scale={"HSIL": 1.5})
+    assert larger is not None and larger[2] - larger[0] == pytest.approx(1.5 * editor.trained.diameter("HSIL", 5))
     pixels = np.ascontiguousarray(drawn(4)[0])
     fast = EditSettings(steps=2)
     sized = editor.edit(pixels, [edit], fast)
+    own = editor.edit(pixels, [edit], fast.model_copy(update={"nucleus_scale": {"HSIL": 1.5}}))
+    assert not np.array_equal(sized, own)
+    editor.trained = editor.trained.model_copy(update={"nucleus_scale": {"HSIL": 1.5}})
+    assert np.array_equal(own, editor.edit(pixels, [edit], fast)), (
+        "the synthesizer's, unless the settings say otherwise"
+    )
+    assert np.array_equal(sized, editor.edit(pixels, [edit], fast.model_copy(update={"nucleus_scale": {}})))
+    assert editor.settled(fast, real=True).nucleus_scale == {"HSIL": 1.5}
+    with pytest.raises(UsageError, match=r"nucleus_scale: 'SCC': the synthesizer has no size .* it has HSIL"):
+        editor.settled(fast.model_copy(update={"nucleus_scale": {"SCC": 2.0}}), real=True)
     editor.trained = editing.Editing()
     assert not np.array_equal(sized, editor.edit(pixels, [edit], fast))

@@ -1,6 +1,6 @@
 """Local Cell Editing: turn chosen cells of an image into abnormal ones (Section III-C, Figure 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,9 +102,10 @@ class CellEditor:
         return editor
 
     def settled(self, settings: EditSettings, *, real: bool) -> EditSettings:
-        """Return `settings` with region and stain filled in where they are None, for `real` or generated images.
+        """Return `settings` with what is None in them filled in, for `real` or generated images.
 
-        Raises UsageError if the stain of the training images is asked for and not known.
+        Raises UsageError if the stain of the training images is asked for and not known, or a nucleus is scaled whose
+        size is no condition of the synthesizer.
         """
         scale = self.box_scale if settings.box_scale is None else settings.box_scale
         known = self.training_images is not None
@@ -116,17 +117,25 @@ class CellEditor:
         stain = settings.stain
         if stain is None:
             stain = "outside" if real and known else False
-        return settings.model_copy(update={"box_scale": scale, "stain": stain})
+        nuclei = self.trained.nucleus_scale if settings.nucleus_scale is None else settings.nucleus_scale
+        if other := sorted(set(nuclei) - set(self.trained.nucleus)):
+            known_ones = ", ".join(self.trained.nucleus) or "none"
+            raise UsageError(
+                f"cell.nucleus_scale: {other[0]!r}: the synthesizer has no size of this nucleus as a condition; "
+                f"it has {known_ones}"
+            )
+        return settings.model_copy(update={"box_scale": scale, "stain": stain, "nucleus_scale": nuclei})
 
-    def nucleus(self, edit: PlannedEdit, zoom: float = 1.0) -> Box | None:
+    def nucleus(self, edit: PlannedEdit, zoom: float = 1.0, scale: Mapping[str, float] | None = None) -> Box | None:
         """Return the square around the nucleus that `edit` requests, xyxy as its box; None if it requests none.
 
-        The diameter follows the training cells of its category (`Editing.diameter`), times the `zoom` of a close-up.
+        The diameter follows the training cells of its category (`Editing.diameter`), times the `zoom` of a close-up
+        and the factor of its category in `scale` (None: 1).
         """
         known = self.trained.diameter(edit.category, edit.seed)
         if known is None:
             return None
-        diameter = known * zoom
+        diameter = known * zoom * (scale or {}).get(edit.category, 1.0)
         x, y = (edit.box[0] + edit.box[2]) / 2, (edit.box[1] + edit.box[3]) / 2
         return x - diameter / 2, y - diameter / 2, x + diameter / 2, y + diameter / 2
 
@@ -228,8 +237,9 @@ class CellEditor:
         count, size = windows.shape[:2]
         filled = [*range(count), *[count - 1] * (fill - count)]
         edits = [edits[index] for index in filled]
+        scale = self.trained.nucleus_scale if settings.nucleus_scale is None else settings.nucleus_scale
         nuclei_of = [
-            self.nucleus(edit, zooms[index] if zooms else 1.0) for edit, index in zip(edits, filled, strict=True)
+            self.nucleus(edit, zooms[index] if zooms else 1.0, scale) for edit, index in zip(edits, filled, strict=True)
         ]
         stains = transfers or [None] * count
         inputs = [window if way is None else way.there(window) for window, way in zip(windows, stains, strict=True)]

@@ -1,6 +1,7 @@
 """The card of a synthesizer: its categories, and its regions relative to boxes. Imports no torch."""
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +25,7 @@ class Editing(BaseModel):
         categories: the abnormal ones that it was trained on; default: the paper's four.
         nucleus: by category, `QUANTILES` of the diameters of the nuclei it was trained on, pixels of the image; empty
             where the size of the nucleus is no condition.
+        nucleus_scale: by category, a factor on the requested diameter, where measured nuclei differ from it.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -31,6 +33,7 @@ class Editing(BaseModel):
     zoom: float = Field(default=1.0, ge=1, le=4)
     categories: tuple[str, ...] = Field(default=ABNORMAL, min_length=1)
     nucleus: dict[str, tuple[float, ...]] = {}
+    nucleus_scale: dict[str, Annotated[float, Field(ge=0.25, le=4)]] = {}
 
     def diameter(self, category: str, seed: int) -> float | None:
         """Return the diameter, pixels, of the nucleus of a `category` cell of `seed`, from the training cells'

@@ -47,6 +47,11 @@ class EditSettings(BaseModel):
         "(cell/stain.py); outside: where an image's stain is outside their range; none: that, on real images, where "
         "training_images.json is beside the synthesizer",
     )
+    nucleus_scale: dict[str, Annotated[float, Field(ge=0.25, le=4)]] | None = Field(
+        default=None,
+        description="factor on the diameter of the nucleus that is requested, by category, others 1; none: that of the "
+        "synthesizer's editing.json",
+    )
     batch: int | None = Field(
         default=None, ge=1, le=1024,
         description="cells denoised at a time, of one image or of several; none: 4, and 16 on a GPU",

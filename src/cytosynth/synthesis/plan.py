@@ -102,7 +102,7 @@ class PlanSettings(BaseModel):
             values = values | {"normal": {"low_frequencies": False} | normal}
         if not isinstance(cell, dict) or "grain" not in cell:
             return values
-        return values | {"cell": {"stain": False, "outline": "box"} | cell}
+        return values | {"cell": {"stain": False, "outline": "box", "nucleus_scale": {}} | cell}
 
 
 class Plan(_Strict):
