@@ -91,6 +91,19 @@ def test_the_benchmark_ranks_strengths_and_continues_to_the_same_bytes(tmp_path:
         benchmark(recipe, {"other": [external.load(blobs, ["HSIL"])]}, tmp_path, tmp_path / "other")
 
 
+def test_what_is_relative_to_nothing_is_not_said() -> None:
+    def result(value: float, drawn: list[float]) -> dict[str, dict[str, object]]:
+        return {"scores": {"recall": value}, "drawn": {"recall": drawn}}
+
+    varied = [result(0.5, [0.5, 0.25, 0.75])]
+    nothing = Trainings({"clean": [result(0.0, [0.0, 0.0, 0.5])], "jpeg-1": varied}, 3)  # type: ignore[dict-item]
+    assert np.isnan(nothing.relative("recall").value), "not infinite"
+    some = Trainings({"clean": [result(1.0, [0.0, 1.0, 1.0])], "jpeg-1": varied}, 3)  # type: ignore[dict-item]
+    found = some.relative("recall")
+    assert found.value == 0.5 and found.low is not None and found.high is not None
+    assert 0.25 <= found.low < found.high <= 0.75, "a resample without a clean value says nothing"
+
+
 @pytest.mark.parametrize("changed", ["pixel", "box", "order"])
 def test_other_content_of_the_same_data_set_is_refused(tmp_path: Path, blobs: str, changed: str) -> None:
     data_set(tmp_path / "data", 2)

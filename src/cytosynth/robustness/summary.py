@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..augmentation.gains import Runs
 from ..evaluate.statistics import Estimate, interval
@@ -47,13 +47,12 @@ class Trainings:
         return _estimate(values, drawn, self.images)
 
     def relative(self, measure: str) -> Estimate:
-        """Return rPC: mPC over the clean value, resample by resample."""
+        """Return rPC: mPC over the clean value, resample by resample; NaN where that is 0."""
         values, drawn = self._over(measure)
         clean = [_number(one["scores"][measure]) for one in self.results[CLEAN]]
         clean_drawn = [_numbers(one["drawn"][measure]) for one in self.results[CLEAN]]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = [np.divide(*pair) for pair in zip(values, clean, strict=True)]
-            drawn_ratios = [np.divide(*pair) for pair in zip(drawn, clean_drawn, strict=True)]
+        ratios = [_ratio(*pair) for pair in zip(values, clean, strict=True)]
+        drawn_ratios = [_ratio(*pair) for pair in zip(drawn, clean_drawn, strict=True)]
         return _estimate([float(value) for value in ratios], drawn_ratios, self.images)
 
     def worst(self, measure: str) -> tuple[str, Estimate]:
@@ -70,6 +69,13 @@ class Trainings:
         values = [float(np.mean([_number(found[t]["scores"][measure]) for found in others])) for t in trainings]
         drawn = [np.mean([_numbers(found[t]["drawn"][measure]) for found in others], axis=0) for t in trainings]
         return values, drawn
+
+
+def _ratio(value: ArrayLike, clean: ArrayLike) -> Values:
+    """Return `value` over `clean`, NaN where that is 0."""
+    above, below = np.asarray(value, dtype=np.float64), np.asarray(clean, dtype=np.float64)
+    ratio: Values = np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
+    return ratio
 
 
 def _estimate(values: Sequence[float], drawn: Sequence[Values], images: int) -> Estimate:
