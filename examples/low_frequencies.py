@@ -27,12 +27,14 @@ def main() -> None:
     parser.add_argument("--foundation", default="bundled")
     parser.add_argument("--window", type=int, default=256)
     given = parser.parse_args()
+    if not given.adapter.is_dir():
+        parser.error(f"{given.adapter}: no such folder; give that of an adapter")
     source = Source(root=given.data.name, scale=given.scale, split=given.split)
     samples = normal_images(sources.load([source], given.data.resolve().parent), given.window)
     changes = {"window": given.window, "turns": True, "mixed_precision": "no"}
     recipe = PRESETS["bundled"].model_copy(update=changes)
     with tempfile.TemporaryDirectory() as cache:
-        Windows(load(given.foundation), samples, recipe, Path(cache)).low_frequencies().save(given.adapter)
+        Windows(load(given.foundation), samples, recipe, Path(cache)).low_frequencies.save(given.adapter)
     print(f"{given.adapter / FILE}: of {len(samples)} images")
 
 

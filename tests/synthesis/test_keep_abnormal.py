@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,14 @@ from cytosynth.cli import synthesize as _commands  # noqa: F401
 from cytosynth.config import override
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco
+from cytosynth.data.shard import Shard
 from cytosynth.data.sources import Source
 from cytosynth.errors import UsageError, UserError
 from cytosynth.provenance import said
+from cytosynth.scale.merge import merge
+from cytosynth.slides.settings import SlideSettings
 from cytosynth.synthesis import synthesize
+from cytosynth.synthesis.centre import kept_cells
 from cytosynth.synthesis.pasting.paste import paste
 from cytosynth.synthesis.pasting.settings import PasteSettings
 from cytosynth.synthesis.plan import PlanProblem
@@ -81,9 +86,8 @@ def test_all_images_are_edited_and_their_abnormal_cells_stay(real: Path, edited:
         assert (pixels != original).any()
     assert "SCC" in coco.read(edited).categories
     card = (edited / "README.md").read_text()
-    assert (
-        f"{sum(map(len, before.values()))} annotated cells of these are abnormal cells of the original images" in card
-    )
+    kept = sum(map(len, before.values()))
+    assert f"{kept} annotated cells of these are real abnormal cells of the original images, with their boxes" in card
 
 
 def test_the_same_command_continues_and_without_the_option_it_is_another_run(
@@ -93,6 +97,15 @@ def test_the_same_command_continues_and_without_the_option_it_is_another_run(
     (edited / "images/field_2.png").unlink()
     synthesize.edit(real, edited, settings=CHOSEN, **models(tiny))
     assert {path: path.read_bytes() for path in edited.rglob("*") if path.is_file()} == before
+    moved = real.parent / "moved"
+    shutil.copytree(real, moved)
+    file = moved / "annotations.json"
+    values = json.loads(file.read_text())
+    for one in values["annotations"]:
+        one["bbox"][0] += 1.0
+    file.write_text(json.dumps(values))
+    with pytest.raises(UsageError, match="was made with other annotated cells in field"):
+        synthesize.edit(moved, edited, settings=CHOSEN, **models(tiny))
     with pytest.raises(UsageError, match="other settings"):
         synthesize.edit(real, edited, settings=CHOSEN.model_copy(update={"keep_abnormal": False}), **models(tiny))
 
@@ -111,6 +124,13 @@ def test_the_plan_of_such_a_run_makes_it_again_and_leaves_real_cells_alone(
     (tmp_path / "plan.json").write_text(json.dumps(values))
     with pytest.raises(PlanProblem, match=r"field_2.png\): cells\[0\].* overlaps an annotated abnormal cell"):
         synthesize.edit(real, tmp_path / "no", plan=tmp_path / "plan.json", settings=settings, **given)
+    entry["cells"][0]["bbox_xyxy"] = [kept.box[2] + 1, kept.box[1], kept.box[2] + 41, kept.box[3]]
+    (tmp_path / "plan.json").write_text(json.dumps(values))
+    with pytest.raises(PlanProblem, match=r"what an edit of .* changes overlaps an annotated abnormal cell"):
+        synthesize.edit(real, tmp_path / "no", plan=tmp_path / "plan.json", settings=settings, **given)
+    with pytest.raises(PlanProblem, match="those with abnormal cells need --keep-abnormal"):
+        off = settings.model_copy(update={"keep_abnormal": False})
+        synthesize.edit(real, tmp_path / "no", plan=edited / "plan.json", settings=off, **given)
 
 
 def test_boxes_of_kept_cells_follow_the_scale_and_the_variation(real: Path, tiny: Path, tmp_path: Path) -> None:
@@ -133,6 +153,9 @@ def test_no_edit_reaches_a_kept_cell() -> None:
     near, beside, away = (Cell((x, 100.0, x + 40, 140.0), "NILM") for x in (120.0, 145.0, 161.0))
     assert choose.clear_of(kept, [near, beside, away], (400, 400), settings) == [away]
     assert choose.clear_of([], [near, beside], (400, 400), settings) == [near, beside]
+    patches = EditSettings(box_scale=1.5, paste="patch")
+    far = Cell((600.0, 600.0, 640.0, 640.0), "NILM")
+    assert choose.clear_of(kept, [away, far], (800, 800), patches) == [far], "the whole patch is put back"
     small = EditSettings(box_scale=0.5)
     assert choose.clear_of(kept, [near, beside, away], (400, 400), small) == [beside, away], "the box counts, too"
 
@@ -149,7 +172,38 @@ def test_pasted_into_images_with_abnormal_cells(real: Path, edited: Path, tmp_pa
         own = [cell for cell in image.cells if cell.extra["synthetic"] is False]
         assert [(cell.box, cell.category) for cell in own] == [(c.box, c.category) for c in before[record["original"]]]
         new = [cell for cell in image.cells if cell.extra["synthetic"]]
-        assert new and not any(overlap(one.box, other.box) for one in new for other in own)
+        assert all(one["pasted_from"]["file_name"] != record["original"] for one in record["cells"]), "no cell twice"
+        assert not any(overlap(one.box, other.box) for one in new for other in own)
+
+
+def test_shards_with_kept_cells_are_merged_to_the_undivided_run(
+    real: Path, edited: Path, tiny: Path, tmp_path: Path
+) -> None:
+    shards = [tmp_path / f"{number}" for number in (1, 2, 3)]
+    for number, folder in enumerate(shards, 1):
+        synthesize.edit(real, folder, settings=CHOSEN, shard=Shard(number, 3), **models(tiny))
+    known = {coco.read(folder).categories for folder in shards}
+    assert len(known) == 2, "SCC is in the images of one shard only"
+    merge(tmp_path / "merged", shards)
+    for name in ("annotations.json", "plan.json", "provenance.jsonl", "README.md", "images/field_2.png"):
+        assert (tmp_path / "merged" / name).read_bytes() == (edited / name).read_bytes(), name
+
+
+def test_what_was_synthetic_before_is_not_called_real(real: Path, tiny: Path, tmp_path: Path) -> None:
+    paste(Source(root="real", split="all"), tmp_path / "pasted", real.parent, count=2, settings=PasteSettings())
+    before = coco.read(tmp_path / "pasted").images
+    synthesize.edit(tmp_path / "pasted", tmp_path / "out", settings=CHOSEN, **models(tiny))
+    flags = {image.file_name: [cell.extra["synthetic"] for cell in image.cells] for image in before}
+    records = said(tmp_path / "out")
+    for image in coco.read(tmp_path / "out").images:
+        edits = len(records[image.file_name]["cells"])
+        assert [cell.extra["synthetic"] for cell in image.cells[edits:]] == flags[image.file_name]
+    assert "were synthetic or pasted before" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_box_that_the_scale_makes_too_small_is_left_out() -> None:
+    cells = [Cell((5.0, 5.0, 5.05, 9.0), "LSIL"), Cell((-3.0, 2.0, 4.0, 8.0), "HSIL", extra={"iscrowd": 1})]
+    assert kept_cells(cells, 20, 20) == [{"bbox_xyxy": [0.0, 2.0, 4.0, 8.0], "category": "HSIL", "iscrowd": 1}]
 
 
 def test_where_the_option_has_no_effect_it_is_refused(tmp_path: Path, tiny: Path) -> None:
@@ -159,6 +213,8 @@ def test_where_the_option_has_no_effect_it_is_refused(tmp_path: Path, tiny: Path
     PILImage.new("RGB", (320, 320)).save(tmp_path / "plain/a.png")
     ran = CliRunner().invoke(app, ["edit", str(tmp_path / "plain"), str(tmp_path / "b"), "--keep-abnormal"])
     assert ran.exit_code == 1 and "--keep-abnormal needs a data set with annotations" in str(ran.exception)
+    with pytest.raises(UsageError, match="a slide has no annotated cells"):
+        SlideSettings(width=512, height=512, pipeline=PipelineSettings(keep_abnormal=True)).check()
     with pytest.raises(ValueError, match="keep_abnormal: no effect on an arm of kind pasted"):
         Strategy(kind="pasted", keep_abnormal=True)
     with pytest.raises(UsageError, match=re.escape("making.keep_abnormal: no effect; set keep_abnormal of an arm")):

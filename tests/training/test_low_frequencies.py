@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from cytosynth.normal.recipe import PRESETS
 from cytosynth.normal.settings import GenerateSettings
 from cytosynth.normal.train import train_normal
 from cytosynth.slides.settings import SlideSettings
+from cytosynth.synthesis import plan as plans
 from cytosynth.synthesis import synthesize
 from cytosynth.synthesis.plan import PlanSettings
 from cytosynth.synthesis.settings import PipelineSettings
@@ -62,6 +64,10 @@ def test_a_pattern_depends_on_its_seed_and_is_stretched_to_the_field() -> None:
     wide = torch.cat([torch.full((1, 8, 8), -1.0), torch.zeros(1, 8, 4), torch.full((1, 8, 8), 1.0)], dim=2)
     ends = LowFrequencies.of([wide])
     assert abs(float(ends.mean[0, 0, 0])) < 1e-6 and ends.root[:, -1].any(), "the squares at both ends"
+    tracemalloc.start()
+    LowFrequencies.of([torch.zeros(4, 128, 128)] * 60)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20, "no whole transform is kept"
+    tracemalloc.stop()
     alone = LowFrequencies.of([torch.full((1, 8, 8), 0.25)])
     assert torch.allclose(alone.draw(8, 5), torch.tensor(0.25)), "one image has no variance"
 
@@ -86,6 +92,8 @@ def test_fields_begin_with_them_unless_they_are_switched_off(tiny: Path, adapter
     assert not np.array_equal(shown, after.field(1, 2, off))
     assert np.array_equal(shown, after.field(1, 2, SMALL.model_copy(update={"low_frequencies": True})))
     pairs = SMALL.model_copy(update={"batch": 2})
+    file = NormalImageGenerator(str(tiny / "foundation"), str(adapter / "pytorch_lora_weights.safetensors"))
+    assert file.start == after.start, "next to the file, too"
     many = after.fields([(1, 1), (1, 2)], pairs)
     assert np.array_equal(many[1], after.field(1, 2, pairs)), "alone as among others"
     with pytest.raises(UsageError, match=f"low_frequencies=true: the adapter has no {FILE}"):
@@ -125,6 +133,9 @@ def test_a_run_says_so_and_its_plan_makes_it_again(tiny: Path, adapter: Path, tm
     again = {name: path for name, path in given.items() if name != "detector"}
     base = PipelineSettings(**dict(PlanSettings.model_validate(plan["settings"])))
     synthesize.synthesize(tmp_path / "again", plan=tmp_path / "out/plan.json", settings=base, **again)
+    other_adapter = again | {"normal": str(tiny / "normal")}
+    following = plans.read(tmp_path / "out/plan.json").base()
+    synthesize.synthesize(tmp_path / "other", plan=tmp_path / "out/plan.json", settings=following, **other_adapter)
     one, other = (np.asarray(PILImage.open(tmp_path / name / "images/000000.png")) for name in ("again", "out"))
     assert np.array_equal(one, other)
     del plan["settings"]["normal"]["low_frequencies"]
@@ -151,6 +162,8 @@ def test_training_writes_them_next_to_the_adapter(tiny: Path, fields: Path, tmp_
         ({"mean": torch.zeros(3, 4, 4)}, r"expected mean \(4, K, K\) and root"),
         ({"root": torch.zeros(8, 8)}, r"got \{'mean': \(4, 4, 4\), 'root': \(8, 8\)\}"),
         ({"mean": torch.full((4, 4, 4), torch.nan)}, "contains NaN or infinity"),
+        ({"mean": torch.full((4, 4, 4), 1e300, dtype=torch.float64)}, "contains NaN or infinity"),
+        ({"mean": torch.zeros(4, 0, 0), "root": torch.zeros(0, 0)}, r"expected mean \(4, K, K\)"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(

@@ -35,9 +35,11 @@ def text(data: DataSet, records: Sequence[Mapping[str, Any]], note: str = "") ->
     for image in data.images:
         key = (part_of[image.file_name], image.extra["synthetic"])
         images[key] += 1
-        cells[key] += len(image.cells)
-        if key[0] == "train":
-            named.update((cell.category, key[1]) for cell in image.cells)
+        for cell in image.cells:
+            made = key[1] and cell.extra.get("synthetic") is not False
+            cells[key[0], made] += 1
+            if key[0] == "train":
+                named[cell.category, made] += 1
     models = card.models_of(records)
     lines = [
         "# Real and synthetic cervical cytology", "", f"**{NOTICES[MIXED]}**", "",

@@ -93,16 +93,13 @@ def isolation(cell: Cell, neighbours: Sequence[Cell]) -> float:
 
 
 def clear_of(kept: Sequence[Cell], cells: Sequence[Cell], size: tuple[int, int], settings: EditSettings) -> list[Cell]:
-    """Return those of `cells` whose box and edited region, in an image of `size`, overlap no box of `kept` ones."""
-    return [
-        cell
-        for cell in cells
-        if not any(
-            overlap(region, other.box)
-            for region in (cell.box, patch.enlarge(cell.box, settings.box_scale or 1.0, *size))
-            for other in kept
-        )
-    ]
+    """Return those of `cells` whose box and changed region, in an image of `size`, overlap no box of `kept` ones."""
+
+    def clear(cell: Cell) -> bool:
+        region = patch.covered(patch.enlarge(cell.box, settings.box_scale or 1.0, *size), *size, settings)
+        return not any(overlap(one, other.box) for one in (cell.box, region) for other in kept)
+
+    return [cell for cell in cells if not kept or clear(cell)]
 
 
 def apart(

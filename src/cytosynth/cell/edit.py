@@ -121,8 +121,8 @@ class CellEditor:
         if other := sorted(set(nuclei) - set(self.trained.nucleus)):
             known_ones = ", ".join(self.trained.nucleus) or "none"
             raise UsageError(
-                f"cell.nucleus_scale: {other[0]!r}: the synthesizer has no size of this nucleus as a condition; "
-                f"it has {known_ones}"
+                f"nucleus_scale: {other[0]!r}: the synthesizer has no size of this nucleus as a condition; it has "
+                f"{known_ones}; leave it out, or set cell.nucleus_scale={{}}"
             )
         return settings.model_copy(update={"box_scale": scale, "stain": stain, "nucleus_scale": nuclei})
 

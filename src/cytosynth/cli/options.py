@@ -28,7 +28,11 @@ Precision = Annotated[
     ),
 ]
 KeepAbnormal = Annotated[
-    bool, typer.Option(help="Also use images with annotated abnormal cells; these stay as they are, with their boxes.")
+    bool,
+    typer.Option(
+        "--keep-abnormal",
+        help="Also use images with annotated abnormal cells; these stay as they are, with their boxes.",
+    ),
 ]
 Compile = Annotated[
     bool | None, typer.Option("--compile", help="Compile the networks: takes minutes at the start, faster afterwards.")

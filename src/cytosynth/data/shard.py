@@ -65,6 +65,7 @@ class ShardFile(BaseModel):
         finished: whether it is complete; what follows is known only then.
         refused: lines on files of the whole run whose names cannot be used.
         skipped: lines on images that could not be used, by their place in the whole run.
+        categories: those of the model; annotations may have more, which an image of the user's brought.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,6 +77,7 @@ class ShardFile(BaseModel):
     finished: bool = False
     refused: tuple[str, ...] = ()
     skipped: dict[int, str] = {}
+    categories: tuple[str, ...] = ()
 
 
 def read(folder: Path) -> ShardFile:
@@ -125,11 +127,12 @@ def begin(folder: Path, shard: Shard | None, names: Iterable[str], threads: int,
         )
 
 
-def finish(folder: Path, refused: Sequence[str], skipped: Mapping[int, str]) -> None:
+def finish(folder: Path, refused: Sequence[str], skipped: Mapping[int, str], categories: Sequence[str] = ()) -> None:
     """Write the digests of the files of the shard in `folder`, then that it is finished."""
     lines = [f"{atomic.sha256(folder / name)}  {name}\n" for name in files(folder)]
     atomic.write_text(folder / SUMS, "".join(lines))
-    done = read(folder).model_copy(update={"finished": True, "refused": tuple(refused), "skipped": dict(skipped)})
+    said = {"finished": True, "refused": tuple(refused), "skipped": dict(skipped), "categories": tuple(categories)}
+    done = read(folder).model_copy(update=said)
     atomic.write_json(folder / FILE, done.model_dump(mode="json"))
 
 

@@ -74,7 +74,10 @@ class CellDistillTask(CropTask):
         return drawn | {"category": category, "nuclei": self._nuclei(drawn, category, rng)}
 
     def _nuclei(self, drawn: dict[str, Tensor], category: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return the cover of the nuclei that edits of `drawn` into each `category` would request (n, 1, h, w)."""
+        """Return the cover of the nuclei that edits of `drawn` into each `category` would request (n, 1, h, w).
+
+        Without `nucleus_scale`, which says how large they are requested, not how large they become.
+        """
         side, factor = drawn["latents"].shape[-1], self.model.factor
         discs = []
         for box, zoom, index, seed in zip(

@@ -45,10 +45,11 @@ class LowFrequencies:
         """Return those of `latents` (C, h, w), scaled: of the largest squares at both ends of each."""
         found = []
         for latent in latents:
-            values = latent.double().cpu().numpy()
+            values = latent.cpu().double().numpy()
             side = min(values.shape[1:])
             for corner in (values[:, :side, :side], values[:, -side:, -side:]):
-                found.append((dctn(corner, axes=(1, 2), norm="ortho") / side)[:, :KEPT, :KEPT])
+                low = dctn(corner, axes=(1, 2), norm="ortho")[:, :KEPT, :KEPT]
+                found.append(low / side)  # a copy: of the whole transform nothing stays in memory
         coefficients = np.stack(found)
         mean = coefficients.mean(axis=0)
         apart = (coefficients - mean).reshape(len(found), -1)
@@ -75,24 +76,26 @@ class LowFrequencies:
 
     @classmethod
     def load(cls, folder: Path, channels: int) -> "LowFrequencies | None":
-        """Return those in the `folder` of an adapter, None if there are none; raise UserError if they do not fit.
+        """Return those in the `folder` of an adapter, or next to its file; None if there are none.
 
-        `channels` is the number C of the latents.
+        `channels` is the number C of the latents. Raises UserError if they do not fit.
         """
-        path = folder / FILE
+        path = (folder if folder.is_dir() else folder.parent) / FILE
         if not path.is_file():
             return None
         found = tensors.read(path)
         mean, root = found.get("mean"), found.get("root")
         kept = 0 if mean is None or mean.ndim != 3 else mean.shape[-1]
-        if mean is None or root is None or mean.shape != (channels, kept, kept) or root.shape != (mean.numel(),) * 2:
+        fits = mean is not None and root is not None and mean.shape == (channels, kept, kept)
+        if mean is None or root is None or not fits or not kept or root.shape != (mean.numel(),) * 2:
             shapes = {name: tuple(value.shape) for name, value in found.items()}
             raise UserError(
                 f"{path}: expected mean ({channels}, K, K) and root of as many rows and columns, got {shapes}"
             )
+        mean, root = mean.float(), root.float()
         if not (mean.isfinite().all() and root.isfinite().all()):
             raise UserError(f"{path}: contains NaN or infinity; copy the adapter again")
-        return cls(mean.float().numpy(), root.float().numpy())
+        return cls(mean.numpy(), root.numpy())
 
     @property
     def content(self) -> bytes:

@@ -103,7 +103,7 @@ class NormalTask(Task):
         trained = sum(parameter.numel() for _, parameter in self.trained())
         facts = self.recipe.model_dump(mode="json", include={*self.adapter.settings, *SHARED})
         save_adapter(self.adapter, self.prompt, folder, {"parameters": trained, **facts})
-        self.windows.low_frequencies().save(folder)
+        self.windows.low_frequencies.save(folder)
 
     def _text(self) -> Tensor:
         """Return the embeddings (2, length, channels) of the prompt and of nothing."""

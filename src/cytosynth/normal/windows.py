@@ -1,6 +1,7 @@
 """Latents of windows without abnormal cells, for the trainers of stage 1."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,9 @@ class Windows:
         """Move the latents to `device`."""
         self.latents = [[turn.to(device) for turn in turns] for turns in self.latents]
 
+    @cached_property
     def low_frequencies(self) -> LowFrequencies:
-        """Return those of all images."""
+        """Those of all images."""
         return LowFrequencies.of([turn for turns in self.latents for turn in turns])
 
     def draw(self, rng: np.random.Generator, size: int) -> Tensor:

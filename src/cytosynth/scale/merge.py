@@ -139,4 +139,5 @@ def _info(one: Finished) -> tuple[tuple[dict[str, Any], ...], dict[str, Any], tu
     files = coco.parts(one.folder)
     data = coco.read(files[0]) if files else coco.read(one.folder)
     derived = data.info.get("derived_from", {})
-    return data.licences, derived if isinstance(derived, dict) else {}, data.categories
+    categories = one.said.categories or data.categories
+    return data.licences, derived if isinstance(derived, dict) else {}, categories

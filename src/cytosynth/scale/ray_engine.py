@@ -32,6 +32,8 @@ class Problem:
     error: UserError
 
 
+ENCODING = 4
+"""Images that may wait to be encoded while the next are made."""
 Result = tuple[str, Made | Room | Problem]
 
 
@@ -64,7 +66,8 @@ class PipelineWorker:
         if self.making is None:
             self.making = Making(self.pipeline, settings)
         self._encode(self.making.add(job))
-        return [self.encoding.popleft().result() for _ in range(sum(one.done() for one in self.encoding))]
+        ready = max(sum(one.done() for one in self.encoding), len(self.encoding) - ENCODING)
+        return [self.encoding.popleft().result() for _ in range(ready)]
 
     def room(self, key: str, item: tuple[Job, PipelineSettings]) -> list[Result]:
         """Take in the job `key`; return how many cells can be edited of the images of which that is known now."""

@@ -45,6 +45,8 @@ class SlideSettings(BaseModel):
             raise UsageError(
                 "choice=isolation compares all pairs of cells, too many on a slide; choose random, score or size"
             )
+        if both.keep_abnormal:
+            raise UsageError("keep_abnormal=true: is of annotated images; a slide has no annotated cells, leave it out")
         if both.normal.low_frequencies:
             raise UsageError("normal.low_frequencies=true: is of fields; a slide has no such pattern, leave it out")
         if both.vary or both.style:

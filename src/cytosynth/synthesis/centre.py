@@ -88,12 +88,19 @@ def brought(pixels: Pixels, record: dict[str, Any], settings: PipelineSettings) 
 
 
 def kept_cells(cells: Sequence[Cell], width: int, height: int) -> list[dict[str, Any]]:
-    """Return the entries of the annotated `cells` that stay in an image, in its record: boxes clipped to the image."""
-    return [
-        {"bbox_xyxy": list(box), "category": cell.category} | ({"iscrowd": 1} if cell.crowd else {})
-        for cell in cells
-        if boxes.area(box := boxes.clip(cell.box, width, height))
-    ]
+    """Return the entries of the annotated `cells` that stay in an image, in its record: boxes clipped to the image.
+
+    An entry is `synthetic` where its cell was already, and has no entry if its box is too small to be written.
+    """
+    kept = []
+    for cell in cells:
+        x0, y0, x1, y1 = boxes.clip(cell.box, width, height)
+        if min(x1 - x0, y1 - y0) >= boxes.LEAST:
+            flags = {"iscrowd": 1 if cell.crowd else 0, "synthetic": cell.extra.get("synthetic") is True}
+            kept.append(
+                {"bbox_xyxy": [x0, y0, x1, y1], "category": cell.category} | {k: v for k, v in flags.items() if v}
+            )
+    return kept
 
 
 def annotated(record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import boxes
 from ..annotations import Cell
 from ..data import file_names, image_files
 from ..data.image_files import Pixels
@@ -95,17 +94,12 @@ def planned_own(
             raise PlanProblem(f"{where}: is of a generated field; use this plan with `synthesize`")
         if image.original not in there:
             raise PlanProblem(
-                f"{where}: original {image.original[:80]!r} is not among the {len(there)} normal images given"
+                f"{where}: original {image.original[:80]!r} is not among the {len(there)} images given; "
+                "those with abnormal cells need --keep-abnormal"
             )
         file, extra = there[image.original]
         cells = kept.get(image.original, ())
         job = identified(_own(image.file_name, image.original, file, extra, settings, tuple(image.cells), cells))
-        for index, cell in enumerate(image.cells):
-            if any(boxes.overlap(cell.box, other.box) for other in job.kept):
-                raise PlanProblem(
-                    f"{where}: cells[{index}]: {boxes.quoted(cell.box)} overlaps an annotated abnormal cell, which "
-                    "stays (--keep-abnormal); move or remove it"
-                )
         jobs.append(job)
         try:
             width, height = (max(1, round(side * settings.scale)) for side in image_files.size(file))

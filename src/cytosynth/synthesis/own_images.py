@@ -1,4 +1,4 @@
-"""The user's normal images, to be edited: of a plain folder, or of a data set in any format."""
+"""The user's images, to be edited: of a plain folder, or of a data set in any format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -16,9 +16,9 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .. import boxes
-from ..annotations import Box
+from ..annotations import Box, Cell
 from ..bethesda import ABNORMAL
-from ..cell import patch
+from ..cell import choose, patch
 from ..cell.settings import EditSettings
 from ..data import file_names
 from ..errors import UserError
@@ -121,7 +121,10 @@ class Plan(_Strict):
 
     def base(self) -> PipelineSettings:
         """Return the settings of a run that follows the plan."""
-        return PipelineSettings(**dict(self.settings))
+        normal = self.settings.normal
+        if normal.low_frequencies:  # if the adapter has them: one of another foundation may not
+            normal = normal.model_copy(update={"low_frequencies": None})
+        return PipelineSettings(**(dict(self.settings) | {"normal": normal}))
 
 
 def read(path: Path, categories: Sequence[str] = ABNORMAL) -> Plan:
@@ -182,6 +185,26 @@ def fit(plan: Plan, path: Path, sizes: Mapping[str, tuple[int, int]], box_scale:
                 f"{where}: cells[{pair[0]}] and cells[{pair[1]}]: their edited regions, {box_scale:g} times their "
                 "boxes, overlap; move one, or set cell.box_scale"
             )
+
+
+def spare(
+    plan: Plan, path: Path, sizes: Mapping[str, tuple[int, int]], kept: Mapping[str, Sequence[Cell]], cell: EditSettings
+) -> None:
+    """Raise PlanProblem when an edit would change an annotated cell that is `kept`, by file name of the image.
+
+    The other arguments are as for `fit`; `cell` are the settings of stage 2.
+    """
+    for number, image in enumerate(plan.images):
+        for index, planned in enumerate(image.cells):
+            one = [Cell(planned.box, planned.category)]
+            if image.file_name in sizes and not choose.clear_of(
+                kept.get(image.file_name, ()), one, sizes[image.file_name], cell
+            ):
+                raise PlanProblem(
+                    f"{path}: {_where(number, image.file_name)}: cells[{index}]: what an edit of "
+                    f"{boxes.quoted(planned.box)} changes overlaps an annotated abnormal cell, which stays "
+                    "(--keep-abnormal); move or remove it"
+                )
 
 
 def write(

@@ -84,7 +84,12 @@ def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSe
         preview(replace(data, images=tuple(map(image_of, islice(records, SHOWN)))), out, about.origin)
     models = {role: " | ".join(name.rsplit(" ", 1)) for role, name in about.models.items()}
     uses_bundled = "bundled" in {name.rsplit(" ", 1)[0] for name in about.models.values()}
-    sections = [*_part(about.shard), *_kept(records), *_outside(records), *_counts(records, settings, about.missing)]
+    sections = [
+        *_part(about.shard),
+        *kept_section(records),
+        *_outside(records),
+        *_counts(records, settings, about.missing),
+    ]
     sections += _acceptance(records, "gate" in about.models)
     shown = portable(settings.model_dump(mode="json", exclude={"style": {"fields"}}))
     said = card.text(data, models, shown, about.problems, uses_bundled, about.origin, sections, map(image_of, records))
@@ -114,16 +119,16 @@ def image_of(record: dict[str, Any]) -> Image:
     width, height, boxes = boxes_shown(record)
     edited = len(record["cells"])
     cells = tuple(
-        Cell((x0, y0, x1, y1), cell["category"], extra={"synthetic": True} if number < edited else _real(cell))
+        Cell((x0, y0, x1, y1), cell["category"], extra={"synthetic": True} if number < edited else _kept_flags(cell))
         for number, (cell, (x0, y0, x1, y1)) in enumerate(zip(annotated(record), boxes, strict=True))
     )
     extra = {"synthetic": True, **record.get("picture", {})}
     return Image(record["file_name"], width, height, cells, extra)
 
 
-def _real(cell: dict[str, Any]) -> dict[str, Any]:
-    """Return the further fields of a real `cell` that was kept."""
-    return {"synthetic": False} | ({"iscrowd": 1} if cell.get("iscrowd") else {})
+def _kept_flags(cell: dict[str, Any]) -> dict[str, Any]:
+    """Return the further fields of a `cell` that was kept."""
+    return {"synthetic": bool(cell.get("synthetic"))} | ({"iscrowd": 1} if cell.get("iscrowd") else {})
 
 
 def _part(shard: Shard | None) -> list[str]:
@@ -133,16 +138,20 @@ def _part(shard: Shard | None) -> list[str]:
     return ["## Part of a run", "", f"Shard {shard}; merge the shards with `cytosynth merge`.", ""]
 
 
-def _kept(records: Collection[dict[str, Any]]) -> list[str]:
-    """Return the card's section on real abnormal cells that were kept."""
-    real = sum(len(record.get("kept", [])) for record in records)
-    if not real:
+def kept_section(records: Collection[dict[str, Any]]) -> list[str]:
+    """Return the card's section on annotated cells that were kept."""
+    kept = [bool(cell.get("synthetic")) for record in records for cell in record.get("kept", [])]
+    if not kept:
         return []
-    return [
-        "## Real cells", "",
-        f"{wording.amount(real, 'annotated cell')} of these are abnormal cells of the original images, with their "
-        "boxes as annotated: `synthetic` is false in `annotations.json`.", "",
+    before = sum(kept)
+    lines = [
+        "## Cells that were kept", "",
+        f"{wording.amount(len(kept) - before, 'annotated cell')} of these are real abnormal cells of the original "
+        "images, with their boxes, scaled as the images are: `synthetic` is false in `annotations.json`.", "",
     ]  # fmt: skip
+    if before:
+        lines += [f"{wording.amount(before, 'cell')} of these were synthetic or pasted before, and are marked so.", ""]
+    return lines
 
 
 def _counts(records: Collection[dict[str, Any]], settings: PipelineSettings, missing: Mapping[str, int]) -> list[str]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from ..config import read
 from ..errors import UsageError
+from .centre import kept_cells
 from .computing import as_computed, computed
 from .jobs import Job
 from .settings import PipelineSettings
@@ -67,9 +68,14 @@ def difference(old: Pinned, wanted: Pinned) -> str:
 
 
 def same_original(out: Path, job: Job, record: Mapping[str, Any]) -> None:
-    """Raise UsageError if the file that `job` edits is not the original in `record`."""
+    """Raise UsageError if the file that `job` edits is not the original in `record`, or its kept cells are others."""
     if record.get("original_sha256") != job.extra.get("original_sha256"):
         raise UsageError(
             f"{out}: {job.file_name} was made from another file of the name {job.extra.get('original')}; "
+            "use another folder"
+        )
+    if kept_cells(job.kept, record["width"], record["height"]) != record.get("kept", []):
+        raise UsageError(
+            f"{out}: {job.file_name} was made with other annotated cells in {job.extra.get('original')}; "
             "use another folder"
         )

@@ -81,7 +81,8 @@ def run(
         data = publish(out, records, settings, about)
         quotas.forget(out)
         if shard:
-            shards.finish(out, lines, {shard.place(index): line for index, line in skipped.items()})
+            places = {shard.place(index): line for index, line in skipped.items()}
+            shards.finish(out, lines, places, engine.categories)
         return data
 
 

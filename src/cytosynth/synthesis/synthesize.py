@@ -128,6 +128,7 @@ def follow(
     """Run the `jobs` of the `plan` that was read from `path`."""
     settings = engine.settle(settings)
     plans.fit(plan, path, sizes, settings.cell.box_scale or 1.0)
+    plans.spare(plan, path, sizes, {job.file_name: job.kept for job in jobs}, settings.cell)
     now = engine.models()
     other = [role for role, model in plan.models.items() if role in now and now[role] != model]
     if other:

@@ -110,9 +110,11 @@ class Loader:
 
 
 def abnormal(folders: Sequence[Path]) -> tuple[int, int]:
-    """Return the number of images, and of boxes of cells that are not NILM, in the sets in `folders`."""
+    """Return the number of images, and of boxes of synthetic cells that are not NILM, in the sets in `folders`."""
     images = [image for folder in folders for image in coco.read(folder).images]
-    return len(images), sum(cell.category != NILM for image in images for cell in image.cells)
+    return len(images), sum(
+        cell.category != NILM and cell.extra.get("synthetic") is not False for image in images for cell in image.cells
+    )
 
 
 def _edited(

@@ -37,7 +37,7 @@ Spot = tuple[tuple[float, float], str]
 
 @dataclass(frozen=True)
 class Host:
-    """A normal image to paste into.
+    """An image to paste into.
 
     Attributes:
         path: of its file.
@@ -81,7 +81,7 @@ def paste(
         categories: what is pasted.
         keep_abnormal: paste also into images with abnormal cells, which stay, with their boxes.
 
-    Raises UserError if there is no normal image, or no cell that can be cut out; UsageError where `out` holds
+    Raises UserError if there is no image to paste into, or no cell that can be cut out; UsageError where `out` holds
     something.
     """
     if out.is_dir() and any(out.iterdir()):
@@ -125,7 +125,7 @@ def paste(
         write_records(part, records)
         coco.write(made, part)
         publish.preview(made, part, PASTED)
-        atomic.write_text(part / "README.md", _card(made, cells, settings))
+        atomic.write_text(part / "README.md", _card(made, cells, settings, publish.kept_section(records)))
     return replace(made, folder=out / "images")
 
 
@@ -145,14 +145,22 @@ class _Pool:
         self.cells, self.rng = list(cells), rng
         self.waiting: dict[str, list[Exemplar]] = {}
 
-    def take(self, category: str) -> Exemplar:
-        """Return the next exemplar of `category`, or of any if there is none of it."""
-        own = [cell for cell in self.cells if cell.category == category]
+    def take(self, category: str, host: str) -> Exemplar | None:
+        """Return the next exemplar of `category`, or of any if there is none of it, that is not from the image `host`.
+
+        None if all are from there.
+        """
+        other = [cell for cell in self.cells if cell.file_name != host]
+        own = [cell for cell in other if cell.category == category]
         key = category if own else ""
-        if not self.waiting.get(key):
-            every = own or self.cells
-            self.waiting[key] = [every[index] for index in self.rng.permutation(len(every))]
-        return self.waiting[key].pop()
+        every = [cell for cell in self.cells if cell.category == category] if own else self.cells
+        for _ in range(2 if other else 0):
+            waiting = self.waiting.setdefault(key, [])
+            for index in range(len(waiting) - 1, -1, -1):
+                if waiting[index].file_name != host:
+                    return waiting.pop(index)
+            self.waiting[key] = [every[index] for index in self.rng.permutation(len(every))] + waiting
+        return None
 
 
 def _exemplars(
@@ -217,7 +225,9 @@ def _pasted(host: Host, name: str, number: int, pool: _Pool, settings: PasteSett
     taken: list[Box] = [tuple(cell["bbox_xyxy"]) for cell in kept]
     cells: list[dict[str, Any]] = []
     for centre, category in host.spots:
-        exemplar = pool.take(category)
+        exemplar = pool.take(category, host.original)
+        if exemplar is None:
+            continue
         if settings.turns:
             exemplar = exemplar.turned(int(rng.integers(8)))
         place = _free(centre, exemplar, taken, (width, height), rng)
@@ -262,16 +272,18 @@ def _free(
     return None
 
 
-def _card(data: DataSet, cells: Sequence[Exemplar], settings: PasteSettings) -> str:
-    """Return the data card as Markdown."""
-    counts = Counter(cell.category for image in data.images for cell in image.cells)
+def _card(data: DataSet, cells: Sequence[Exemplar], settings: PasteSettings, kept: Sequence[str]) -> str:
+    """Return the data card as Markdown, with the lines on cells that were `kept`."""
+    shown = [cell for image in data.images for cell in image.cells]
+    counts, pasted = Counter(cell.category for cell in shown), sum(bool(cell.extra["synthetic"]) for cell in shown)
     lines = [
         "# Cervical cytology with pasted cells", "", f"**{NOTICES[PASTED]}**", "",
-        f"{wording.amount(len(data.images), 'image')} with {wording.amount(counts.total(), 'pasted cell')}, from "
+        f"{wording.amount(len(data.images), 'image')} with {wording.amount(pasted, 'pasted cell')}, from "
         f"{wording.amount(len(cells), 'real cell')} of {len({cell.digest for cell in cells})} images. Boxes: "
         "`annotations.json` (COCO); which cell is from where: `provenance.jsonl`. Nothing is generated: it is what a "
         "generator has to beat. Test only on real images.", "",
         "| category | cells |", "|---|---|", *(f"| {name} | {counts.get(name, 0)} |" for name in data.categories), "",
+        *kept,
         "## Settings", "", "```", *(f"{key}: {value}" for key, value in settings.model_dump().items()), "```", "",
     ]  # fmt: skip
     if data.licences:
