@@ -138,7 +138,7 @@ def test_a_plan_for_own_images(tiny: Path, tmp_path: Path) -> None:
     assert check(tmp_path / "out") == []
     images[0]["original"] = "field_1.png"
     (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "images": images}))
-    with pytest.raises(UserError, match=r"images\[0\] \(a\.png\): original 'field_1\.png' is not among the 2 images given"):
+    with pytest.raises(UserError, match=r"images\[0\] \(a\.png\): original 'field_1\.png' is not among the 2 images"):
         synthesize.edit(tmp_path / "real", tmp_path / "o", plan=tmp_path / "plan.json", settings=chosen(), **given)
     with pytest.raises(UserError, match="use this plan with `edit`"):
         synthesize.synthesize(
