@@ -406,6 +406,15 @@ def test_real_images_alone_make_a_table_without_a_plot(
     assert not (tmp_path / "gains.png").exists()
 
 
+def test_a_recipe_whose_data_are_missing_can_be_mended_in_the_same_folder(
+    tiny: Path, fields: Path, tmp_path: Path
+) -> None:
+    missing = small(tiny, training_sets=[REAL, "R + S"], sets={"R + S": "not there"}, seeds=[0])
+    with pytest.raises(UserError, match="not there"):
+        experiment.table(missing, tmp_path, fields)
+    assert not (tmp_path / "recipe.yaml").exists(), "nothing was begun"
+
+
 def test_only_the_part_asked_for_is_edited(tiny: Path, fields: Path, tmp_path: Path) -> None:
     models = {name: str(tiny / name) for name in ("foundation", "cell", "detector")}
     with pytest.raises(UserError, match=r"all \d+ images? with cells that are not NILM"):

@@ -25,7 +25,7 @@ from cytosynth.foundation import load as foundations
 from cytosynth.foundation import noise
 from cytosynth.normal.recipe import NormalRecipe
 from cytosynth.normal.train import NormalTask
-from cytosynth.normal.windows import Windows
+from cytosynth.normal.windows import Windows, normal_images
 from cytosynth.training.loop import train
 from cytosynth.training.optimizer import lr_factor
 from cytosynth.training.recipe import Recipe
@@ -206,6 +206,13 @@ def test_jitter_moves_the_cell_off_the_middle_and_never_out_of_the_patch() -> No
     boxes = np.array([crop.box for crop in found])
     assert boxes.min() >= 0 and boxes.max() <= patch.SIZE, "200 pixels in a patch of 256 can move by 28"
     assert boxes[:, 0].min() <= 2 and boxes[:, 2].max() >= patch.SIZE - 2
+
+
+def test_images_smaller_than_the_window_are_the_reason_that_there_is_no_normal_image() -> None:
+    cells = (Cell((5.0, 5.0, 20.0, 20.0), "NILM"), Cell((30.0, 5.0, 50.0, 20.0), "LSIL"))
+    image = Sample("a", "s", np.zeros((510, 688, 3), np.uint8), cells, None)
+    with pytest.raises(UserError, match=r"at least 1024 x 1024 .*; the largest is 510 .* window=448"):
+        normal_images([image], 1024)
 
 
 def test_windows_of_normal_pictures_come_in_all_eight_turns_and_lose_their_prompt(tiny: Path, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from .grid import Result, Trial, changes, fill
 from .published import PUBLISHED
 from .recipe import REAL, AugmentationRecipe
 
+RECIPE = "recipe.yaml"
+
 
 def table(
     recipe: AugmentationRecipe,
@@ -40,10 +42,13 @@ def table(
     `.json`, `.md` and `.csv`, and `gains.png`. Raises UsageError if `run` was started with another recipe, UserError if
     a synthetic set was made from a test image.
     """
-    with lock.run(run, "recipe.yaml"):
-        pin(recipe, run / "recipe.yaml")
+    with lock.run(run, RECIPE):
+        if (run / RECIPE).exists():
+            pin(recipe, run / RECIPE)
         training_sets.check(recipe, data_root)
-        pin(digests(recipe, data_root), run / inputs.FILE, inputs.difference)
+        content = digests(recipe, data_root)
+        pin(recipe, run / RECIPE)  # only now, so that a recipe whose data are missing can be mended
+        pin(content, run / inputs.FILE, inputs.difference)
         data = training_sets.gather(recipe, run, data_root, devices[0])
         dense = densities(recipe, data, data_root)
         trials = plan(recipe, data, {name: int(one["images"]) for name, one in dense.items()})

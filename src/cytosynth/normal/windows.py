@@ -23,8 +23,13 @@ def normal_images(samples: Sequence[Sample], window: int) -> list[Sample]:
     """Return those of `samples` that have normal windows of `window` pixels a side; raise UserError if none has."""
     found = usable(samples, window)
     if not found:
-        others = wording.listed({cell.category for sample in samples for cell in sample.cells} - {NILM})
-        why = "" if others == "none" else f"; cells are annotated as {others}, not {NILM} (`convert --rename`)"
+        named = {cell.category for sample in samples for cell in sample.cells}
+        sides = [min(sample.size) for sample in samples]
+        why = ""
+        if sides and max(sides) < window:
+            why = f"; the largest is {max(sides)} pixels high or wide: --set window={max(64, max(sides) // 64 * 64)}"
+        elif named and NILM not in named:
+            why = f"; cells are annotated as {wording.listed(named)}, not {NILM} (`convert --rename`)"
         raise UserError(f"no normal image of at least {window} x {window} pixels in the recipe's data{why}")
     return found
 
