@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cytosynth.config import override
 from cytosynth.data import sources
 from cytosynth.data.image_files import Pixels
 from cytosynth.data.sources import Source
@@ -45,12 +46,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--root", default="cric", help="data set in DATA")
     parser.add_argument("--output", type=Path, help="folder to write the fields to")
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of stage 1, as guidance_scale=8")
     parser.add_argument("--noise", action="store_true", help="begin with noise alone, without low frequencies")
     given = parser.parse_args()
     generator = NormalImageGenerator(given.foundation, given.normal, precision="bf16", distilled=given.fast)
     few = {"sampler": "lcm", "steps": 4, "guidance_scale": 1.0} if given.fast else {"steps": given.steps}
     start = {"low_frequencies": False} if given.noise else {}
-    settings = GenerateSettings.model_validate({"size": given.side, **few, **start})
+    settings = override(GenerateSettings.model_validate({"size": given.side, **few, **start}), given.set)
     made = []
     with meter("generating fields", given.count) as bar:
         for index in range(given.count):

@@ -47,7 +47,7 @@ def table(
             pin(recipe, run / RECIPE)
         training_sets.check(recipe, data_root)
         content = digests(recipe, data_root)
-        pin(recipe, run / RECIPE)  # only now, so that a recipe whose data are missing can be mended
+        pin(recipe, run / RECIPE)  # after the checks: a recipe whose data are missing can be corrected
         pin(content, run / inputs.FILE, inputs.difference)
         data = training_sets.gather(recipe, run, data_root, devices[0])
         dense = densities(recipe, data, data_root)

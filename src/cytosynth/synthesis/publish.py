@@ -1,7 +1,7 @@
 """The files written with the images of a finished run: annotations, plan, records, contact sheet, data card."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -73,8 +73,8 @@ def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSe
     if about.derived_from:
         info["derived_from"] = dict(about.derived_from)
     large = len(records) > coco_parts.LARGEST
-    others = {cell["category"] for record in records for cell in record.get("kept", [])} - set(about.categories)
-    categories = (*about.categories, *sorted(others))
+    kept = kept_of(records)
+    categories = (*about.categories, *sorted({name for name, _ in kept} - set(about.categories)))
     data = DataSet(out / "images", (), categories, tuple(about.licences), info)
     write_records(out, records)
     coco_parts.write(data, map(image_of, records), len(records), out)
@@ -86,7 +86,7 @@ def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSe
     uses_bundled = "bundled" in {name.rsplit(" ", 1)[0] for name in about.models.values()}
     sections = [
         *_part(about.shard),
-        *kept_section(records),
+        *kept_section(kept),
         *_outside(records),
         *_counts(records, settings, about.missing),
     ]
@@ -138,15 +138,21 @@ def _part(shard: Shard | None) -> list[str]:
     return ["## Part of a run", "", f"Shard {shard}; merge the shards with `cytosynth merge`.", ""]
 
 
-def kept_section(records: Collection[dict[str, Any]]) -> list[str]:
-    """Return the card's section on annotated cells that were kept."""
-    kept = [bool(cell.get("synthetic")) for record in records for cell in record.get("kept", [])]
+def kept_of(records: Iterable[dict[str, Any]]) -> Counter[tuple[str, bool]]:
+    """Return the number of cells kept in the images of `records`, by category and whether they were synthetic."""
+    return Counter(
+        (cell["category"], bool(cell.get("synthetic"))) for record in records for cell in record.get("kept", [])
+    )
+
+
+def kept_section(kept: Counter[tuple[str, bool]]) -> list[str]:
+    """Return the card's section on annotated cells that were `kept` (`kept_of`)."""
     if not kept:
         return []
-    before = sum(kept)
+    before = sum(number for (_, synthetic), number in kept.items() if synthetic)
     lines = [
         "## Cells that were kept", "",
-        f"{wording.amount(len(kept) - before, 'annotated cell')} of these are real abnormal cells of the original "
+        f"{wording.amount(kept.total() - before, 'annotated cell')} of these are real abnormal cells of the original "
         "images, with their boxes, scaled as the images are: `synthetic` is false in `annotations.json`.", "",
     ]  # fmt: skip
     if before:

@@ -125,7 +125,9 @@ def paste(
         write_records(part, records)
         coco.write(made, part)
         publish.preview(made, part, PASTED)
-        atomic.write_text(part / "README.md", _card(made, cells, settings, publish.kept_section(records)))
+        atomic.write_text(
+            part / "README.md", _card(made, cells, settings, publish.kept_section(publish.kept_of(records)))
+        )
     return replace(made, folder=out / "images")
 
 
