@@ -89,6 +89,7 @@ def test_the_benchmark_ranks_strengths_and_continues_to_the_same_bytes(tmp_path:
     assert all(path.read_bytes() == content for path, content in files.items())
     with pytest.raises(UserError, match="have no category in common"):
         benchmark(recipe, {"other": [external.load(blobs, ["HSIL"])]}, tmp_path, tmp_path / "other")
+    assert not (tmp_path / "other/recipe.yaml").exists(), "the folder can be used with a corrected recipe"
 
 
 def test_what_is_relative_to_nothing_is_not_said() -> None:

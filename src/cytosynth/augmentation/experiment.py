@@ -43,8 +43,6 @@ def table(
     a synthetic set was made from a test image.
     """
     with lock.run(run, RECIPE):
-        if (run / RECIPE).exists():
-            pin(recipe, run / RECIPE)
         training_sets.check(recipe, data_root)
         content = digests(recipe, data_root)
         pin(recipe, run / RECIPE)  # after the checks: a recipe whose data are missing can be corrected

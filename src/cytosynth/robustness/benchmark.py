@@ -54,10 +54,10 @@ def benchmark(
     where no detector knows a category of the data.
     """
     with lock.run(run, "recipe.yaml"):
-        pin(recipe, run / "recipe.yaml")
         samples = sources.load([recipe.data], data_root)[: recipe.limit]
-        content.pinned({"images": content.digest(samples)}, run)
         categories = shared(detectors, samples)
+        pin(recipe, run / "recipe.yaml")  # after the checks: a recipe whose data are missing can be corrected
+        content.pinned({"images": content.digest(samples)}, run)
         found = _predictions(recipe, detectors, samples, run)
         trainings = {
             name: Trainings(_results(recipe, runs, categories, name), len(samples)) for name, runs in found.items()
