@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .bethesda import NILM
+
 Box = tuple[float, float, float, float]
 """x_min, y_min, x_max, y_max in pixels; the image spans 0..width and 0..height."""
 
@@ -76,6 +78,11 @@ class Image:
     cells: tuple[Cell, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     id: int | str | None = None
+
+    @property
+    def normal(self) -> bool:
+        """Whether all its cells are NILM, or it has none."""
+        return all(cell.category == NILM for cell in self.cells)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from . import devices
 from .adapters.distilled import Stage
 from .annotations import Box, Cell, DataSet
 from .cell.edit import CellEditor
-from .cell.editing import categories
+from .cell.editing import targets
 from .config import assignments, override
 from .data import check as checking
 from .data import convert as converting
@@ -234,7 +234,7 @@ def as_settings(
 
     The values of `fast` weights are overridden by single `settings`, and override a complete settings object.
     """
-    known = categories(str(cell))
+    known = targets(str(cell))
     if isinstance(settings, PipelineSettings):
         return override(settings, assignments(fast.settings()))
     base = plans.read(Path(plan), known).base() if plan else COMMAND

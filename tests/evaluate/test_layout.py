@@ -81,3 +81,15 @@ def test_ap_of_one_class_forgives_the_wrong_class_and_counts_a_cell_once() -> No
     assert set(found["drawn"][scoring.ABNORMAL_AP]) == {1.0}
     normal = scoring.scored(Told({str(n): [] for n in range(4)}, ("NILM",)), truth, 2)
     assert scoring.ABNORMAL_AP not in normal["scores"]
+
+
+def test_real_cells_that_were_kept_in_an_edited_image_are_neither_found_nor_missed() -> None:
+    kept = replace(cell(80, "LSIL"), extra={"synthetic": False})
+    made = [image("s0", cell(0, "LSIL"), kept), image("s1", cell(0, "HSIL"))]
+    for found in ([], [cell(80, "LSIL", 0.95)]):
+        finder = Told({
+            "r0": [cell(0, "LSIL", 0.9), cell(50, "HSIL", 0.8)], "r1": [cell(0, "LSIL", 0.7)],
+            "s0": [cell(0, "LSIL", 0.9), *found], "s1": [cell(0, "LSIL", 0.6)],
+        })  # fmt: skip
+        report = layout(finder, {"synthetic": made, "real": REAL}, 0, {})
+        assert {row[0]: row[1:3] for row in report.rows}["abnormal"] == ("100", 2)

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from ..bethesda import NORMAL_PROMPT
 from ..config import validated
 from ..errors import UserError
 from ..foundation.model import Foundation
+from ..foundation.names import PAPER_GUIDANCE
 from ..io import atomic, plain
 from ..io import tensors as weights
 
@@ -28,6 +29,7 @@ class AdapterCard(BaseModel):
         prompt: what it was trained on, with the words it learnt.
         foundation: name of the foundation it was trained on.
         digest: hash of that foundation's weights.
+        guidance_scale: at which to generate with it, unless the settings say.
         training: how it was trained.
     """
 
@@ -36,6 +38,7 @@ class AdapterCard(BaseModel):
     prompt: str = NORMAL_PROMPT
     foundation: str = ""
     digest: str = ""
+    guidance_scale: float = Field(default=PAPER_GUIDANCE, ge=1)
     training: dict[str, Any] = {}
 
 
@@ -104,13 +107,16 @@ class Adapter(ABC):
         """Merge the weights in `file` into those of `model`; raise UserError if they do not fit."""
 
 
-def save(adapter: Adapter, prompt: str, folder: Path, training: Mapping[str, Any] | None = None) -> None:
-    """Write the weights of `adapter` and its card, which states its `training`, into `folder`."""
+def save(
+    adapter: Adapter, prompt: str, folder: Path, training: Mapping[str, Any] | None = None,
+    guidance_scale: float = PAPER_GUIDANCE,
+) -> None:  # fmt: skip
+    """Write the weights of `adapter` and its card, which states its `training` and `guidance_scale`, into `folder`."""
     adapter.save(folder)
     model = adapter.model
     card = AdapterCard(
         adapter=adapter.name, prompt=prompt, foundation=Path(model.name).name, digest=model.digest,
-        training=dict(training or {}),
+        guidance_scale=guidance_scale, training=dict(training or {}),
     )  # fmt: skip
     atomic.write_json(folder / CARD, card.model_dump())
 

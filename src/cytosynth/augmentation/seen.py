@@ -58,8 +58,8 @@ def of_model(name: str, role: str, data_root: Path) -> dict[str, str] | None:
     """
     if name in WEIGHTLESS or (name != BUNDLED and not Path(name).exists()):
         return {}
-    folder = model_folder(name, "classifier" if role == "gate" else role)
-    for place in (folder, folder.parent):
+    folder = model_folder(name, "classifier" if role == "gate" else role.replace("fast_", "fast/"))
+    for place in (folder, folder.parent, *([folder.parent.parent] if name == BUNDLED else [])):
         if (place / FILE).is_file():
             return read(place / FILE)
     run = folder.parent if folder.name in WEIGHTS else folder

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ..annotations import Image
-from ..bethesda import NILM
 from ..data.sources import Source
 from ..data.sources import part as part_of
 from ..errors import UserError
@@ -98,7 +97,7 @@ def _edited(recipe: AugmentationRecipe, run: Path, data_root: Path, models: dict
     """Edit the real normal images, with another seed in each round, until there are `count`."""
     root = data_root / recipe.normals.root
     found = part_of(recipe.normals, data_root)
-    normal = sum(all(cell.category == NILM for cell in image.cells) for image in found)
+    normal = sum(image.normal for image in found)
     if not normal:
         raise UserError(f"{root}: no image without an abnormal cell in part '{recipe.normals.split}'")
     folders: list[Path] = []

@@ -43,7 +43,7 @@ def field_of(pipeline: Any, generator: NormalImageGenerator, settings: GenerateS
     with torch.no_grad():
         drawn = pipeline(
             prompt=[settings.prompt or generator.prompt], negative_prompt=[""], height=settings.size,
-            width=settings.size, num_inference_steps=settings.steps, guidance_scale=settings.guidance_scale,
+            width=settings.size, num_inference_steps=settings.steps, guidance_scale=settings.guidance,
             guidance_rescale=settings.guidance_rescale, latents=noise.to(model.device, pipeline.unet.dtype),
             output_type="np",
         )  # fmt: skip

@@ -19,7 +19,7 @@ from ..normal.settings import GenerateSettings
 
 def field(model: Foundation, settings: GenerateSettings) -> float:
     """Return the operations of denoising one field with `model`, without decoding it."""
-    return settings.steps * _denoiser(model, settings.size, settings.guidance_scale, 1)
+    return settings.steps * _denoiser(model, settings.size, settings.guidance, 1)
 
 
 def decoding(model: Foundation, side: int) -> float:

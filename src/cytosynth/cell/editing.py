@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..bethesda import ABNORMAL
+from ..bethesda import ABNORMAL, NILM
 from ..config import validated
 from ..io import plain
 from ..io.bundled import model_folder
@@ -23,6 +23,7 @@ class Editing(BaseModel):
         box_scale: how much larger than boxes the regions were on which it was trained.
         zoom: the factor by which the part of a patch about a region was enlarged (`close_up`).
         categories: the abnormal ones that it was trained on; default: the paper's four.
+        nilm: whether it was trained on NILM cells, too, so that it can edit a cell into one.
         nucleus: by category, `QUANTILES` of the diameters of the nuclei it was trained on, pixels of the image; empty
             where the size of the nucleus is no condition.
         nucleus_scale: by category, a factor on the requested diameter, where measured nuclei differ from it.
@@ -32,8 +33,14 @@ class Editing(BaseModel):
     box_scale: float = Field(default=1.0, ge=0.5, le=8)
     zoom: float = Field(default=1.0, ge=1, le=4)
     categories: tuple[str, ...] = Field(default=ABNORMAL, min_length=1)
+    nilm: bool = False
     nucleus: dict[str, tuple[float, ...]] = {}
     nucleus_scale: dict[str, Annotated[float, Field(ge=0.25, le=4)]] = {}
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Into what it can edit cells: its categories, and NILM if it was trained on that."""
+        return (*self.categories, *([NILM] if self.nilm and NILM not in self.categories else []))
 
     def diameter(self, category: str, seed: int) -> float | None:
         """Return the diameter, pixels, of the nucleus of a `category` cell of `seed`, from the training cells'
@@ -57,6 +64,6 @@ def read(folder: Path) -> Editing:
     return validated(Editing, plain.load(file), str(file)) if file.exists() else Editing()
 
 
-def categories(cell: str) -> tuple[str, ...]:
-    """Return the abnormal categories of the synthesizer `cell`: 'bundled', a folder or a run."""
-    return read(model_folder(cell, "cell")).categories
+def targets(cell: str) -> tuple[str, ...]:
+    """Return into what the synthesizer `cell` ('bundled', a folder or a run) can edit cells."""
+    return read(model_folder(cell, "cell")).targets

@@ -76,7 +76,9 @@ class GateSettings(BaseModel):
     )
     probability: float = Field(default=0.5, gt=0, le=1, description="or has at least this probability")
     less_normal: bool = Field(
-        default=True, description="NILM must be less likely than before the edit, and not the most likely class"
+        default=True,
+        description="NILM must be less likely than before the edit, and not the most likely class; not asked of "
+        "cells edited into NILM",
     )
     seam: float | None = Field(default=1.5, gt=0, description="maximum seam ratio (cell/quality/seam.py); none: any")
     colour: float | None = Field(

@@ -51,6 +51,7 @@ class CellTask(CropTask):
             box_scale=round(sum(recipe.box_scale) / 2, 4),
             zoom=recipe.zoom,
             categories=tuple(name for name in recipe.categories if name != NILM) or tuple(recipe.categories),
+            nilm=NILM in recipe.categories,
             nucleus=diameters(crops),
         )
         self.unet = model.unet = synthesizer.build(model.unet)

@@ -269,10 +269,10 @@ def pipeline_settings(
     cell: str,
 ) -> PipelineSettings:
     """Return the settings of a run: of the plan or the defaults, then the options, then `--set`."""
-    from ..cell.editing import categories
+    from ..cell.editing import targets
     from ..synthesis import plan as plans
 
-    known = categories(cell)
+    known = targets(cell)
     base = plans.read(plan, known).base() if plan else COMMAND
     options = [f"{key}={value}" for key, value in given.items() if value is not None]
     options += [f"gate.tries={tries}"] if tries is not None else []

@@ -25,6 +25,7 @@ from ..evaluate.image_set import ImageSet
 from ..evaluate.networks import features
 from ..evaluate.networks.extractor import Extractor, Features
 from ..foundation import load as foundations
+from ..foundation.names import PAPER_GUIDANCE
 from ..io import atomic, lock, plain
 from ..io.progress import clock, console, meter
 from ..io.report import Report, write_csv
@@ -46,16 +47,16 @@ def table1(recipe: Table1Recipe, run: Path, data_root: Path, device: str = "cpu"
     Raises UsageError when `run` was started with another recipe or other images.
     """
     with lock.run(run, "recipe.yaml"):
-        pin(recipe, run / "recipe.yaml")
         real = real_windows(recipe, data_root)
-        extractors = [extractor_of(name, recipe, run, data_root, device) for name in recipe.extractors]
         grid = [(adapter, seed) for seed in recipe.seeds for adapter in recipe.adapters]
         todo = [cell for cell in grid if not _result(run, *cell).exists()]
         digests = {"real images": content.of_keys(real.keys())}
         if any(adapter != UNTUNED for adapter, _ in todo):
             trained = next(_training(adapter, recipe) for adapter, _ in todo if adapter != UNTUNED).data
             digests["training images"] = content.digest(sources.load(trained, data_root))
+        pin(recipe, run / "recipe.yaml")  # after the checks: a recipe whose data are missing can be corrected
         content.pinned(digests, run)
+        extractors = [extractor_of(name, recipe, run, data_root, device) for name in recipe.extractors]
         started = time.monotonic()
         for number, (adapter, seed) in enumerate(todo):
             left = clock((time.monotonic() - started) / number * (len(todo) - number)) if number else "unknown"
@@ -100,7 +101,8 @@ def draw(
     """Generate the missing ones of the recipe's number of fields in `folder`; return them as windows."""
     names = [f"{index:04d}.png" for index in range(recipe.count)]
     missing = [index for index, name in enumerate(names) if not (folder / name).exists()]
-    settings = GenerateSettings(size=recipe.size, low_frequencies=False)  # the untuned foundation has none
+    # The untuned foundation has no low frequencies, and no guidance scale of its own.
+    settings = GenerateSettings(size=recipe.size, low_frequencies=False, guidance_scale=PAPER_GUIDANCE)
     if missing:
         generator = NormalImageGenerator(recipe.foundation, str(weights) if weights else None, device)
         with meter("drawing fields", recipe.count, recipe.count - len(missing)) as bar:

@@ -22,6 +22,10 @@ PredictionType = Literal["epsilon", "v_prediction"]
 """Prediction types of a denoiser: the noise, or the velocity."""
 
 
+PAPER_GUIDANCE: Final = 5.0
+"""Guidance scale of both stages in the paper (Section IV-A)."""
+
+
 EVERY_TIMESTEP: Final = (0, 1000)
 
 

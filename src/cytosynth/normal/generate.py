@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..adapters.adapter import read_card
 from ..adapters.load import merge, merge_distilled
 from ..bethesda import NORMAL_PROMPT
 from ..data.image_files import Pixels
@@ -14,7 +15,7 @@ from ..errors import UsageError
 from ..foundation import samplers, sampling
 from ..foundation.load import load
 from ..foundation.model import Foundation
-from ..foundation.names import BUNDLED, PrecisionSetting, PredictionType
+from ..foundation.names import BUNDLED, PAPER_GUIDANCE, PrecisionSetting, PredictionType
 from ..foundation.precision import at_a_time, prepare, resolved
 from ..foundation.prompts import Prompts
 from ..io.bundled import model_folder
@@ -32,6 +33,7 @@ class NormalImageGenerator:
         digest: hash of all weights that determine the output.
         distilled: hash of the few-step weights; empty if there are none.
         low_frequencies: of the adapter's training images; None if it has none.
+        guidance_scale: of the adapter's card; the paper's, if it has none.
     """
 
     def __init__(
@@ -57,10 +59,14 @@ class NormalImageGenerator:
         self.model, self.prompt = base, NORMAL_PROMPT
         changed: list[torch.nn.Module] = []
         self.low_frequencies: LowFrequencies | None = None
+        self.guidance_scale = PAPER_GUIDANCE
         if adapter:
-            self.low_frequencies = LowFrequencies.load(model_folder(adapter, "normal"), base.channels)
+            folder = model_folder(adapter, "normal")
+            self.low_frequencies = LowFrequencies.load(folder, base.channels)
             self.model = base.with_own_text()
-            self.prompt = merge(self.model, model_folder(adapter, "normal"))
+            self.prompt = merge(self.model, folder)
+            if card := read_card(folder if folder.is_dir() else folder.parent):
+                self.guidance_scale = card.guidance_scale
             changed.append(self.model.unet)
             if not equal_weights(self.model.text_encoder, base.text_encoder):
                 changed.append(self.model.text_encoder)
@@ -88,9 +94,8 @@ class NormalImageGenerator:
                 f"low_frequencies=true: the adapter has no {FILE}; train it again, or write them "
                 "(examples/low_frequencies.py)"
             )
-        if settings.low_frequencies is not None:
-            return settings
-        return settings.model_copy(update={"low_frequencies": self.low_frequencies is not None})
+        found = {"low_frequencies": self.low_frequencies is not None, "guidance_scale": self.guidance_scale}
+        return settings.model_copy(update={key: to for key, to in found.items() if getattr(settings, key) is None})
 
     def field(self, seed: int, index: int, settings: GenerateSettings) -> Pixels:
         """Return field number `index` of `seed`: (size, size, 3). It depends only on these and the weights."""
@@ -125,7 +130,7 @@ class NormalImageGenerator:
         text = self.prompts.encode([settings.prompt or self.prompt, ""])
         denoise = sampling.guided(
             self.model.unet, text[:1].expand(count, -1, -1), text[1:].expand(count, -1, -1),
-            guidance_scale=settings.guidance_scale, guidance_rescale=settings.guidance_rescale,
+            guidance_scale=settings.guidance, guidance_rescale=settings.guidance_rescale,
             guidance_interval=settings.guidance_interval,
         )  # fmt: skip
         return sampling.sample(

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ..bethesda import NORMAL_PROMPT
 from ..data.sources import Source
-from ..foundation.names import BUNDLED, CC_BY, STABLE_DIFFUSION, PredictionType
+from ..foundation.names import BUNDLED, CC_BY, PAPER_GUIDANCE, STABLE_DIFFUSION, PredictionType
 from ..registry import ADAPTERS
 from ..training.recipe import Recipe
 
@@ -52,6 +52,9 @@ class NormalRecipe(WindowRecipe):
     vectors: int = Field(default=1, ge=1, le=64, description="embeddings of the learnt word (textual-inversion)")
     prompt: str = NORMAL_PROMPT
     caption_dropout: float = Field(default=0.0, ge=0, le=1, description="share of samples with the empty prompt")
+    guidance_scale: float = Field(
+        default=PAPER_GUIDANCE, ge=1, description="of previews and scores, and of fields generated with the adapter"
+    )
     min_snr_gamma: float | None = None
     offset_noise: float = Field(default=0.0, ge=0)
 
@@ -66,8 +69,8 @@ PRESETS = {
     ),
     "bundled": NormalRecipe(
         foundation=BUNDLED, data=CC_BY, window=384, turns=True, batch_size=6, optimizer="adam", weight_decay=0.0,
-        max_steps=2000, warmup_steps=50, ema_decay=0.999, min_snr_gamma=5.0, checkpoint_every=200, preview_every=200,
-        validate_every=200,
+        max_steps=2000, warmup_steps=50, ema_decay=0.999, min_snr_gamma=5.0, guidance_scale=3.0, checkpoint_every=200,
+        preview_every=200, validate_every=200,
     ),
 }  # fmt: skip
 """What the adapters share; what each sets differently is in `registry.ADAPTERS`."""

@@ -84,7 +84,7 @@ class NormalTask(Task):
         return {"loss": noise.loss(scheduler, prediction, target, timesteps, self.recipe.min_snr_gamma)}
 
     def preview(self, folder: Path, step: int) -> None:
-        """Write four windows at fixed seeds, DDIM 25, guidance 5."""
+        """Write four windows at fixed seeds, DDIM 25, guidance of the recipe."""
         save_png(grid([self._drawn(index) for index in range(4)], columns=2), folder / f"{step:08d}.png")
 
     def score(self) -> float | None:
@@ -102,7 +102,8 @@ class NormalTask(Task):
         """Write the adapter in the layout of its ecosystem, and the low frequencies of its training images."""
         trained = sum(parameter.numel() for _, parameter in self.trained())
         facts = self.recipe.model_dump(mode="json", include={*self.adapter.settings, *SHARED})
-        save_adapter(self.adapter, self.prompt, folder, {"parameters": trained, **facts})
+        guidance = self.recipe.guidance_scale
+        save_adapter(self.adapter, self.prompt, folder, {"parameters": trained, **facts}, guidance)
         self.windows.low_frequencies.save(folder)
 
     def _text(self) -> Tensor:
@@ -112,7 +113,7 @@ class NormalTask(Task):
     def _drawn(self, index: int) -> Pixels:
         side, text = self.recipe.window // self.model.factor, self._text().to(self.unet.dtype)
         start = sampling.noise((1, self.model.channels, side, side), 0, index).to(self.model.device, self.unet.dtype)
-        denoise = sampling.guided(self.unet, text[:1], text[1:])
+        denoise = sampling.guided(self.unet, text[:1], text[1:], self.recipe.guidance_scale)
         latents = sampling.sample(denoise, samplers.build("ddim", self.model.scheduler), start)
         return np.asarray(self.model.decode_latents(latents)[0])
 

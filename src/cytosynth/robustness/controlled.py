@@ -104,7 +104,7 @@ def make(recipe: ControlledRecipe, pipeline: Pipeline, out: Path) -> list[dict[s
             bar.advance()
     settings = recipe.making.model_copy(update={"seed": recipe.seed})
     run(pipeline, jobs, settings, out)
-    records = read_records(out, pipeline.editor.categories)
+    records = read_records(out, pipeline.categories)
     return [records[job.file_name] for job in jobs if job.file_name in records]
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..annotations import DataSet
-from ..cell.editing import categories
+from ..cell.editing import targets
 from ..data.pseudonyms import Pseudonyms
 from ..data.slides import reader
 from ..data.slides.slide import View
@@ -52,7 +52,7 @@ def slide(
 
     Raises Paused when `max_minutes` are over.
     """
-    known = categories(cell)
+    known = targets(cell)
     settings.check()
     check(settings.pipeline, categories=known)
     check_counts(settings, plan)
@@ -71,6 +71,7 @@ def slide(
             models["normal"] = f"{_said(normal)} {generator.digest}"
             if fast.normal:
                 models["fast_normal"] = f"{_said(fast.normal)} {generator.distilled}"
+            both = both.model_copy(update={"normal": generator.settled(both.normal)})
             settings = settings.model_copy(update={"pipeline": both})
             return make(out, generated(generator, settings), settings, None, models, max_minutes=max_minutes)
         found = None if plan else detector
@@ -103,7 +104,7 @@ def edit_slide(
 
     Raises UsageError if neither counts nor a `plan` are given.
     """
-    known = categories(cell)
+    known = targets(cell)
     check(settings, categories=known)
     given = (plans.read(plan, known), plan) if plan else None
     if not (plan or settings.counts):

@@ -73,7 +73,7 @@ class Denoising:
             self.model.unet,
             text[:1],
             text[1:],
-            self.settings.guidance_scale,
+            self.settings.guidance,
             self.settings.guidance_rescale,
             self.settings.guidance_interval,
         )

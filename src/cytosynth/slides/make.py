@@ -105,7 +105,7 @@ def make(
     )  # fmt: skip
     with lock.run(out, SETTINGS):
         pin(pinned, out / SETTINGS)
-        made = pipeline.editor.categories if pipeline else ()
+        made = tuple(pipeline.categories) if pipeline else ()
         output = Output(out, settings, source.width, source.height, source.origin, models, source.original, made)
         if (out / CARD).exists():
             console.print(f"{out}: finished already", soft_wrap=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..annotations import Cell, DataSet, Image
+from ..bethesda import NILM
 from ..data.formats import coco, qupath
 from ..data.slides import thumbnail
 from ..data.slides.slide import WORKING_MPP
@@ -70,7 +71,9 @@ class Output:
             "description": "Synthetic cervical cytology (not for diagnosis)", "software": f"CytoSynth {__version__}",
             "synthetic": True,
         }  # fmt: skip
-        return DataSet(self.out, (image,), self.categories, info=info)
+        edited = {cell.category for cell in cells}
+        named = tuple(name for name in self.categories if name != NILM or NILM in edited)
+        return DataSet(self.out, (image,), named, info=info)
 
 
 def publish(output: Output, work: Work, pixels: MappedArray, records: Sequence[dict[str, Any]]) -> DataSet:

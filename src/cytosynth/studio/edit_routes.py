@@ -123,7 +123,7 @@ class EditRoutes:
                 edit = _edit_of(values, project)
                 pixels = self.editing.pixels(project, edit.image)
                 size = (pixels.shape[1], pixels.shape[0])
-                edit = project.put(edit, models.box_scale, size, models.trained.categories)
+                edit = project.put(edit, models.box_scale, size, models.trained.targets)
                 task = self.editing.paint(project, edit)
             elif action == "delete":
                 names = values.get("ids")

@@ -80,7 +80,7 @@ def _plan(editing: Editing, project: Project, folder: Path) -> Path:
 
 def _follow(editing: Editing, project: Project, path: Path, out: Path) -> Any:
     """Follow the plan in the file `path`, as the command line does."""
-    plan = plans.read(path, editing.models.trained.categories)
+    plan = plans.read(path, editing.models.trained.targets)
     settings = decided(plan.base(), None, editing.models.device)
     pipeline = editing.models.pipeline(project.kind == "generated")
     if project.kind == "generated":

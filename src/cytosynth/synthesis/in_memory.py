@@ -105,7 +105,7 @@ def edited(
     given = validated(plans.Plan, {"version": 1, "images": [image]}, "edit")
     chosen = editor.settled(settings.cell, real=True)
     scale = chosen.box_scale or 1.0
-    plans.check(given, Path("edit"), editor.categories)
+    plans.check(given, Path("edit"), editor.trained.targets)
     plans.fit(given, Path("edit"), {"image.png": (width, height)}, scale)
     edits = [
         PlannedEdit(patch.enlarge(cell.box, scale, width, height), cell.category, cell.seed)

@@ -104,7 +104,7 @@ class Pipeline:
     @property
     def categories(self) -> Sequence[str]:
         """Into what the synthesizer edits cells."""
-        return self.editor.categories
+        return self.editor.trained.targets
 
     def settle(self, settings: PipelineSettings) -> PipelineSettings:
         """Return `settings` with what the synthesizer and the kind of images decide, where it is not set."""

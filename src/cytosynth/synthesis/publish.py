@@ -12,7 +12,7 @@ from PIL import Image as PILImage
 
 from .. import __version__
 from ..annotations import Cell, DataSet, Image
-from ..bethesda import ABNORMAL
+from ..bethesda import ABNORMAL, NILM
 from ..cell import training_images
 from ..cell.quality import gate
 from ..data import image_files
@@ -73,8 +73,9 @@ def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSe
     if about.derived_from:
         info["derived_from"] = dict(about.derived_from)
     large = len(records) > coco_parts.LARGEST
-    kept = kept_of(records)
-    categories = (*about.categories, *sorted({name for name, _ in kept} - set(about.categories)))
+    kept, edited = census(records)
+    named = [name for name in about.categories if name != NILM or NILM in edited]
+    categories = (*named, *sorted({name for name, _ in kept} - set(named)))
     data = DataSet(out / "images", (), categories, tuple(about.licences), info)
     write_records(out, records)
     coco_parts.write(data, map(image_of, records), len(records), out)
@@ -140,9 +141,16 @@ def _part(shard: Shard | None) -> list[str]:
 
 def kept_of(records: Iterable[dict[str, Any]]) -> Counter[tuple[str, bool]]:
     """Return the number of cells kept in the images of `records`, by category and whether they were synthetic."""
-    return Counter(
-        (cell["category"], bool(cell.get("synthetic"))) for record in records for cell in record.get("kept", [])
-    )
+    return census(records)[0]
+
+
+def census(records: Iterable[dict[str, Any]]) -> tuple[Counter[tuple[str, bool]], set[str]]:
+    """Return what `kept_of` does, and the categories of the edited cells, reading the `records` once."""
+    kept, edited = Counter[tuple[str, bool]](), set[str]()
+    for record in records:
+        kept.update((cell["category"], bool(cell.get("synthetic"))) for cell in record.get("kept", []))
+        edited.update(cell["category"] for cell in record["cells"])
+    return kept, edited
 
 
 def kept_section(kept: Counter[tuple[str, bool]]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import ConfigDict, Field
 
-from ..bethesda import ABNORMAL
+from ..bethesda import ABNORMAL, NILM
 from ..cell.settings import Choice, EditSettings, GateSettings
 from ..config import Settings
 from ..errors import UsageError
@@ -31,7 +31,9 @@ class PipelineSettings(Settings):
         default="random", description="order in which cells are chosen: random, best score, largest, most isolated"
     )
     category_weights: dict[str, float] = Field(
-        default=dict.fromkeys(ABNORMAL, 1.0), description="relative frequency of each category"
+        default=dict.fromkeys(ABNORMAL, 1.0),
+        description="relative frequency of each category; with NILM, some cells are edited into normal ones, so that "
+        "the look of an edit does not tell a detector the class",
     )
     counts: dict[str, int] = Field(
         default={}, description="number of cells of each category in the whole run; replaces category_weights"
@@ -69,16 +71,17 @@ EVENLY = PipelineSettings().category_weights
 
 
 def of_model(settings: PipelineSettings, categories: Sequence[str]) -> PipelineSettings:
-    """Return `settings` for a synthesizer of `categories`: all of them evenly, if it has none of the default ones."""
+    """Return `settings` for a synthesizer of `categories`: all but NILM evenly, if it has none of the default ones."""
     if settings.category_weights != EVENLY or set(EVENLY) <= set(categories):
         return settings
-    return settings.model_copy(update={"category_weights": dict.fromkeys(categories, 1.0)})
+    abnormal = [name for name in categories if name != NILM] or categories
+    return settings.model_copy(update={"category_weights": dict.fromkeys(abnormal, 1.0)})
 
 
 def check(settings: PipelineSettings, images: int | None = None, categories: Sequence[str] = ABNORMAL) -> None:
     """Raise UsageError for settings that contradict each other, or that `images` images cannot meet.
 
-    `categories` are those of the synthesizer.
+    `categories` are those into which the synthesizer can edit cells.
     """
     settings = of_model(settings, categories)
     if settings.min_cells > settings.max_cells:

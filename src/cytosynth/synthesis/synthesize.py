@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..annotations import DataSet
-from ..cell.editing import categories
+from ..cell.editing import targets
 from ..data.pseudonyms import Pseudonyms
 from ..data.read import FOUND_OUT, Place
 from ..data.shard import Shard
@@ -52,7 +52,7 @@ def synthesize(
     fast: Fast = NOT,
 ) -> DataSet:
     """Make the images `start` to `start + count - 1`, or those of `plan`, into `out`; see the command `synthesize`."""
-    known = categories(cell)
+    known = targets(cell)
     if settings.keep_abnormal:
         raise UsageError("keep_abnormal: no effect on generated fields, which have no annotated cells; leave it out")
     _check(settings, plan, count or None, known)
@@ -93,7 +93,7 @@ def edit(
     """Edit cells of the images of `source` into abnormal ones, into `out`; see the command `edit`."""
     own = own_images.gather(source, label, part, place, settings.keep_abnormal).under(pseudonyms)
     images = own.images[:limit]
-    known = categories(cell)
+    known = targets(cell)
     _check(settings, plan, len(images), known)
     given = plans.read(plan, known) if plan else None
     settings = decided(settings, written(out), device)

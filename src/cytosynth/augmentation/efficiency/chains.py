@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from ...annotations import DataSet, Image
-from ...bethesda import NILM
 from ...data import file_names
 from ...data.formats import coco, findings
 from ...data.sources import Source
@@ -27,7 +26,7 @@ def draw(images: Sequence[Image], sizes: Sequence[int], seed: int) -> dict[int, 
         raise UsageError(f"sizes: {max(sizes)} images requested, but there are only {len(images)}")
     kinds: tuple[list[Image], list[Image]] = ([], [])
     for image in images:
-        kinds[any(cell.category != NILM for cell in image.cells)].append(image)
+        kinds[not image.normal].append(image)
     normal, abnormal = kinds
     if not normal or not abnormal:
         raise UsageError("real: images both with and without abnormal cells are needed for the subsets")

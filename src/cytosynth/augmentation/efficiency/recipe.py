@@ -27,7 +27,7 @@ IDLE: dict[Kind, tuple[str, ...]] = {
     "exemplar": ("keep_abnormal",),
 }
 """Settings of an arm that change nothing, by its kind."""
-ROLES = ("foundation", "normal", "cell", "detector", "gate")
+ROLES = ("foundation", "normal", "cell", "detector", "gate", "fast_normal", "fast_cell")
 
 
 def slug(arm: str) -> str:
@@ -143,7 +143,8 @@ class EfficiencyRecipe(BaseModel):
     tuning_images: int = Field(default=40, ge=1, description="number of tuning images, by hash of their names")
     models: dict[str, str] = Field(
         default=dict.fromkeys(("foundation", "normal", "cell", "detector"), BUNDLED),
-        description="models that make the sets; {chain} and {n} in a name are replaced by those of the row",
+        description="models that make the sets, by role; fast_normal and fast_cell are distilled weights, which set "
+        "sampler, steps and guidance; {chain} and {n} in a name are replaced by those of the row",
     )
     making: PipelineSettings = PipelineSettings()
     pasting: PasteSettings = PasteSettings()

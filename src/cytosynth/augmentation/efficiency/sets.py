@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...bethesda import NILM
+from ...config import assignments, override
 from ...data.formats import coco
 from ...data.sources import Source
 from ...errors import UserError
@@ -14,9 +15,11 @@ from ...io import atomic, plain
 from ...io.progress import console
 from ...provenance import said
 from ...synthesis import models, synthesize
+from ...synthesis.fast import STAGES, Fast
 from ...synthesis.models import Models
 from ...synthesis.pasting.paste import paste
 from ...synthesis.pipeline import Engine
+from ...synthesis.settings import PipelineSettings
 from ...synthesis.synthesize import Load
 from .. import leaks
 from .recipe import EfficiencyRecipe, Strategy
@@ -61,8 +64,8 @@ def made(
     count = round(arm.ratio * size)
     weights = hard_weights(run, place) if arm.hard else {}
     if arm.kind == "fields":
-        named = _models(recipe, arm, place)
-        settings = recipe.making.model_copy(update={"seed": _seed(recipe, place)} | weights)
+        named, making = _asked(recipe, arm, place, fields=True)
+        settings = making.model_copy(update={"seed": _seed(recipe, place)} | weights)
         console.print(f"{name}: fields, chain {chain}, N = {size}")
         synthesize.synthesize(
             out, count=count, settings=settings, device=device, data_root=data_root, load=load, **named
@@ -102,7 +105,7 @@ class Loader:
         """Return the models `given`."""
         settings = given.settings
         key = repr((given.names, given.foundation, given.cell, given.gate, given.detector, given.normal,
-                    given.generates, given.data_root, given.device, settings.precision, settings.prediction_type,
+                    given.generates, given.data_root, given.device, given.fast, settings.precision, settings.prediction_type,
                     settings.gate))  # fmt: skip
         if self.engine is None or key != self.key:
             self.key, self.engine = key, models.load(given)
@@ -122,20 +125,17 @@ def _edited(
     data_root: Path, device: str, weights: dict[str, Any], load: Load,
 ) -> list[Path]:  # fmt: skip
     """Edit the normal images of `subset`, or all, with another seed in each round, until there are `count`."""
-    normal = sum(
-        arm.keep_abnormal or all(cell.category == NILM for cell in image.cells) for image in coco.read(subset).images
-    )
+    normal = sum(arm.keep_abnormal or image.normal for image in coco.read(subset).images)
     if not normal:
         raise UserError(f"{subset}: no image without an abnormal cell to edit")
-    named = _models(recipe, arm, place)
-    named.pop("normal", None)
+    named, making = _asked(recipe, arm, place)
     folders: list[Path] = []
     for start in range(0, count, normal):
         seed = _seed(recipe, place) + len(folders)
         changes = {"scale": recipe.real.scale, "seed": seed, "keep_abnormal": arm.keep_abnormal} | weights
         folders.append(out / f"round-{len(folders)}")
         synthesize.edit(
-            subset, folders[-1], settings=recipe.making.model_copy(update=changes), limit=count - start, device=device,
+            subset, folders[-1], settings=making.model_copy(update=changes), limit=count - start, device=device,
             data_root=data_root, load=load, **named,
         )  # fmt: skip
     return folders
@@ -163,21 +163,31 @@ def _edited_from(
         ]  # fmt: skip
         images.append({"file_name": name, "original": name, "cells": cells})
     # The region of an edit is the box alone: boxes of pasted cells lie apart, regions larger than they need not.
-    editing = recipe.making.cell.model_copy(update={"box_scale": 1.0})
+    named, making = _asked(recipe, arm, place)
+    named.pop("detector", None)
+    editing = making.cell.model_copy(update={"box_scale": 1.0})
     atomic.write_json(plan, {"version": 1, "settings": {"cell": editing.model_dump(mode="json")}, "images": images})
-    making = recipe.making.model_copy(update={"scale": 1.0, "cell": editing})
-    named = _models(recipe, arm, place)
-    for role in ("normal", "detector"):
-        named.pop(role, None)
+    making = making.model_copy(update={"scale": 1.0, "cell": editing})
     synthesize.edit(
         pasted / "images", out, plan=plan, settings=making, device=device, data_root=data_root, load=load,
         **named,
     )  # fmt: skip
 
 
-def _models(recipe: EfficiencyRecipe, arm: Strategy, place: tuple[int, int]) -> dict[str, Any]:
-    """Return the models of the row at `place` by role, the gate of the arm among them."""
-    return names(recipe, place) | {"gate": arm.gate}
+def _asked(
+    recipe: EfficiencyRecipe, arm: Strategy, place: tuple[int, int], *, fields: bool = False
+) -> tuple[dict[str, Any], PipelineSettings]:
+    """Return the models of the row at `place` by role, the gate of the arm among them, and the settings of the making.
+
+    Those of stage 1 are for `fields` alone. Distilled weights set sampler, steps and guidance.
+    """
+    named: dict[str, Any] = names(recipe, place) | {"gate": arm.gate}
+    given = {stage: named.pop(f"fast_{stage}", None) for stage in STAGES}
+    if not fields:
+        named.pop("normal", None)
+        given["normal"] = None
+    fast = Fast(**given)
+    return named | {"fast": fast}, override(recipe.making, assignments(fast.settings()))
 
 
 def names(recipe: EfficiencyRecipe, place: tuple[int, int]) -> dict[str, str]:

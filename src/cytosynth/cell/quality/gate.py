@@ -178,7 +178,7 @@ class Gate:
         rank = sorted(after.values(), reverse=True).index(after[category]) + 1
         if rank > wanted.top and after[category] < wanted.probability:
             reasons.append("class")
-        if wanted.less_normal:
+        if wanted.less_normal and category != NILM:
             scores |= {"normal_before": before[NILM], "normal_after": after[NILM]}
             if after[NILM] >= before[NILM] or after[NILM] == max(after.values()):
                 reasons.append("normal")

@@ -6,6 +6,7 @@ easier to find than real ones.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...annotations import Cell
@@ -43,12 +44,13 @@ def layout(finder: Finder, sides: Mapping[str, Sequence[Sample]], draws: int, fa
         row: list[Value] = [name]
         values = []
         for side in SIDES:
-            truth = [_of(sample.cells, name) for sample in sides[side]]
+            truth = [_of(_judged(sample), name) for sample in sides[side]]
             scored = [most_confident(cells) if name == ONE_CLASS else _of(cells, name) for cells in found[side]]
-            cells = sum(len(one) for one in truth)
+            free = [sum(not cell.crowd for cell in cells) for cells in truth]
+            cells = sum(free)
             value = average_precision(truth, scored, name, draws) if cells else None
             values.append(value)
-            row += [None if value is None else _points(value), cells, sum(bool(one) for one in truth)]
+            row += [None if value is None else _points(value), cells, sum(map(bool, free))]
         both = [value.value for value in values if value is not None]
         row.append(round(both[0] / both[1], 3) if len(both) == 2 and both[1] > 0 else None)
         rows.append(tuple(row))
@@ -90,6 +92,14 @@ def _points(value: Estimate) -> str:
 def _found(finder: Finder, samples: Sequence[Sample]) -> list[list[Cell]]:
     named = ((sample.name, sample.pixels) for sample in samples)
     return finder.find_all(named, len(samples), LEAST, "clean")
+
+
+def _judged(sample: Sample) -> list[Cell]:
+    """Return the cells of `sample`; real ones that were kept in an edited image as crowds, which are ignored."""
+    return [
+        replace(cell, extra=cell.extra | {"iscrowd": 1}) if cell.extra.get("synthetic") is False else cell
+        for cell in sample.cells
+    ]
 
 
 def _of(cells: Sequence[Cell], name: str) -> list[Cell]:

@@ -88,7 +88,7 @@ def paste(
         raise UsageError(f"{out}: not empty; use another folder")
     data = source.read(data_root)
     chosen = source.chosen(data, data_root)
-    normal = [image for image in chosen if keep_abnormal or all(cell.category == NILM for cell in image.cells)]
+    normal = [image for image in chosen if keep_abnormal or image.normal]
     where = f"{data_root / source.root}"
     if not normal:
         raise UserError(f"{where}: no image without an abnormal cell in part '{source.split}' to paste into")
@@ -132,11 +132,11 @@ def paste(
 
 
 def spots_of(record: Mapping[str, Any]) -> list[Spot]:
-    """Return where the cells of an image with this `record` are, and of which category."""
+    """Return where the abnormal cells of an image with this `record` are, and of which category."""
     return [
         (((cell["bbox_xyxy"][0] + cell["bbox_xyxy"][2]) / 2, (cell["bbox_xyxy"][1] + cell["bbox_xyxy"][3]) / 2),
          cell["category"])
-        for cell in record["cells"]
+        for cell in record["cells"] if cell["category"] != NILM
     ]  # fmt: skip
 
 
