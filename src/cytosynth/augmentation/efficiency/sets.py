@@ -105,8 +105,8 @@ class Loader:
         """Return the models `given`."""
         settings = given.settings
         key = repr((given.names, given.foundation, given.cell, given.gate, given.detector, given.normal,
-                    given.generates, given.data_root, given.device, given.fast, settings.precision, settings.prediction_type,
-                    settings.gate))  # fmt: skip
+                    given.generates, given.data_root, given.device, given.fast, settings.precision,
+                    settings.prediction_type, settings.gate))  # fmt: skip
         if self.engine is None or key != self.key:
             self.key, self.engine = key, models.load(given)
         return self.engine
