@@ -146,7 +146,7 @@ def test_no_bundled_model_has_seen_what_is_held_out() -> None:
     from cytosynth.data.sources import Source
     from cytosynth.errors import UserError
 
-    roles = ("foundation", "normal", "cell", "detector", "gate")
+    roles = ("foundation", "normal", "cell", "detector", "gate", "fast_normal", "fast_cell")
     held = [Source(root="cric", split=part) for part in ("centre", "test", "unannotated")]
     leaks.unseen(dict.fromkeys(roles, "bundled"), held, SHARED)
     known = seen.of_model("bundled", "cell", SHARED)

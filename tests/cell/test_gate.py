@@ -127,6 +127,7 @@ def test_every_reason_of_the_gate() -> None:
     assert near.scores["normal_after"] < near.scores["normal_before"]
     assert near.reasons == ("normal",), "HSIL is second and NILM less likely than it was, but still the likeliest"
     assert verdict(140, less_normal=False).reasons == ()
+    assert verdict(250, "NILM").reasons == (), "a cell edited into NILM becomes more like it"
     with pytest.raises(UsageError, match="knows NILM, LSIL, HSIL, not ASC-H"):
         Gate(Rule(), GateSettings()).check(["HSIL", "ASC-H"])
 

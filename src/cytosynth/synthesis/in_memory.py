@@ -97,6 +97,8 @@ def edited(
     seeds = [seed + number for number in range(len(boxes))] if isinstance(seed, int) else list(seed)
     if not len(boxes) == len(names) == len(seeds):
         raise UsageError(f"{len(boxes)} boxes, {len(names)} categories, {len(seeds)} seeds; give one of each per box")
+    if settings.keep_abnormal:
+        raise UsageError("keep_abnormal: no effect on boxes that are given; leave it out")
     cells = [
         {"bbox_xyxy": [float(value) for value in box], "category": name, "seed": number}
         for box, name, number in zip(boxes, names, seeds, strict=True)
