@@ -15,6 +15,7 @@ from cytosynth.augmentation.efficiency import analysis, chains, choice, efficien
 from cytosynth.augmentation.efficiency.recipe import (
     ARMS,
     EDITED,
+    FIELDS,
     PASTED,
     PRESETS,
     REAL,
@@ -288,6 +289,19 @@ def test_only_the_confirmatory_family_is_corrected_and_confirmed() -> None:
     few = analysis.compared(results, recipe, {"": 9, "abnormal": 9})
     assert all(row.gain.low is None and row.status == "exploratory" for row in few)
     assert choice.walk({arm: one for (size, arm), one in results.items() if size == 8}, 28, 10)[1] == EDITED
+
+
+def test_another_arm_can_be_the_candidate() -> None:
+    recipe = small({}, sizes=[4], confirmatory=4, candidate=FIELDS, chains=6, least=10)
+    results = {
+        (4, arm): outcome(6, value, 0.005, hash_)
+        for hash_, (arm, value) in enumerate([(REAL, 0.3), (FIELDS, 0.4), (EDITED, 0.4), (PASTED, 0.3)])
+    }
+    rows = {(row.arm, row.against): row for row in analysis.compared(results, recipe, {"": 28, "abnormal": 28})}
+    assert {key for key, row in rows.items() if row.status == "confirmed"} == {(FIELDS, REAL), (FIELDS, PASTED)}
+    assert rows[EDITED, REAL].status == rows[EDITED, PASTED].status == "exploratory"
+    with pytest.raises(ValueError, match="candidate: 'R \\+ X' is not an arm; choose one of R, R \\+ S"):
+        small({}, candidate="R + X")
 
 
 def test_a_gain_is_the_mean_difference_of_chains_on_shared_resamplings() -> None:

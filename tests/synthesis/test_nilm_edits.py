@@ -1,4 +1,4 @@
-"""Cells edited into NILM: asked for by weights, counts, plans and in Python; annotated; named only where there are any."""
+"""Cells edited into NILM: by weights, counts, plans and in Python; annotated; named only where there are any."""
 
 import json
 import shutil

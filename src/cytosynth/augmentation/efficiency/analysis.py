@@ -9,7 +9,7 @@ import numpy as np
 from ...evaluate import two_way
 from ...evaluate.detection.scoring import ABNORMAL_AP
 from ...evaluate.two_way import Gain, Values
-from .recipe import EDITED, PASTED, REAL, EfficiencyRecipe
+from .recipe import PASTED, REAL, EfficiencyRecipe
 
 CONFIRMED, NOT_CONFIRMED, EXPLORATORY = "confirmed", "not confirmed", "exploratory"
 Found = Mapping[int, Mapping[str, Any]]
@@ -69,7 +69,7 @@ def level(found: Found, measure: str, tested: int, least: int) -> Gain:
 def compared(
     results: Mapping[tuple[int, str], Found], recipe: EfficiencyRecipe, tested: Mapping[str, int]
 ) -> list[Comparison]:
-    """Return every arm against the real images alone, and R + R2S against copy-paste, at every size.
+    """Return every arm against the real images alone, at every size, and R + R2S and the candidate against copy-paste.
 
     The confirmatory ones (`recipe.confirmatory`, AP.5 of all abnormal cells as one class) are corrected after Holm.
 
@@ -80,7 +80,8 @@ def compared(
     rows = []
     for (size, arm), found in results.items():
         others = [REAL] if arm != REAL else []
-        others += [PASTED] if recipe.arms[arm].kind in ("edited", "exemplar") and (size, PASTED) in results else []
+        beside = recipe.arms[arm].kind in ("edited", "exemplar") or arm == recipe.candidate
+        others += [PASTED] if beside and arm != PASTED and (size, PASTED) in results else []
         for other in others:
             for measure in measures(recipe):
                 observed, drawn = paired(found, results[size, other], measure)
@@ -94,9 +95,9 @@ def corrected(rows: Sequence[Comparison], recipe: EfficiencyRecipe) -> list[Comp
     family = {
         (row.arm, row.against): row.gain.p
         for row in rows
-        if row.size == recipe.confirmatory and row.measure == ABNORMAL_AP and row.arm == EDITED
+        if row.size == recipe.confirmatory and row.measure == ABNORMAL_AP and row.arm == recipe.candidate
     }
-    wanted = {(EDITED, REAL), (EDITED, PASTED)}
+    wanted = {(recipe.candidate, REAL), (recipe.candidate, PASTED)}
     known = {key: p for key, p in family.items() if p is not None}
     if known.keys() != wanted:
         return list(rows)

@@ -127,6 +127,10 @@ class EfficiencyRecipe(BaseModel):
     arms: dict[str, Strategy] = Field(default=ARMS, min_length=1)
     sizes: list[int] = Field(min_length=1, description="numbers of real images, ascending")
     confirmatory: int | None = Field(default=8, description="the size of the confirmatory comparisons; none: none")
+    candidate: str = Field(
+        default=EDITED,
+        description=f"the arm whose comparisons with {REAL} and {PASTED} at the confirmatory size are confirmatory",
+    )
     chains: int = Field(
         default=5, ge=1, description="number of nested random orders of the images, each with its own seed"
     )
@@ -166,6 +170,8 @@ class EfficiencyRecipe(BaseModel):
             raise ValueError(f"sizes {self.sizes}: must be 2 or more, and ascending")
         if self.confirmatory is not None and self.confirmatory not in self.sizes:
             raise ValueError(f"confirmatory {self.confirmatory}: not among the sizes {self.sizes}")
+        if self.candidate not in self.arms and self.candidate != EDITED:
+            raise ValueError(f"candidate: {self.candidate!r} is not an arm; choose one of {', '.join(self.arms)}")
         folders = [slug(name) for name in self.arms]
         if "" in folders or len(set(folders)) < len(folders):
             raise ValueError(f"arms {list(self.arms)}: names must differ in their letters and digits, and have some")

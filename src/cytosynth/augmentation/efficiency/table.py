@@ -20,7 +20,7 @@ from ...io.report import Report, Value
 from ..gain_plot import COLOURS
 from . import analysis
 from .analysis import Comparison, Found
-from .recipe import EDITED, PASTED, REAL, EfficiencyRecipe, On
+from .recipe import PASTED, REAL, EfficiencyRecipe, On
 
 FLAT = 0.01
 """Gain in AP.5 over the last third of a learning curve, below which the curve counts as flat."""
@@ -127,8 +127,8 @@ def gains(read: Read) -> Report:
     columns = ("N", "arm", "against", "measure", "gain x 100", "p", "p after Holm", "status", "verdict",
                f"not inferior by {100 * recipe.margin:g} points")  # fmt: skip
     notes = (
-        f"confirmatory: {EDITED} against {REAL} and against {PASTED} at N = {recipe.confirmatory}, {ABNORMAL_AP}; all "
-        "else is exploratory and uncorrected (docs/protocol.md)" if recipe.confirmatory else
+        f"confirmatory: {recipe.candidate} against {REAL} and against {PASTED} at N = {recipe.confirmatory}, "
+        f"{ABNORMAL_AP}; all else is exploratory and uncorrected (docs/protocol.md)" if recipe.confirmatory else
         "all is exploratory and uncorrected (docs/protocol.md)",
         *_notes(read),
     )  # fmt: skip
