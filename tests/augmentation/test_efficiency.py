@@ -395,6 +395,17 @@ def test_the_presets_are_those_of_the_protocol() -> None:
         assert recipe.training["lr_schedule"] == "constant"
     assert PRESETS["own"].sizes == [142] and PRESETS["own"].margin == 0.02
     assert isinstance(table.FLAT, float)
+    few = EfficiencyRecipe.model_validate(PRESETS["few"].model_dump())
+    asked = override(public, [
+        "sizes=[2]", "confirmatory=2", "candidate=R + S", "making.precision=bf16",
+        "models={foundation: bundled, normal: bundled, cell: bundled, detector: bundled, fast_normal: bundled, "
+        "fast_cell: bundled}", "making.category_weights={NILM: 4, ASC-US: 1, ASC-H: 1, LSIL: 1, HSIL: 1}",
+        "making.min_cells=8", "making.max_cells=12",
+        'arms={"R": {"kind": "none", "augmentation": "strong"}, "R + S": {"kind": "fields", "ratio": 24, "share": 0.5, '
+        '"augmentation": "strong"}, "R + R2S": {"kind": "edited", "ratio": 8, "share": 0.5, "augmentation": "strong"}, '
+        '"R + copy-paste": {"kind": "pasted", "ratio": 8, "share": 0.5, "augmentation": "strong"}}',
+    ])  # fmt: skip
+    assert few == asked, "the command of the third run"
     with pytest.raises(UsageError, match="must differ in their letters"):
         override(public, ['arms={"R": {"kind": "none"}, "R ": {"kind": "fields"}}'])
     with pytest.raises(UsageError, match="not an arm of kind 'edited'"):

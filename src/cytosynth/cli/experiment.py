@@ -106,8 +106,11 @@ def _augmentation(
 def efficiency(
     run: Run,
     preset: Annotated[
-        Literal["public", "own", "rounds"],
-        typer.Option(help="Generator: public (never saw the images) or own (the lab's); rounds: for decisions only."),
+        Literal["public", "few", "own", "rounds"],
+        typer.Option(
+            help="Generator: public (never saw the images) or own (the lab's); few: public, two images; rounds: for "
+            "decisions only."
+        ),
     ] = "public",
     on: Annotated[
         Literal["tuning", "test"],

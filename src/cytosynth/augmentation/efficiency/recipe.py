@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ...bethesda import ABNORMAL, ONE_CLASS
+from ...bethesda import ABNORMAL, NILM, ONE_CLASS
 from ...cell.settings import EditSettings
 from ...data.sources import Source
 from ...foundation.names import BUNDLED
@@ -214,12 +214,26 @@ _MAKING = PipelineSettings(
     normal=GenerateSettings(size=512, sampler="dpm++2m", steps=12), min_cells=4,
     cell=EditSettings(sampler="dpm++2m", steps=12),
 )  # fmt: skip
+_PUBLIC = EfficiencyRecipe(
+    title="Few images of a lab, public generator", generator="public", sizes=[4, 8, 16], steps=400, one_class=True,
+    training=_TRAINING, real=_CRIC.model_copy(update={"split": "centre"}),
+    test=_CRIC.model_copy(update={"split": "test"}), tuning=_CRIC, making=_MAKING,
+)  # fmt: skip
+_BESIDE: dict[str, Any] = {"share": 0.5, "augmentation": "strong"}
+_FAST = dict.fromkeys(("foundation", "normal", "cell", "detector", "fast_normal", "fast_cell"), BUNDLED)
 PRESETS = {
-    "public": EfficiencyRecipe(
-        title="Few images of a lab, public generator", generator="public", sizes=[4, 8, 16], steps=400, one_class=True,
-        training=_TRAINING, real=_CRIC.model_copy(update={"split": "centre"}),
-        test=_CRIC.model_copy(update={"split": "test"}), tuning=_CRIC, making=_MAKING,
-    ),
+    "public": _PUBLIC,
+    "few": _PUBLIC.model_copy(update={
+        "sizes": [2], "confirmatory": 2, "candidate": FIELDS, "models": _FAST,
+        "arms": {
+            REAL: Strategy(kind="none", augmentation="strong"), FIELDS: Strategy(kind="fields", ratio=24, **_BESIDE),
+            EDITED: Strategy(kind="edited", ratio=8, **_BESIDE), PASTED: Strategy(kind="pasted", ratio=8, **_BESIDE),
+        },
+        "making": _MAKING.model_copy(update={
+            "category_weights": {NILM: 4.0} | dict.fromkeys(ABNORMAL, 1.0), "min_cells": 8, "max_cells": 12,
+            "precision": "bf16",
+        }),
+    }),
     "rounds": EfficiencyRecipe(
         title="Rounds inside the training part", generator="own", sizes=[8], steps=400, one_class=True,
         training=_TRAINING, real=_CRIC, test=_CRIC.model_copy(update={"split": "test"}), tuning=_CRIC, making=_MAKING,
@@ -231,5 +245,6 @@ PRESETS = {
         arms={name: arm.model_copy(update={"ratio": 1.0}) for name, arm in ARMS.items()},
     ),
 }  # fmt: skip
-"""The two settings of docs/protocol.md, and rounds of measure, change, measure in which tuning images are taken out of
-the real ones and nothing else is looked at; detectors stand on EfficientNet-Lite0 with ImageNet weights."""
+"""The settings of docs/protocol.md (`few`: its third run), and rounds of measure, change, measure in which tuning images
+are taken out of the real ones and nothing else is looked at; detectors stand on EfficientNet-Lite0 with ImageNet
+weights."""
