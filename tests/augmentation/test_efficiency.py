@@ -397,7 +397,7 @@ def test_the_presets_are_those_of_the_protocol() -> None:
     assert isinstance(table.FLAT, float)
     few = EfficiencyRecipe.model_validate(PRESETS["few"].model_dump())
     asked = override(public, [
-        "sizes=[2]", "confirmatory=2", "candidate=R + S", "making.precision=bf16",
+        "sizes=[2]", "seed=2", "confirmatory=2", "candidate=R + S", "making.precision=bf16",
         "models={foundation: bundled, normal: bundled, cell: bundled, detector: bundled, fast_normal: bundled, "
         "fast_cell: bundled}", "making.category_weights={NILM: 4, ASC-US: 1, ASC-H: 1, LSIL: 1, HSIL: 1}",
         "making.min_cells=8", "making.max_cells=12",

@@ -224,7 +224,7 @@ _FAST = dict.fromkeys(("foundation", "normal", "cell", "detector", "fast_normal"
 PRESETS = {
     "public": _PUBLIC,
     "few": _PUBLIC.model_copy(update={
-        "sizes": [2], "confirmatory": 2, "candidate": FIELDS, "models": _FAST,
+        "sizes": [2], "seed": 2, "confirmatory": 2, "candidate": FIELDS, "models": _FAST,
         "arms": {
             REAL: Strategy(kind="none", augmentation="strong"), FIELDS: Strategy(kind="fields", ratio=24, **_BESIDE),
             EDITED: Strategy(kind="edited", ratio=8, **_BESIDE), PASTED: Strategy(kind="pasted", ratio=8, **_BESIDE),
@@ -245,6 +245,6 @@ PRESETS = {
         arms={name: arm.model_copy(update={"ratio": 1.0}) for name, arm in ARMS.items()},
     ),
 }  # fmt: skip
-"""The settings of docs/protocol.md (`few`: its third run), and rounds of measure, change, measure in which tuning images
+"""The settings of docs/protocol.md; `few` is its third run. And rounds of measure and change, in which tuning images
 are taken out of the real ones and nothing else is looked at; detectors stand on EfficientNet-Lite0 with ImageNet
 weights."""
