@@ -52,8 +52,8 @@ def cell(own: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_the_synthesizer_says_what_it_was_trained_on(cell: Path) -> None:
     assert json.loads((cell / "weights" / editing.FILE).read_text())["categories"] == list(SIX)
-    assert editing.categories(str(cell)) == SIX
-    assert editing.categories("bundled") == ("ASC-US", "ASC-H", "LSIL", "HSIL")
+    assert editing.targets(str(cell)) == SIX
+    assert editing.targets("bundled") == ("ASC-US", "ASC-H", "LSIL", "HSIL", "NILM")
 
 
 def test_six_categories_are_made_written_planned_and_detected(

@@ -300,8 +300,35 @@ def test_another_arm_can_be_the_candidate() -> None:
     rows = {(row.arm, row.against): row for row in analysis.compared(results, recipe, {"": 28, "abnormal": 28})}
     assert {key for key, row in rows.items() if row.status == "confirmed"} == {(FIELDS, REAL), (FIELDS, PASTED)}
     assert rows[EDITED, REAL].status == rows[EDITED, PASTED].status == "exploratory"
-    with pytest.raises(ValueError, match="candidate: 'R \\+ X' is not an arm; choose one of R, R \\+ S"):
-        small({}, candidate="R + X")
+    with_earlier = analysis.compared(
+        results, recipe.model_copy(update={"earlier": [1e-9, 0.5]}), {"": 28, "abnormal": 28}
+    )
+    four = {(row.arm, row.against): row for row in with_earlier}[FIELDS, REAL]
+    alone = rows[FIELDS, REAL]
+    assert four.corrected is not None and alone.corrected is not None and four.corrected > alone.corrected
+    for arm in ("R + X", REAL, PASTED):
+        with pytest.raises(ValueError, match="is no arm to confirm; choose one of R \\+ S, R \\+ R2S"):
+            small({}, candidate=arm)
+    with pytest.raises(ValueError, match="'R \\+ copy-paste', which is not among the arms; set confirmatory=null"):
+        small({}, candidate=FIELDS, arms={REAL: ARMS[REAL], FIELDS: ARMS[FIELDS]})
+
+
+def test_few_step_weights_must_fit_the_models() -> None:
+    with pytest.raises(
+        ValueError, match="fast_cell: the bundled few-step weights fit the bundled models only, not cell"
+    ):
+        small({"cell": "runs/cell", "fast_cell": "bundled"})
+
+
+def test_hard_categories_leave_normal_edits_their_share(tmp_path: Path) -> None:
+    place = (0, 4)
+    file = sets.hard_file(tmp_path, place)
+    file.parent.mkdir(parents=True)
+    atomic.write_json(file, {"LSIL": 0.5, "HSIL": 1.5})
+    even = {"LSIL": 1.0, "HSIL": 1.0}
+    assert sets.hard_weights(tmp_path, place, even)["category_weights"] == {"LSIL": 0.5, "HSIL": 1.5}
+    with_normal = sets.hard_weights(tmp_path, place, even | {"NILM": 2.0})["category_weights"]
+    assert with_normal == {"LSIL": 0.5, "HSIL": 1.5, "NILM": 2.0}
 
 
 def test_a_gain_is_the_mean_difference_of_chains_on_shared_resamplings() -> None:
@@ -395,7 +422,7 @@ def test_the_presets_are_those_of_the_protocol() -> None:
         assert recipe.training["lr_schedule"] == "constant"
     assert PRESETS["own"].sizes == [142] and PRESETS["own"].margin == 0.02
     assert isinstance(table.FLAT, float)
-    few = EfficiencyRecipe.model_validate(PRESETS["few"].model_dump())
+    few = EfficiencyRecipe.model_validate(PRESETS["few"].model_dump() | {"earlier": []})
     asked = override(public, [
         "sizes=[2]", "seed=2", "confirmatory=2", "candidate=R + S", "making.precision=bf16",
         "models={foundation: bundled, normal: bundled, cell: bundled, detector: bundled, fast_normal: bundled, "

@@ -12,7 +12,7 @@ from ..bethesda import NORMAL_PROMPT
 from ..config import validated
 from ..errors import UserError
 from ..foundation.model import Foundation
-from ..foundation.names import PAPER_GUIDANCE
+from ..foundation.names import MOST_GUIDANCE, PAPER_GUIDANCE
 from ..io import atomic, plain
 from ..io import tensors as weights
 
@@ -38,7 +38,7 @@ class AdapterCard(BaseModel):
     prompt: str = NORMAL_PROMPT
     foundation: str = ""
     digest: str = ""
-    guidance_scale: float = Field(default=PAPER_GUIDANCE, ge=1)
+    guidance_scale: float = Field(default=PAPER_GUIDANCE, ge=1, le=MOST_GUIDANCE)
     training: dict[str, Any] = {}
 
 

@@ -55,7 +55,7 @@ def mix(
         out: folder of the new data set, in COCO also with one file for each part (`instances_train.json`).
         ratio: synthetic images for each real one in 'train', the first ones of their set; None: all.
         target: format of the annotations.
-        keep_normal: boxes of normal cells stay on real images where synthetic ones annotate none.
+        keep_normal: boxes of normal cells stay, although most of those of synthetic images have none.
 
     Raises UserError if an image was made, at any level, from one that is held out, where `real` has synthetic images
     or `synthetic` real ones, or where the two have no category in common.
@@ -70,7 +70,9 @@ def mix(
     held = [Source(root=str(real.resolve()), split=name) for name in divided if name != TRAIN]
     leaks.refuse(synthetic, held, Path())
     leaks.apart("real", [Source(root=str(real.resolve()), split=TRAIN)], held, Path())
-    silent = [name for name in given.categories if name in NORMAL_LABELS and name not in made.categories]
+    edited = {cell.category for image in made.images for cell in image.cells if cell.extra.get(FLAG) is True}
+    whole = set(made.categories) - edited  # of a category that cells were edited into, other cells have no box
+    silent = [name for name in given.categories if name in NORMAL_LABELS and name not in whole]
     with lock.run(out, FILE):
         wanted = {
             "real": inputs.annotations(real), "synthetic": inputs.annotations(synthetic), "ratio": ratio,

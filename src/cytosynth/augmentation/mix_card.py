@@ -13,11 +13,13 @@ KINDS = (False, True)
 
 
 def silent(categories: Sequence[str], kept: bool) -> str:
-    """Return the line on `categories` of normal cells that only real images annotate, and whether they are `kept`."""
+    """Return the line on `categories` of normal cells, which synthetic images hardly annotate: are they `kept`?"""
     named = ", ".join(categories)
     if kept:
-        return f"{named}: annotated only on real images; on synthetic ones such cells have no box"
-    return f"{named}: boxes left out, because synthetic images have none on such cells; keep them with --keep-normal"
+        return f"{named}: annotated on real images; on synthetic ones such cells have no box unless they were edited"
+    return (
+        f"{named}: boxes left out, because synthetic images have none on most such cells; keep them with --keep-normal"
+    )
 
 
 def text(data: DataSet, records: Sequence[Mapping[str, Any]], note: str = "") -> str:

@@ -13,7 +13,7 @@ from ..data.formats import findings
 from ..data.sources import Source
 from ..errors import UserError
 from ..io import atomic, plain
-from ..io.bundled import BUNDLED, RECIPE, WEIGHTS, model_folder
+from ..io.bundled import PREPARATIONS, RECIPE, WEIGHTS, model_folder
 from ..provenance import ancestors, of_images
 
 FILE = "seen_images.txt"
@@ -56,10 +56,10 @@ def of_model(name: str, role: str, data_root: Path) -> dict[str, str] | None:
     below `data_root`, the parts trained on and, for divided sets, the part used for selection. A model of a hub, which
     is public and older than the data here, has seen none.
     """
-    if name in WEIGHTLESS or (name != BUNDLED and not Path(name).exists()):
+    if name in WEIGHTLESS or (name not in PREPARATIONS.values() and not Path(name).exists()):
         return {}
     folder = model_folder(name, "classifier" if role == "gate" else role.replace("fast_", "fast/"))
-    for place in (folder, folder.parent, *([folder.parent.parent] if name == BUNDLED else [])):
+    for place in (folder, folder.parent, *([folder.parent.parent] if name in PREPARATIONS.values() else [])):
         if (place / FILE).is_file():
             return read(place / FILE)
     run = folder.parent if folder.name in WEIGHTS else folder

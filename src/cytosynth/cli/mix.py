@@ -26,7 +26,7 @@ def mix(
     to: Annotated[str, typer.Option("--to", help=f"Format: {', '.join(FORMATS_OUT)}.")] = "coco",
     keep_normal: Annotated[
         bool,
-        typer.Option("--keep-normal", help="Keep boxes of NILM cells, although synthetic images do not annotate them."),
+        typer.Option("--keep-normal", help="Keep boxes of NILM cells, although synthetic images annotate few or none."),
     ] = False,
 ) -> None:
     """Combine real and synthetic images into one data set to train a detector on, with parts and a flag per image.

@@ -24,6 +24,7 @@ PredictionType = Literal["epsilon", "v_prediction"]
 
 PAPER_GUIDANCE: Final = 5.0
 """Guidance scale of both stages in the paper (Section IV-A)."""
+MOST_GUIDANCE: Final = 100.0
 
 
 EVERY_TIMESTEP: Final = (0, 1000)

@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..adapters.adapter import read_card
+from ..adapters import distilled as few_steps
+from ..adapters.adapter import AdapterCard, read_card
 from ..adapters.load import merge, merge_distilled
 from ..bethesda import NORMAL_PROMPT
 from ..data.image_files import Pixels
@@ -20,6 +22,7 @@ from ..foundation.precision import at_a_time, prepare, resolved
 from ..foundation.prompts import Prompts
 from ..io.bundled import model_folder
 from ..io.tensors import equal_weights, weights_digest
+from ..registry import ADAPTERS
 from .low_frequencies import FILE, LowFrequencies
 from .settings import GenerateSettings
 
@@ -32,6 +35,7 @@ class NormalImageGenerator:
         prompt: with which the adapter was trained.
         digest: hash of all weights that determine the output.
         distilled: hash of the few-step weights; empty if there are none.
+        taught: the guidance scale of the teacher of these; None if there are none.
         low_frequencies: of the adapter's training images; None if it has none.
         guidance_scale: of the adapter's card; the paper's, if it has none.
     """
@@ -65,15 +69,16 @@ class NormalImageGenerator:
             self.low_frequencies = LowFrequencies.load(folder, base.channels)
             self.model = base.with_own_text()
             self.prompt = merge(self.model, folder)
-            if card := read_card(folder if folder.is_dir() else folder.parent):
+            if card := _card(folder):
                 self.guidance_scale = card.guidance_scale
             changed.append(self.model.unet)
             if not equal_weights(self.model.text_encoder, base.text_encoder):
                 changed.append(self.model.text_encoder)
         # What was not changed is in the foundation's digest: no weights are hashed twice.
         self.digest = weights_digest(*changed, beside=[base.digest, self.model.conventions, self.prompt])
-        self.distilled = ""
+        self.distilled, self.taught = "", None
         if distilled:
+            self.taught = few_steps.place(distilled, "normal")[1].guidance_scale
             self.distilled = merge_distilled(self.model, distilled, "normal", self.digest)
             self.digest = weights_digest(beside=[self.digest, self.distilled])
         prepare(self.model.freeze().to(available(device)), resolved(precision, device))
@@ -137,3 +142,11 @@ class NormalImageGenerator:
             denoise, samplers.build(settings.sampler, self.model.scheduler), start, steps=settings.steps, clean=low,
             seeds=[(*field, 1) for field in wanted],
         )  # fmt: skip
+
+
+def _card(adapter: Path) -> AdapterCard | None:
+    """Return the card of the `adapter`, a folder or the file of its weights; None if it has none."""
+    if adapter.is_dir():
+        return read_card(adapter)
+    known = {ADAPTERS.load(name).file for name in ADAPTERS}
+    return read_card(adapter.parent) if adapter.name in known else None

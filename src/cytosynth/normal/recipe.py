@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ..bethesda import NORMAL_PROMPT
 from ..data.sources import Source
-from ..foundation.names import BUNDLED, CC_BY, PAPER_GUIDANCE, STABLE_DIFFUSION, PredictionType
+from ..foundation.names import BUNDLED, CC_BY, MOST_GUIDANCE, PAPER_GUIDANCE, STABLE_DIFFUSION, PredictionType
 from ..registry import ADAPTERS
 from ..training.recipe import Recipe
 
@@ -53,7 +53,10 @@ class NormalRecipe(WindowRecipe):
     prompt: str = NORMAL_PROMPT
     caption_dropout: float = Field(default=0.0, ge=0, le=1, description="share of samples with the empty prompt")
     guidance_scale: float = Field(
-        default=PAPER_GUIDANCE, ge=1, description="of previews and scores, and of fields generated with the adapter"
+        default=PAPER_GUIDANCE,
+        ge=1,
+        le=MOST_GUIDANCE,
+        description="of previews and scores, and of fields generated with the adapter",
     )
     min_snr_gamma: float | None = None
     offset_noise: float = Field(default=0.0, ge=0)

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..foundation.names import EVERY_TIMESTEP, PAPER_GUIDANCE, GuidanceInterval, SamplerName
+from ..foundation.names import EVERY_TIMESTEP, MOST_GUIDANCE, PAPER_GUIDANCE, GuidanceInterval, SamplerName
 
 
 class GenerateSettings(BaseModel):
@@ -13,7 +13,10 @@ class GenerateSettings(BaseModel):
     sampler: SamplerName = "ddim"
     steps: int = Field(default=25, ge=1, le=500)
     guidance_scale: float | None = Field(
-        default=None, ge=1, description=f"none: that of adapter.json; without one {PAPER_GUIDANCE:g}, the paper's"
+        default=None,
+        ge=1,
+        le=MOST_GUIDANCE,
+        description=f"none: that of adapter.json; without one {PAPER_GUIDANCE:g}, the paper's",
     )
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     guidance_interval: GuidanceInterval = EVERY_TIMESTEP

@@ -71,7 +71,8 @@ def slide(
             models["normal"] = f"{_said(normal)} {generator.digest}"
             if fast.normal:
                 models["fast_normal"] = f"{_said(fast.normal)} {generator.distilled}"
-            both = both.model_copy(update={"normal": generator.settled(both.normal)})
+            scale = generator.settled(both.normal).guidance_scale
+            both = both.model_copy(update={"normal": both.normal.model_copy(update={"guidance_scale": scale})})
             settings = settings.model_copy(update={"pipeline": both})
             return make(out, generated(generator, settings), settings, None, models, max_minutes=max_minutes)
         found = None if plan else detector

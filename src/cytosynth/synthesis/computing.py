@@ -13,7 +13,7 @@ from .settings import PipelineSettings
 
 
 def decided(settings: PipelineSettings, written: PipelineSettings | None, device: str) -> PipelineSettings:
-    """Return `settings` with what they leave open of precision, threads and batch.
+    """Return `settings` with what they leave open of precision, threads and batch, in a continued run of guidance too.
 
     Args:
         settings: as they are asked for.
@@ -26,6 +26,9 @@ def decided(settings: PipelineSettings, written: PipelineSettings | None, device
         update["precision"] = source.precision
     if settings.threads is None:
         update["threads"] = source.threads
+    if written and settings.normal.guidance_scale is None:
+        scale = written.normal.guidance_scale
+        update["normal"] = settings.normal.model_copy(update={"guidance_scale": scale})
     if settings.cell.batch is None:
         update["cell"] = settings.cell.model_copy(update={"batch": source.cell.batch})
     return settings.model_copy(update=update)

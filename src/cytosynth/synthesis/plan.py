@@ -22,7 +22,7 @@ from ..cell import choose, patch
 from ..cell.settings import EditSettings
 from ..data import file_names
 from ..errors import UserError
-from ..foundation.names import PrecisionSetting, PredictionType
+from ..foundation.names import PAPER_GUIDANCE, PrecisionSetting, PredictionType
 from ..io import atomic, plain
 from ..normal.settings import GenerateSettings
 from .settings import PipelineSettings
@@ -99,7 +99,7 @@ class PlanSettings(BaseModel):
             return values
         normal, cell = values.get("normal"), values.get("cell")
         if isinstance(normal, dict) and "steps" in normal:
-            values = values | {"normal": {"low_frequencies": False} | normal}
+            values = values | {"normal": {"low_frequencies": False, "guidance_scale": PAPER_GUIDANCE} | normal}
         if not isinstance(cell, dict) or "grain" not in cell:
             return values
         return values | {"cell": {"stain": False, "outline": "box", "nucleus_scale": {}} | cell}

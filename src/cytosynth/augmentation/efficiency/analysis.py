@@ -101,7 +101,8 @@ def corrected(rows: Sequence[Comparison], recipe: EfficiencyRecipe) -> list[Comp
     known = {key: p for key, p in family.items() if p is not None}
     if known.keys() != wanted:
         return list(rows)
-    by_name = two_way.holm({f"{arm}|{against}": p for (arm, against), p in known.items()})
+    earlier = {f"earlier {number}": p for number, p in enumerate(recipe.earlier)}
+    by_name = two_way.holm(earlier | {f"{arm}|{against}": p for (arm, against), p in known.items()})
     return [
         replace(row, corrected=by_name.get(f"{row.arm}|{row.against}"))
         if row.size == recipe.confirmatory and row.measure == ABNORMAL_AP

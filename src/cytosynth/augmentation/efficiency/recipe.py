@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -131,6 +131,10 @@ class EfficiencyRecipe(BaseModel):
         default=EDITED,
         description=f"the arm whose comparisons with {REAL} and {PASTED} at the confirmatory size are confirmatory",
     )
+    earlier: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        default=[],
+        description="p-values of confirmatory comparisons made before on the same test images: corrected with",
+    )
     chains: int = Field(
         default=5, ge=1, description="number of nested random orders of the images, each with its own seed"
     )
@@ -170,8 +174,20 @@ class EfficiencyRecipe(BaseModel):
             raise ValueError(f"sizes {self.sizes}: must be 2 or more, and ascending")
         if self.confirmatory is not None and self.confirmatory not in self.sizes:
             raise ValueError(f"confirmatory {self.confirmatory}: not among the sizes {self.sizes}")
-        if self.candidate not in self.arms and self.candidate != EDITED:
-            raise ValueError(f"candidate: {self.candidate!r} is not an arm; choose one of {', '.join(self.arms)}")
+        others = [name for name in self.arms if name not in (REAL, PASTED)]
+        if self.candidate not in [*others, EDITED]:
+            raise ValueError(f"candidate: {self.candidate!r} is no arm to confirm; choose one of {', '.join(others)}")
+        if self.candidate != EDITED and self.confirmatory is not None and PASTED not in self.arms:
+            raise ValueError(
+                f"candidate: is compared with {PASTED!r}, which is not among the arms; set confirmatory=null"
+            )
+        for stage in ("normal", "cell"):
+            own = [role for role in ("foundation", stage) if self.models.get(role, BUNDLED) != BUNDLED]
+            if own and self.models.get(f"fast_{stage}") == BUNDLED:
+                raise ValueError(
+                    f"models: fast_{stage}: the bundled few-step weights fit the bundled models only, not {own[0]} "
+                    f"{self.models[own[0]]}; distil yours, or leave fast_{stage} out"
+                )
         folders = [slug(name) for name in self.arms]
         if "" in folders or len(set(folders)) < len(folders):
             raise ValueError(f"arms {list(self.arms)}: names must differ in their letters and digits, and have some")
@@ -225,6 +241,7 @@ PRESETS = {
     "public": _PUBLIC,
     "few": _PUBLIC.model_copy(update={
         "sizes": [2], "seed": 2, "confirmatory": 2, "candidate": FIELDS, "models": _FAST,
+        "earlier": [0.1518, 0.0895, 0.7172, 0.8522],
         "arms": {
             REAL: Strategy(kind="none", augmentation="strong"), FIELDS: Strategy(kind="fields", ratio=24, **_BESIDE),
             EDITED: Strategy(kind="edited", ratio=8, **_BESIDE), PASTED: Strategy(kind="pasted", ratio=8, **_BESIDE),

@@ -62,7 +62,7 @@ def made(
         return [out.parent / str(folder) for folder in plain.load(done)["folders"]]
     load = load or Loader()
     count = round(arm.ratio * size)
-    weights = hard_weights(run, place) if arm.hard else {}
+    weights = hard_weights(run, place, recipe.making.category_weights) if arm.hard else {}
     if arm.kind == "fields":
         named, making = _asked(recipe, arm, place, fields=True)
         settings = making.model_copy(update={"seed": _seed(recipe, place)} | weights)
@@ -210,6 +210,13 @@ def hard_file(run: Path, place: tuple[int, int]) -> Path:
     return run / FOLDER / f"chain-{place[0]}" / f"n-{place[1]}" / "hard.json"
 
 
-def hard_weights(run: Path, place: tuple[int, int]) -> dict[str, Any]:
-    """Return the stored weights of the categories of a row as a setting of the pipeline."""
-    return {"category_weights": {str(key): float(value) for key, value in plain.load(hard_file(run, place)).items()}}
+def hard_weights(run: Path, place: tuple[int, int], usual: Mapping[str, float]) -> dict[str, Any]:
+    """Return the stored weights of the categories of a row as a setting of the pipeline.
+
+    NILM keeps the share that it has in the `usual` weights.
+    """
+    found = {str(key): float(value) for key, value in plain.load(hard_file(run, place)).items()}
+    others = sum(usual.values()) - usual.get(NILM, 0.0)
+    if others and NILM in usual:
+        found[NILM] = usual[NILM] / others * sum(found.values())
+    return {"category_weights": found}

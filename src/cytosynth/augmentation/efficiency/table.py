@@ -120,6 +120,11 @@ def scores(read: Read) -> Report:
     return Report(f"{recipe.title}: scores on {_where(read)}", _facts(read), columns, tuple(rows), _notes(read))
 
 
+def _earlier(recipe: EfficiencyRecipe) -> str:
+    """Return what the note says of comparisons made before."""
+    return f", corrected together with {len(recipe.earlier)} made before on the same images" if recipe.earlier else ""
+
+
 def gains(read: Read) -> Report:
     """Return every comparison, the confirmatory ones with their corrected p-values."""
     recipe = read.recipe
@@ -128,7 +133,8 @@ def gains(read: Read) -> Report:
                f"not inferior by {100 * recipe.margin:g} points")  # fmt: skip
     notes = (
         f"confirmatory: {recipe.candidate} against {REAL} and against {PASTED} at N = {recipe.confirmatory}, "
-        f"{ABNORMAL_AP}; all else is exploratory and uncorrected (docs/protocol.md)" if recipe.confirmatory else
+        f"{ABNORMAL_AP}{_earlier(recipe)}; all "
+        "else is exploratory and uncorrected (docs/protocol.md)" if recipe.confirmatory else
         "all is exploratory and uncorrected (docs/protocol.md)",
         *_notes(read),
     )  # fmt: skip

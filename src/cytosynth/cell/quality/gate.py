@@ -115,10 +115,11 @@ class Gate:
         """Raise UsageError if the classifier does not have one of `categories`, or NILM where that is needed."""
         if self.classifier is None:
             return
-        needed = [*categories, *([NILM] if self.settings.less_normal else [])]
+        asked = list(categories)
+        needed = [*asked, *([NILM] if self.settings.less_normal else [])]
         missing = [name for name in needed if name not in self.classifier.classes]
         if missing:
-            advice = "; or set gate.less_normal=false" if missing == [NILM] else ""
+            advice = "; or set gate.less_normal=false" if missing == [NILM] and NILM not in asked else ""
             raise UsageError(
                 f"gate: the classifier knows {', '.join(self.classifier.classes)}, not {missing[0]}{advice}"
             )

@@ -93,8 +93,9 @@ def evaluate_cells(editing: Editing, how: Measuring, models: Models, data_root: 
             f"the classifier knows {', '.join(models.classifier.classes)}, not all of {', '.join(how.categories)}"
         )
     cell = models.editor.settled(editing.cell, real=models.generator is None)
+    normal = models.generator.settled(editing.normal) if models.generator else editing.normal
     editing = editing.model_copy(
-        update={"cell": cell, "models": models.digests(), "fields": models.generator is not None}
+        update={"cell": cell, "normal": normal, "models": models.digests(), "fields": models.generator is not None}
     )
     with lock.run(out, "editing.yaml"):
         pin(editing, out / "editing.yaml")

@@ -44,7 +44,7 @@ def layout(finder: Finder, sides: Mapping[str, Sequence[Sample]], draws: int, fa
         row: list[Value] = [name]
         values = []
         for side in SIDES:
-            truth = [_of(_judged(sample), name) for sample in sides[side]]
+            truth = [_of(_judged(sample) if side == SIDES[0] else sample.cells, name) for sample in sides[side]]
             scored = [most_confident(cells) if name == ONE_CLASS else _of(cells, name) for cells in found[side]]
             free = [sum(not cell.crowd for cell in cells) for cells in truth]
             cells = sum(free)
