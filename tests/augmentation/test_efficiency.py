@@ -373,6 +373,18 @@ def test_what_a_model_has_seen_may_not_be_held_out(models: dict[str, str], data:
         seen.of_model(str(alone), "cell", data)
 
 
+def test_distilled_weights_have_seen_what_their_teacher_has(data: Path, tmp_path: Path) -> None:
+    teacher, few = tmp_path / "cell", tmp_path / "few"
+    for run, part, more in ((teacher, "train", ""), (few, "centre", f"kind: distill-cell\ncell: {teacher}\n")):
+        (run / "weights").mkdir(parents=True)
+        (run / "recipe.yaml").write_text(f"{more}data: [{{root: drawn, scale: 0.5, split: {part}}}]\n")
+    known, taught = seen.of_model(str(few), "fast_cell", data), seen.of_model(str(teacher), "cell", data)
+    assert known is not None and taught is not None
+    assert known.items() >= taught.items() and len(known) == len(taught) + 6
+    (teacher / "recipe.yaml").unlink()
+    assert seen.of_model(str(few), "fast_cell", data) is None, "a teacher that says nothing"
+
+
 def test_a_renamed_test_image_is_known_by_its_digest(models: dict[str, str], data: Path, tmp_path: Path) -> None:
     shutil.copytree(data / "drawn", tmp_path / "mine")
     shutil.copytree(data / "drawn", tmp_path / "drawn")

@@ -53,7 +53,8 @@ def of_model(name: str, role: str, data_root: Path) -> dict[str, str] | None:
     """Return the images that the model `name` of `role` has seen, names by SHA-256; None if unknown.
 
     They are listed in its `FILE`, else derived from the recipes of its run: of the data sets named there, which are
-    below `data_root`, the parts trained on and, for divided sets, the part used for selection. A model of a hub, which
+    below `data_root`, the parts trained on and, for divided sets, the part used for selection; of distilled weights
+    also from those of their teachers. A model of a hub, which
     is public and older than the data here, has seen none.
     """
     if name in WEIGHTLESS or (name not in PREPARATIONS.values() and not Path(name).exists()):
@@ -77,7 +78,20 @@ def of_model(name: str, role: str, data_root: Path) -> dict[str, str] | None:
                     found |= digests(source.model_copy(update={"split": CHOSEN_ON}), data_root)
             except UserError:
                 return None
+    for teacher, name_of in _teachers(recipes[0]).items():
+        taught = of_model(name_of, teacher, data_root)
+        if taught is None:
+            return None
+        found |= taught
     return found
+
+
+def _teachers(recipe: Path) -> dict[str, str]:
+    """Return the models by role from which the run of `recipe` distilled; none if it did not."""
+    values: Any = plain.from_yaml(plain.text(recipe))
+    if not isinstance(values, dict) or not str(values.get("kind")).startswith("distill-"):
+        return {}
+    return {role: str(values[role]) for role in ("foundation", "normal", "cell") if role in values}
 
 
 def sources(recipe: Path) -> list[Source]:
