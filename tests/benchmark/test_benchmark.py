@@ -1,6 +1,7 @@
 """The benchmark on tiny models: what it counts is right, what it writes can be read."""
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import killing
-from cytosynth.benchmark import flops, models, stages
+from cytosynth.benchmark import compare, flops, models, stages
 from cytosynth.benchmark.benchmark import benchmark
 from cytosynth.benchmark.settings import BenchmarkSettings, quick
 from cytosynth.benchmark.stopwatch import Memory, Stopwatch
@@ -21,6 +22,9 @@ from cytosynth.config import override
 from cytosynth.errors import UsageError
 from cytosynth.foundation import sd15
 from cytosynth.foundation.load import load
+from cytosynth.io.progress import meter
+from cytosynth.normal.generate import NormalImageGenerator
+from cytosynth.normal.low_frequencies import LowFrequencies
 from cytosynth.normal.settings import GenerateSettings
 from cytosynth.synthesis.models import NONE, Models
 from cytosynth.synthesis.settings import COMMAND
@@ -161,3 +165,19 @@ def test_a_quick_look_and_what_cannot_be_measured(cytosynth: killing.Server, tin
     wrong = cytosynth.run("benchmark", str(tmp_path / "out"), "--counts", "8;16")
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)
     assert "--counts 8;16: expected whole numbers with commas between" in wrong.err
+
+
+def test_diffusers_begins_with_the_same_noise(tiny: Path, tmp_path: Path) -> None:
+    """A field that begins with low frequencies would be another than that of diffusers."""
+    adapter = tmp_path / "normal"
+    shutil.copytree(tiny / "normal", adapter)
+    rng = np.random.default_rng(0)
+    LowFrequencies.of([torch.from_numpy(rng.normal(size=(4, 16, 16))).float() for _ in range(8)]).save(adapter)
+    full = NormalImageGenerator(str(tiny / "foundation"), str(adapter))
+    ours = NormalImageGenerator(str(tiny / "foundation"), str(adapter))
+    assert full.low_frequencies is not None
+    settings = full.settled(GenerateSettings(size=64, steps=2))
+    assert settings.low_frequencies
+    with meter("fields", 8) as bar:
+        _, apart = compare.fields(ours, full, settings, 1, bar)
+    assert apart["as it ships"][0] <= 1
