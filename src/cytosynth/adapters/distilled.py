@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..config import validated
 from ..errors import UserError
+from ..foundation.names import PAPER_GUIDANCE
 from ..io import plain
 from ..io.bundled import model_folder
 
@@ -31,7 +32,7 @@ class DistilledCard(BaseModel):
     stage: Stage | None = None
     sampler: Literal["lcm"] = "lcm"
     steps: int = Field(default=4, ge=1, le=50)
-    guidance_scale: float = Field(default=5.0, ge=1)
+    guidance_scale: float = Field(default=PAPER_GUIDANCE, ge=1)
     teacher: str = ""
     foundation: str = ""
     training: dict[str, Any] = {}

@@ -10,6 +10,7 @@ import torch
 
 from .. import __version__, devices
 from ..foundation.model import DTYPES
+from ..foundation.names import PAPER_GUIDANCE
 from ..foundation.precision import memory_format, precision_of
 from ..io import lock
 from ..io.progress import meter
@@ -24,7 +25,7 @@ from .settings import BenchmarkSettings
 from .stages import Run
 
 FULL = {"precision": "fp32", "compiled": False}
-PAPER = {"sampler": "ddim", "guidance_scale": 5.0, "batch": 1}
+PAPER = {"sampler": "ddim", "guidance_scale": PAPER_GUIDANCE, "batch": 1}
 """Of both stages in the paper's recipe, in float32."""
 
 

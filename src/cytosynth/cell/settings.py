@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..data.sources import Source
-from ..foundation.names import EVERY_TIMESTEP, GuidanceInterval, SamplerName
+from ..foundation.names import EVERY_TIMESTEP, PAPER_GUIDANCE, GuidanceInterval, SamplerName
 
 TOGETHER, TOGETHER_ON_GPU = 4, 16
 """Default number of cells denoised at a time on a GPU, which batches of four small patches do not fill."""
@@ -18,7 +18,7 @@ class EditSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     sampler: SamplerName = "ddim"
     steps: int = Field(default=25, ge=1, le=500)
-    guidance_scale: float = Field(default=5.0, ge=1)
+    guidance_scale: float = Field(default=PAPER_GUIDANCE, ge=1)
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     guidance_interval: GuidanceInterval = EVERY_TIMESTEP
     box_scale: float | None = Field(

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from ..bethesda import ABNORMAL, NILM
 from ..cell.recipe import CropRecipe
-from ..foundation.names import BUNDLED, CC_BY
+from ..foundation.names import BUNDLED, CC_BY, PAPER_GUIDANCE
 from ..normal.recipe import WindowRecipe
 from ..training.recipe import Recipe
 
@@ -16,7 +16,7 @@ class Distillation(Recipe):
     """What the distillation of both stages shares; the defaults are LCM-LoRA's."""
 
     rank: int = Field(default=64, ge=1, description="of the LoRA, in every linear and convolutional layer of a block")
-    guidance_scale: float = Field(default=5.0, ge=1, description="of the teacher, folded into the weights")
+    guidance_scale: float = Field(default=PAPER_GUIDANCE, ge=1, description="of the teacher, folded into the weights")
     solver_steps: int = Field(
         default=50, ge=50, multiple_of=50,
         description="timesteps between which the teacher steps; the sampler's 50 are among them",

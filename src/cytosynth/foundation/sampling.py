@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from . import samplers
-from .names import EVERY_TIMESTEP
+from .names import EVERY_TIMESTEP, PAPER_GUIDANCE
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """x_t (n, C, h, w), scaled as its scheduler asks, and t (scalar or (n,)) to the model's output, guidance included."""
@@ -22,7 +22,7 @@ def guided(
     unet: UNet2DConditionModel,
     prompt: Tensor,
     negative: Tensor,
-    guidance_scale: float = 5.0,
+    guidance_scale: float = PAPER_GUIDANCE,
     guidance_rescale: float = 0.0,
     guidance_interval: tuple[int, int] = EVERY_TIMESTEP,
     extra_channels: Tensor | None = None,

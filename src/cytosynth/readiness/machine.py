@@ -32,7 +32,7 @@ def examine(folder: Path) -> list[Line]:
         *(_package(name) for name in REQUIRED),
         *_devices(),
         Line("memory", "ready" if memory() >= 8 else "note", f"{memory():.0f} GB",
-             "" if memory() >= 8 else "8 GB are recommended; use small batches"),
+             "" if memory() >= 8 else "less than the recommended 8 GB; use small batches"),
         disk(folder, FREE),
         *(_extra(name, packages) for name, packages in EXTRAS.items()),
         _models(),

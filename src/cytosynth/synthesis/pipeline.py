@@ -111,8 +111,11 @@ class Pipeline:
         cell = self.editor.settled(settings.cell, real=self.generator is None)
         settings = of_model(settings, self.editor.categories)
         cell = cell.model_copy(update={"batch": cell.together})
-        alone = settings.normal.model_copy(update={"guidance_scale": settings.normal.guidance})
-        normal = self.generator.settled(settings.normal) if self.generator else alone
+        normal = settings.normal
+        if self.generator:
+            normal = self.generator.settled(normal)
+        else:
+            normal = normal.model_copy(update={"guidance_scale": normal.guidance})
         changes = {"cell": cell, "normal": normal, "precision": precision_of(self.editor.model)}
         return settings.model_copy(update=changes)
 
