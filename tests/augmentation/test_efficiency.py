@@ -434,7 +434,7 @@ def test_the_presets_are_those_of_the_protocol() -> None:
         assert recipe.training["lr_schedule"] == "constant"
     assert PRESETS["own"].sizes == [142] and PRESETS["own"].margin == 0.02
     assert isinstance(table.FLAT, float)
-    few = EfficiencyRecipe.model_validate(PRESETS["few"].model_dump() | {"earlier": []})
+    few = EfficiencyRecipe.model_validate(PRESETS["few"].model_dump())
     asked = override(public, [
         "sizes=[2]", "seed=2", "confirmatory=2", "candidate=R + S", "making.precision=bf16",
         "models={foundation: bundled, normal: bundled, cell: bundled, detector: bundled, fast_normal: bundled, "
@@ -445,6 +445,7 @@ def test_the_presets_are_those_of_the_protocol() -> None:
         '"R + copy-paste": {"kind": "pasted", "ratio": 8, "share": 0.5, "augmentation": "strong"}}',
     ])  # fmt: skip
     assert few == asked, "the command of the third run"
+    assert few.earlier == [], "p-values are of one test set, not of a preset"
     with pytest.raises(UsageError, match="must differ in their letters"):
         override(public, ['arms={"R": {"kind": "none"}, "R ": {"kind": "fields"}}'])
     with pytest.raises(UsageError, match="not an arm of kind 'edited'"):

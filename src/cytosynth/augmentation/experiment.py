@@ -17,6 +17,7 @@ from ..evaluate.detection import scoring
 from ..evaluate.detection.failures import MISSED
 from ..evaluate.statistics import Estimate
 from ..io import lock
+from ..io.bundled import RECIPE
 from ..io.report import Report, Value
 from ..provenance import short
 from . import gain_plot, inputs, training_sets
@@ -24,8 +25,6 @@ from .gains import FEWEST, Runs, gain, holding, hundred, verdict
 from .grid import Result, Trial, changes, fill
 from .published import PUBLISHED
 from .recipe import REAL, AugmentationRecipe
-
-RECIPE = "recipe.yaml"
 
 
 def table(

@@ -10,7 +10,6 @@ import numpy as np
 
 from .. import __version__
 from ..annotations import Cell, DataSet, Image
-from ..bethesda import NILM
 from ..data.formats import coco, qupath
 from ..data.slides import thumbnail
 from ..data.slides.slide import WORKING_MPP
@@ -19,6 +18,7 @@ from ..io.plain import portable
 from ..io.progress import meter
 from ..provenance import NOTICES, RECORDS, png, write_records
 from ..synthesis import card, plan
+from ..synthesis.publish import listed
 from .mapped import MappedArray
 from .pyramid import FileSettings, reduce, sizes, tiles_of, write
 from .settings import SlideSettings
@@ -72,8 +72,7 @@ class Output:
             "synthetic": True,
         }  # fmt: skip
         edited = {cell.category for cell in cells}
-        named = tuple(name for name in self.categories if name != NILM or NILM in edited)
-        return DataSet(self.out, (image,), named, info=info)
+        return DataSet(self.out, (image,), listed(self.categories, edited), info=info)
 
 
 def publish(output: Output, work: Work, pixels: MappedArray, records: Sequence[dict[str, Any]]) -> DataSet:

@@ -74,7 +74,7 @@ def publish(out: Path, records: Collection[dict[str, Any]], settings: PipelineSe
         info["derived_from"] = dict(about.derived_from)
     large = len(records) > coco_parts.LARGEST
     kept, edited = census(records)
-    named = [name for name in about.categories if name != NILM or NILM in edited]
+    named = listed(about.categories, edited)
     categories = (*named, *sorted({name for name, _ in kept} - set(named)))
     data = DataSet(out / "images", (), categories, tuple(about.licences), info)
     write_records(out, records)
@@ -137,6 +137,11 @@ def _part(shard: Shard | None) -> list[str]:
     if shard is None:
         return []
     return ["## Part of a run", "", f"Shard {shard}; merge the shards with `cytosynth merge`.", ""]
+
+
+def listed(categories: Sequence[str], edited: Collection[str]) -> tuple[str, ...]:
+    """Return the `categories` of a data set: NILM only if cells were `edited` into it."""
+    return tuple(name for name in categories if name != NILM or NILM in edited)
 
 
 def kept_of(records: Iterable[dict[str, Any]]) -> Counter[tuple[str, bool]]:

@@ -12,6 +12,7 @@ from ...evaluate.detection import scoring
 from ...evaluate.detection.failures import MISSED, failures
 from ...evaluate.detection.scoring import ABNORMAL_AP
 from ...io import atomic, lock
+from ...io.bundled import RECIPE
 from ...io.report import Report
 from ...provenance import short
 from .. import inputs, leaks
@@ -20,7 +21,6 @@ from .recipe import REAL, ROLES, EfficiencyRecipe, On
 from .table import Kept, Read
 from .trials import Result, Trial
 
-RECIPE = "recipe.yaml"
 CURVE_CHAINS = 3
 
 

@@ -241,7 +241,6 @@ PRESETS = {
     "public": _PUBLIC,
     "few": _PUBLIC.model_copy(update={
         "sizes": [2], "seed": 2, "confirmatory": 2, "candidate": FIELDS, "models": _FAST,
-        "earlier": [0.1518, 0.0895, 0.7172, 0.8522],
         "arms": {
             REAL: Strategy(kind="none", augmentation="strong"), FIELDS: Strategy(kind="fields", ratio=24, **_BESIDE),
             EDITED: Strategy(kind="edited", ratio=8, **_BESIDE), PASTED: Strategy(kind="pasted", ratio=8, **_BESIDE),
