@@ -47,6 +47,23 @@ class PlannedEdit:
         return cls(patch.enlarge(box, box_scale, *size), category, seed, strength)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """An edit in its patch.
+
+    Attributes:
+        window: (size, size, 3) pixels of the patch.
+        edit: its box in pixels of the patch.
+        close_up: the part of the patch that is enlarged.
+        transfer: to the stain of the training images, if its image is of another.
+    """
+
+    window: Pixels
+    edit: PlannedEdit
+    close_up: CloseUp
+    transfer: Transfer | None
+
+
 class CellEditor:
     """The Abnormal Cell Synthesizer with its foundation, ready to edit."""
 
@@ -57,7 +74,7 @@ class CellEditor:
 
         With the statistics of its `training_images` it can edit images of another stain (`EditSettings.stain`).
         """
-        _check(model, model.name)
+        synthesizer.check(model, model.name)
         self.model, self.prompts = model, Prompts(model)
         self.trained, self.box_scale, self.categories = trained, trained.box_scale, trained.categories
         self.training_images = training_images
@@ -89,7 +106,7 @@ class CellEditor:
             foundation = load(foundation, denoiser="unused", prediction_type=prediction_type)
         base, decoder = own_decoder.attach(foundation, path)
         model = replace(base, unet=part(UNet2DConditionModel, path))
-        _check(model, str(path))
+        synthesizer.check(model, str(path))
         editor = cls(model.freeze().to(available(device)), editing.read(path), TrainingImages.read(path))
         trial.denoise(model, str(path), synthesizer.grounding([(8, 8, 40, 40)], trial.SIDE, model.pool_text([""])))
         own = [value for value in (decoder, editor.trained.zoom) if value not in ("", 1)]
@@ -161,28 +178,18 @@ class CellEditor:
             return self._by_strength(requests, settings)
         if requests and requests[0][1].strength is not None:
             settings = settings.model_copy(update={"strength": requests[0][1].strength})
-        windows, local, close_ups, transfers = [], [], [], []
-        stains: dict[int, Transfer | None] = {}  # of each image once, however many of its cells are edited
-        for pixels, edit in requests:
-            height, width = pixels.shape[:2]
-            patch.check_size(width, height)
-            at = patch.corner(edit.box, width, height)
-            windows.append(patch.window(pixels, at))
-            local.append(replace(edit, box=patch.inner(edit.box, at)))
-            close_ups.append(CloseUp.of(local[-1].box, self.trained.zoom))
-            if settings.stain and id(pixels) not in stains:
-                stains[id(pixels)] = self._transfer(pixels, always=settings.stain is True)
-            transfers.append(stains.get(id(pixels)))
+        places = self._placed(requests, settings)
         painted: list[Pixels] = []
         batch = at_a_time(settings.together, self.model.device)
-        for first in range(0, len(requests), batch):
-            chosen = range(first, min(first + batch, len(requests)))
-            enlarged = np.stack([close_ups[index].of_patch(windows[index]) for index in chosen])
-            edits = [replace(local[index], box=close_ups[index].inner(local[index].box)) for index in chosen]
-            zooms = [close_ups[index].zoom for index in chosen]
-            ways = [transfers[index] for index in chosen]
-            for index, decoded in zip(chosen, self.patch(enlarged, edits, settings, batch, ways, zooms), strict=True):
-                painted.append(close_ups[index].put_back(windows[index], decoded, local[index].box))
+        for first in range(0, len(places), batch):
+            chosen = places[first : first + batch]
+            decoded = self.patch(
+                np.stack([one.close_up.of_patch(one.window) for one in chosen]),
+                [replace(one.edit, box=one.close_up.inner(one.edit.box)) for one in chosen],
+                settings, batch, [one.transfer for one in chosen], [one.close_up.zoom for one in chosen],
+            )  # fmt: skip
+            for one, new in zip(chosen, decoded, strict=True):
+                painted.append(one.close_up.put_back(one.window, new, one.edit.box))
         return painted
 
     @torch.no_grad()
@@ -196,6 +203,21 @@ class CellEditor:
         enlarged = close.of_patch(window)
         there = enlarged if way is None else way.there(enlarged)
         return close.put_back(window, self._decoded(self.model.encode_pixels(there[None]).float()[0], way), box)
+
+    def _placed(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list["_Place"]:
+        """Return where in its image each of `requests` is; raise UserError for an image smaller than a patch."""
+        stains: dict[int, Transfer | None] = {}  # of each image once, however many of its cells are edited
+        places = []
+        for pixels, edit in requests:
+            height, width = pixels.shape[:2]
+            patch.check_size(width, height)
+            at = patch.corner(edit.box, width, height)
+            local = replace(edit, box=patch.inner(edit.box, at))
+            if settings.stain and id(pixels) not in stains:
+                stains[id(pixels)] = self._transfer(pixels, always=settings.stain is True)
+            close_up = CloseUp.of(local.box, self.trained.zoom)
+            places.append(_Place(patch.window(pixels, at), local, close_up, stains.get(id(pixels))))
+        return places
 
     def _by_strength(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:
         """Return the patches of `paint` for requests of several strengths."""
@@ -273,21 +295,3 @@ class CellEditor:
         """Return the (size, size, 3) pixels of one (4, h, w) latent, in the source's stain of `transfer`."""
         pixels = self.model.decode_latents(latent[None])[0]
         return pixels if transfer is None else transfer.back(pixels)
-
-
-def _check(model: Foundation, where: str) -> None:
-    """Raise UserError, naming `where` it is from, when the U-Net of `model` is no synthesizer for the rest of it."""
-    config, text_channels = model.unet.config, model.text_encoder.config.hidden_size
-    wanted = 2 * model.channels + 1
-    if config.in_channels != wanted or config.attention_type != "gated":
-        kind = f"{config.in_channels} input channels and {config.attention_type} attention"
-        if config.in_channels == wanted:
-            kind = f"{wanted} input channels but no gated attention, as Stable Diffusion inpainting's"
-        raise UserError(
-            f"{where}: its U-Net has {kind}; give a synthesizer of `train cell`, with {wanted} and gated attention"
-        )
-    if config.cross_attention_dim != text_channels:
-        raise UserError(
-            f"{where}: the cell synthesizer needs {config.cross_attention_dim} text channels, but the foundation "
-            f"{model.name} has {text_channels}; it was trained on another foundation"
-        )

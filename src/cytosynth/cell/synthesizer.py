@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..annotations import Box
 from ..errors import UserError
+from ..foundation.model import Foundation
 
 GATED_PARTS = ("position_net.", ".fuser.", "conv_in.")
 """What equations 3 to 5 add to the foundation, by parameter name."""
@@ -109,3 +110,21 @@ def grounding(boxes: Sequence[Box], size: int, text: Tensor, shown: Tensor | Non
         "positive_embeddings": text[:, None],
         "masks": masks.to(text)[:, None],
     }
+
+
+def check(model: Foundation, where: str) -> None:
+    """Raise UserError, naming `where` it is from, when the U-Net of `model` is no synthesizer for the rest of it."""
+    config, text_channels = model.unet.config, model.text_encoder.config.hidden_size
+    wanted = 2 * model.channels + 1
+    if config.in_channels != wanted or config.attention_type != "gated":
+        kind = f"{config.in_channels} input channels and {config.attention_type} attention"
+        if config.in_channels == wanted:
+            kind = f"{wanted} input channels but no gated attention, as Stable Diffusion inpainting's"
+        raise UserError(
+            f"{where}: its U-Net has {kind}; give a synthesizer of `train cell`, with {wanted} and gated attention"
+        )
+    if config.cross_attention_dim != text_channels:
+        raise UserError(
+            f"{where}: the cell synthesizer needs {config.cross_attention_dim} text channels, but the foundation "
+            f"{model.name} has {text_channels}; it was trained on another foundation"
+        )
