@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .. import boxes
 from ..annotations import Cell
 from ..data import file_names, image_files
 from ..data.image_files import Pixels
 from ..provenance import descent, inside
-from .plan import Plan, PlannedCell, PlanProblem
+from .plan import NamedBox, Plan, PlannedCell, PlannedImage, PlanProblem
 from .settings import PipelineSettings
 
 Own = tuple[str, Path, dict[str, Any]]
@@ -32,6 +33,7 @@ class Job:
         categories: those assigned to this image by the counts of the whole run; None if they are sampled by weight.
         path: the user's image, whose digest goes into the record (`identified`).
         kept: annotated abnormal cells of the user's image, in pixels of the normal image, that stay as they are.
+        left_out: those that a plan leaves out of the annotations.
     """
 
     file_name: str
@@ -43,6 +45,7 @@ class Job:
     categories: tuple[str, ...] | None = None
     path: Path | None = None
     kept: tuple[Cell, ...] = ()
+    left_out: tuple[NamedBox, ...] = ()
 
 
 def fields(indices: range, settings: PipelineSettings) -> Iterator[Job]:
@@ -108,7 +111,27 @@ def planned_own(
         if image.original_sha256 not in ("", job.extra["original_sha256"]):
             raise PlanProblem(f"{where}: original {image.original[:80]!r} is not the file that the plan was made for")
         sizes[image.file_name] = (width, height)
+        jobs[-1] = _without(job, image, (width, height), where)
     return jobs, sizes
+
+
+def _without(job: Job, image: PlannedImage, size: tuple[int, int], where: str) -> Job:
+    """Return `job` without the kept cells that the planned `image`, of that (width, height), leaves out.
+
+    Raises PlanProblem, which says `where`, for one that is not among the annotated cells.
+    """
+    kept = list(job.kept)
+    for number, left in enumerate(image.left_out or ()):
+        same = [cell for cell in kept if cell.category == left.category]
+        index = boxes.nearest(left.box, [boxes.clip(cell.box, *size) for cell in same])
+        if index is not None:
+            kept.remove(same[index])
+        elif job.kept:
+            raise PlanProblem(
+                f"{where}: left_out[{number}]: no annotated {left.category[:40]!r} cell has the box "
+                f"{boxes.quoted(left.box)}; remove the entry, or give the annotations that the plan was made with"
+            )
+    return replace(job, kept=tuple(kept), left_out=tuple(image.left_out or ()))
 
 
 def _own(
