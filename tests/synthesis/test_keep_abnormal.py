@@ -267,6 +267,11 @@ def test_a_kept_cell_that_was_rejected_stays_out_when_the_plan_is_followed(
     follow(real, tmp_path / "again/plan.json", tmp_path / "third", tiny)
     for name in ("annotations.json", "plan.json"):
         assert (tmp_path / "third" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+    source = Source(root="real", split="all")
+    paste(source, tmp_path / "pasted", real.parent, like=[tmp_path / "again"], keep_abnormal=True)
+    name = next(name for name, one in said(tmp_path / "pasted").items() if one["original"] == "field_2.png")
+    twin = next(image for image in coco.read(tmp_path / "pasted").images if image.file_name == name)
+    assert [cell.box for cell in twin.cells if not cell.extra["synthetic"]] == [cell.box for cell in left[False]]
     values = json.loads(plan.read_text())
     entry = next(one for one in values["images"] if one["file_name"] == "field_2.png")
     entry["left_out"][0]["bbox_xyxy"][0] -= 5

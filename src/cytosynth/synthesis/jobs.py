@@ -12,6 +12,7 @@ from ..annotations import Cell
 from ..data import file_names, image_files
 from ..data.image_files import Pixels
 from ..provenance import descent, inside
+from .centre import without
 from .plan import NamedBox, Plan, PlannedCell, PlannedImage, PlanProblem
 from .settings import PipelineSettings
 
@@ -120,18 +121,15 @@ def _without(job: Job, image: PlannedImage, size: tuple[int, int], where: str) -
 
     Raises PlanProblem, which says `where`, for one that is not among the annotated cells.
     """
-    kept = list(job.kept)
-    for number, left in enumerate(image.left_out or ()):
-        same = [cell for cell in kept if cell.category == left.category]
-        index = boxes.nearest(left.box, [boxes.clip(cell.box, *size) for cell in same])
-        if index is not None:
-            kept.remove(same[index])
-        elif job.kept:
-            raise PlanProblem(
-                f"{where}: left_out[{number}]: no annotated {left.category[:40]!r} cell has the box "
-                f"{boxes.quoted(left.box)}; remove the entry, or give the annotations that the plan was made with"
-            )
-    return replace(job, kept=tuple(kept), left_out=tuple(image.left_out or ()))
+    left = image.left_out or []
+    kept, unknown = without(job.kept, [(one.box, one.category) for one in left], size)
+    if unknown and job.kept:
+        one = left[unknown[0]]
+        raise PlanProblem(
+            f"{where}: left_out[{unknown[0]}]: no annotated {one.category[:40]!r} cell has the box "
+            f"{boxes.quoted(one.box)}; remove the entry, or give the annotations that the plan was made with"
+        )
+    return replace(job, kept=tuple(kept), left_out=tuple(left))
 
 
 def _own(

@@ -20,7 +20,7 @@ from ...io import atomic
 from ...io.progress import console, meter
 from ...provenance import PASTED, descent, inside, pasted, png, said, write_records
 from .. import publish
-from ..centre import kept_cells
+from ..centre import kept_cells, without
 from . import card
 from .exemplars import Exemplar, cut, put
 from .settings import PasteSettings
@@ -213,7 +213,9 @@ def _like(folders: Sequence[Path], data: DataSet, normal: Sequence[Image], scale
                     f"{folder}: {name} has {record.get('width')}x{record.get('height')} pixels, {image.file_name} at "
                     f"scale {scale:g} {size[0]}x{size[1]}; give the scale at which it was edited"
                 )
-            hosts.append(_host(data, image, scale, spots_of(record)))
+            host = _host(data, image, scale, spots_of(record))
+            left = [(tuple(one["bbox_xyxy"]), one["category"]) for one in record.get("left_out", [])]
+            hosts.append(replace(host, kept=without(host.kept, left, size)[0]))
     return hosts
 
 
