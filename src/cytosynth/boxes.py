@@ -73,6 +73,13 @@ def enclosing(points: Iterable[tuple[float, float]]) -> Box:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+def nearest(box: Box, others: Sequence[Sequence[float]]) -> int | None:
+    """Return the index of the one of `others` whose sides are nearest to those of `box`; None: beyond `TOLERANCE`."""
+    far = [max(abs(a - b) for a, b in zip(box, other, strict=True)) for other in others]
+    index = min(range(len(far)), key=far.__getitem__, default=None)
+    return index if index is not None and far[index] <= TOLERANCE else None
+
+
 def quoted(box: Box) -> str:
     """Return `box` in the form used in messages."""
     return f"({', '.join(f'{value:g}' for value in box)})"

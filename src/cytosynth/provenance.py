@@ -87,6 +87,14 @@ class KeptCell(BaseModel, strict=True):
     category: str
 
 
+class Shown(BaseModel, strict=True):
+    """Size and boxes of an image whose appearance was changed, as it is on disk."""
+
+    width: int
+    height: int
+    boxes: list[Annotated[list[float], Field(min_length=4, max_length=4)]]
+
+
 class Record(BaseModel, strict=True):
     """The fields of an image's record that are read again; the record has more."""
 
@@ -99,6 +107,8 @@ class Record(BaseModel, strict=True):
     cells: list[EditedCell]
     rejected: list[EditedCell] = []
     kept: list[KeptCell] = []
+    left_out: list[KeptCell] = []
+    shown: Shown | None = None
     room: Room = 0
     picture: Annotated[dict[str, Any], AfterValidator(plain.checked)] = {}
     original: str = Field(default="", description="name, in its set, of the image that was edited")
@@ -111,6 +121,8 @@ class Record(BaseModel, strict=True):
             raise ValueError("an original without its hash")
         if "rejected" in said and any("attempts" not in cell.model_fields_set for cell in self.cells + self.rejected):
             raise ValueError("a gated cell without attempts")
+        if self.shown and len(self.shown.boxes) != len(self.cells) + len(self.kept):
+            raise ValueError("shown: another number of boxes than of cells")
         return self
 
 

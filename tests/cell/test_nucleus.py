@@ -136,7 +136,7 @@ def test_the_condition_reaches_the_network_and_is_written_with_the_weights(tiny:
     )
     assert np.array_equal(sized, editor.edit(pixels, [edit], fast.model_copy(update={"nucleus_scale": {}})))
     assert editor.settled(fast, real=True).nucleus_scale == {"HSIL": 1.5}
-    with pytest.raises(UsageError, match=r"nucleus_scale: 'SCC': the synthesizer has no size .* it has HSIL"):
+    with pytest.raises(UsageError, match=r"nucleus_scale={.SCC.: 2.0}: 'SCC': .* no size .* it has HSIL"):
         editor.settled(fast.model_copy(update={"nucleus_scale": {"SCC": 2.0}}), real=True)
     editor.trained = editing.Editing()
     assert not np.array_equal(sized, editor.edit(pixels, [edit], fast))

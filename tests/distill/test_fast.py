@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 import cytosynth
 import killing
 from command_lines import models
-from conftest import disturb
+from conftest import disturb, write_fields
 from cytosynth.adapters import lora
 from cytosynth.adapters.distilled import CARD, WEIGHTS, DistilledCard
 from cytosynth.distill.student import Student
@@ -115,3 +115,24 @@ def test_weights_that_do_not_fit_are_refused(tiny: Path, few: Path, tmp_path: Pa
         Fast(normal=str(tmp_path / "w")).settings()
     with pytest.raises(UserError, match="those of `distill cell` are expected"):
         Fast(cell=str(few / "normal")).settings()
+
+
+def test_evaluate_steps_takes_the_guidance_of_the_teachers_from_the_weights(
+    cytosynth: killing.Server, tiny: Path, few: Path, tmp_path: Path
+) -> None:
+    write_fields(tmp_path / "drawn", 9)
+    (tmp_path / "drawn/split.json").unlink()
+    scales = {"normal": 2.0, "cell": 4.0}
+    for stage, scale in scales.items():
+        shutil.copytree(few / stage, tmp_path / stage)
+        card = json.loads((few / stage / CARD).read_text())
+        (tmp_path / stage / CARD).write_text(json.dumps(card | {"guidance_scale": scale}))
+    command = ["evaluate", "steps", str(tmp_path / "drawn"), *models(tiny, "foundation", "normal", "cell"),
+               "--split=all", "--steps=1", "--windows=10", "--window=64", "--cells=10", "--categories=HSIL",
+               "--set=normal.steps=1", "--set=cell.steps=1", "--set=about=64"]  # fmt: skip
+    given = [f"--fast-{stage}={tmp_path / stage}" for stage in scales]
+    assert cytosynth.run(*command, str(tmp_path / "out"), *given).code == 0
+    recipe = yaml.safe_load((tmp_path / "out/steps.yaml").read_text())
+    assert {stage: recipe[stage]["guidance_scale"] for stage in scales} == scales
+    ran = cytosynth.run(*command, str(tmp_path / "out"), *given, "--set=cell.guidance_scale=3.5")
+    assert ran.code == 2 and "guidance_scale': 3.5" in ran.err.replace("\n", " ")

@@ -8,7 +8,9 @@ import pytest
 
 import killing
 from conftest import write_fields
+from cytosynth.bethesda import ABNORMAL, NILM
 from cytosynth.config import override
+from cytosynth.data import shard as shards
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco, coco_parts
 from cytosynth.data.shard import Shard
@@ -60,6 +62,20 @@ def test_merged_shards_are_the_bytes_of_the_undivided_run(made: Path, tiny: Path
     before = content(made / "1")
     synthesize.synthesize(made / "1", count=5, settings=chosen(), shard=Shard(1, 2), **models(tiny))
     assert content(made / "1") == before
+
+
+def test_shards_from_before_cells_could_be_edited_into_nilm_are_merged(made: Path, tmp_path: Path) -> None:
+    now = tmp_path / "now"
+    shutil.copytree(made / "2", now)
+    said = json.loads((now / shards.FILE).read_text())
+    assert said["categories"] == list(ABNORMAL)
+    (now / shards.FILE).write_text(json.dumps(said | {"categories": [*ABNORMAL, NILM]}))
+    for number, given in enumerate(([made / "1", now], [now, made / "1"])):
+        merge(tmp_path / f"{number}", given)
+        assert content(tmp_path / f"{number}") == content(made / "whole")
+    (now / shards.FILE).write_text(json.dumps(said | {"categories": [*ABNORMAL, "SCC"]}))
+    with pytest.raises(UserError, match=r"now: made for the categories ASC-US, .*, SCC, .*1 for ASC-US, .*, HSIL;"):
+        merge(tmp_path / "no", [made / "1", now])
 
 
 def test_what_does_not_belong_together_is_named(made: Path, tiny: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from typer.testing import CliRunner
 from browser import TABLET, chromium, screenshot, serious, watched
 from conftest import drawn, write_fields
 from cytosynth import cli
+from cytosynth.bethesda import ABNORMAL, NILM
+from cytosynth.cell import editing
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.quality.gate import Verdict
 from cytosynth.cell.settings import GateSettings
@@ -209,6 +212,30 @@ def test_two_tabs_undo_and_a_closed_program(own: Path, tiny: Path, tmp_path: Pat
         half = client.raw("GET", f"/api/projects/{first}/tile?image=field%200.png&level=1&x=0&y=0")[2]
         expected = drawn(0)[0].reshape(144, 2, 160, 2, 3).mean(axis=(1, 3)).round()
         assert np.array_equal(np.asarray(Image.open(BytesIO(half))), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nilm", [True, False])
+def test_nilm_is_offered_where_the_synthesizer_can_edit_into_it(
+    nilm: bool, own: Path, tiny: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(tiny, models)
+    (models / "cell" / editing.FILE).write_text(json.dumps({"nilm": nilm}))
+    grades = [*ABNORMAL, NILM] if nilm else [*ABNORMAL]
+    with running([own], tmp_path / "out", models) as (client, _):
+        assert client.ask("GET", "/about")["grades"] == grades, "the keys 1, 2 ... and the buttons of the page"
+        project = client.ask("POST", "/projects", {"kind": "own", "folder": "0"})["id"]
+        tasks = client.ask("POST", f"/projects/{project}/gallery", {"image": "field 0.png", "box": BOX})
+        assert [one["category"] for one in tasks] == [name for name in grades for _ in range(4)]
+        asked = {"do": "put", "image": "field 0.png", "box": OTHER, "category": NILM}
+        if not nilm:
+            assert "unknown category 'NILM'" in client.refused("POST", f"/projects/{project}/edit", asked)
+            return
+        seen = client.finish(client.ask("POST", f"/projects/{project}/edit", asked)["task"])
+        assert seen["edit"]["category"] == NILM and seen["verdict"]
+        client.finish(client.ask("POST", f"/projects/{project}/save", {"name": "made"})["id"])
+    assert [cell.category for image in read(tmp_path / "out/made").images for cell in image.cells] == [NILM]
 
 
 @pytest.mark.slow
@@ -626,7 +653,7 @@ def test_a_real_image_and_the_bundled_models_in_a_browser(tmp_path: Path) -> Non
         screenshot(page, "studio_edit")
         page.get_by_label("Image. Arrows").focus()
         page.keyboard.press("g")
-        page.wait_for_function("() => document.querySelectorAll('.gallery img').length === 16")
+        page.wait_for_function("() => document.querySelectorAll('.gallery img').length === 20")
         screenshot(page, "studio_gallery")
         assert errors == []
 

@@ -154,6 +154,27 @@ def test_as_many_cells_at_the_places_of_an_edited_set(fields: Path, tmp_path: Pa
         paste(half, tmp_path / "no", fields, like=[edited])
 
 
+def test_counterparts_without_a_cell_and_cells_without_a_place_are_counted(
+    fields: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited = tmp_path / "edited"
+    edited.mkdir()
+    nilm, lsil = ({"bbox_xyxy": [40, 40, 80, 80], "category": name} for name in ("NILM", "LSIL"))
+    cells = [[nilm, nilm], [nilm, lsil], []]
+    records = [{"file_name": f"{n}.png", "original": "field_0.png", "cells": own} for n, own in enumerate(cells)]
+    write_records(edited, records)
+    data = paste(ALL, tmp_path / "out", fields, like=[edited], settings=SETTINGS)
+    assert [len(image.cells) for image in data.images] == [0, 1, 0], "as many images and abnormal boxes as edited"
+    line = "2 images of 3 without a pasted cell: the edited images that they are like have no abnormal cell"
+    card = (tmp_path / "out/README.md").read_text()
+    assert line in capsys.readouterr().err and f"## What was not pasted\n\n- {line}" in card
+    write_records(edited, [records[1] | {"cells": [lsil] * 200}])
+    (full,) = paste(ALL, tmp_path / "full", fields, like=[edited], settings=SETTINGS).images
+    assert 1 < len(full.cells) < 200
+    line = f"{200 - len(full.cells)} cells of 200 not pasted: no free place"
+    assert line in capsys.readouterr().err and line in (tmp_path / "full/README.md").read_text()
+
+
 def test_it_is_reproducible_and_uses_all_cells(fields: Path, tmp_path: Path) -> None:
     many = PasteSettings(min_cells=3, max_cells=3)
     first = paste(ALL, tmp_path / "a", fields, count=6, settings=many)

@@ -1,6 +1,7 @@
 """Control over number, place and class: plans, choice, counts, batches, strength, paste."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -478,3 +479,29 @@ def test_a_plan_remembers_the_precision(tiny: Path, tmp_path: Path) -> None:
     assert given.base().precision == "bf16"
     synthesize.synthesize(again, plan=out / "plan.json", settings=given.base(), **models(tiny, "detector"))
     assert np.array_equal(pixels(out)["000000.png"], pixels(again)["000000.png"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason", "instead"),
+    [
+        ("nucleus_scale", {"LSIL": 0.85}, "'LSIL': the synthesizer has no size of this nucleus .*; it has none", {}),
+        ("stain", "outside", "needs training_images.json next to the cell synthesizer", False),
+    ],
+)
+def test_a_plan_with_a_setting_that_another_synthesizer_lacks_names_file_value_and_remedy(
+    key: str, value: Any, reason: str, instead: Any, made: Path, tiny: Path, tmp_path: Path
+) -> None:
+    file, values = tmp_path / "plan.json", json.loads((made / "plan.json").read_text())
+    values["settings"]["cell"][key] = value
+    named = re.escape(f"{file}: settings.cell.{key}={json.dumps(value)}: ")
+    remedy = re.escape(f"; set cell.{key}={json.dumps(instead)}, or follow the plan with the synthesizer own:cell ")
+    with pytest.raises(plan.PlanProblem, match=f"^{named}{reason}.*{remedy}[0-9a-f]{{16}}$"):
+        follow(file, tmp_path / "no", tiny, values)
+    assert not (tmp_path / "no").exists()
+    chosen = override(plan.read(file).base(), [f"cell.{key}={json.dumps(instead)}"])
+    synthesize.synthesize(tmp_path / "out", plan=file, settings=chosen, **models(tiny, "detector"))
+    again, first = pixels(tmp_path / "out"), pixels(made)
+    assert again.keys() == first.keys() and all(np.array_equal(again[name], first[name]) for name in first)
+    asked = override(PipelineSettings(), [f"cell.{key}={json.dumps(value)}"])
+    with pytest.raises(UsageError, match=f"^cell.{key}={re.escape(json.dumps(value))}: {reason}"):
+        synthesize.synthesize(tmp_path / "no", count=1, settings=asked, **models(tiny))

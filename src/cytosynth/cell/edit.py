@@ -27,7 +27,7 @@ from .close_up import CloseUp
 from .editing import Editing
 from .settings import EditSettings
 from .stain import Stain, Transfer
-from .training_images import FILE, TrainingImages
+from .training_images import TrainingImages
 
 
 @dataclass(frozen=True)
@@ -126,21 +126,12 @@ class CellEditor:
         """
         scale = self.box_scale if settings.box_scale is None else settings.box_scale
         known = self.training_images is not None
-        if settings.stain and not known:
-            raise UsageError(
-                f"cell.stain={str(settings.stain).lower()}: needs {FILE} next to the cell synthesizer, which is "
-                "missing; set it to false"
-            )
+        nuclei = self.trained.nucleus_scale if settings.nucleus_scale is None else settings.nucleus_scale
+        if problem := editing.lacking(settings.model_copy(update={"nucleus_scale": nuclei}), self.trained, known):
+            raise UsageError(str(problem))
         stain = settings.stain
         if stain is None:
             stain = "outside" if real and known else False
-        nuclei = self.trained.nucleus_scale if settings.nucleus_scale is None else settings.nucleus_scale
-        if other := sorted(set(nuclei) - set(self.trained.nucleus)):
-            known_ones = ", ".join(self.trained.nucleus) or "none"
-            raise UsageError(
-                f"nucleus_scale: {other[0]!r}: the synthesizer has no size of this nucleus as a condition; it has "
-                f"{known_ones}; leave it out, or set cell.nucleus_scale={{}}"
-            )
         return settings.model_copy(update={"box_scale": scale, "stain": stain, "nucleus_scale": nuclei})
 
     def nucleus(self, edit: PlannedEdit, zoom: float = 1.0, scale: Mapping[str, float] | None = None) -> Box | None:

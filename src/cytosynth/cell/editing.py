@@ -1,7 +1,8 @@
 """The card of a synthesizer: its categories, and its regions relative to boxes. Imports no torch."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,8 +11,10 @@ from ..bethesda import ABNORMAL, NILM
 from ..config import validated
 from ..io import plain
 from ..io.bundled import model_folder
+from .settings import EditSettings
 
 FILE = "editing.json"
+TRAINING_IMAGES = "training_images.json"
 QUANTILES = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
 """Quantiles by which the distribution of the nuclei's diameters is described."""
 
@@ -52,6 +55,34 @@ class Editing(BaseModel):
             return None
         level = np.random.default_rng([seed, 11]).uniform(QUANTILES[0], QUANTILES[-1])
         return float(np.interp(level, QUANTILES, self.nucleus[category]))
+
+
+class Lacking(NamedTuple):
+    """A setting of stage 2 that a synthesizer cannot meet: its name and value, why, and a value that it can."""
+
+    key: str
+    value: Any
+    reason: str
+    instead: str
+
+    def __str__(self) -> str:
+        return f"cell.{self.key}={json.dumps(self.value)}: {self.reason}; set cell.{self.key}={self.instead}"
+
+
+def lacking(settings: EditSettings, trained: Editing, stains: bool) -> Lacking | None:
+    """Return the first of `settings` that a synthesizer with the card `trained` cannot meet; None if it can meet all.
+
+    `stains` says whether the stain of its training images is known.
+    """
+    if settings.stain and not stains:
+        reason = f"needs {TRAINING_IMAGES} next to the cell synthesizer, which is missing"
+        return Lacking("stain", settings.stain, reason, "false")
+    asked = settings.nucleus_scale or {}
+    if other := sorted(set(asked) - set(trained.nucleus)):
+        has = ", ".join(trained.nucleus) or "none"
+        reason = f"{other[0]!r}: the synthesizer has no size of this nucleus as a condition; it has {has}"
+        return Lacking("nucleus_scale", asked, reason, "{}")
+    return None
 
 
 PAPER = Editing()

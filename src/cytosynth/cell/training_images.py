@@ -21,9 +21,10 @@ from skimage.filters import threshold_otsu
 from ..config import validated
 from ..data.image_files import Pixels
 from ..io import plain
+from .editing import TRAINING_IMAGES
 from .stain import STAINED, Stain, density
 
-FILE = "training_images.json"
+FILE = TRAINING_IMAGES
 SMALLEST = 20
 """Square pixels of a dark region that counts: smaller is grain."""
 STAINS = ("glass", "density", "red", "blue")

@@ -55,12 +55,13 @@ def steps(
         raise UsageError("evaluate steps: give --fast-normal, --fast-cell or both: 'bundled', a folder or a run")
     from ..config import override, validated
     from ..data.sources import Source
-    from ..distill.steps_recipe import StepsRecipe
+    from ..distill.steps_recipe import StepsRecipe, taught
 
+    teachers = taught({"normal": fast_normal, "cell": fast_cell})
     asked = {
         "real": Source(root=real.name, scale=scale, split=split), "seed": seed, "seeds": seeds, "windows": windows,
         "cells": cells, "categories": categories.split(","), "steps": [part.strip() for part in steps.split(",")],
-        "normal": {"size": window},
+        "normal": {"size": window} | teachers.get("normal", {}), "cell": teachers.get("cell", {}),
     }  # fmt: skip
     recipe = override(validated(StepsRecipe, asked, "evaluate steps"), settings or [])
     from ..cell.edit import CellEditor

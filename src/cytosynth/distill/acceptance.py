@@ -103,11 +103,7 @@ def evaluate_steps(recipe: StepsRecipe, models: Models, data_root: Path, out: Pa
     if models.cell:
         recipe = recipe.model_copy(update={"cell": models.cell[0].settled(recipe.cell, real=True)})
     if models.normal:
-        teacher, few = models.normal
-        asked = recipe.normal
-        if asked.guidance_scale is None and few.taught:
-            asked = asked.model_copy(update={"guidance_scale": few.taught})
-        recipe = recipe.model_copy(update={"normal": teacher.settled(asked)})
+        recipe = recipe.model_copy(update={"normal": models.normal[0].settled(recipe.normal)})
     recipe = recipe.model_copy(update={"models": models.digests()})
     with lock.run(out, "steps.yaml"):
         pin(recipe, out / "steps.yaml")

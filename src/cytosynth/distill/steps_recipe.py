@@ -1,7 +1,10 @@
 """Settings of `evaluate steps`. Imports no torch."""
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..adapters import distilled
 from ..bethesda import ABNORMAL
 from ..cell.settings import EditSettings
 from ..data.sources import Source
@@ -23,6 +26,17 @@ class StepsRecipe(BaseModel):
     normal: GenerateSettings = GenerateSettings(size=256)
     cell: EditSettings = EditSettings()
     models: dict[str, str] = Field(default={}, description="weights' hash of each model by role")
+
+
+def taught(fast: Mapping[distilled.Stage, str | None]) -> dict[distilled.Stage, dict[str, float]]:
+    """Return the settings of the teachers of the `fast` weights by stage: the guidance scale of their distilled.json.
+
+    Raises UserError if there are no such weights.
+    """
+    return {
+        stage: {"guidance_scale": distilled.place(name, stage)[1].guidance_scale}
+        for stage, name in fast.items() if name is not None
+    }  # fmt: skip
 
 
 def few(steps: int) -> dict[str, object]:

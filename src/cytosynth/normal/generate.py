@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..adapters import distilled as few_steps
 from ..adapters.adapter import AdapterCard, read_card
 from ..adapters.load import merge, merge_distilled
 from ..bethesda import NORMAL_PROMPT
@@ -35,7 +34,6 @@ class NormalImageGenerator:
         prompt: with which the adapter was trained.
         digest: hash of all weights that determine the output.
         distilled: hash of the few-step weights; empty if there are none.
-        taught: the guidance scale of the teacher of these; None if there are none.
         low_frequencies: of the adapter's training images; None if it has none.
         guidance_scale: of the adapter's card; the paper's, if it has none.
     """
@@ -76,9 +74,8 @@ class NormalImageGenerator:
                 changed.append(self.model.text_encoder)
         # What was not changed is in the foundation's digest: no weights are hashed twice.
         self.digest = weights_digest(*changed, beside=[base.digest, self.model.conventions, self.prompt])
-        self.distilled, self.taught = "", None
+        self.distilled = ""
         if distilled:
-            self.taught = few_steps.place(distilled, "normal")[1].guidance_scale
             self.distilled = merge_distilled(self.model, distilled, "normal", self.digest)
             self.digest = weights_digest(beside=[self.digest, self.distilled])
         prepare(self.model.freeze().to(available(device)), resolved(precision, device))

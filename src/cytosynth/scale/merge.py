@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..io import atomic, lock, plain
 from ..io.progress import meter
 from ..provenance import PARTS, RECORDS, files, whole
-from ..synthesis.publish import About, publish
+from ..synthesis.publish import About, listed, publish
 from ..synthesis.resume import SETTINGS, Pinned, difference
 from . import shards
 from .detections import merge_detections
@@ -41,10 +41,7 @@ def merge(out: Path, folders: Sequence[Path]) -> DataSet:
         pin(pinned, out / SETTINGS, difference)
         _nothing_else(out, found)
         _copy(out, found)
-        info = [_info(one) for one in found]
-        if any(one != info[0] for one in info):
-            raise UserError(f"{out}: the shards were edited from sets with other licences or another description")
-        licences, derived_from, categories = info[0]
+        licences, derived_from, categories = _same_info(found)
         origin = next((record["origin"] for record in records), "synthetic")
         about = About(origin, pinned.models, categories, licences, derived_from, shards.problems(found))
         return publish(out, records, pinned.settings, about)
@@ -132,6 +129,28 @@ def _copy(out: Path, found: Sequence[Finished]) -> None:
                     if not (out / name).exists():
                         atomic.write_bytes(out / name, one.content(name))
                     bar.advance()
+
+
+def _same_info(found: Sequence[Finished]) -> tuple[tuple[dict[str, Any], ...], dict[str, Any], tuple[str, ...]]:
+    """Return what `_info` does of all shards; raise UserError if one differs.
+
+    A synthesizer did not list NILM before cells could be edited into it: of such categories the longer list is taken.
+    """
+    first = _info(found[0])
+    categories = first[2]
+    for one in found[1:]:
+        licences, derived, names = _info(one)
+        if (licences, derived) != first[:2]:
+            raise UserError(
+                f"{one.folder}: edited from a set with other licences or another description than {found[0].folder}"
+            )
+        if listed(names, ()) != listed(categories, ()):
+            raise UserError(
+                f"{one.folder}: made for the categories {', '.join(names)}, {found[0].folder} for "
+                f"{', '.join(categories)}; make one of them again"
+            )
+        categories = max(categories, names, key=len)
+    return *first[:2], categories
 
 
 def _info(one: Finished) -> tuple[tuple[dict[str, Any], ...], dict[str, Any], tuple[str, ...]]:

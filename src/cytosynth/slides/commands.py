@@ -20,6 +20,7 @@ from ..provenance import short
 from ..synthesis import plan as plans
 from ..synthesis.computing import decided
 from ..synthesis.fast import NOT, Fast
+from ..synthesis.fitting import check_fit
 from ..synthesis.models import NONE, Models, load
 from ..synthesis.settings import PipelineSettings, check
 from .make import ROWS, Source, generated, make, written
@@ -57,6 +58,7 @@ def slide(
     check(settings.pipeline, categories=known)
     check_counts(settings, plan)
     given = (plans.read(plan, known), plan) if plan else None
+    check_fit(settings.pipeline, cell, given)
     if given:
         settings = _as_planned(settings, *given)
     both = decided(settings.pipeline, written(out), device)
@@ -108,6 +110,7 @@ def edit_slide(
     known = targets(cell)
     check(settings, categories=known)
     given = (plans.read(plan, known), plan) if plan else None
+    check_fit(settings, cell, given)
     if not (plan or settings.counts):
         raise UsageError(f"{path}: a slide needs --counts (HSIL=40,...), or --plan")
     settings = decided(settings, written(out), device)

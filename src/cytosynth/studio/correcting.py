@@ -1,21 +1,24 @@
 """Correcting a finished data set: cells accepted or rejected, boxes moved; written as a new data set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .. import boxes
 from ..annotations import Cell, DataSet, Image
+from ..bethesda import NILM
 from ..data import convert
 from ..data.formats import qupath
 from ..data.read import guess
 from ..errors import UserError
 from ..io import atomic, lock, plain
 from ..io.wording import amount
-from ..provenance import NOTICE, RECORDS
+from ..provenance import NOTICE, RECORDS, said, whole
 from ..synthesis import plan as plans
+from ..synthesis.centre import boxes_shown
 
 FILE = "corrections.json"
 GEOJSON = "geojson"
@@ -110,17 +113,21 @@ def _beside(source: Path, corrections: Corrections, out: Path, data: DataSet, st
     atomic.write_json(out / FILE, corrections.model_dump(mode="json"))
     if (source / RECORDS).is_file():
         atomic.write_bytes(out / RECORDS, (source / RECORDS).read_bytes())
+    again = ""
     if (source / plans.FILE).is_file():
-        plan = _without_rejected(_plan(source), corrections, data)
+        records = {name: one for name, one in said(source).items() if whole(one, (*data.categories, NILM))}
+        plan, unknown = _without_rejected(_plan(source), corrections, data, records)
         if plan.images:
             atomic.write_json(out / plans.FILE, plan.model_dump(mode="json", exclude_none=True))
+            again = f" `{plans.FILE}` makes the images again without them, with the boxes and categories as they were."
+            if unknown:
+                again += f" {amount(unknown, 'rejected cell')}, moved or added before, could not be found in it."
     changed = sum(one.box is not None or one.category is not None for one in corrections.decisions)
     lines = [
         f"# Corrected copy of {source.name}", "", *([f"**{NOTICE}**", ""] if data.info.get("synthetic") else []),
         f"{amount(states.count('accepted'), 'cell')} accepted, {states.count('rejected')} rejected, {changed} changed; "
         f"the others were not reviewed. The decisions are in `{FILE}`.", "",
-        "Rejected cells are not annotated but can still be seen in these images."
-        + (f" `{plans.FILE}` makes the images again without them." if (out / plans.FILE).exists() else ""), "",
+        f"Rejected cells are not annotated but can still be seen in these images.{again}", "",
     ]  # fmt: skip
     atomic.write_text(out / "README.md", "\n".join(lines))
 
@@ -133,19 +140,49 @@ def _plan(source: Path) -> plans.Plan:
     return plans.read(source / plans.FILE, sorted(named))
 
 
-def _without_rejected(plan: plans.Plan, corrections: Corrections, data: DataSet) -> plans.Plan:
-    """Return `plan` without the cells that were rejected, and without images that have none left."""
-    rejected: dict[str, set[tuple[float, ...]]] = {}
+def _without_rejected(
+    plan: plans.Plan, corrections: Corrections, data: DataSet, records: Mapping[str, dict[str, Any]]
+) -> tuple[plans.Plan, int]:
+    """Return `plan` without the cells that were rejected, and without images that have no edit left.
+
+    Rejected cells that were in the original are listed as left out. Also return how many rejected cells are in none of
+    the `records`: boxes that were moved or added since.
+    """
+    rejected: dict[str, list[Cell]] = {}
     for one in corrections.decisions:
         if one.state == "rejected":
-            rejected.setdefault(one.image, set()).add(_rounded(_cell(data, one)[1].box))
-    images = []
+            rejected.setdefault(one.image, []).append(_cell(data, one)[1])
+    images, unknown = [], 0
     for image in plan.images:
-        gone = rejected.get(image.file_name, set())
-        kept = [cell for cell in image.cells if _rounded(cell.box) not in gone]
-        if kept:
-            images.append(image.model_copy(update={"cells": kept}))
-    return plan.model_copy(update={"images": images})
+        edits, left = list(image.cells), list(image.left_out or ())
+        known = _known(image, records.get(image.file_name))
+        for cell in rejected.get(image.file_name, ()):
+            same = [one for one in known if one[1].category == cell.category] or known
+            index = boxes.nearest(cell.box, [shown for shown, _ in same])
+            if index is None:
+                unknown += 1
+                continue
+            known.remove(same[index])
+            planned = same[index][1]
+            if isinstance(planned, plans.PlannedCell):
+                edits.remove(planned)
+            else:
+                left.append(planned)
+        if edits:
+            images.append(image.model_copy(update={"cells": edits, "left_out": left or None}))
+    return plan.model_copy(update={"images": images}), unknown
+
+
+def _known(image: plans.PlannedImage, record: dict[str, Any] | None) -> list[tuple[Sequence[float], plans.NamedBox]]:
+    """Return each edit of the planned `image`, and each cell that its `record` kept, after its box in the data set."""
+    if record is None:
+        return [(cell.box, cell) for cell in image.cells]
+    edits = {tuple(cell.bbox_xyxy): cell for cell in image.cells}
+    shown, count = boxes_shown(record)[2], len(record["cells"])
+    made = [(box, edits[key]) for box, cell in zip(shown, record["cells"], strict=False)
+            if (key := tuple(cell["bbox_xyxy"])) in edits]  # fmt: skip
+    kept = [plans.NamedBox(bbox_xyxy=cell["bbox_xyxy"], category=cell["category"]) for cell in record.get("kept", [])]
+    return [*made, *zip(shown[count:], kept, strict=True)]
 
 
 def _cell(data: DataSet, decision: Decision) -> tuple[Image, Cell]:
@@ -159,7 +196,3 @@ def _changed(cell: Cell, decision: Decision) -> Cell:
     extra = {key: value for key, value in cell.extra.items()
              if decision.box is None or key not in ("area", "segmentation", "nucleus")}  # fmt: skip
     return replace(cell, box=decision.box or cell.box, category=decision.category or cell.category, extra=extra)
-
-
-def _rounded(box: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(round(value, 2) for value in box)

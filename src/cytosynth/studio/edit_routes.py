@@ -142,9 +142,9 @@ class EditRoutes:
         return JSONResponse([self.editing.paint(project, edit, BATCH).id for edit in wanted])
 
     async def gallery(self, request: Request) -> Response:
-        """Paint a cell in every category with several seeds (Figure 7), without changing the project."""
+        """Paint a cell in every category offered, with several seeds (Figure 7), without changing the project."""
         values, project = await body(request), self._project(request)
-        categories = self.editing.models.trained.categories
+        categories = self.editing.models.trained.targets
         base = _edit_of({**values, "category": categories[0]}, project)
         tasks = []
         for category in categories:

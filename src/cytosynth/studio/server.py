@@ -43,7 +43,7 @@ class Studio:
 
         Raises UserError if another studio has the folder.
         """
-        self.grades = self.models.trained.categories
+        self.grades = self.models.trained.targets
         self._stack.enter_context(lock.only(self.out / ".studio"))
         queue = DeviceQueue(self.models.settings.threads)
         self._stack.callback(queue.close)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import boxes
-from ..annotations import Cell
+from ..annotations import Box, Cell
 from ..data import gather, image_files
 from ..data.image_files import Pixels
 from ..data.slides import glass, reader
@@ -101,6 +101,24 @@ def kept_cells(cells: Sequence[Cell], width: int, height: int) -> list[dict[str,
                 {"bbox_xyxy": [x0, y0, x1, y1], "category": cell.category} | {k: v for k, v in flags.items() if v}
             )
     return kept
+
+
+def without(
+    cells: Sequence[Cell], left_out: Sequence[tuple[Box, str]], size: tuple[int, int]
+) -> tuple[list[Cell], list[int]]:
+    """Return the `cells` of an image of that (width, height) without those that are `left_out`: box, category.
+
+    Also return the indices of those of `left_out` that are none of the `cells`.
+    """
+    kept, unknown = list(cells), []
+    for number, (box, category) in enumerate(left_out):
+        same = [cell for cell in kept if cell.category == category]
+        index = boxes.nearest(box, [boxes.clip(cell.box, *size) for cell in same])
+        if index is None:
+            unknown.append(number)
+        else:
+            kept.remove(same[index])
+    return kept, unknown
 
 
 def annotated(record: dict[str, Any]) -> list[dict[str, Any]]:

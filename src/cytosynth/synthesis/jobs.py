@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .. import boxes
 from ..annotations import Cell
 from ..data import file_names, image_files
 from ..data.image_files import Pixels
 from ..provenance import descent, inside
-from .plan import Plan, PlannedCell, PlanProblem
+from .centre import without
+from .plan import NamedBox, Plan, PlannedCell, PlannedImage, PlanProblem
 from .settings import PipelineSettings
 
 Own = tuple[str, Path, dict[str, Any]]
@@ -32,6 +34,7 @@ class Job:
         categories: those assigned to this image by the counts of the whole run; None if they are sampled by weight.
         path: the user's image, whose digest goes into the record (`identified`).
         kept: annotated abnormal cells of the user's image, in pixels of the normal image, that stay as they are.
+        left_out: those that a plan leaves out of the annotations.
     """
 
     file_name: str
@@ -43,6 +46,7 @@ class Job:
     categories: tuple[str, ...] | None = None
     path: Path | None = None
     kept: tuple[Cell, ...] = ()
+    left_out: tuple[NamedBox, ...] = ()
 
 
 def fields(indices: range, settings: PipelineSettings) -> Iterator[Job]:
@@ -108,7 +112,24 @@ def planned_own(
         if image.original_sha256 not in ("", job.extra["original_sha256"]):
             raise PlanProblem(f"{where}: original {image.original[:80]!r} is not the file that the plan was made for")
         sizes[image.file_name] = (width, height)
+        jobs[-1] = _without(job, image, (width, height), where)
     return jobs, sizes
+
+
+def _without(job: Job, image: PlannedImage, size: tuple[int, int], where: str) -> Job:
+    """Return `job` without the kept cells that the planned `image`, of that (width, height), leaves out.
+
+    Raises PlanProblem, which says `where`, for one that is not among the annotated cells.
+    """
+    left = image.left_out or []
+    kept, unknown = without(job.kept, [(one.box, one.category) for one in left], size)
+    if unknown and job.kept:
+        one = left[unknown[0]]
+        raise PlanProblem(
+            f"{where}: left_out[{unknown[0]}]: no annotated {one.category[:40]!r} cell has the box "
+            f"{boxes.quoted(one.box)}; remove the entry, or give the annotations that the plan was made with"
+        )
+    return replace(job, kept=tuple(kept), left_out=tuple(left))
 
 
 def _own(

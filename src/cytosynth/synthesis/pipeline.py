@@ -206,6 +206,8 @@ class Pipeline:
             record["outside_training"] = trained.outside(canvas.normal)
         if job.kept:
             record["kept"] = kept_cells(job.kept, width, height)
+        if job.left_out:
+            record["left_out"] = [one.model_dump() for one in job.left_out]
         if self.gate:
             record["rejected"] = [said_of(spot, self.gate) for spot in canvas.rejected]
         if canvas.candidates is not None:

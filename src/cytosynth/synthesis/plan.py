@@ -42,22 +42,27 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class PlannedCell(_Strict):
-    """A cell to be edited: its box (xyxy pixels, as annotated), its new category, and the seed of its noise.
-
-    Its own `strength` replaces that of the settings.
-    """
+class NamedBox(_Strict):
+    """A cell's box (xyxy pixels of the image as it is edited) and category."""
 
     bbox_xyxy: list[float] = Field(min_length=4, max_length=4)
     category: str
-    seed: int = Field(ge=0, lt=LARGEST)
-    strength: float | None = Field(default=None, gt=0, le=1)
 
     @property
     def box(self) -> Box:
         """The box as a tuple."""
         x0, y0, x1, y1 = self.bbox_xyxy
         return x0, y0, x1, y1
+
+
+class PlannedCell(NamedBox):
+    """A cell to be edited: its box (xyxy pixels, as annotated), its new category, and the seed of its noise.
+
+    Its own `strength` replaces that of the settings.
+    """
+
+    seed: int = Field(ge=0, lt=LARGEST)
+    strength: float | None = Field(default=None, gt=0, le=1)
 
 
 class PlannedField(_Strict):
@@ -68,7 +73,10 @@ class PlannedField(_Strict):
 
 
 class PlannedImage(_Strict):
-    """An image to be made: of a generated `field`, or of the user's file `original`."""
+    """An image to be made: of a generated `field`, or of the user's file `original`.
+
+    `left_out` are annotated abnormal cells of the original that are not annotated, although others are kept.
+    """
 
     file_name: str
     generated: PlannedField | None = None
@@ -77,6 +85,7 @@ class PlannedImage(_Strict):
     width: int | None = Field(default=None, ge=1)
     height: int | None = Field(default=None, ge=1)
     cells: list[PlannedCell] = Field(default=[], max_length=1000)
+    left_out: list[NamedBox] | None = None
 
 
 class PlanSettings(BaseModel):
@@ -116,7 +125,9 @@ class Plan(_Strict):
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that identify the plan, whatever the layout of its file."""
-        text = self.model_dump_json(include={"images"}).replace(',"strength":null', "")  # as before there were any
+        text = self.model_dump_json(include={"images"})
+        for absent in (',"strength":null', ',"left_out":null'):
+            text = text.replace(absent, "")  # as before there were any
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def base(self) -> PipelineSettings:
@@ -220,6 +231,7 @@ def write(
             entry["generated"] = {"seed": record["seed"], "index": record["key"]}
         entry |= {"width": record["width"], "height": record["height"]}
         entry["cells"] = [{key: cell[key] for key in CELL if key in cell} for cell in record["cells"]]
+        entry |= {"left_out": record["left_out"]} if record.get("left_out") else {}
         entries.append(entry)
     used = PlanSettings(**{key: getattr(settings, key) for key in PlanSettings.model_fields})
     content = {"version": 1, "settings": used.model_dump(mode="json"), "models": dict(models), "images": entries}

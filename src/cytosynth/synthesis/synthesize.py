@@ -17,6 +17,7 @@ from . import models, own_images
 from . import plan as plans
 from .computing import decided
 from .fast import NOT, Fast
+from .fitting import check_fit
 from .jobs import Job, fields, planned_fields, planned_own
 from .jobs import own_images as jobs_of
 from .models import NONE, Models
@@ -57,6 +58,7 @@ def synthesize(
         raise UsageError("keep_abnormal: no effect on generated fields, which have no annotated cells; leave it out")
     _check(settings, plan, count or None, known)
     given = plans.read(plan, known) if plan else None
+    check_fit(settings, cell, (given, plan) if given and plan else None)
     settings = decided(settings, written(out), device)
     found = None if plan else detector
     with threads(settings.threads):
@@ -96,6 +98,7 @@ def edit(
     known = targets(cell)
     _check(settings, plan, len(images), known)
     given = plans.read(plan, known) if plan else None
+    check_fit(settings, cell, (given, plan) if given and plan else None)
     settings = decided(settings, written(out), device)
     found = None if plan else detector
     about: dict[str, Any] = {"licences": own.licences, "derived_from": own.info, "strict": strict,

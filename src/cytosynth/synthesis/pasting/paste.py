@@ -1,6 +1,5 @@
 """A data set of pasted cells: real abnormal cells of a data set put into its normal images, each with its box."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,11 +16,12 @@ from ...data.formats import coco
 from ...data.image_files import Pixels
 from ...data.sources import Source
 from ...errors import UsageError, UserError
-from ...io import atomic, wording
-from ...io.progress import meter
-from ...provenance import NOTICES, PASTED, descent, inside, pasted, png, said, write_records
+from ...io import atomic
+from ...io.progress import console, meter
+from ...provenance import PASTED, descent, inside, pasted, png, said, write_records
 from .. import publish
-from ..centre import kept_cells
+from ..centre import kept_cells, without
+from . import card
 from .exemplars import Exemplar, cut, put
 from .settings import PasteSettings
 
@@ -76,7 +76,7 @@ def paste(
         count: images to make, the normal ones over and over.
         like: data sets of edited images instead of `count`: for each of their images that was made from a normal image
             of `source` one of the same image, with as many cells at the same places, of the same categories where
-            `source` has them.
+            `source` has them. Edits into NILM have no counterpart; a line and the data card count images without any.
         settings: of the pasting; `min_cells` and `max_cells` count without `like` alone.
         categories: what is pasted.
         keep_abnormal: paste also into images with abnormal cells, which stay, with their boxes.
@@ -125,9 +125,13 @@ def paste(
         write_records(part, records)
         coco.write(made, part)
         publish.preview(made, part, PASTED)
-        atomic.write_text(
-            part / "README.md", _card(made, cells, settings, publish.kept_section(publish.kept_of(records)))
-        )
+        sections = publish.kept_section(publish.kept_of(records))
+        lines = card.missing([len(host.spots) for host in hosts], records)
+        if lines:
+            sections += ["## What was not pasted", "", *(f"- {line}" for line in lines), ""]
+        atomic.write_text(part / "README.md", card.text(made, cells, settings, sections))
+    for line in lines:
+        console.print(line, soft_wrap=True)
     return replace(made, folder=out / "images")
 
 
@@ -209,7 +213,9 @@ def _like(folders: Sequence[Path], data: DataSet, normal: Sequence[Image], scale
                     f"{folder}: {name} has {record.get('width')}x{record.get('height')} pixels, {image.file_name} at "
                     f"scale {scale:g} {size[0]}x{size[1]}; give the scale at which it was edited"
                 )
-            hosts.append(_host(data, image, scale, spots_of(record)))
+            host = _host(data, image, scale, spots_of(record))
+            left = [(tuple(one["bbox_xyxy"]), one["category"]) for one in record.get("left_out", [])]
+            hosts.append(replace(host, kept=without(host.kept, left, size)[0]))
     return hosts
 
 
@@ -272,23 +278,3 @@ def _free(
             return place
         place = (float(rng.uniform(0, size[0])), float(rng.uniform(0, size[1])))
     return None
-
-
-def _card(data: DataSet, cells: Sequence[Exemplar], settings: PasteSettings, kept: Sequence[str]) -> str:
-    """Return the data card as Markdown, with the lines on cells that were `kept`."""
-    shown = [cell for image in data.images for cell in image.cells]
-    counts, pasted = Counter(cell.category for cell in shown), sum(bool(cell.extra["synthetic"]) for cell in shown)
-    lines = [
-        "# Cervical cytology with pasted cells", "", f"**{NOTICES[PASTED]}**", "",
-        f"{wording.amount(len(data.images), 'image')} with {wording.amount(pasted, 'pasted cell')}, from "
-        f"{wording.amount(len(cells), 'real cell')} of {len({cell.digest for cell in cells})} images. Boxes: "
-        "`annotations.json` (COCO); which cell is from where: `provenance.jsonl`. Nothing is generated: it is what a "
-        "generator has to beat. Test only on real images.", "",
-        "| category | cells |", "|---|---|", *(f"| {name} | {counts.get(name, 0)} |" for name in data.categories), "",
-        *kept,
-        "## Settings", "", "```", *(f"{key}: {value}" for key, value in settings.model_dump().items()), "```", "",
-    ]  # fmt: skip
-    if data.licences:
-        lines += ["## The images that were used", ""]
-        lines += [f"- licence: {entry.get('name')} {entry.get('url', '')}".rstrip() for entry in data.licences]
-    return "\n".join(lines).rstrip() + "\n"
