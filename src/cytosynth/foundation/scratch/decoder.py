@@ -3,19 +3,25 @@
 The encoder is unchanged, so that everything trained on its latents stays valid. The discriminator is trained from the
 first step; it affects the decoder from `adversarial_start` on. Weights are selected by the power spectrum of held-out
 reconstructions, which such training first brings near that of the originals and then beyond it.
+
+With `regenerated` latents the decoder is trained on what it will be given: each batch also holds crops of these,
+compared with their images by features and by what is coarse in them, and crops of sampled latents, which have no image.
+What is coarse in those is to stay as the decoder drew it before; the discriminator judges the rest.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from torch import nn
+from torch import Tensor, nn
 
 from ...data.sources import Sample
 from ...training.task import Batch, Losses, Task
-from ..pixels import whole
+from ..pixels import scale_factor, whole
 from ..save import save_part
 from . import sharpness
 from .autoencoder import preview
@@ -24,11 +30,16 @@ from .discriminator import Discriminator, adaptive_weight, hinge, r1
 from .losses import pixel_losses, weighted
 from .perceptual import Perceptual
 from .recipe import DecoderRecipe
+from .regenerated import Regenerated
 
 SCORED = 8
 """Held-out images, at most, by which weights are selected."""
 SCORED_SIDE = 256
 """Side of what of them is decoded, pixels."""
+ENCODED = 0.375
+"""Share of a batch that are encoded crops, with `regenerated` ones: as many are of these, and the rest was sampled."""
+COARSE = 4
+"""Pixels, a side, whose mean is compared where details cannot be the same."""
 
 
 class DecoderTask(Task):
@@ -44,11 +55,21 @@ class DecoderTask(Task):
             frozen.requires_grad_(False)
         self.crops = Crops(samples, recipe.crops, recipe.augment)
         self.perceptual = Perceptual()
-        self.discriminator = Discriminator(recipe.discriminator_channels)
+        self.discriminator = Discriminator(recipe.discriminator_channels, recipe.discriminator_halvings)
+        self.regenerated: Regenerated | None = None
+        if recipe.regenerated:
+            factor, side = scale_factor(vae), max(recipe.crops)
+            self.regenerated = Regenerated(Path(recipe.regenerated), recipe.encoder, factor, side)
+            self.before = deepcopy(vae).requires_grad_(False)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Return random crops (n, 3, side, side) in -1..1, and whether R1 is taken."""
-        return {"pixels": self.crops.batch(rng, size), "r1": rng.random() < self.recipe.r1_share}
+        """Return random crops (n, 3, side, side) in -1..1, whether R1 is taken, and crops of `regenerated` latents."""
+        if self.regenerated is None:
+            return {"pixels": self.crops.batch(rng, size), "r1": rng.random() < self.recipe.r1_share}
+        pixels = self.crops.batch(rng, max(1, round(size * ENCODED)))
+        latents, aims, sampled = self.regenerated.batch(rng, len(pixels), pixels.shape[-1])
+        taken = rng.random() < self.recipe.r1_share
+        return {"pixels": pixels, "r1": taken, "latents": latents, "aims": aims, "sampled": sampled}
 
     def forward(self, batch: Batch) -> Losses:
         """Return the losses of `batch`: of the decoder `loss`, of the discriminator `adversary`, and their parts."""
@@ -58,6 +79,11 @@ class DecoderTask(Task):
         output = self.vae.decode(latents).sample.float()
         found = pixel_losses(output, pixels) | {"perceptual": self.perceptual(output, pixels)}
         loss = weighted(found, recipe) + recipe.perceptual_weight * found["perceptual"]
+        if self.regenerated is not None:
+            again, free, losses = self._regenerated(batch, self.regenerated)
+            found |= losses
+            loss = loss + losses["regenerated"] + losses["sampled"]
+            pixels, output = torch.cat([pixels, batch["aims"]]), torch.cat([output, again, free])
         adversarial = -self.discriminator.fixed(output).mean()
         weight = torch.zeros_like(adversarial)
         if self.step >= recipe.adversarial_start:
@@ -69,6 +95,17 @@ class DecoderTask(Task):
             "adversary": adversary + recipe.r1_weight / recipe.r1_share * penalty,
             **found, "adversarial": adversarial, "adaptive weight": weight, "hinge": adversary,
         }  # fmt: skip
+
+    def _regenerated(self, batch: Batch, source: Regenerated) -> tuple[Tensor, Tensor, Losses]:
+        """Return the images of regenerated and of sampled latents, each (n, 3, side, side), and their losses."""
+        recipe, aims, sampled = self.recipe, batch["aims"], batch["sampled"]
+        again = source.inner(self.vae.decode(batch["latents"]).sample)
+        free = source.inner(self.vae.decode(sampled).sample)
+        with torch.no_grad():
+            as_before = source.inner(self.before.decode(sampled).sample)
+        features = recipe.perceptual_weight * self.perceptual(again, aims)
+        compared = weighted(_coarse_losses(again, aims), recipe) + features
+        return again, free, {"regenerated": compared, "sampled": weighted(_coarse_losses(free, as_before), recipe)}
 
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """Return the decoder."""
@@ -102,3 +139,8 @@ class DecoderTask(Task):
     def export(self, folder: Path) -> None:
         """Write the AutoencoderKL in diffusers' layout."""
         save_part(self.vae, folder, torch.float32)
+
+
+def _coarse_losses(output: Tensor, target: Tensor) -> Losses:
+    """Return the losses on pixels of what is coarse in (n, 3, side, side) images."""
+    return pixel_losses(F.avg_pool2d(output, COARSE), F.avg_pool2d(target, COARSE))

@@ -1,5 +1,7 @@
 """A discriminator of patches and its losses: hinge (Lim and Ye 2017) with R1 (Mescheder et al. 2018)."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,19 +9,19 @@ from torch.func import functional_call
 
 
 class Discriminator(nn.Module):
-    """Classifies each patch of 22 pixels: above 0 real, below 0 decoded."""
+    """Classifies each patch, of 22 pixels after two halvings and of 46 after three: above 0 real, below 0 decoded."""
 
-    def __init__(self, channels: int) -> None:
-        """Build three convolutions; the first has `channels`."""
+    def __init__(self, channels: int, halvings: int = 2) -> None:
+        """Build a convolution for each of the `halvings`, the first with `channels`, and one that scores."""
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * channels, 1, 4, padding=1),
-        )  # fmt: skip
+        widths = [3, *(channels * 2**level for level in range(halvings))]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return (n, 1, height, width) scores of (n, 3, 4 height + 4, 4 width + 4) images, in float32."""
+        """Return (n, 1, h, w) scores of (n, 3, height, width) images, in float32: h is height / 2^halvings - 1."""
         with torch.autocast(images.device.type, enabled=False):
             scores: Tensor = self.layers(images.float())
         return scores

@@ -44,11 +44,19 @@ class DecoderRecipe(Recipe):
     )
     adversarial_weight: float = Field(default=0.5, ge=0, description="maximum of the adaptive weight")
     discriminator_channels: int = Field(default=32, ge=1)
+    discriminator_halvings: int = Field(
+        default=2, ge=1, le=5, description="of the image in the discriminator: it sees patches of 10, 22, 46 ... pixels"
+    )
     r1_weight: float = Field(
         default=0.1, ge=0, description="weight of the squared gradient of the scores of real images (R1)"
     )
     r1_share: float = Field(
         default=0.25, gt=0, le=1, description="share of the steps with R1, whose weight is increased accordingly"
+    )
+    regenerated: str | None = Field(
+        default=None,
+        description="safetensors file of latents that a generator made of training images, and of sampled ones "
+        "(examples/regenerate.py): the decoder is trained on these too; none: on encoded ones alone",
     )
 
 
