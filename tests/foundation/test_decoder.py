@@ -1,22 +1,30 @@
 """Sharpening a decoder: its losses against values known by hand, and what the measures of sharpness say."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner
 
 from cytosynth.cli import app
 from cytosynth.cli import evaluate as _commands  # noqa: F401
+from cytosynth.errors import UserError
 from cytosynth.evaluate import reconstruction
 from cytosynth.evaluate.networks import features
+from cytosynth.foundation.load import load
+from cytosynth.foundation.pixels import scaled
 from cytosynth.foundation.scratch import sharpness
 from cytosynth.foundation.scratch.discriminator import Discriminator, adaptive_weight, hinge, r1
 from cytosynth.foundation.scratch.perceptual import STRIDES, Perceptual
+from cytosynth.foundation.scratch.regenerated import MARGIN, Regenerated
+from cytosynth.io.tensors import weights_digest
 
 
 def waves(*cycles: float) -> np.ndarray:
@@ -59,6 +67,18 @@ def test_the_discriminator_moves_images_through_fixed_weights() -> None:
     linear.layers = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False))
     weights = linear.layers[0].weight.detach().flatten()  # type: ignore[operator, union-attr]
     assert float(r1(linear, images).detach()) == pytest.approx(float(weights.square().sum()) / 64**2)
+
+
+@pytest.mark.parametrize(("halvings", "seen"), [(1, 10), (2, 22), (3, 46)])
+def test_the_discriminator_sees_patches_of_the_stated_size(halvings: int, seen: int) -> None:
+    torch.manual_seed(0)
+    network, image = Discriminator(4, halvings), torch.randn(1, 3, 128, 128, requires_grad=True)
+    scores = network(image)
+    assert scores.shape[-1] == 128 // 2**halvings - 1
+    scores[0, 0, scores.shape[-2] // 2, scores.shape[-1] // 2].backward()
+    assert image.grad is not None
+    rows = image.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert int(rows.max() - rows.min()) + 1 == seen
 
 
 def test_the_adaptive_weight_balances_both_losses_up_to_its_cap() -> None:
@@ -128,3 +148,91 @@ def test_only_the_decoder_is_sharpened(tiny: Path, fields: Path, tmp_path: Path)
     first, second = (json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines())
     assert first["adaptive weight"] == 0 < second["adaptive weight"] <= 0.5
     assert second["adversary"] > second["hinge"], "R1 is part of it"
+
+
+def written(path: Path, encoder: str, *, side: int = 12, without: str = "", count: int = 3) -> Path:
+    """Write latents of `count` images at `path`: each value says where it is, and pixels say which latent they show."""
+    places = torch.arange(side, dtype=torch.float16)
+    latents = (places[:, None] * 100 + places).expand(count, 4, side, side).clone()
+    rows = torch.arange(8 * side) // 8
+    pixels = torch.stack([rows[:, None].expand(-1, 8 * side), rows.expand(8 * side, -1)], dim=-1)
+    pixels = torch.cat([pixels, torch.zeros_like(pixels[..., :1])], dim=-1).to(torch.uint8).expand(count, -1, -1, -1)
+    found = {"latents": latents, "pixels": pixels.contiguous(), "sampled": torch.zeros(2, 4, side, side).half()}
+    found.pop(without, None)
+    save_file(found, str(path), {"encoder": encoder})
+    return path
+
+
+def test_crops_of_regenerated_latents_show_their_image(tmp_path: Path) -> None:
+    source = Regenerated(written(tmp_path / "again.safetensors", "abc"), "abc", 8, 64)
+    for seed in range(5):
+        latents, pixels, sampled = source.batch(np.random.default_rng(seed), 3, 64)
+        assert latents.shape == (3, 4, 12, 12) and pixels.shape == (3, 3, 64, 64) and sampled.shape == (2, 4, 12, 12)
+    small = Regenerated(tmp_path / "again.safetensors", "abc", 8, 32)
+    corners = set()
+    for seed in range(8):
+        latents, pixels, _ = small.batch(np.random.default_rng(seed), 2, 32)
+        bytes_of = (pixels * 127.5 + 127.5).round()
+        for latent, image in zip(latents, bytes_of, strict=True):
+            inner = latent[0, MARGIN:-MARGIN, MARGIN:-MARGIN]
+            assert torch.equal(inner, image[0, ::8, ::8] * 100 + image[1, ::8, ::8]), "of the same place"
+            corners.add(float(inner[0, 0]))
+    assert len(corners) > 4, "at random places"
+    decoded = torch.arange(64.0).expand(1, 3, 64, 64)
+    assert torch.equal(small.inner(decoded), decoded[:, :, 16:48, 16:48])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"without": "sampled"}, "holds no tensor 'sampled'; give a file of examples/regenerate.py"),
+        ({"encoder": "other"}, "its latents are of the encoder other, and the autoencoder has abc"),
+        ({"side": 11}, "latents (3, 4, 11, 11): must be at least one, 12 a side"),
+        ({"count": 0}, "latents (0, 4, 12, 12): must be at least one, 12 a side"),
+    ],
+)
+def test_a_file_of_other_latents_is_refused(given: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "again.safetensors", **{"encoder": "abc"} | given)
+    with pytest.raises(UserError) as refused:
+        Regenerated(path, "abc", 8, 64)
+    assert str(refused.value) == f"{path}: {said}"
+
+
+def test_a_decoder_is_sharpened_on_what_its_generator_makes(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    from cytosynth.data.sources import Source
+    from cytosynth.foundation.scratch.recipe import DecoderRecipe
+    from cytosynth.foundation.scratch.train import read_autoencoder, train_decoder
+
+    vae = read_autoencoder(tiny / "foundation/vae")
+    path = written(tmp_path / "again.safetensors", weights_digest(vae.encoder, vae.quant_conv))
+    recipe = DecoderRecipe(
+        data=[Source(root="drawn")], crops=[64], batch_size=4, max_steps=2, adversarial_start=1, r1_share=1.0,
+        log_every=1, preview_every=2, learning_rate=1e-3, regenerated=str(path), discriminator_halvings=3,
+    )  # fmt: skip
+    outcome = train_decoder(recipe, tiny / "foundation/vae", tmp_path / "run", fields)
+    before = load_file(tiny / "foundation/vae/diffusion_pytorch_model.safetensors")
+    after = load_file(outcome.selected / "diffusion_pytorch_model.safetensors")
+    assert before.keys() == after.keys(), "the decoder as it was is not among them"
+    assert not torch.equal(before["decoder.conv_out.weight"], after["decoder.conv_out.weight"])
+    assert torch.equal(before["encoder.conv_in.weight"], after["encoder.conv_in.weight"])
+    first, second = (json.loads(line) for line in (tmp_path / "run/stats.jsonl").read_text().splitlines())
+    assert first["sampled"] == pytest.approx(0, abs=1e-6), "what is coarse is held to the decoder before"
+    assert second["sampled"] > 1e-4
+    assert first["regenerated"] > 0 and first["adaptive weight"] == 0 < second["adaptive weight"]
+
+
+@pytest.mark.parametrize("stage", ["normal", "cell"])
+def test_latents_of_the_bundled_generators_are_written(stage: str, fields: Path, tmp_path: Path) -> None:
+    path = tmp_path / "again.safetensors"
+    ran = subprocess.run(
+        [sys.executable, "examples/regenerate.py", str(fields), str(path), "--stage", stage, "--sets",
+         '[{"root": "drawn"}]', "--count", "4", "--sampled", "1", "--precision", "fp32"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    vae = load("bundled").vae
+    source = Regenerated(path, weights_digest(vae.encoder, vae.quant_conv), 8, 128)
+    assert len(source.latents) == len(source.pixels) == 4 and source.pixels.shape[1:] == (256, 256, 3)
+    clean = vae.encode(scaled(source.pixels)).latent_dist.mode()
+    nearness = [torch.nn.functional.mse_loss(source.latents.float(), other) for other in (clean, clean.roll(1, 0))]
+    assert 0 < nearness[0] < nearness[1] / 2, "made anew, of the same image"
