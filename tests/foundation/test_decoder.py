@@ -9,22 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner
 
 from cytosynth.cli import app
 from cytosynth.cli import evaluate as _commands  # noqa: F401
+from cytosynth.data.sources import Source
 from cytosynth.errors import UserError
 from cytosynth.evaluate import reconstruction
 from cytosynth.evaluate.networks import features
 from cytosynth.foundation.load import load
-from cytosynth.foundation.pixels import scaled
+from cytosynth.foundation.pixels import scaled, to_pixels
 from cytosynth.foundation.scratch import sharpness
 from cytosynth.foundation.scratch.discriminator import Discriminator, adaptive_weight, hinge, r1
 from cytosynth.foundation.scratch.perceptual import STRIDES, Perceptual
-from cytosynth.foundation.scratch.regenerated import MARGIN, Regenerated
+from cytosynth.foundation.scratch.recipe import DecoderRecipe
+from cytosynth.foundation.scratch.regenerated import MARGIN, RESERVED, Regenerated
+from cytosynth.foundation.scratch.train import read_autoencoder, train_decoder
 from cytosynth.io.tensors import weights_digest
+
+SCRIPT = Path(__file__).parents[2] / "examples/regenerate.py"
 
 
 def waves(*cycles: float) -> np.ndarray:
@@ -130,10 +136,6 @@ def test_what_an_autoencoder_preserves_is_reported_with_real_against_real(
 
 
 def test_only_the_decoder_is_sharpened(tiny: Path, fields: Path, tmp_path: Path) -> None:
-    from cytosynth.data.sources import Source
-    from cytosynth.foundation.scratch.recipe import DecoderRecipe
-    from cytosynth.foundation.scratch.train import train_decoder
-
     recipe = DecoderRecipe(
         data=[Source(root="drawn")], crops=[64], batch_size=1, max_steps=2, adversarial_start=1, r1_share=1.0,
         log_every=1, validate_every=2, preview_every=2, learning_rate=1e-3,
@@ -150,68 +152,83 @@ def test_only_the_decoder_is_sharpened(tiny: Path, fields: Path, tmp_path: Path)
     assert second["adversary"] > second["hinge"], "R1 is part of it"
 
 
-def written(path: Path, encoder: str, *, side: int = 12, without: str = "", count: int = 3) -> Path:
-    """Write latents of `count` images at `path`: each value says where it is, and pixels say which latent they show."""
-    places = torch.arange(side, dtype=torch.float16)
-    latents = (places[:, None] * 100 + places).expand(count, 4, side, side).clone()
-    rows = torch.arange(8 * side) // 8
-    pixels = torch.stack([rows[:, None].expand(-1, 8 * side), rows.expand(8 * side, -1)], dim=-1)
-    pixels = torch.cat([pixels, torch.zeros_like(pixels[..., :1])], dim=-1).to(torch.uint8).expand(count, -1, -1, -1)
-    found = {"latents": latents, "pixels": pixels.contiguous(), "sampled": torch.zeros(2, 4, side, side).half()}
-    found.pop(without, None)
-    save_file(found, str(path), {"encoder": encoder})
+def written(path: Path, vae: AutoencoderKL, *, without: str = "", **others: torch.Tensor) -> Path:
+    """Write latents of ten images of 96 pixels at `path`: each value says where it is, and so do their pixels."""
+    places, rows = torch.arange(12, dtype=torch.float16), torch.arange(96) // 8
+    latents = (places[:, None] * 100 + places).expand(10, 4, 12, 12)
+    pixels = torch.stack([rows[:, None].expand(-1, 96), rows.expand(96, -1), torch.zeros(96, 96)], dim=-1)
+    sampled = torch.zeros(2, 4, 12, 12).half()
+    found = {"latents": latents, "pixels": pixels.to(torch.uint8).expand(10, -1, -1, -1), "sampled": sampled, **others}
+    found = {name: value.contiguous() for name, value in found.items() if name != without}
+    save_file(found, str(path), {"encoder": weights_digest(vae.encoder, vae.quant_conv)})
     return path
 
 
-def test_crops_of_regenerated_latents_show_their_image(tmp_path: Path) -> None:
-    source = Regenerated(written(tmp_path / "again.safetensors", "abc"), "abc", 8, 64)
-    for seed in range(5):
-        latents, pixels, sampled = source.batch(np.random.default_rng(seed), 3, 64)
-        assert latents.shape == (3, 4, 12, 12) and pixels.shape == (3, 3, 64, 64) and sampled.shape == (2, 4, 12, 12)
-    small = Regenerated(tmp_path / "again.safetensors", "abc", 8, 32)
+def test_crops_of_regenerated_latents_show_their_image(tiny: Path, tmp_path: Path) -> None:
+    vae = read_autoencoder(tiny / "foundation/vae")
+    source = Regenerated(written(tmp_path / "again.safetensors", vae), vae, 64)
+    source.latents[:RESERVED] = -1
     corners = set()
     for seed in range(8):
-        latents, pixels, _ = small.batch(np.random.default_rng(seed), 2, 32)
-        bytes_of = (pixels * 127.5 + 127.5).round()
-        for latent, image in zip(latents, bytes_of, strict=True):
+        latents, targets, sampled = source.batch(np.random.default_rng(seed), 3, 32)
+        assert latents.shape == (3, 4, 8, 8) and targets.shape == (3, 3, 32, 32) and sampled.shape == (2, 4, 8, 8)
+        for latent, image in zip(latents, (targets * 127.5 + 127.5).round(), strict=True):
             inner = latent[0, MARGIN:-MARGIN, MARGIN:-MARGIN]
             assert torch.equal(inner, image[0, ::8, ::8] * 100 + image[1, ::8, ::8]), "of the same place"
+            assert inner.min() >= 0, "the first are reserved"
             corners.add(float(inner[0, 0]))
     assert len(corners) > 4, "at random places"
+    assert source.batch(np.random.default_rng(0), 1, 64).latents.shape == (1, 4, 12, 12)
     decoded = torch.arange(64.0).expand(1, 3, 64, 64)
-    assert torch.equal(small.inner(decoded), decoded[:, :, 16:48, 16:48])
+    assert torch.equal(source.inner(decoded), decoded[:, :, 16:48, 16:48])
+
+
+def blank(*shape: int) -> torch.Tensor:
+    """Return zeros."""
+    return torch.zeros(shape)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("name", "value", "said"),
     [
-        ({"without": "sampled"}, "holds no tensor 'sampled'; give a file of examples/regenerate.py"),
-        ({"encoder": "other"}, "its latents are of the encoder other, and the autoencoder has abc"),
-        ({"side": 11}, "latents (3, 4, 11, 11): must be at least one, 12 a side"),
-        ({"count": 0}, "latents (0, 4, 12, 12): must be at least one, 12 a side"),
+        ("latents", blank(9, 4, 11, 11), "latents (9, 4, 11, 11): must be at least 9, and 12 a side"),
+        ("latents", blank(8, 4, 12, 12), "latents (8, 4, 12, 12): must be at least 9, and 12 a side"),
+        ("sampled", blank(0, 4, 12, 12), "sampled (0, 4, 12, 12): must be at least 1, and 12 a side"),
+        ("sampled", blank(), "sampled () torch.float32: floats (n, 4, h, w) are expected"),
+        ("latents", blank(9, 8, 12, 12), "latents (9, 8, 12, 12) torch.float32: floats (n, 4, h, w) are expected"),
+        ("sampled", blank(1, 4, 9, 9).long(), "sampled (1, 4, 9, 9) torch.int64: floats (n, 4, h, w) are expected"),
+        ("latents", blank(10, 4, 12, 12) / 0, "latents has values that are not finite; the file is damaged"),
+        ("pixels", blank(9, 96, 96, 3).byte(), "pixels (9, 96, 96, 3) torch.uint8: bytes (10, 96, 96, 3) expected"),
+        ("pixels", blank(10, 96, 96, 3), "pixels (10, 96, 96, 3) torch.float32: bytes (10, 96, 96, 3) expected"),
+        ("sampled", None, "holds no tensor 'sampled'; give a file of examples/regenerate.py"),
     ],
-)
-def test_a_file_of_other_latents_is_refused(given: dict[str, Any], said: str, tmp_path: Path) -> None:
-    path = written(tmp_path / "again.safetensors", **{"encoder": "abc"} | given)
+)  # fmt: skip
+def test_a_file_of_other_latents_is_refused(
+    name: str, value: torch.Tensor | None, said: str, tiny: Path, tmp_path: Path
+) -> None:
+    vae = read_autoencoder(tiny / "foundation/vae")
+    given = {"without": name} if value is None else {name: value}
+    path = written(tmp_path / "again.safetensors", vae, **given)
     with pytest.raises(UserError) as refused:
-        Regenerated(path, "abc", 8, 64)
+        Regenerated(path, vae, 64)
     assert str(refused.value) == f"{path}: {said}"
 
 
-def test_a_decoder_is_sharpened_on_what_its_generator_makes(tiny: Path, fields: Path, tmp_path: Path) -> None:
-    from cytosynth.data.sources import Source
-    from cytosynth.foundation.scratch.recipe import DecoderRecipe
-    from cytosynth.foundation.scratch.train import read_autoencoder, train_decoder
+def sharpened(tiny: Path, fields: Path, run: Path, **settings: Any) -> Path:
+    """Train a decoder on regenerated latents in `run`; return the folder of its last weights."""
+    defaults = {
+        "data": [Source(root="drawn")], "crops": [64], "batch_size": 4, "max_steps": 2, "adversarial_start": 1,
+        "r1_share": 1.0, "log_every": 1, "preview_every": 2, "learning_rate": 1e-3, "discriminator_halvings": 3,
+    }  # fmt: skip
+    recipe = DecoderRecipe.model_validate(defaults | settings)
+    return train_decoder(recipe, tiny / "foundation/vae", run, fields).weights
 
-    vae = read_autoencoder(tiny / "foundation/vae")
-    path = written(tmp_path / "again.safetensors", weights_digest(vae.encoder, vae.quant_conv))
-    recipe = DecoderRecipe(
-        data=[Source(root="drawn")], crops=[64], batch_size=4, max_steps=2, adversarial_start=1, r1_share=1.0,
-        log_every=1, preview_every=2, learning_rate=1e-3, regenerated=str(path), discriminator_halvings=3,
-    )  # fmt: skip
-    outcome = train_decoder(recipe, tiny / "foundation/vae", tmp_path / "run", fields)
+
+def test_a_decoder_is_sharpened_on_what_its_generator_makes(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    path = written(tmp_path / "again.safetensors", read_autoencoder(tiny / "foundation/vae"))
+    weights = sharpened(tiny, fields, tmp_path / "run", regenerated=str(path), validate_every=1)
     before = load_file(tiny / "foundation/vae/diffusion_pytorch_model.safetensors")
-    after = load_file(outcome.selected / "diffusion_pytorch_model.safetensors")
+    after = load_file(weights / "diffusion_pytorch_model.safetensors")
     assert before.keys() == after.keys(), "the decoder as it was is not among them"
     assert not torch.equal(before["decoder.conv_out.weight"], after["decoder.conv_out.weight"])
     assert torch.equal(before["encoder.conv_in.weight"], after["encoder.conv_in.weight"])
@@ -219,20 +236,81 @@ def test_a_decoder_is_sharpened_on_what_its_generator_makes(tiny: Path, fields: 
     assert first["sampled"] == pytest.approx(0, abs=1e-6), "what is coarse is held to the decoder before"
     assert second["sampled"] > 1e-4
     assert first["regenerated"] > 0 and first["adaptive weight"] == 0 < second["adaptive weight"]
+    # Weights are selected by images of the latents that are set aside, not by reconstructions.
+    vae = read_autoencoder(weights)
+    source = Regenerated(path, vae, 64)
+    with torch.no_grad():
+        images = to_pixels(vae.decode(source.latents[:RESERVED].float()).sample)
+    of = [sharpness.compare(*pair) for pair in zip(source.pixels[:RESERVED].numpy(), images, strict=True)]
+    scores = [json.loads(line) for line in (tmp_path / "run/validation.jsonl").read_text().splitlines()]
+    assert scores[-1]["score"] == pytest.approx(sharpness.distance(of), rel=1e-3)
+    # Stopped and continued, it ends at the same bytes.
+    sharpened(tiny, fields, tmp_path / "again", regenerated=str(path), max_steps=1)
+    continued = sharpened(tiny, fields, tmp_path / "again", regenerated=str(path), max_steps=2)
+    file = "diffusion_pytorch_model.safetensors"
+    assert (continued / file).read_bytes() == (weights / file).read_bytes()
+    written(path, read_autoencoder(tiny / "foundation/vae"), sampled=torch.ones(2, 4, 12, 12).half())
+    with pytest.raises(UserError, match="regenerated_digest"):
+        sharpened(tiny, fields, tmp_path / "again", regenerated=str(path), max_steps=3)
 
 
-@pytest.mark.parametrize("stage", ["normal", "cell"])
-def test_latents_of_the_bundled_generators_are_written(stage: str, fields: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch_size": 2}, "batch_size=2: with `regenerated` it must be at least 3"),
+        ({"crops": [64, 60]}, "crops=[64, 60]: with `regenerated`, 60 must be a multiple of 8"),
+        ({"regenerated": "nothing.safetensors"}, "nothing.safetensors: no such file"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_anything_is_written(
+    settings: dict[str, Any], said: str, tiny: Path, fields: Path, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "again.safetensors", read_autoencoder(tiny / "foundation/vae"))
+    with pytest.raises(UserError) as refused:
+        sharpened(tiny, fields, tmp_path / "run", **{"regenerated": str(path)} | settings)
+    assert str(refused.value) == said and not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="discriminator_halvings 5: needs crops of at least 64 pixels, not 32"):
+        DecoderRecipe(data=[], crops=[32], discriminator_halvings=5)
+
+
+def regenerate(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the script."""
+    command = [sys.executable, str(SCRIPT), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("stage", "model", "fast"),
+    [("normal", "normal", None), ("cell", "cell", None), ("cell", "bundled", "bundled")],
+    ids=["stage 1", "stage 2 without zoom and size of the nucleus", "the bundled stage 2 in few steps"],
+)
+def test_latents_of_generators_are_written(
+    stage: str, model: str, fast: str | None, tiny: Path, fields: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "again.safetensors"
-    ran = subprocess.run(
-        [sys.executable, "examples/regenerate.py", str(fields), str(path), "--stage", stage, "--sets",
-         '[{"root": "drawn"}]', "--count", "4", "--sampled", "1", "--precision", "fp32"],
-        capture_output=True, text=True, check=False,
+    foundation = "bundled" if fast else tiny / "foundation"
+    options = ["--fast", fast] if fast else []
+    ran = regenerate(
+        fields, path, "--stage", stage, "--model", model if fast else tiny / model, "--foundation", foundation,
+        "--sets", '[{"root": "drawn"}]', "--count", "10", "--sampled", "1", *options,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    vae = load("bundled").vae
-    source = Regenerated(path, weights_digest(vae.encoder, vae.quant_conv), 8, 128)
-    assert len(source.latents) == len(source.pixels) == 4 and source.pixels.shape[1:] == (256, 256, 3)
-    clean = vae.encode(scaled(source.pixels)).latent_dist.mode()
-    nearness = [torch.nn.functional.mse_loss(source.latents.float(), other) for other in (clean, clean.roll(1, 0))]
-    assert 0 < nearness[0] < nearness[1] / 2, "made anew, of the same image"
+    vae = load(str(foundation)).vae
+    source = Regenerated(path, vae, 128)
+    assert len(source.latents) == len(source.pixels) == 10 and len(source.sampled) == 1
+    assert source.pixels.shape[1:] == (256, 256, 3) and source.sampled.std() > 0.1
+    with torch.no_grad():
+        clean = vae.encode(scaled(source.pixels)).latent_dist.mode()
+    near, far = (torch.nn.functional.mse_loss(source.latents.float(), other) for other in (clean, clean.roll(1, 0)))
+    assert 0 < near < far, "made anew, of the same image"
+
+
+def test_the_script_says_what_is_wrong_in_a_line(fields: Path, tmp_path: Path) -> None:
+    path = tmp_path / "again.safetensors"
+    for words, said in {
+        ("--count", "0"): "regenerate.py: error: argument --count: invalid positive value: '0'",
+        ("--sets", "{}"): 'regenerate.py: --sets {}: give JSON such as [{"root": "fields", "scale": 0.5}]',
+        ("--foundation", "nope"): "regenerate.py: nope: no such folder or file, and not a hub id (owner/name)",
+    }.items():
+        ran = regenerate(fields, path, *words)
+        assert ran.returncode and ran.stderr.splitlines()[-1] == said and not path.exists()

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ...data.sources import Source
 from ...training.recipe import Recipe
@@ -45,7 +45,10 @@ class DecoderRecipe(Recipe):
     adversarial_weight: float = Field(default=0.5, ge=0, description="maximum of the adaptive weight")
     discriminator_channels: int = Field(default=32, ge=1)
     discriminator_halvings: int = Field(
-        default=2, ge=1, le=5, description="of the image in the discriminator: it sees patches of 10, 22, 46 ... pixels"
+        default=2,
+        ge=1,
+        le=5,
+        description="strided layers of the discriminator, which see patches of 10, 22, 46 ... pixels",
     )
     r1_weight: float = Field(
         default=0.1, ge=0, description="weight of the squared gradient of the scores of real images (R1)"
@@ -58,6 +61,16 @@ class DecoderRecipe(Recipe):
         description="safetensors file of latents that a generator made of training images, and of sampled ones "
         "(examples/regenerate.py): the decoder is trained on these too; none: on encoded ones alone",
     )
+    regenerated_digest: str = Field(default="", description="hash of that file; filled in automatically")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "DecoderRecipe":
+        if min(self.crops) < (least := 2 ** (self.discriminator_halvings + 1)):
+            raise ValueError(
+                f"discriminator_halvings {self.discriminator_halvings}: needs crops of at least {least} pixels, not "
+                f"{min(self.crops)}"
+            )
+        return self
 
 
 class TextRecipe(Recipe):

@@ -17,6 +17,7 @@ from ...io.progress import console
 from ...io.tensors import weights_digest
 from ...training.loop import Outcome, train
 from ..load import load, part
+from . import regenerated
 from .autoencoder import AutoencoderTask
 from .decoder import DecoderTask
 from .denoiser import DenoiserTask, build
@@ -59,14 +60,16 @@ def train_decoder(
 ) -> Outcome:
     """Sharpen the decoder of the autoencoder in the folder `start`, or continue in the run folder `run`; `measure` it.
 
-    Raises UserError if there is no autoencoder.
+    Raises UserError if there is no autoencoder, or the file of `regenerated` latents does not fit.
     """
     vae = read_autoencoder(start)
-    recipe = recipe.model_copy(update={"encoder": weights_digest(vae.encoder, vae.quant_conv)})
+    latents = regenerated.read(recipe, vae)
+    digests = {"encoder": weights_digest(vae.encoder, vae.quant_conv), "regenerated_digest": latents and latents.digest}
+    recipe = recipe.model_copy(update={name: digest for name, digest in digests.items() if digest})
     unseen = sources.held_out(recipe.data, data_root)
 
     def make() -> DecoderTask:
-        return DecoderTask(recipe, sources.load(recipe.data, data_root), unseen, vae)
+        return DecoderTask(recipe, sources.load(recipe.data, data_root), unseen, vae, latents)
 
     outcome = train(make, recipe, run, title="decoder", max_minutes=max_minutes)
     return _measured(outcome, unseen, run, measure)
