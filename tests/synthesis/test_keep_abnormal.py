@@ -26,6 +26,7 @@ from cytosynth.data.sources import Source
 from cytosynth.errors import UsageError, UserError
 from cytosynth.provenance import said
 from cytosynth.scale.merge import merge
+from cytosynth.slides.commands import edit_slide
 from cytosynth.slides.settings import SlideSettings
 from cytosynth.studio import correcting
 from cytosynth.studio.correcting import Corrections, Decision
@@ -279,6 +280,40 @@ def test_a_kept_cell_that_was_rejected_stays_out_when_the_plan_is_followed(
     with pytest.raises(PlanProblem, match=r"\(field_2.png\): left_out\[0\]: no annotated .* cell has the box"):
         follow(real, plan, tmp_path / "no", tiny)
     assert {"left_out" in one for one in json.loads((edited / "plan.json").read_text())["images"]} == {False}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_a_plan_leaves_out_of_an_image_without_abnormal_cells_is_refused(
+    real: Path, edited: Path, tiny: Path, tmp_path: Path, keep: bool
+) -> None:
+    name = next(name for name, cells in abnormal(real).items() if not cells)
+    values = json.loads((edited / "plan.json").read_text())
+    (entry,) = (one for one in values["images"] if one["original"] == name)
+    entry["left_out"] = [{"bbox_xyxy": [1, 2, 30, 40], "category": "nothing" * 50}]
+    (tmp_path / "plan.json").write_text(json.dumps(values | {"images": [entry]}))
+    told = r"left_out\[0\]: no annotated '(nothing){5}nothi' cell has the box \(1, 2, 30, 40\); remove the entry"
+    with pytest.raises(PlanProblem, match=told):
+        follow(real, tmp_path / "plan.json", tmp_path / "no", tiny, keep_abnormal=keep)
+
+
+def test_a_plan_that_leaves_cells_out_is_followed_on_images_without_annotations(
+    real: Path, edited: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = rejected(edited, "field_2.png", tmp_path / "corrected")
+    plan = tmp_path / "corrected/plan.json"
+    follow(real / "images", plan, tmp_path / "again", tiny, keep_abnormal=False)
+    assert f"{plan}: left_out of 1 image: no effect on images without annotations" in capsys.readouterr().err
+    made = next(image for image in coco.read(tmp_path / "again").images if image.file_name == "field_2.png")
+    assert [(cell.box, cell.category) for cell in made.cells] == [(cell.box, cell.category) for cell in left[True]]
+    assert not any({"kept", "left_out"} & set(record) for record in said(tmp_path / "again").values())
+
+
+def test_a_slide_has_no_cells_that_a_plan_could_leave_out(tiny: Path, tmp_path: Path) -> None:
+    image = {"file_name": "slide.png", "original": "a.tif", "cells": [],
+             "left_out": [{"bbox_xyxy": [1, 2, 30, 40], "category": "LSIL"}]}  # fmt: skip
+    (tmp_path / "plan.json").write_text(json.dumps({"version": 1, "images": [image]}))
+    with pytest.raises(PlanProblem, match=r"plan.json: left_out: no effect on a slide, which has no annotated cells"):
+        edit_slide(tmp_path / "a.tif", tmp_path / "no", CHOSEN, plan=tmp_path / "plan.json", cell=str(tiny / "cell"))
 
 
 def test_cells_of_varied_images_that_were_rejected_stay_out(real: Path, tiny: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class PlannedImage(_Strict):
     width: int | None = Field(default=None, ge=1)
     height: int | None = Field(default=None, ge=1)
     cells: list[PlannedCell] = Field(default=[], max_length=1000)
-    left_out: list[NamedBox] | None = None
+    left_out: list[NamedBox] | None = Field(default=None, max_length=1000)
 
 
 class PlanSettings(BaseModel):
@@ -250,6 +250,8 @@ def _check(image: PlannedImage, where: str, names: set[str], categories: Sequenc
     names.add(name)
     if (image.generated is None) == (image.original is None):
         raise PlanProblem(f"{where}: give either 'generated' (seed, index) or 'original' (a file name)")
+    if image.generated and image.left_out:
+        raise PlanProblem(f"{where}: left_out: no effect on a generated field, which has no annotated cells; remove it")
     for index, cell in enumerate(image.cells):
         x0, y0, x1, y1 = cell.box
         reason = ""
