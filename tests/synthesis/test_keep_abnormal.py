@@ -24,7 +24,7 @@ from cytosynth.data.formats import coco
 from cytosynth.data.shard import Shard
 from cytosynth.data.sources import Source
 from cytosynth.errors import UsageError, UserError
-from cytosynth.provenance import said
+from cytosynth.provenance import said, write_records
 from cytosynth.scale.merge import merge
 from cytosynth.slides.commands import edit_slide
 from cytosynth.slides.settings import SlideSettings
@@ -280,6 +280,58 @@ def test_a_kept_cell_that_was_rejected_stays_out_when_the_plan_is_followed(
     with pytest.raises(PlanProblem, match=r"\(field_2.png\): left_out\[0\]: no annotated .* cell has the box"):
         follow(real, plan, tmp_path / "no", tiny)
     assert {"left_out" in one for one in json.loads((edited / "plan.json").read_text())["images"]} == {False}
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"shown": {"width": 320, "height": 288}}, "shown.boxes: field required"),
+    ({"kept": [{"bbox_xyxy": [4, 5], "category": "LSIL"}]},
+     "kept[0].bbox_xyxy: not the sides of a box (got [4, 5])"),
+    (None, "no record of it"),
+])  # fmt: skip
+def test_a_rejected_cell_whose_record_is_damaged_is_told_with_the_reason(
+    edited: Path, tmp_path: Path, changes: dict[str, object] | None, reason: str
+) -> None:
+    source, name = tmp_path / "source", "field_2.png"
+    shutil.copytree(edited, source)
+    records = said(source)
+    damaged = {} if changes is None else {name: records[name] | changes}
+    write_records(source, list((({key: one for key, one in records.items() if key != name}) | damaged).values()))
+    left = rejected(source, name, tmp_path / "corrected")
+    card = (tmp_path / "corrected/README.md").read_text()
+    told = f"- `provenance.jsonl`: {name}: {reason}; 1 rejected cell of this image could not be found in `plan.json`"
+    assert told in card.splitlines() and "moved or added" not in card
+    entry = next(image for image in plans.read(tmp_path / "corrected/plan.json").images if image.file_name == name)
+    assert entry.left_out is None and len(entry.cells) == len(left[True])
+    for planned, cell in zip(entry.cells, left[True], strict=True):
+        assert planned.box == pytest.approx(cell.box, abs=0.5)
+
+
+def test_a_rejected_cell_that_was_added_before_is_told(edited: Path, tmp_path: Path) -> None:
+    source, name = tmp_path / "source", "field_2.png"
+    shutil.copytree(edited, source)
+    values = json.loads((source / "annotations.json").read_text())
+    image = next(one["id"] for one in values["images"] if one["file_name"] == name)
+    own = [one for one in values["annotations"] if one["image_id"] == image]
+    own[0]["bbox"][0] += 3
+    (source / "annotations.json").write_text(json.dumps(values))
+    rejected(source, name, tmp_path / "corrected")
+    card = (tmp_path / "corrected/README.md").read_text()
+    assert "1 rejected cell, moved or added before, could not be found in it." in card
+    assert "`provenance.jsonl`" not in card
+
+
+def test_a_damaged_plan_is_named_before_anything_is_exported(edited: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(edited, source)
+    damaged = [
+        (3, "images: input should be a valid list"),
+        ([{"file_name": "a.png", "cells": 3}], "cells: input should be"),
+    ]
+    for images, complaint in damaged:
+        (source / "plan.json").write_text(json.dumps({"version": 1, "images": images}))
+        with pytest.raises(PlanProblem, match=complaint):
+            correcting.export(coco.read(source), source, Corrections(digest=""), tmp_path / "no", "coco")
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize("keep", [True, False])
