@@ -227,11 +227,24 @@ def descent(originals: Iterable[Mapping[str, Any] | None]) -> dict[str, list[str
 
 def whole(record: Any, categories: Sequence[str]) -> bool:
     """Return whether the fields of `record` that are read again are valid for cells of `categories`."""
+    return problem(record, categories) is None
+
+
+def problem(record: Any, categories: Sequence[str] | None = None) -> str | None:
+    """Return the field of `record` that cannot be read again, why, and its value; None if all can.
+
+    Of cells in other than `categories` as well, if these are given.
+    """
     try:
         found = Record.model_validate(record)
-    except ValidationError:
-        return False
-    return all(cell.category in categories for cell in (*found.cells, *found.rejected))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        given = f" (got {repr(first['input'])[:60]})" if where and first["type"] != "missing" else ""
+        return f"{where}: {first['msg'].removeprefix('Value error, ').lower()}{given}".removeprefix(": ")
+    names = [cell.category for cell in (*found.cells, *found.rejected)]
+    other = next((name for name in names if categories is not None and name not in categories), None)
+    return None if other is None else f"unknown category {other[:40]!r}"
 
 
 def write_records(out: Path, records: Collection[Mapping[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from cytosynth.data.shard import Shard
 from cytosynth.detection import folder
 from cytosynth.detection import model as detectors
 from cytosynth.errors import UsageError, UserError
-from cytosynth.io import tensors
+from cytosynth.io import atomic, tensors
 from cytosynth.scale.merge import merge
 from cytosynth.synthesis import models as loading
 from cytosynth.synthesis import synthesize
@@ -76,6 +76,41 @@ def test_shards_from_before_cells_could_be_edited_into_nilm_are_merged(made: Pat
     (now / shards.FILE).write_text(json.dumps(said | {"categories": [*ABNORMAL, "SCC"]}))
     with pytest.raises(UserError, match=r"now: made for the categories ASC-US, .*, SCC, .*1 for ASC-US, .*, HSIL;"):
         merge(tmp_path / "no", [made / "1", now])
+    assert not (tmp_path / "no").exists(), "refused before anything is written"
+
+
+def test_shards_of_sets_with_other_descriptions_are_refused_before_anything_is_written(
+    made: Path, tmp_path: Path
+) -> None:
+    two = tmp_path / "two"
+    shutil.copytree(made / "2", two)
+    values = json.loads((two / "annotations.json").read_text())
+    values["info"]["derived_from"] = {"description": "another set"}
+    (two / "annotations.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"two: edited from a set with other licences or another description than .*1$"):
+        merge(tmp_path / "out", [made / "1", two])
+    assert not (tmp_path / "out").exists()
+
+
+def remade(shard: Path, name: str, copy: Path) -> bytes:
+    """Copy a finished `shard`, whose image `name` now has other bytes; return these."""
+    shutil.copytree(shard, copy)
+    (copy / name).write_bytes(other := (shard / name).read_bytes() + b"another")
+    sums = (copy / "shard.sha256").read_text()
+    (copy / "shard.sha256").write_text(sums.replace(atomic.sha256(shard / name), atomic.digest(other)))
+    return other
+
+
+def test_images_of_a_remade_shard_replace_those_that_were_merged_before(made: Path, tmp_path: Path) -> None:
+    out, name = tmp_path / "out", "images/000001.png"
+    merge(out, [made / "1", made / "2"])
+    other = remade(made / "2", name, tmp_path / "two")
+    merge(out, [made / "1", tmp_path / "two"])
+    assert (out / name).read_bytes() == other
+    assert (out / "images/000003.png").read_bytes() == (made / "2/images/000003.png").read_bytes()
+    (out / "images/000009.png").write_bytes(other)
+    with pytest.raises(UserError, match=r"out: contains 000009.png, which is in none of the shards"):
+        merge(out, [made / "1", made / "2"])
 
 
 def test_what_does_not_belong_together_is_named(made: Path, tiny: Path, tmp_path: Path) -> None:
@@ -172,6 +207,10 @@ def test_shards_of_detect(fields: Path, tiny: Path, tmp_path: Path) -> None:
     assert sum(len(image.cells) for image in data.images) > 4
     assert data.info["skipped"] == ["field_3.png: not a readable image"]
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+    name = next(path.relative_to(tmp_path / "2").as_posix() for path in (tmp_path / "2").glob("pictures/*.png"))
+    other = remade(tmp_path / "2", name, tmp_path / "remade")
+    merge(tmp_path / "out", [tmp_path / "1", tmp_path / "remade"])
+    assert (tmp_path / "out" / name).read_bytes() == other
     folder.detect(found, tmp_path / "other", detector, threshold=0.2, shard=Shard(2, 2))
     with pytest.raises(UserError, match="other: made with another detector or other settings"):
         merge(tmp_path / "x", [tmp_path / "1", tmp_path / "other"])

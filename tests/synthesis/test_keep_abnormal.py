@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as PILImage
 from typer.testing import CliRunner
 
-from conftest import write_fields
+from annotated_edits import CHOSEN, abnormal, models, write_annotated
 from cytosynth.annotations import Cell
 from cytosynth.augmentation.efficiency.recipe import PRESETS, Strategy
 from cytosynth.boxes import overlap
@@ -27,35 +27,18 @@ from cytosynth.errors import UsageError, UserError
 from cytosynth.provenance import said
 from cytosynth.scale.merge import merge
 from cytosynth.slides.settings import SlideSettings
-from cytosynth.studio import correcting
-from cytosynth.studio.correcting import Corrections, Decision
-from cytosynth.synthesis import plan as plans
 from cytosynth.synthesis import synthesize
 from cytosynth.synthesis.centre import kept_cells
 from cytosynth.synthesis.pasting.paste import paste
 from cytosynth.synthesis.pasting.settings import PasteSettings
 from cytosynth.synthesis.plan import PlanProblem
-from cytosynth.synthesis.settings import COMMAND, PipelineSettings
-
-SETTINGS = ["cell.steps=2", "threshold=0.1", "cell.box_scale=1.2", "keep_abnormal=true", "seed=1"]
-CHOSEN = override(COMMAND, SETTINGS)
-
-
-def models(tiny: Path) -> dict[str, str]:
-    return {name: str(tiny / name) for name in ("foundation", "cell", "detector")}
+from cytosynth.synthesis.settings import PipelineSettings
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six drawn fields, four of them with abnormal cells; one of these of a category that the synthesizer lacks."""
     root = tmp_path_factory.mktemp("keep") / "real"
-    write_fields(root)
-    file = root / "annotations.json"
-    values = json.loads(file.read_text())
-    values["categories"].append({"id": 99, "name": "SCC"})
-    first = next(one for one in values["annotations"] if one["category_id"] != values["categories"][0]["id"])
-    first["category_id"] = 99
-    file.write_text(json.dumps(values))
+    write_annotated(root)
     return root
 
 
@@ -64,10 +47,6 @@ def edited(real: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     out = tmp_path_factory.mktemp("kept") / "out"
     synthesize.edit(real, out, settings=CHOSEN, **models(tiny))
     return out
-
-
-def abnormal(root: Path) -> dict[str, list[Cell]]:
-    return {p.file_name: [cell for cell in p.cells if cell.category != "NILM"] for p in coco.read(root).images}
 
 
 def test_all_images_are_edited_and_their_abnormal_cells_stay(real: Path, edited: Path) -> None:
@@ -230,63 +209,3 @@ def test_where_the_option_has_no_effect_it_is_refused(tmp_path: Path, tiny: Path
 def test_sets_of_other_arms_are_named_as_before_there_was_this_setting() -> None:
     assert Strategy(kind="edited").key == "edited-8d1c9f94"
     assert Strategy(kind="edited", keep_abnormal=True).key != "edited-8d1c9f94"
-
-
-def follow(real: Path, plan: Path, out: Path, tiny: Path, **changes: object) -> None:
-    """Follow `plan` with the settings that it states, as `edit --plan` does."""
-    given = {name: path for name, path in models(tiny).items() if name != "detector"}
-    settings = plans.read(plan).base().model_copy(update={"keep_abnormal": True} | changes)
-    synthesize.edit(real, out, plan=plan, settings=settings, **given)
-
-
-def rejected(root: Path, name: str, out: Path) -> dict[bool, list[Cell]]:
-    """Reject the first edit and the first kept cell of the image `name` in the studio; return what is left, by kind."""
-    data, corrections = coco.read(root), Corrections(digest="")
-    cells = next(image.cells for image in data.images if image.file_name == name)
-    kinds = [cell.extra["synthetic"] for cell in cells]
-    gone = [kinds.index(True), kinds.index(False)]
-    for number in gone:
-        correcting.decide(corrections, data, Decision(image=name, number=number, state="rejected"))
-    correcting.export(data, root, corrections, out, "coco")
-    assert kinds.count(True) > 1 and kinds.count(False) > 1
-    return {
-        kind: [cell for n, cell in enumerate(cells) if kinds[n] is kind and n not in gone] for kind in (True, False)
-    }
-
-
-def test_a_kept_cell_that_was_rejected_stays_out_when_the_plan_is_followed(
-    real: Path, edited: Path, tiny: Path, tmp_path: Path
-) -> None:
-    left = rejected(edited, "field_2.png", tmp_path / "corrected")
-    plan = tmp_path / "corrected/plan.json"
-    follow(real, plan, tmp_path / "again", tiny)
-    made = next(image for image in coco.read(tmp_path / "again").images if image.file_name == "field_2.png")
-    for kind, cells in left.items():
-        now = [(cell.box, cell.category) for cell in made.cells if cell.extra["synthetic"] is kind]
-        assert now == [(cell.box, cell.category) for cell in cells]
-    follow(real, tmp_path / "again/plan.json", tmp_path / "third", tiny)
-    for name in ("annotations.json", "plan.json"):
-        assert (tmp_path / "third" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
-    source = Source(root="real", split="all")
-    paste(source, tmp_path / "pasted", real.parent, like=[tmp_path / "again"], keep_abnormal=True)
-    name = next(name for name, one in said(tmp_path / "pasted").items() if one["original"] == "field_2.png")
-    twin = next(image for image in coco.read(tmp_path / "pasted").images if image.file_name == name)
-    assert [cell.box for cell in twin.cells if not cell.extra["synthetic"]] == [cell.box for cell in left[False]]
-    values = json.loads(plan.read_text())
-    entry = next(one for one in values["images"] if one["file_name"] == "field_2.png")
-    entry["left_out"][0]["bbox_xyxy"][0] -= 5
-    plan.write_text(json.dumps(values))
-    with pytest.raises(PlanProblem, match=r"\(field_2.png\): left_out\[0\]: no annotated .* cell has the box"):
-        follow(real, plan, tmp_path / "no", tiny)
-    assert {"left_out" in one for one in json.loads((edited / "plan.json").read_text())["images"]} == {False}
-
-
-def test_cells_of_varied_images_that_were_rejected_stay_out(real: Path, tiny: Path, tmp_path: Path) -> None:
-    vary = {"mpp": 0.49, "variations": [{"name": "scale", "amount": [0.75, 0.75]}]}
-    settings = PipelineSettings.model_validate(CHOSEN.model_dump() | {"vary": vary})
-    synthesize.edit(real, tmp_path / "out", settings=settings, **models(tiny))
-    left = rejected(tmp_path / "out", "field_2.png", tmp_path / "corrected")
-    follow(real, tmp_path / "corrected/plan.json", tmp_path / "again", tiny, vary=settings.vary)
-    made = next(image for image in coco.read(tmp_path / "again").images if image.file_name == "field_2.png")
-    for kind, cells in left.items():
-        assert [c.box for c in made.cells if c.extra["synthetic"] is kind] == [c.box for c in cells]

@@ -3,18 +3,20 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as PILImage
+from typer.testing import CliRunner
 
 from cytosynth.annotations import Cell
 from cytosynth.cli import app
-from cytosynth.data import image_files
+from cytosynth.cli import paste as _command  # noqa: F401
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco
 from cytosynth.data.sources import Source
-from cytosynth.errors import UserError
+from cytosynth.errors import UsageError, UserError
 from cytosynth.io import atomic
 from cytosynth.provenance import COMPOSITE, said, write_records
 from cytosynth.synthesis.pasting import exemplars
@@ -28,6 +30,18 @@ SETTINGS = PasteSettings(min_cells=2, max_cells=3)
 def one(pixels: np.ndarray, *cells: Cell, **changes: object) -> list[exemplars.Exemplar]:
     settings = PasteSettings(**changes)
     return exemplars.cut(pixels, cells, "a.png", "0" * 64, ["LSIL", "HSIL"], settings, "NILM")
+
+
+def cell_at(box: list[float], category: str) -> dict[str, Any]:
+    return {"bbox_xyxy": box, "category": category, "seed": 1}
+
+
+def record_of(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the record of an image that `edit` made from `field_0.png` of the drawn fields."""
+    return {
+        "file_name": name, "origin": "real-to-synthetic", "seed": 1, "key": 1, "width": 320, "height": 288,
+        "cells": cells, "original": "field_0.png", "original_sha256": "0" * 64,
+    }  # fmt: skip
 
 
 def test_the_mask_is_a_feathered_ellipse() -> None:
@@ -129,12 +143,8 @@ def test_every_box_holds_the_cell_that_it_is_said_to(fields: Path, tmp_path: Pat
 def test_as_many_cells_at_the_places_of_an_edited_set(fields: Path, tmp_path: Path) -> None:
     edited = tmp_path / "edited"
     edited.mkdir()
-    records = [
-        {"file_name": f"{n}.png", "original": "field_0.png", "cells": [
-            {"bbox_xyxy": [40, 40, 80, 80], "category": "LSIL"},
-            {"bbox_xyxy": [150.5, 100, 190.5, 140], "category": "SCC"},
-        ][: n + 1]} for n in range(2)
-    ]  # fmt: skip
+    cells = [cell_at([40, 40, 80, 80], "LSIL"), cell_at([150.5, 100, 190.5, 140], "SCC")]
+    records = [record_of(f"{n}.png", cells[: n + 1]) for n in range(2)]
     write_records(edited, records)
     data = paste(ALL, tmp_path / "out", fields, like=[edited], settings=SETTINGS)
     assert [len(image.cells) for image in data.images] == [1, 2]
@@ -146,12 +156,49 @@ def test_as_many_cells_at_the_places_of_an_edited_set(fields: Path, tmp_path: Pa
     with pytest.raises(UserError, match="was not made from a normal image"):
         paste(ALL, tmp_path / "no", fields, like=[edited])
     # Places of another scale would silently be others.
-    height, width = image_files.read(fields / "drawn/images/field_0.png").shape[:2]
-    write_records(edited, [records[0] | {"width": width, "height": height}])
-    assert len(paste(ALL, tmp_path / "same", fields, like=[edited]).images) == 1
+    write_records(edited, [records[0]])
     half = ALL.model_copy(update={"scale": 0.5})
     with pytest.raises(UserError, match="give the scale at which it was edited"):
         paste(half, tmp_path / "no", fields, like=[edited])
+
+
+@pytest.mark.parametrize(("changes", "complaint"), [
+    ({"left_out": [{}]}, "left_out[0].bbox_xyxy: field required"),
+    ({"left_out": 3}, "left_out: input should be a valid list (got 3)"),
+    ({"left_out": [{"bbox_xyxy": [4, 5], "category": "LSIL"}]},
+     "left_out[0].bbox_xyxy: not the sides of a box (got [4, 5])"),
+    ({"left_out": [{"bbox_xyxy": [4, 5, 44, 45], "category": "LSIL"}]},
+     "left_out[0]: field_0.png has no annotated 'LSIL' cell with the box (4, 5, 44, 45)"),
+    ({"cells": [{}]}, "cells[0].bbox_xyxy: field required"),
+    ({"cells": [{"bbox_xyxy": [40, 40, 80, None], "category": "LSIL", "seed": 1}]},
+     "cells[0].bbox_xyxy[3]: input should be a valid number (got None)"),
+    ({"original": ["field_0.png"]}, "original: input should be a valid string (got ['field_0.png'])"),
+    ({"width": "320"}, "width: input should be a valid integer (got '320')"),
+])  # fmt: skip
+def test_a_damaged_record_of_the_edited_set_is_named(
+    fields: Path, tmp_path: Path, changes: dict[str, Any], complaint: str
+) -> None:
+    edited = tmp_path / "edited"
+    edited.mkdir()
+    write_records(edited, [record_of("0.png", [cell_at([40, 40, 80, 80], "LSIL")]) | changes])
+    ran = CliRunner().invoke(app, ["paste", str(fields / "drawn"), str(tmp_path / "no"), "--split", "all",
+                                   "--like", str(edited)])  # fmt: skip
+    assert isinstance(ran.exception, UserError) and ran.exit_code == 1
+    assert str(ran.exception).startswith(f"{edited / 'provenance.jsonl'}: 0.png: {complaint}")
+    assert not (tmp_path / "no").exists()
+
+
+def test_an_edited_set_without_records_and_no_count_are_refused(fields: Path, tmp_path: Path) -> None:
+    edited = tmp_path / "edited"
+    edited.mkdir()
+    for content in (None, "", '{"file_name": 3}\n'):
+        if content is not None:
+            (edited / "provenance.jsonl").write_text(content)
+        with pytest.raises(UserError, match=r"edited: no record of an image in provenance.jsonl; give a data set"):
+            paste(ALL, tmp_path / "no", fields, like=[edited])
+    with pytest.raises(UsageError, match=r"count \(0\) must be at least 1"):
+        paste(ALL, tmp_path / "no", fields)
+    assert not (tmp_path / "no").exists()
 
 
 def test_counterparts_without_a_cell_and_cells_without_a_place_are_counted(
@@ -159,9 +206,9 @@ def test_counterparts_without_a_cell_and_cells_without_a_place_are_counted(
 ) -> None:
     edited = tmp_path / "edited"
     edited.mkdir()
-    nilm, lsil = ({"bbox_xyxy": [40, 40, 80, 80], "category": name} for name in ("NILM", "LSIL"))
+    nilm, lsil = (cell_at([40, 40, 80, 80], name) for name in ("NILM", "LSIL"))
     cells = [[nilm, nilm], [nilm, lsil], []]
-    records = [{"file_name": f"{n}.png", "original": "field_0.png", "cells": own} for n, own in enumerate(cells)]
+    records = [record_of(f"{n}.png", own) for n, own in enumerate(cells)]
     write_records(edited, records)
     data = paste(ALL, tmp_path / "out", fields, like=[edited], settings=SETTINGS)
     assert [len(image.cells) for image in data.images] == [0, 1, 0], "as many images and abnormal boxes as edited"
@@ -200,10 +247,6 @@ def test_it_needs_normal_images_and_abnormal_cells(fields: Path, tmp_path: Path)
 
 
 def test_the_command(fields: Path, tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    import cytosynth.cli.paste  # noqa: F401
-
     out = tmp_path / "out"
     result = CliRunner().invoke(
         app, ["paste", str(fields / "drawn"), str(out), "--split", "all", "--count", "2", "--set", "max_cells=1"]

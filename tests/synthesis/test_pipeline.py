@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from conftest import write_fields
+from cytosynth.cli import app
+from cytosynth.cli import synthesize as _commands  # noqa: F401
 from cytosynth.config import override
 from cytosynth.data.check import check
 from cytosynth.data.formats import coco
@@ -287,3 +290,16 @@ def test_what_affects_images_besides_the_weights_is_part_of_the_run(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UsageError, match="was started with other settings or models"):
         synthesize.synthesize(out, count=2, settings=chosen(5), **given)
+
+
+def test_which_weights_of_a_run_folder_are_used_is_said_once_for_each_model(tiny: Path, tmp_path: Path) -> None:
+    write_fields(tmp_path / "drawn", 1)
+    for role, weights in (("cell", "weights"), ("detector", "best")):
+        shutil.copytree(tiny / role, tmp_path / role / weights)
+        (tmp_path / role / "recipe.yaml").write_text(f"kind: {role}\n")
+    line = ["edit", str(tmp_path / "drawn/images"), str(tmp_path / "out"), "--foundation", str(tiny / "foundation")]
+    line += ["--cell", str(tmp_path / "cell"), "--detector", str(tmp_path / "detector"), "--set", "cell.steps=1"]
+    ran = CliRunner().invoke(app, [*line, "--set", "threshold=0.1"], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    for role, weights in (("cell", "weights"), ("detector", "best")):
+        assert ran.output.count(f"{tmp_path / role}: a run folder; its {weights} are used") == 1

@@ -1,6 +1,7 @@
 """The place of a model: in this package, in a run folder, or in its own folder."""
 
 import os
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def bundled(name: str) -> Path:
 def model_folder(name: str, role: str) -> Path:
     """Return where the model `name` of `role` is: the bundled one, a run folder's weights, or the path itself.
 
-    Of a run folder the best weights are taken, else the last; a line says which.
+    Of a run folder the best weights are taken, else the last; a line says which, once in a process.
     """
     if name == LIQUID and (Path(str(files("cytosynth"))) / "bundled" / f"{role}_liquid").is_dir():
         return bundled(f"{role}_liquid")
@@ -39,9 +40,15 @@ def model_folder(name: str, role: str) -> Path:
     if (run / RECIPE).is_file():
         for weights in WEIGHTS:
             if (run / weights).is_dir():
-                console.print(f"{name}: a run folder; its {weights} are used", soft_wrap=True)
+                _say(f"{name}: a run folder; its {weights} are used")
                 return run / weights
     return path
+
+
+@cache
+def _say(line: str) -> None:
+    """Print `line` when it is first asked for: a model is looked up wherever its card or weights are needed."""
+    console.print(line, soft_wrap=True)
 
 
 def cache_folder() -> Path:

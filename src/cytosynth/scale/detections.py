@@ -10,7 +10,6 @@ from ..data.formats import coco
 from ..detection.folder import FOUND, RESULTS, RUN, publish
 from ..errors import UserError
 from ..io import atomic, lock, plain
-from ..io.progress import meter
 from ..io.records import line
 from . import shards
 from .shards import Finished
@@ -41,7 +40,7 @@ def merge_detections(out: Path, found: Sequence[Finished]) -> DataSet:
     ordered = tuple(image for _, image in sorted(images.items()))
     with lock.run(out, RUN):
         _same(out, found[0])
-        _copy(out, found)
+        shards.copy(out, [(one, name) for one in found for name in one.sums if name not in ANEW], "files")
         data = replace(parts[0], folder=out, images=ordered, info=parts[0].info | {"skipped": shards.problems(found)})
         publish(data, out)
         kept = [records[image.file_name] for image in ordered if image.file_name in records]
@@ -54,12 +53,3 @@ def _same(out: Path, one: Finished) -> None:
     if (out / RUN).exists() and plain.load(out / RUN) != plain.load(one.folder / RUN):
         raise UserError(f"{out}: was started with another detector or other settings; use another folder")
     atomic.write_bytes(out / RUN, one.content(RUN))
-
-
-def _copy(out: Path, found: Sequence[Finished]) -> None:
-    copied = [(one, name) for one in found for name in one.sums if name not in ANEW]
-    with meter("files", len(copied)) as bar:
-        for one, name in copied:
-            if not (out / name).exists():
-                atomic.write_bytes(out / name, one.content(name))
-            bar.advance()

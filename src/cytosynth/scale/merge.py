@@ -11,7 +11,7 @@ from ..config import pin, read
 from ..data.formats import coco
 from ..detection.folder import RUN
 from ..errors import UserError
-from ..io import atomic, lock, plain
+from ..io import lock, plain
 from ..io.progress import meter
 from ..provenance import PARTS, RECORDS, files, whole
 from ..synthesis.publish import About, listed, publish
@@ -36,12 +36,12 @@ def merge(out: Path, folders: Sequence[Path]) -> DataSet:
             f"{found[detected.index(True)].folder} is of `detect`, but {found[detected.index(False)].folder} is not"
         )
     pinned = _same_settings(found)
+    licences, derived_from, categories = _same_info(found)
     records = Records(found)
     with lock.run(out, SETTINGS):
         pin(pinned, out / SETTINGS, difference)
         _nothing_else(out, found)
-        _copy(out, found)
-        licences, derived_from, categories = _same_info(found)
+        shards.copy(out, [(one, name) for one in found for name in one.sums if name.startswith("images/")], "images")
         origin = next((record["origin"] for record in records), "synthetic")
         about = About(origin, pinned.models, categories, licences, derived_from, shards.problems(found))
         return publish(out, records, pinned.settings, about)
@@ -112,23 +112,13 @@ def _same_settings(found: Sequence[Finished]) -> Pinned:
 
 
 def _nothing_else(out: Path, found: Sequence[Finished]) -> None:
-    """Raise UserError if `out` holds images that are in none of the shards."""
+    """Raise UserError if `out` holds images, or records of images, that are in none of the shards."""
     there = {name for one in found for name in one.sums}
-    for record in chain.from_iterable(map(plain.lines, files(out))):
-        name = record.get("file_name") if isinstance(record, dict) else None
+    records = chain.from_iterable(map(plain.lines, files(out)))
+    recorded = (record.get("file_name") if isinstance(record, dict) else None for record in records)
+    for name in chain(recorded, (path.name for path in sorted((out / "images").glob("*.png")))):
         if f"images/{name}" not in there:
             raise UserError(f"{out}: contains {str(name)[:80]}, which is in none of the shards; use another folder")
-
-
-def _copy(out: Path, found: Sequence[Finished]) -> None:
-    """Copy the images of the shards `found` that are not in `out` yet."""
-    with meter("images", sum(len(shards.places(one)) for one in found)) as bar:
-        for one in found:
-            for name in one.sums:
-                if name.startswith("images/"):
-                    if not (out / name).exists():
-                        atomic.write_bytes(out / name, one.content(name))
-                    bar.advance()
 
 
 def _same_info(found: Sequence[Finished]) -> tuple[tuple[dict[str, Any], ...], dict[str, Any], tuple[str, ...]]:

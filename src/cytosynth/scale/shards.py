@@ -8,7 +8,7 @@ from ..data import file_names, shard
 from ..data.shard import ShardFile
 from ..errors import UserError
 from ..io import atomic, wording
-from ..io.progress import console
+from ..io.progress import console, meter
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,19 @@ def complete(one: Finished, images: int) -> None:
     expected = len(places(one))
     if images != expected:
         raise UserError(f"{one.folder}: shard {one} has {images} images, its share is {expected}; make it again")
+
+
+def copy(out: Path, files: Sequence[tuple[Finished, str]], title: str) -> None:
+    """Copy `files`, each a shard and a name in it, that `out` does not have yet, or has from before a shard was remade.
+
+    Raises UserError for a file that is not what it was when its shard was finished.
+    """
+    with meter(title, len(files)) as bar:
+        for one, name in files:
+            path = file_names.inside(out, name)
+            if not path.exists() or atomic.sha256(path) != one.sums[name]:
+                atomic.write_bytes(path, one.content(name))
+            bar.advance()
 
 
 def _same_run(first: Finished, folder: Path, said: ShardFile) -> None:

@@ -110,6 +110,8 @@ def edit_slide(
     known = targets(cell)
     check(settings, categories=known)
     given = (plans.read(plan, known), plan) if plan else None
+    if given and any(image.left_out for image in given[0].images):
+        raise plans.PlanProblem(f"{plan}: left_out: no effect on a slide, which has no annotated cells; remove it")
     check_fit(settings, cell, given)
     if not (plan or settings.counts):
         raise UsageError(f"{path}: a slide needs --counts (HSIL=40,...), or --plan")

@@ -1,7 +1,7 @@
 """Correcting a finished data set: cells accepted or rejected, boxes moved; written as a new data set."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,14 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import boxes
 from ..annotations import Cell, DataSet, Image
-from ..bethesda import NILM
 from ..data import convert
 from ..data.formats import qupath
 from ..data.read import guess
 from ..errors import UserError
 from ..io import atomic, lock, plain
 from ..io.wording import amount
-from ..provenance import NOTICE, RECORDS, said, whole
+from ..provenance import NOTICE, RECORDS, problem, said
 from ..synthesis import plan as plans
 from ..synthesis.centre import boxes_shown
 
@@ -42,6 +41,21 @@ class Corrections(BaseModel):
     model_config = ConfigDict(extra="forbid")
     digest: str
     decisions: list[Decision] = []
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The plan of a corrected data set, and the rejected cells that could not be found in the plan before.
+
+    Attributes:
+        plan: without the rejected cells.
+        unknown: how many were moved or added since the data set was made.
+        unread: of each image whose record cannot be read, how many, and what is wrong with the record.
+    """
+
+    plan: plans.Plan
+    unknown: int
+    unread: Mapping[str, tuple[int, str]]
 
 
 def read(file: Path, digest: str) -> Corrections:
@@ -95,6 +109,7 @@ def export(data: DataSet, source: Path, corrections: Corrections, out: Path, tar
     if target not in FORMATS:
         raise UserError(f"unknown format {target[:40]!r}; choose one of {', '.join(FORMATS)}")
     done = corrected(data, corrections)
+    planned = _planned(source, corrections, data)
     states = [one.state for one in corrections.decisions]
     with lock.new(out):
         if target == GEOJSON:
@@ -104,63 +119,70 @@ def export(data: DataSet, source: Path, corrections: Corrections, out: Path, tar
                     qupath.write(image.cells, image.file_name, part / f"{image.file_name}.geojson", mark)
         else:
             convert.write(done, out, guess(source), target)
-        _beside(source, corrections, out, data, states)
+        _beside(source, corrections, out, data, states, planned)
     return {"images": len(done.images), "cells": sum(len(image.cells) for image in done.images),
             "rejected": states.count("rejected"), "accepted": states.count("accepted")}  # fmt: skip
 
 
-def _beside(source: Path, corrections: Corrections, out: Path, data: DataSet, states: Sequence[str]) -> None:
+def _beside(
+    source: Path,
+    corrections: Corrections,
+    out: Path,
+    data: DataSet,
+    states: Sequence[str],
+    planned: Planned | None,
+) -> None:
     atomic.write_json(out / FILE, corrections.model_dump(mode="json"))
     if (source / RECORDS).is_file():
         atomic.write_bytes(out / RECORDS, (source / RECORDS).read_bytes())
     again = ""
-    if (source / plans.FILE).is_file():
-        records = {name: one for name, one in said(source).items() if whole(one, (*data.categories, NILM))}
-        plan, unknown = _without_rejected(_plan(source), corrections, data, records)
-        if plan.images:
-            atomic.write_json(out / plans.FILE, plan.model_dump(mode="json", exclude_none=True))
-            again = f" `{plans.FILE}` makes the images again without them, with the boxes and categories as they were."
-            if unknown:
-                again += f" {amount(unknown, 'rejected cell')}, moved or added before, could not be found in it."
+    unread: list[str] = []
+    if planned and planned.plan.images:
+        atomic.write_json(out / plans.FILE, planned.plan.model_dump(mode="json", exclude_none=True))
+        again = f" `{plans.FILE}` makes the images again without them, with the boxes and categories as they were."
+        if planned.unknown:
+            again += f" {amount(planned.unknown, 'rejected cell')}, moved or added before, could not be found in it."
+        unread = [
+            f"- `{RECORDS}`: {name}: {reason}; {amount(count, 'rejected cell')} of this image could not be found in "
+            f"`{plans.FILE}`"
+            for name, (count, reason) in planned.unread.items()
+        ]
     changed = sum(one.box is not None or one.category is not None for one in corrections.decisions)
     lines = [
         f"# Corrected copy of {source.name}", "", *([f"**{NOTICE}**", ""] if data.info.get("synthetic") else []),
         f"{amount(states.count('accepted'), 'cell')} accepted, {states.count('rejected')} rejected, {changed} changed; "
         f"the others were not reviewed. The decisions are in `{FILE}`.", "",
         f"Rejected cells are not annotated but can still be seen in these images.{again}", "",
+        *([*unread, ""] if unread else []),
     ]  # fmt: skip
     atomic.write_text(out / "README.md", "\n".join(lines))
 
 
-def _plan(source: Path) -> plans.Plan:
-    """Return the plan of the data set at `source`, whatever categories its synthesizer had."""
-    content = plain.load(source / plans.FILE)
-    named = {str(cell.get("category")) for image in content.get("images", []) if isinstance(image, dict)
-             for cell in image.get("cells", []) if isinstance(cell, dict)}  # fmt: skip
-    return plans.read(source / plans.FILE, sorted(named))
+def _planned(source: Path, corrections: Corrections, data: DataSet) -> Planned | None:
+    """Return the plan of the data set at `source` without the cells that were rejected; None if it has none.
 
-
-def _without_rejected(
-    plan: plans.Plan, corrections: Corrections, data: DataSet, records: Mapping[str, dict[str, Any]]
-) -> tuple[plans.Plan, int]:
-    """Return `plan` without the cells that were rejected, and without images that have no edit left.
-
-    Rejected cells that were in the original are listed as left out. Also return how many rejected cells are in none of
-    the `records`: boxes that were moved or added since.
+    Images that have no edit left are not in it; rejected cells that were in the original are listed as left out.
     """
+    if not (source / plans.FILE).is_file():
+        return None
+    plan, records = plans.read(source / plans.FILE, None), said(source)
     rejected: dict[str, list[Cell]] = {}
     for one in corrections.decisions:
         if one.state == "rejected":
             rejected.setdefault(one.image, []).append(_cell(data, one)[1])
-    images, unknown = [], 0
+    images, unknown, unread = [], 0, dict[str, tuple[int, str]]()
     for image in plan.images:
         edits, left = list(image.cells), list(image.left_out or ())
-        known = _known(image, records.get(image.file_name))
+        record = records.get(image.file_name)
+        reason = "no record of it" if record is None else problem(record)
+        known = _known(image, None if reason else record)
         for cell in rejected.get(image.file_name, ()):
             same = [one for one in known if one[1].category == cell.category] or known
             index = boxes.nearest(cell.box, [shown for shown, _ in same])
             if index is None:
-                unknown += 1
+                if reason:
+                    unread[image.file_name] = (unread.get(image.file_name, (0, ""))[0] + 1, reason)
+                unknown += not reason
                 continue
             known.remove(same[index])
             planned = same[index][1]
@@ -170,7 +192,7 @@ def _without_rejected(
                 left.append(planned)
         if edits:
             images.append(image.model_copy(update={"cells": edits, "left_out": left or None}))
-    return plan.model_copy(update={"images": images}), unknown
+    return Planned(plan.model_copy(update={"images": images}), unknown, unread)
 
 
 def _known(image: plans.PlannedImage, record: dict[str, Any] | None) -> list[tuple[Sequence[float], plans.NamedBox]]:

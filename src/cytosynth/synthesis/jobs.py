@@ -11,6 +11,8 @@ from .. import boxes
 from ..annotations import Cell
 from ..data import file_names, image_files
 from ..data.image_files import Pixels
+from ..io.progress import console
+from ..io.wording import amount
 from ..provenance import descent, inside
 from .centre import without
 from .plan import NamedBox, Plan, PlannedCell, PlannedImage, PlanProblem
@@ -18,7 +20,8 @@ from .settings import PipelineSettings
 
 Own = tuple[str, Path, dict[str, Any]]
 """An image of the user: its name, its file, and its further fields."""
-NOTHING_KEPT: Mapping[str, tuple[Cell, ...]] = {}
+Kept = Mapping[str, tuple[Cell, ...]] | None
+"""The annotated abnormal cells of the user's images that stay, by name; None if the images have no annotations."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,12 @@ def fields(indices: range, settings: PipelineSettings) -> Iterator[Job]:
         yield Job(f"{index:06d}.png", settings.seed, index)
 
 
-def own_images(
-    images: Iterable[Own], settings: PipelineSettings, kept: Mapping[str, tuple[Cell, ...]] = NOTHING_KEPT
-) -> Iterator[Job]:
+def own_images(images: Iterable[Own], settings: PipelineSettings, kept: Kept = None) -> Iterator[Job]:
     """Yield a job for each image file of the user, seeded by its name, with licence, source and `kept` cells."""
     taken: set[str] = set()
     for original, path, extra in images:
         name = file_names.flat(original, ".png", taken)
-        yield _own(name, original, path, extra, settings, kept=kept.get(original, ()))
+        yield _own(name, original, path, extra, settings, kept=(kept or {}).get(original, ()))
 
 
 def planned_fields(plan: Plan, path: Path, settings: PipelineSettings) -> tuple[list[Job], dict[str, tuple[int, int]]]:
@@ -84,11 +85,12 @@ def planned_own(
     path: Path,
     images: Sequence[Own],
     settings: PipelineSettings,
-    kept: Mapping[str, tuple[Cell, ...]] = NOTHING_KEPT,
+    kept: Kept = None,
 ) -> tuple[list[Job], dict[str, tuple[int, int]]]:
     """Return the jobs of a `plan` for the user's `images`, read from `path`, and the size of each as edited.
 
-    A file that cannot be read has no size; the reason is reported when its job is made.
+    A file that cannot be read has no size; the reason is reported when its job is made. Where the images have no
+    annotations, nothing of them is annotated: a line says that what the plan leaves out has no effect.
     """
     there = {original: (file, extra) for original, file, extra in images}
     jobs, sizes = [], {}
@@ -102,7 +104,7 @@ def planned_own(
                 "those with abnormal cells need --keep-abnormal"
             )
         file, extra = there[image.original]
-        cells = kept.get(image.original, ())
+        cells = (kept or {}).get(image.original, ())
         job = identified(_own(image.file_name, image.original, file, extra, settings, tuple(image.cells), cells))
         jobs.append(job)
         try:
@@ -112,7 +114,14 @@ def planned_own(
         if image.original_sha256 not in ("", job.extra["original_sha256"]):
             raise PlanProblem(f"{where}: original {image.original[:80]!r} is not the file that the plan was made for")
         sizes[image.file_name] = (width, height)
-        jobs[-1] = _without(job, image, (width, height), where)
+        if kept is not None:
+            jobs[-1] = _without(job, image, (width, height), where)
+    without_effect = sum(bool(image.left_out) for image in plan.images) if kept is None else 0
+    if without_effect:
+        console.print(
+            f"{path}: left_out of {amount(without_effect, 'image')}: no effect on images without annotations",
+            soft_wrap=True,
+        )
     return jobs, sizes
 
 
@@ -123,7 +132,7 @@ def _without(job: Job, image: PlannedImage, size: tuple[int, int], where: str) -
     """
     left = image.left_out or []
     kept, unknown = without(job.kept, [(one.box, one.category) for one in left], size)
-    if unknown and job.kept:
+    if unknown:
         one = left[unknown[0]]
         raise PlanProblem(
             f"{where}: left_out[{unknown[0]}]: no annotated {one.category[:40]!r} cell has the box "

@@ -1,11 +1,9 @@
 """The user's images, to be edited: of a plain folder, or of a data set in any format."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..annotations import Cell
 from ..bethesda import NILM
 from ..data import file_names, split
 from ..data.gather import beside
@@ -15,7 +13,7 @@ from ..data.rename import LABEL
 from ..errors import UserError
 from ..io import wording
 from ..io.progress import console
-from .jobs import Own
+from .jobs import Kept, Own
 
 
 @dataclass(frozen=True)
@@ -24,21 +22,22 @@ class OwnImages:
 
     Attributes:
         images: name, path and further fields of each. refused: a line for each that cannot be used. licences: COCO's
-        entries. info: COCO's info of the whole set. kept: the annotated abnormal cells of each that has any, by name.
+        entries. info: COCO's info of the whole set. kept: the annotated abnormal cells of each that has any, by name;
+        None for a plain folder, which has no annotations.
     """
 
     images: list[Own]
     refused: list[str]
     licences: tuple[dict[str, Any], ...] = ()
     info: dict[str, Any] = field(default_factory=dict)
-    kept: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
+    kept: Kept = None
 
     def under(self, pseudonyms: Pseudonyms | None) -> "OwnImages":
         """Return them under the names from `pseudonyms`, if given."""
         if pseudonyms is None:
             return self
         images = [(pseudonyms.name(name), path, pseudonyms.extra(said)) for name, path, said in self.images]
-        kept = {pseudonyms.name(name): cells for name, cells in self.kept.items()}
+        kept = self.kept and {pseudonyms.name(name): cells for name, cells in self.kept.items()}
         return OwnImages(images, list(map(pseudonyms.line, self.refused)), self.licences, kept=kept)
 
 

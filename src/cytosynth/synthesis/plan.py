@@ -85,7 +85,7 @@ class PlannedImage(_Strict):
     width: int | None = Field(default=None, ge=1)
     height: int | None = Field(default=None, ge=1)
     cells: list[PlannedCell] = Field(default=[], max_length=1000)
-    left_out: list[NamedBox] | None = None
+    left_out: list[NamedBox] | None = Field(default=None, max_length=1000)
 
 
 class PlanSettings(BaseModel):
@@ -138,8 +138,8 @@ class Plan(_Strict):
         return PipelineSettings(**(dict(self.settings) | {"normal": normal}))
 
 
-def read(path: Path, categories: Sequence[str] = ABNORMAL) -> Plan:
-    """Return the plan in `path`, for a synthesizer of `categories`.
+def read(path: Path, categories: Sequence[str] | None = ABNORMAL) -> Plan:
+    """Return the plan in `path`, for a synthesizer of `categories`; None: of any.
 
     Raises PlanProblem for a file that is missing, larger than 512 MiB, no JSON, too deep, with a name given twice, NaN
     or a number that is too large; for a field that does not exist or is not of its kind; for an unknown category; for a
@@ -160,7 +160,7 @@ def read(path: Path, categories: Sequence[str] = ABNORMAL) -> Plan:
     return plan
 
 
-def check(plan: Plan, path: Path, categories: Sequence[str] = ABNORMAL) -> None:
+def check(plan: Plan, path: Path, categories: Sequence[str] | None = ABNORMAL) -> None:
     """Raise PlanProblem, naming `path`, where `plan` contradicts itself: names, categories, boxes that overlap."""
     names: set[str] = set()
     for number, image in enumerate(plan.images):
@@ -238,7 +238,7 @@ def write(
     atomic.write_json(out / FILE, content)
 
 
-def _check(image: PlannedImage, where: str, names: set[str], categories: Sequence[str]) -> None:
+def _check(image: PlannedImage, where: str, names: set[str], categories: Sequence[str] | None) -> None:
     name = image.file_name
     problem = file_names.unsafe(name) or ("in a folder" if "/" in name else None)
     if not name.endswith(".png"):
@@ -250,10 +250,12 @@ def _check(image: PlannedImage, where: str, names: set[str], categories: Sequenc
     names.add(name)
     if (image.generated is None) == (image.original is None):
         raise PlanProblem(f"{where}: give either 'generated' (seed, index) or 'original' (a file name)")
+    if image.generated and image.left_out:
+        raise PlanProblem(f"{where}: left_out: no effect on a generated field, which has no annotated cells; remove it")
     for index, cell in enumerate(image.cells):
         x0, y0, x1, y1 = cell.box
         reason = ""
-        if cell.category not in categories:
+        if categories is not None and cell.category not in categories:
             reason = f"unknown category {cell.category[:40]!r}; choose one of {', '.join(categories)}"
         elif not all(map(math.isfinite, cell.box)):
             reason = f"bbox_xyxy {boxes.quoted(cell.box)} is not finite"

@@ -18,7 +18,7 @@ from ...data.sources import Source
 from ...errors import UsageError, UserError
 from ...io import atomic
 from ...io.progress import console, meter
-from ...provenance import PASTED, descent, inside, pasted, png, said, write_records
+from ...provenance import PASTED, RECORDS, descent, inside, pasted, png, problem, said, write_records
 from .. import publish
 from ..centre import kept_cells, without
 from . import card
@@ -81,9 +81,11 @@ def paste(
         categories: what is pasted.
         keep_abnormal: paste also into images with abnormal cells, which stay, with their boxes.
 
-    Raises UserError if there is no image to paste into, or no cell that can be cut out; UsageError where `out` holds
-    something.
+    Raises UserError if there is no image to paste into, no cell that can be cut out, or a set in `like` whose records
+    cannot be read; UsageError where `out` holds something, or neither `count` nor `like` is given.
     """
+    if count < 1 and not like:
+        raise UsageError(f"count ({count}) must be at least 1; or give edited data sets in 'like'")
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out}: not empty; use another folder")
     data = source.read(data_root)
@@ -203,19 +205,32 @@ def _like(folders: Sequence[Path], data: DataSet, normal: Sequence[Image], scale
     known = {image.file_name: image for image in normal}
     hosts = []
     for folder in folders:
-        for name, record in sorted(said(folder).items()):
-            image = known.get(str(record.get("original")))
+        records = said(folder)
+        if not records:
+            raise UserError(f"{folder}: no record of an image in {RECORDS}; give a data set that `edit` made")
+        for name, record in sorted(records.items()):
+            if reason := problem(record):
+                raise UserError(f"{folder / RECORDS}: {name}: {reason}; make the edited data set again")
+            image = known.get(record.get("original", ""))
             if image is None:
                 raise UserError(f"{folder}: {name} was not made from a normal image of the set that is pasted into")
             size = (round(image.width * scale), round(image.height * scale))
-            if (record.get("width", size[0]), record.get("height", size[1])) != size:
+            if (record["width"], record["height"]) != size:
                 raise UserError(
-                    f"{folder}: {name} has {record.get('width')}x{record.get('height')} pixels, {image.file_name} at "
+                    f"{folder}: {name} has {record['width']}x{record['height']} pixels, {image.file_name} at "
                     f"scale {scale:g} {size[0]}x{size[1]}; give the scale at which it was edited"
                 )
             host = _host(data, image, scale, spots_of(record))
             left = [(tuple(one["bbox_xyxy"]), one["category"]) for one in record.get("left_out", [])]
-            hosts.append(replace(host, kept=without(host.kept, left, size)[0]))
+            kept, unknown = without(host.kept, left, size)
+            if unknown:
+                box, category = left[unknown[0]]
+                raise UserError(
+                    f"{folder / RECORDS}: {name}: left_out[{unknown[0]}]: {image.file_name} has no annotated "
+                    f"{category[:40]!r} cell with the box {boxes.quoted(box)}; give the annotations that it was edited "
+                    "with"
+                )
+            hosts.append(replace(host, kept=kept))
     return hosts
 
 
