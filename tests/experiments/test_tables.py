@@ -8,7 +8,7 @@ import pytest
 from cytosynth.augmentation.efficiency import table
 from cytosynth.augmentation.efficiency.recipe import EDITED, PASTED, PRESETS, REAL
 from cytosynth.errors import UserError
-from cytosynth.evaluate.detection.scoring import ABNORMAL_AP
+from cytosynth.evaluate.detection.scoring import ABNORMAL_AP, MEASURES
 from cytosynth.experiments import kept
 from cytosynth.io import atomic
 
@@ -27,12 +27,14 @@ def test_the_committed_tables_are_set_from_the_kept_results(tmp_path: Path) -> N
             assert (tmp_path / "results" / file).read_bytes() == (RESULTS / file).read_bytes(), file
 
 
-def test_the_tables_of_a_run_come_out_of_what_it_kept(tmp_path: Path) -> None:
-    recipe = PRESETS["public"].model_copy(update={"chains": 3, "draws": 10})
+@pytest.mark.parametrize("preset", ["public", "own"], ids=["one class", "four classes"])
+def test_the_tables_of_a_run_come_out_of_what_it_kept(preset: str, tmp_path: Path) -> None:
+    recipe = PRESETS[preset].model_copy(update={"chains": 3, "draws": 10})
+    names = [ABNORMAL_AP] if recipe.one_class else [ABNORMAL_AP, *MEASURES, *recipe.categories]
     results = {
-        (8, arm): {
-            chain: {"scores": {ABNORMAL_AP: level + 0.01 * chain}, "parameters": 7, "seconds_a_step": 0.5,
-                    "drawn": {ABNORMAL_AP: [level + 0.01 * chain + 0.001 * d for d in range(10)]}}
+        (8 if recipe.one_class else 142, arm): {
+            chain: {"scores": dict.fromkeys(names, level + 0.01 * chain), "parameters": 7, "seconds_a_step": 0.5,
+                    "drawn": {name: [level + 0.01 * chain + 0.001 * d for d in range(10)] for name in names}}
             for chain in range(3)
         }
         for arm, level in ((REAL, 0.4), (EDITED, 0.5), (PASTED, 0.45))

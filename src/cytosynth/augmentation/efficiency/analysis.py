@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...evaluate import two_way
-from ...evaluate.detection.scoring import ABNORMAL_AP
+from ...evaluate.detection.scoring import ABNORMAL_AP, MEASURES
 from ...evaluate.two_way import Gain, Values
 from .recipe import PASTED, REAL, EfficiencyRecipe
 
@@ -114,6 +114,11 @@ def corrected(rows: Sequence[Comparison], recipe: EfficiencyRecipe) -> list[Comp
 def measures(recipe: EfficiencyRecipe) -> list[str]:
     """Return the measures that are compared: of one class and, for detectors of several, mAP and each class."""
     return [ABNORMAL_AP, *([] if recipe.one_class else ["mAP", *recipe.categories])]
+
+
+def shown(recipe: EfficiencyRecipe) -> list[str]:
+    """Return the measures in the table of scores, those that are compared among them."""
+    return [ABNORMAL_AP, *([] if recipe.one_class else [*MEASURES, *recipe.categories])]
 
 
 def images(measure: str, tested: Mapping[str, int], least: int) -> int:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ...config import validated
 from ...evaluate import two_way
-from ...evaluate.detection.scoring import ABNORMAL_AP, MEASURES
+from ...evaluate.detection.scoring import ABNORMAL_AP
 from ...evaluate.two_way import Gain, Spread
 from ...io import atomic
 from ...io.plain import portable
@@ -40,8 +40,8 @@ class Kept(BaseModel):
 
     @classmethod
     def of(cls, read: "Read") -> "Kept":
-        """Return what is stored of `read`: scores, and those of every resample for the compared measures."""
-        measures = analysis.measures(read.recipe)
+        """Return what is stored of `read`: scores, and those of every resample for the measures of both tables."""
+        measures = analysis.shown(read.recipe)
         rows = []
         for (size, arm), found in read.results.items():
             for chain, one in found.items():
@@ -105,16 +105,16 @@ def said(found: Gain) -> str:
 def scores(read: Read) -> Report:
     """Return the scores of every arm at every size, with the images and boxes that it was trained on."""
     recipe = read.recipe
-    others = [] if recipe.one_class else [*MEASURES, *recipe.categories]
-    columns = ("N", "arm", "synthetic images", "their boxes", "real boxes", f"{ABNORMAL_AP} x 100",
-               *(f"{name} x 100" for name in others), "chains", "parameters", "seconds a step")  # fmt: skip
+    measures = analysis.shown(recipe)
+    columns = ("N", "arm", "synthetic images", "their boxes", "real boxes",
+               *(f"{name} x 100" for name in measures), "chains", "parameters", "seconds a step")  # fmt: skip
     rows: list[tuple[Value, ...]] = []
     for (size, arm), found in read.results.items():
         first = next(iter(found.values()))
         made = [round(value, 1) for value in read.sets[size, arm]]
         shown = [
             said(analysis.level(found, name, analysis.images(name, read.tested, recipe.least), recipe.least))
-            for name in [ABNORMAL_AP, *others]
+            for name in measures
         ]
         rows.append((size, arm, *made, *shown, len(found), first["parameters"], first["seconds_a_step"]))
     return Report(f"{recipe.title}: scores on {_where(read)}", _facts(read), columns, tuple(rows), _notes(read))
