@@ -5,7 +5,6 @@ of them. So noise is added to the latents of training images, and the generator 
 The result is as smooth as sampled latents, but its image is known. `examples/regenerate.py` writes the file.
 """
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, stack
 
 from ...errors import UserError
-from ...io import tensors
+from ...io import atomic, tensors
 from ...io.tensors import weights_digest
 from ..pixels import scale_factor, scaled
 from .recipe import DecoderRecipe
@@ -68,7 +67,7 @@ class Regenerated:
             raise UserError(f"{path}: its latents are of the encoder {own}, and the autoencoder has {wanted}")
         self.latents, self.pixels, self.sampled = (found[name] for name in ("latents", "pixels", "sampled"))
         self.factor = scale_factor(vae)
-        self.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        self.digest = atomic.sha256(path)[:16]
         self._check(path, int(vae.config.latent_channels), side // self.factor + 2 * MARGIN)
 
     def _check(self, path: Path, channels: int, least: int) -> None:
