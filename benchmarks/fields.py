@@ -4,7 +4,7 @@
 
 DATA holds cric (or --root). Windows of 224 pixels, features of EfficientNet-Lite0: kernel distance x 1000 over as many
 windows of both, and between halves of the real ones; precision, recall, density, coverage; gradient over that of the
-real images.
+real images, and power by octave over that of the real windows, coarse to fine.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from cytosynth.data.sources import Source
 from cytosynth.evaluate.distance import kid, prdc
 from cytosynth.evaluate.networks import features
 from cytosynth.evaluate.reconstruction import windows
+from cytosynth.foundation.scratch import sharpness
 from cytosynth.io.progress import meter
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.settings import GenerateSettings
@@ -31,6 +32,11 @@ def gradient(images: Sequence[Pixels]) -> float:
     """Return the mean length of the gradient of brightness."""
     bright = [image.astype(np.float64) @ (0.299, 0.587, 0.114) for image in images]
     return float(np.mean([np.hypot(*np.gradient(image)).mean() for image in bright]))
+
+
+def power(parts: Sequence[Pixels]) -> np.ndarray:
+    """Return the mean power of windows by octave, coarse to fine."""
+    return np.mean([sharpness.octaves(sharpness.brightness(part)) for part in parts], axis=0)
 
 
 def main() -> None:
@@ -65,7 +71,8 @@ def main() -> None:
     source = Source(root=given.root, scale=0.5, split=given.split)
     real = [sample.pixels for sample in sources.load([source], given.data)]
     extractor = features.load("efficientnet-lite0")
-    ours, theirs = (extractor([part for image in side for part in windows(image)]) for side in (made, real))
+    parts = [[part for image in side for part in windows(image)] for side in (made, real)]
+    ours, theirs = (extractor(side) for side in parts)
     size = min(len(ours), len(theirs))
     order = np.random.default_rng(0).permutation(len(theirs))
     first, second = theirs[order[: len(order) // 2]], theirs[order[len(order) // 2 :]]
@@ -75,7 +82,8 @@ def main() -> None:
         "floor": 1000 * floor, "gradient": gradient(made) / gradient(real),
         **prdc(ours, theirs)._asdict(), "windows": len(ours), "real windows": len(theirs),
     }  # fmt: skip
-    print(json.dumps({key: round(value, 3) for key, value in found.items()}))
+    octaves = {"power by octave": (power(parts[0]) / power(parts[1])).round(2).tolist()}
+    print(json.dumps({key: round(value, 3) for key, value in found.items()} | octaves))
 
 
 if __name__ == "__main__":
