@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,24 @@ def test_settings_of_an_arm_without_effect_are_refused_before_anything_is_traine
     with pytest.raises(UsageError, match=complaint) as refused:
         override(PRESETS["public"], [setting])
     assert "\n" not in str(refused.value)
+
+
+def test_an_arm_can_begin_from_weights_of_its_own(models: dict[str, str], data: Path, tmp_path: Path) -> None:
+    arms = {REAL: Strategy(kind="none"), "begun": Strategy(kind="none", weights=models["detector"])}
+    recipe = small(models, arms={name: arm.model_dump() for name, arm in arms.items()}, chains=1, confirmatory=None)
+    assert arms[REAL].key == arms["begun"].key
+    trial = trials.Trial("begun", 0, 4, tmp_path, (), (2,))
+    assert trials.settings(trial, [recipe.real], [], 2, {}, recipe).weights == models["detector"]
+    assert trials.settings(trial, [recipe.real], [], 2, {"weights": "first"}, recipe).weights == "first"
+    assert trials.settings(replace(trial, arm=REAL), [recipe.real], [], 2, {}, recipe).weights == "none"
+    saw = Path(models["detector"]) / seen.FILE
+    held = data / "drawn/images" / coco.read(data / "drawn").images[0].file_name
+    saw.write_text(f"{hashlib.sha256(held.read_bytes()).hexdigest()}  drawn/a.png\n")
+    try:
+        with pytest.raises(UserError, match=r"this detector was trained or chosen on drawn/a\.png"):
+            efficiency.efficiency(recipe, tmp_path / "run", data)
+    finally:
+        saw.unlink()
 
 
 @pytest.mark.parametrize(("first", "steps", "phases"), [(0.0025, 400, 1), (0.5, 2, 1), (0.5, 3, 2), (0.998, 400, 399)])

@@ -11,6 +11,7 @@ from ...errors import UsageError
 from ...evaluate.detection import scoring
 from ...evaluate.detection.failures import MISSED, failures
 from ...evaluate.detection.scoring import ABNORMAL_AP
+from ...foundation.names import BUNDLED
 from ...io import atomic, lock
 from ...io.bundled import RECIPE
 from ...io.report import Report
@@ -110,9 +111,9 @@ def _begin(recipe: EfficiencyRecipe, run: Path, data_root: Path) -> None:
     named = {(role, name) for place in _places(recipe) for role, name in sets.names(recipe, place).items()}
     for role, name in sorted(named | {("gate", arm.gate) for arm in recipe.arms.values()}):
         leaks.unseen({role: name}, held, data_root)
-    begins = recipe.training.get("weights")
-    if isinstance(begins, str) and (begins == "bundled" or Path(begins).is_dir()):
-        leaks.unseen({"detector": begins}, held, data_root)
+    for begins in {recipe.training.get("weights"), *(arm.weights for arm in recipe.arms.values())}:
+        if isinstance(begins, str) and begins and (begins == BUNDLED or Path(begins).is_dir()):
+            leaks.unseen({"detector": begins}, held, data_root)
     pin(recipe, run / RECIPE)
     roots = {"real set": recipe.real.root, "test set": recipe.test.root, "tuning set": recipe.tuning.root}
     digests = inputs.of({name: data_root / root for name, root in roots.items()})

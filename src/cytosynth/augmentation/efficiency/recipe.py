@@ -63,6 +63,9 @@ class Strategy(BaseModel):
         description="share of the steps on synthetic images alone; the rest is on real ones alone",
     )
     augmentation: Literal["usual", "strong"] = "usual"
+    weights: str = Field(
+        default="", description="initial weights of its detector, as `train detector` takes them; empty: as of all arms"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "Strategy":
@@ -88,7 +91,7 @@ class Strategy(BaseModel):
     @property
     def key(self) -> str:
         """Name of its synthetic images, which arms that differ only in training share."""
-        made = self.model_dump(mode="json", exclude={"share", "weight", "first", "augmentation"})
+        made = self.model_dump(mode="json", exclude={"share", "weight", "first", "augmentation", "weights"})
         if not self.keep_abnormal:
             del made["keep_abnormal"]  # keys as before there was this setting
         return f"{self.kind}-{hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]}"

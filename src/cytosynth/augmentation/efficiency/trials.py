@@ -142,6 +142,8 @@ def settings(
     own = {"synthetic": [source.model_dump() for source in synthetic]}
     if synthetic:
         own |= {"synthetic_share": arm.share, "synthetic_weight": arm.weight}  # type: ignore[dict-item]
+    if arm.weights:
+        own |= {"weights": arm.weights}  # type: ignore[dict-item]
     return compared(
         preset(recipe.preset, recipe.architecture), recipe.training | strong | own | changes,
         categories=recipe.classes, data=data, steps=steps,
