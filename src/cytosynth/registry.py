@@ -222,6 +222,10 @@ SAMPLERS: Final = Registry(
         "tcd": Entry(
             "for models distilled by trajectory consistency: few steps, guidance near 1", "diffusers:TCDScheduler"
         ),
+        "ddim-trailing": Entry(
+            "DDIM with trailing spacing, for models distilled in phases: few steps, guidance 1",
+            "diffusers:DDIMScheduler",
+        ),
     },
 )
 VARIATIONS: Final = Registry(

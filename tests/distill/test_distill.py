@@ -16,6 +16,7 @@ from cytosynth.adapters.distilled import WEIGHTS, place
 from cytosynth.bethesda import NORMAL_PROMPT
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.settings import EditSettings
+from cytosynth.config import assignments, override
 from cytosynth.data.sources import Source
 from cytosynth.distill import consistency, recipe
 from cytosynth.distill.cell import distill_cell
@@ -28,8 +29,11 @@ from cytosynth.foundation.model import Foundation
 from cytosynth.io import records
 from cytosynth.normal.generate import NormalImageGenerator
 from cytosynth.normal.settings import GenerateSettings
+from cytosynth.synthesis.fast import Fast
+from cytosynth.synthesis.settings import PipelineSettings
 
 FEW = {"sampler": "lcm", "steps": 3, "guidance_scale": 1.0}
+PHASED = {"phases": 2, "steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -173,18 +177,24 @@ def test_a_product_of_its_rank_is_kept_whole() -> None:
     assert [side.count_nonzero().item() for side in truncated(torch.zeros(8, 6), 4)] == [0, 0]
 
 
-def drawn(generator: NormalImageGenerator) -> np.ndarray:
-    return generator.field(3, 1, GenerateSettings(size=128, **FEW)).astype(int)
+def drawn(generator: NormalImageGenerator, settings: GenerateSettings | None = None) -> np.ndarray:
+    settings = settings or GenerateSettings(**FEW)
+    return generator.field(3, 1, settings.model_copy(update={"size": 128})).astype(int)
 
 
-def by_diffusers(model: Foundation, loaded: dict[str, str], channels: int) -> np.ndarray:
-    """Return the field of `drawn` as a stock pipeline draws it with the LoRA files `loaded`, by adapter name."""
+def by_diffusers(
+    model: Foundation, loaded: dict[str, str], channels: int, scheduler: object = None, steps: int = 3
+) -> np.ndarray:
+    """Return the field of `drawn` as a stock pipeline draws it with the LoRA files `loaded`, by adapter name.
+
+    `scheduler` is diffusers' (None: LCM's).
+    """
     from cytosynth.foundation import sampling
 
     pipeline = StableDiffusionPipeline(
         vae=model.vae, text_encoder=model.text_encoder, tokenizer=model.tokenizer, unet=model.unet,
-        scheduler=LCMScheduler.from_config(model.scheduler.config), safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False,
+        scheduler=scheduler or LCMScheduler.from_config(model.scheduler.config), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     for name, folder in loaded.items():
@@ -193,7 +203,7 @@ def by_diffusers(model: Foundation, loaded: dict[str, str], channels: int) -> np
         assert read == len(load_file(f"{folder}/{WEIGHTS}")) // 2, "every layer is read"
     pipeline.set_adapters(list(loaded))
     image = pipeline(
-        NORMAL_PROMPT, height=128, width=128, num_inference_steps=FEW["steps"], guidance_scale=1.0,
+        NORMAL_PROMPT, height=128, width=128, num_inference_steps=steps, guidance_scale=1.0,
         latents=sampling.noise((1, channels, 128 // model.factor, 128 // model.factor), 3, 1, 1),
         generator=[sampling.generator(3, 1, 1, 2)], output_type="np",
     ).images[0]  # fmt: skip
@@ -222,6 +232,22 @@ def test_diffusers_generates_the_same_field_without_a_style_adapter(tiny: Path, 
     assert np.abs(drawn(ours) - drawn(NormalImageGenerator(str(tiny / "foundation"), None))).max() > 3
 
 
+def test_diffusers_generates_the_same_field_in_as_many_steps_as_phases(
+    tiny: Path, fields: Path, tmp_path: Path
+) -> None:
+    distill_normal(normal(tiny, **PHASED), tmp_path, fields)
+    _, card = place(str(tmp_path), "normal")
+    assert (card.sampler, card.steps, card.training["phases"]) == ("ddim-trailing", 2, 2)
+    both = {"style": str(tiny / "normal"), "fast": str(tmp_path / "weights")}
+    model = fresh(tiny)
+    scheduler = DDIMScheduler.from_config(model.scheduler.config, timestep_spacing="trailing")
+    ours = NormalImageGenerator(str(tiny / "foundation"), str(tiny / "normal"), distilled=str(tmp_path))
+    settings = override(PipelineSettings(), assignments(Fast(normal=str(tmp_path)).settings())).normal
+    theirs = by_diffusers(model, both, ours.model.channels, scheduler, steps=2)
+    assert np.abs(drawn(ours, settings) - theirs).max() <= 2
+    assert np.abs(drawn(ours) - theirs).max() > 3, "another sampler draws another field"
+
+
 def test_a_unet_takes_the_weights_of_stage_2_by_its_adapter_api(tiny: Path, folders: Path) -> None:
     weights = folders / "cell" / "weights"
     ours = CellEditor.load(str(tiny / "foundation"), str(tiny / "cell"), distilled=str(weights))
@@ -247,7 +273,8 @@ def test_the_card_says_the_teacher_and_how_to_sample(tiny: Path, folders: Path, 
     assert file == folders / "normal" / "weights" / WEIGHTS
     teacher = NormalImageGenerator(str(tiny / "foundation"), str(tiny / "normal"))
     assert (card.stage, card.steps, card.guidance_scale, card.teacher) == ("normal", 4, 5.0, teacher.digest)
-    assert card.training["rank"] == 4
+    assert (card.sampler, card.training["rank"]) == ("lcm", 4)
+    assert "phases" not in card.training
     with pytest.raises(UserError, match="distilled weights of `distill normal`; those of `distill cell`"):
         place(str(folders / "normal"), "cell")
     with pytest.raises(UserError, match="no distilled weights there"):
@@ -263,24 +290,34 @@ def test_weights_of_another_teacher_are_taken_with_a_word(
 
 @pytest.mark.parametrize("stage", ["normal", "cell"])
 def test_a_killed_distillation_ends_at_the_same_bytes(stage: str, tiny: Path, fields: Path, folders: Path) -> None:
+    """Also if it was begun before recipes had phases."""
     begin, end = (distill_normal, normal) if stage == "normal" else (distill_cell, cell)
     run = folders / f"{stage}-again"
     begin(end(tiny, max_steps=2), run, fields)  # type: ignore[arg-type]
+    pinned = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(pinned.replace("phases: null\n", ""))
+    assert (run / "recipe.yaml").read_text() != pinned
     begin(end(tiny), run, fields)  # type: ignore[arg-type]
     for name in (f"weights/{WEIGHTS}", "stats.jsonl", "weights/distilled.json"):
         assert (run / name).read_bytes() == (folders / stage / name).read_bytes(), name
 
 
-def test_the_student_comes_nearer_to_what_the_teacher_generates(tiny: Path, fields: Path, tmp_path: Path) -> None:
-    """Distilled, one step from pure noise lands nearer to the end of the teacher's guided path than before."""
+@pytest.mark.parametrize("phases", [None, 2])
+def test_the_student_comes_nearer_to_what_the_teacher_generates(
+    phases: int | None, tiny: Path, fields: Path, tmp_path: Path
+) -> None:
+    """Distilled, few steps from pure noise land nearer to the end of the teacher's guided path than before."""
     teacher = NormalImageGenerator(str(tiny / "foundation"), str(tiny / "normal"))
-    given = normal(tiny, max_steps=60, learning_rate=5e-3, average=0.95, batch_size=8, rank=8, guidance_scale=2.0)
+    given = normal(
+        tiny, max_steps=60, learning_rate=5e-3, average=0.95, batch_size=8, rank=8, guidance_scale=2.0, phases=phases,
+        steps=phases or 1,
+    )  # fmt: skip
     distill_normal(given, tmp_path, fields)
     student = NormalImageGenerator(str(tiny / "foundation"), str(tiny / "normal"), distilled=str(tmp_path))
     path = GenerateSettings(size=64, steps=50, guidance_scale=2.0)
-    one = GenerateSettings(size=64, sampler="lcm", steps=1, guidance_scale=1.0)
+    few = GenerateSettings(size=64, sampler=given.sampler, steps=given.steps, guidance_scale=1.0)
     errors = [
-        [float(np.abs(model.field(0, index, one).astype(float) - teacher.field(0, index, path)).mean())
+        [float(np.abs(model.field(0, index, few).astype(float) - teacher.field(0, index, path)).mean())
          for index in range(4)]
         for model in (teacher, student)
     ]  # fmt: skip
@@ -301,13 +338,14 @@ def test_the_best_by_held_out_images_is_kept(tiny: Path, fields: Path, tmp_path:
     }
     for outcome in (
         distill_normal(normal(tiny, **common), tmp_path / "normal", fields),
-        distill_cell(cell(tiny, **common), tmp_path / "cell", fields),
+        distill_cell(cell(tiny, **common, phases=2), tmp_path / "cell", fields),
     ):
         assert outcome.best is not None
         scores = [entry["score"] for entry in records.with_number(outcome.weights.parent / "validation.jsonl", "score")]
         assert outcome.best.score == min(scores)
         assert (outcome.selected / WEIGHTS).is_file()
         assert json.loads((outcome.selected / "distilled.json").read_text())["steps"] == 2
+    assert place(str(tmp_path / "cell"), "cell")[1].sampler == "ddim-trailing"
 
 
 def test_what_cannot_be_distilled_is_said(tiny: Path, fields: Path, tmp_path: Path) -> None:

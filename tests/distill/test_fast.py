@@ -15,10 +15,13 @@ from command_lines import models
 from conftest import disturb, write_fields
 from cytosynth.adapters import lora
 from cytosynth.adapters.distilled import CARD, WEIGHTS, DistilledCard
+from cytosynth.data import image_files
 from cytosynth.distill.student import Student
 from cytosynth.errors import UsageError, UserError
 from cytosynth.foundation.load import load, part
 from cytosynth.io import atomic
+from cytosynth.normal.generate import NormalImageGenerator
+from cytosynth.normal.settings import GenerateSettings
 from cytosynth.synthesis import fast
 from cytosynth.synthesis.fast import Fast
 
@@ -117,16 +120,17 @@ def test_weights_that_do_not_fit_are_refused(tiny: Path, few: Path, tmp_path: Pa
         Fast(cell=str(few / "normal")).settings()
 
 
-def test_evaluate_steps_takes_the_guidance_of_the_teachers_from_the_weights(
+def test_evaluate_steps_takes_the_guidance_of_the_teachers_and_the_sampler_from_the_weights(
     cytosynth: killing.Server, tiny: Path, few: Path, tmp_path: Path
 ) -> None:
     write_fields(tmp_path / "drawn", 9)
     (tmp_path / "drawn/split.json").unlink()
     scales = {"normal": 2.0, "cell": 4.0}
+    samplers = {"normal": "ddim-trailing", "cell": "lcm"}
     for stage, scale in scales.items():
         shutil.copytree(few / stage, tmp_path / stage)
         card = json.loads((few / stage / CARD).read_text())
-        (tmp_path / stage / CARD).write_text(json.dumps(card | {"guidance_scale": scale}))
+        (tmp_path / stage / CARD).write_text(json.dumps(card | {"guidance_scale": scale, "sampler": samplers[stage]}))
     command = ["evaluate", "steps", str(tmp_path / "drawn"), *models(tiny, "foundation", "normal", "cell"),
                "--split=all", "--steps=1", "--windows=10", "--window=64", "--cells=10", "--categories=HSIL",
                "--set=normal.steps=1", "--set=cell.steps=1", "--set=about=64"]  # fmt: skip
@@ -134,5 +138,10 @@ def test_evaluate_steps_takes_the_guidance_of_the_teachers_from_the_weights(
     assert cytosynth.run(*command, str(tmp_path / "out"), *given).code == 0
     recipe = yaml.safe_load((tmp_path / "out/steps.yaml").read_text())
     assert {stage: recipe[stage]["guidance_scale"] for stage in scales} == scales
+    assert recipe["samplers"] == {"normal": "ddim-trailing"}
+    generator = NormalImageGenerator(str(tiny / "foundation"), str(tiny / "normal"), distilled=str(tmp_path / "normal"))
+    settings = GenerateSettings(size=64, steps=1, guidance_scale=1.0, sampler="ddim-trailing")
+    drawn = image_files.read(tmp_path / "out/normal/steps-1/00002.png")
+    assert np.array_equal(drawn, generator.field(3, 2, settings))
     ran = cytosynth.run(*command, str(tmp_path / "out"), *given, "--set=cell.guidance_scale=3.5")
     assert ran.code == 2 and "guidance_scale': 3.5" in ran.err.replace("\n", " ")

@@ -42,8 +42,10 @@ THEIRS = {
     "euler": EulerDiscreteScheduler,
     "lcm": LCMScheduler,
     "tcd": TCDScheduler,
+    "ddim-trailing": DDIMScheduler,
 }
-"""What a user of diffusers would put into a pipeline, all with their defaults."""
+"""What a user of diffusers would put into a pipeline, all with their defaults but for `CHANGED`."""
+CHANGED = {"ddim-trailing": {"timestep_spacing": "trailing"}}
 
 
 @pytest.mark.parametrize("channels", [24, 25])
@@ -93,6 +95,10 @@ def eta(name: str) -> float:
     return 0.3 if name == "tcd" else 0.0
 
 
+def scheduler(name: str, model: foundations.Foundation) -> object:
+    return THEIRS[name].from_config(model.scheduler.config, **CHANGED.get(name, {}))
+
+
 def images(latents: torch.Tensor, model: foundations.Foundation) -> np.ndarray:
     return model.decode_latents(latents).astype(int)
 
@@ -101,7 +107,7 @@ def images(latents: torch.Tensor, model: foundations.Foundation) -> np.ndarray:
 def test_from_noise_it_equals_diffusers(name: str, tiny: Path) -> None:
     model = foundations.load(str(tiny / "foundation")).freeze()
     theirs = StableDiffusionPipeline(
-        model.vae, model.text_encoder, model.tokenizer, model.unet, THEIRS[name].from_config(model.scheduler.config),
+        model.vae, model.text_encoder, model.tokenizer, model.unet, scheduler(name, model),
         None, None, requires_safety_checker=False,
     )  # fmt: skip
     theirs.set_progress_bar_config(disable=True)
@@ -175,7 +181,7 @@ def test_the_record_of_a_run_says_the_sampler(tiny: Path, tmp_path: Path) -> Non
 def test_from_an_image_it_equals_diffusers(name: str, tiny: Path) -> None:
     model = foundations.load(str(tiny / "foundation")).freeze()
     theirs = StableDiffusionImg2ImgPipeline(
-        model.vae, model.text_encoder, model.tokenizer, model.unet, THEIRS[name].from_config(model.scheduler.config),
+        model.vae, model.text_encoder, model.tokenizer, model.unet, scheduler(name, model),
         None, None, requires_safety_checker=False,
     )  # fmt: skip
     theirs.set_progress_bar_config(disable=True)

@@ -85,7 +85,7 @@ def test_windows_cover_every_place_alike_and_move(kind: str) -> None:
     assert list(plane.windows(kind, 3, 2)) == corners[2]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["ddim", "euler", "lcm", "tcd"])
+@pytest.mark.parametrize("name", ["ddim", "euler", "lcm", "tcd", "ddim-trailing"])
 def test_single_steps_are_those_of_the_sampling_loop(tiny: Path, name: str) -> None:
     model = load(str(tiny / "foundation")).freeze()
     text = model.encode_text(["a", ""])

@@ -13,6 +13,8 @@ from ..io.bundled import model_folder
 
 CARD, WEIGHTS = "distilled.json", "pytorch_lora_weights.safetensors"
 Stage = Literal["normal", "cell"]
+FewStepSampler = Literal["lcm", "ddim-trailing"]
+"""Of latent consistency, and of phased consistency."""
 
 
 class DistilledCard(BaseModel):
@@ -21,7 +23,7 @@ class DistilledCard(BaseModel):
     Attributes:
         stage: 'normal' (stage 1) or 'cell' (stage 2); None: not said.
         sampler: to be used with it.
-        steps: sampler steps.
+        steps: sampler steps; with `ddim-trailing` also the number of phases.
         guidance_scale: of the teacher, which is in the weights; the sampler's own is 1.
         teacher: hash of the weights that were distilled.
         foundation: name of its foundation.
@@ -30,7 +32,7 @@ class DistilledCard(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     stage: Stage | None = None
-    sampler: Literal["lcm"] = "lcm"
+    sampler: FewStepSampler = "lcm"
     steps: int = Field(default=4, ge=1, le=50)
     guidance_scale: float = Field(default=PAPER_GUIDANCE, ge=1)
     teacher: str = ""

@@ -33,7 +33,10 @@ def normal(
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
-    """Distil stage 1, a generator of normal fields with its adapter: 1 to 8 steps without guidance (LCM-LoRA)."""
+    """Distil stage 1, a generator of normal fields with its adapter: 1 to 8 steps without guidance (LCM-LoRA).
+
+    `--set phases=4 --set solver_steps=100` takes phased consistency (PCM) instead: 4 steps of DDIM.
+    """
     chosen = recipe_of(NORMAL[preset], data, _given(settings, foundation=foundation, normal=normal), max_steps)
     from ..distill.normal import distill_normal
 
@@ -54,7 +57,10 @@ def cell(
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
-    """Distil stage 2, a cell synthesizer under its conditions: 1 to 8 steps without guidance (LCM-LoRA)."""
+    """Distil stage 2, a cell synthesizer under its conditions: 1 to 8 steps without guidance (LCM-LoRA).
+
+    `--set phases=4 --set solver_steps=100` takes phased consistency (PCM) instead: 4 steps of DDIM.
+    """
     chosen = recipe_of(CELL[preset], data, _given(settings, foundation=foundation, cell=cell), max_steps)
     from ..distill.cell import distill_cell
 

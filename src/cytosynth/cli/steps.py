@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..adapters.distilled import Stage
 from ..errors import UsageError
 from . import there, there_if
 from .evaluate import Split, evaluate_app
@@ -24,7 +25,9 @@ def steps(
     cell: Model = "bundled",
     fast_normal: FastNormal = None,
     fast_cell: FastCell = None,
-    steps: Annotated[str, typer.Option(help="Sampler steps to test, for example 1,2,4,8.")] = "1,2,4,8",
+    steps: Annotated[
+        str, typer.Option(help="Sampler steps to test; of weights of M phases M and its multiples.")
+    ] = "1,2,4,8",
     seeds: Annotated[int, typer.Option(min=3, help="Number of seeds of the teacher.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
     windows: Annotated[
@@ -55,13 +58,15 @@ def steps(
         raise UsageError("evaluate steps: give --fast-normal, --fast-cell or both: 'bundled', a folder or a run")
     from ..config import override, validated
     from ..data.sources import Source
-    from ..distill.steps_recipe import StepsRecipe, taught
+    from ..distill.steps_recipe import StepsRecipe, samplers, taught
 
-    teachers = taught({"normal": fast_normal, "cell": fast_cell})
+    fast: dict[Stage, str | None] = {"normal": fast_normal, "cell": fast_cell}
+    teachers = taught(fast)
     asked = {
         "real": Source(root=real.name, scale=scale, split=split), "seed": seed, "seeds": seeds, "windows": windows,
         "cells": cells, "categories": categories.split(","), "steps": [part.strip() for part in steps.split(",")],
         "normal": {"size": window} | teachers.get("normal", {}), "cell": teachers.get("cell", {}),
+        "samplers": samplers(fast),
     }  # fmt: skip
     recipe = override(validated(StepsRecipe, asked, "evaluate steps"), settings or [])
     from ..cell.edit import CellEditor

@@ -35,7 +35,7 @@ from ..io.report import Report
 from ..normal import regions
 from ..normal.generate import NormalImageGenerator
 from ..provenance import png
-from .steps_recipe import StepsRecipe, few
+from .steps_recipe import StepsRecipe
 
 Better = Literal["lower", "higher", "same"]
 REAL, TEACHER = "real images", "the teacher"
@@ -112,8 +112,9 @@ def evaluate_steps(recipe: StepsRecipe, models: Models, data_root: Path, out: Pa
             found.append(_normal(recipe, models.normal, models.extractor, data_root, out))
         if models.cell:
             found.append(_cell(recipe, models.cell, models, data_root, out))
+        apart = {"models"} if recipe.samplers else {"models", "samplers"}
         facts = {
-            **recipe.model_dump(mode="json", exclude={"models"}), "models": recipe.models,
+            **recipe.model_dump(mode="json", exclude=apart), "models": recipe.models,
             "features": f"{models.extractor.name} {models.extractor.digest}",
             "classifier": getattr(models.classifier, "digest", "none"),
         }  # fmt: skip
@@ -146,7 +147,7 @@ def _normal(
     against: dict[str, np.ndarray] = {REAL: cached(extractor, real, out / "features")}
     found, shown = Found(), list[tuple[Pixels, str]]()
     for name, seed, steps in _sets(recipe):
-        settings = recipe.normal if steps is None else recipe.normal.model_copy(update=few(steps))
+        settings = recipe.normal if steps is None else recipe.normal.model_copy(update=recipe.few("normal", steps))
         images = []
         with meter(f"windows, {name}", recipe.windows) as bar:
             for index in range(recipe.windows):
@@ -180,7 +181,7 @@ def _cell(
     against: dict[str, np.ndarray] = {REAL: features(wanted)}
     found, shown = Found(), list[tuple[Pixels, str]]()
     for name, seed, steps in _sets(recipe):
-        settings = recipe.cell if steps is None else recipe.cell.model_copy(update=few(steps))
+        settings = recipe.cell if steps is None else recipe.cell.model_copy(update=recipe.few("cell", steps))
         editing = Editing(real=recipe.real, seed=seed, cell=settings)
         after: list[CellPatch] = []
         for category in recipe.categories:

@@ -57,8 +57,8 @@ class CellDistillTask(CropTask):
                 f"{', '.join(teacher.categories)}"
             )
         self.card = DistilledCard(
-            stage="cell", steps=recipe.steps, guidance_scale=recipe.guidance_scale, teacher=teacher.digest,
-            foundation=Path(self.model.name).name,
+            stage="cell", sampler=recipe.sampler, steps=recipe.steps, guidance_scale=recipe.guidance_scale,
+            teacher=teacher.digest, foundation=Path(self.model.name).name,
         )  # fmt: skip
         self.student = Student(self.model.unet, recipe.rank, recipe.average)
         if recipe.gradient_checkpointing:

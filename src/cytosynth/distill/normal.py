@@ -49,8 +49,8 @@ class NormalDistillTask(Task):
         super().__init__()
         self.recipe, self.model = recipe, teacher.model
         self.card = DistilledCard(
-            stage="normal", steps=recipe.steps, guidance_scale=recipe.guidance_scale, teacher=teacher.digest,
-            foundation=Path(self.model.name).name,
+            stage="normal", sampler=recipe.sampler, steps=recipe.steps, guidance_scale=recipe.guidance_scale,
+            teacher=teacher.digest, foundation=Path(self.model.name).name,
         )  # fmt: skip
         self.student = Student(self.model.unet, recipe.rank, recipe.average)
         freeze_as(self.model, DTYPES[recipe.frozen_dtype])

@@ -1,15 +1,20 @@
 """Recipes of the distillation of both stages. Imports no torch."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ..adapters.distilled import FewStepSampler
 from ..bethesda import ABNORMAL, NILM
 from ..cell.recipe import CropRecipe
 from ..foundation.names import BUNDLED, CC_BY, PAPER_GUIDANCE
 from ..normal.recipe import WindowRecipe
 from ..training.recipe import Recipe
+
+TIMESTEPS = 1000
+"""Of the noise, which phases divide evenly."""
 
 
 class Distillation(Recipe):
@@ -20,6 +25,11 @@ class Distillation(Recipe):
     solver_steps: int = Field(
         default=50, ge=50, multiple_of=50,
         description="timesteps between which the teacher steps; the sampler's 50 are among them",
+    )  # fmt: skip
+    phases: int | None = Field(
+        default=None, ge=1, le=50,
+        description="divide the trajectory into N phases, sampled in N steps of DDIM (phased consistency); none: "
+        "latent consistency",
     )  # fmt: skip
     steps: int = Field(default=4, ge=1, le=50, description="sampler steps at which it is scored and used")
     loss: Literal["huber", "l2"] = Field(default="huber", description="pseudo-Huber distance, or squared")
@@ -35,6 +45,29 @@ class Distillation(Recipe):
         if self.compile:
             raise ValueError("compile=true: not supported here, because teacher, student and target share one network")
         return self
+
+    @model_validator(mode="after")
+    def _on_the_grid(self) -> "Distillation":
+        """Refuse phases whose edges the solver would cross, or at which the sampler would not stop."""
+        phases, total = self.phases, TIMESTEPS
+        if phases is None:
+            return self
+        if total % phases:
+            fit = ", ".join(str(number) for number in range(1, 11) if total % number == 0)
+            raise ValueError(f"phases={phases}: must divide the {total} timesteps of the noise, for example {fit}")
+        if self.solver_steps % phases or total % self.solver_steps:
+            raise ValueError(
+                f"solver_steps={self.solver_steps}: with phases={phases} it must be a multiple of 50 and of {phases} "
+                f"that divides {total}; use solver_steps={math.lcm(50, phases)}"
+            )
+        if self.steps != phases:
+            raise ValueError(f"steps={self.steps}: {phases} phases are sampled in {phases} steps; use steps={phases}")
+        return self
+
+    @property
+    def sampler(self) -> FewStepSampler:
+        """The sampler that visits exactly what is distilled."""
+        return "lcm" if self.phases is None else "ddim-trailing"
 
 
 class NormalDistillRecipe(Distillation, WindowRecipe):

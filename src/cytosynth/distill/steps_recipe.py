@@ -25,7 +25,15 @@ class StepsRecipe(BaseModel):
     about: int = Field(default=96, ge=32, le=256, description="side of the compared patches about cells, pixels")
     normal: GenerateSettings = GenerateSettings(size=256)
     cell: EditSettings = EditSettings()
+    samplers: dict[distilled.Stage, distilled.FewStepSampler] = Field(
+        default={}, description="of the few steps by stage, where it is not lcm"
+    )
     models: dict[str, str] = Field(default={}, description="weights' hash of each model by role")
+
+    def few(self, stage: distilled.Stage, steps: int) -> dict[str, object]:
+        """Return what few steps of `stage` set: sampler, `steps` and no guidance."""
+        sampler = self.samplers.get(stage, "lcm")
+        return {"sampler": sampler, "steps": steps, "guidance_scale": 1.0, "guidance_rescale": 0.0}
 
 
 def taught(fast: Mapping[distilled.Stage, str | None]) -> dict[distilled.Stage, dict[str, float]]:
@@ -39,6 +47,10 @@ def taught(fast: Mapping[distilled.Stage, str | None]) -> dict[distilled.Stage, 
     }  # fmt: skip
 
 
-def few(steps: int) -> dict[str, object]:
-    """Return what few steps set, of either stage: sampler, `steps` and no guidance."""
-    return {"sampler": "lcm", "steps": steps, "guidance_scale": 1.0, "guidance_rescale": 0.0}
+def samplers(fast: Mapping[distilled.Stage, str | None]) -> dict[distilled.Stage, distilled.FewStepSampler]:
+    """Return the samplers of the `fast` weights by stage, of those whose distilled.json says another than lcm.
+
+    Raises UserError if there are no such weights.
+    """
+    found = {stage: distilled.place(name, stage)[1].sampler for stage, name in fast.items() if name is not None}
+    return {stage: sampler for stage, sampler in found.items() if sampler != "lcm"}

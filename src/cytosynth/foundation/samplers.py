@@ -8,7 +8,10 @@ from torch import Tensor
 
 from ..registry import SAMPLERS
 
-OPTIONS: dict[str, dict[str, Any]] = {"dpm++2m": {"algorithm_type": "dpmsolver++", "solver_order": 2}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dpm++2m": {"algorithm_type": "dpmsolver++", "solver_order": 2},
+    "ddim-trailing": {"timestep_spacing": "trailing"},  # arXiv 2305.08891, table 2
+}
 STOCHASTIC = (LCMScheduler, TCDScheduler)
 """Samplers that add new noise at every step, for models distilled for them."""
 

@@ -13,7 +13,7 @@ WINDOWS: Final = {
     "shifted": "SpotDiffusion: adjacent windows, shifted at every step (arXiv 2407.15507)",
     "overlapping": "MultiDiffusion: windows that overlap by half, averaged; four times the cost (arXiv 2302.08113)",
 }
-ONE_STEP: Final = ("ddim", "euler", "lcm", "tcd")
+ONE_STEP: Final = ("ddim", "euler", "lcm", "tcd", "ddim-trailing")
 """Samplers that need only the latents of the previous step: earlier steps of a moving window are not available."""
 FULL, DISC = "full", "disc"
 
