@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cytosynth.adapters import distilled
 from cytosynth.config import override
 from cytosynth.data import sources
 from cytosynth.data.image_files import Pixels
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--foundation", default="bundled")
     parser.add_argument("--normal", default="bundled")
-    parser.add_argument("--fast", help="distilled weights; four steps and no guidance")
+    parser.add_argument("--fast", help="distilled weights; the sampler and steps of their card, no guidance")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--split", default="test")
     parser.add_argument("--count", type=int, default=24)
@@ -56,7 +57,10 @@ def main() -> None:
     parser.add_argument("--noise", action="store_true", help="begin with noise alone, without low frequencies")
     given = parser.parse_args()
     generator = NormalImageGenerator(given.foundation, given.normal, precision="bf16", distilled=given.fast)
-    few = {"sampler": "lcm", "steps": 4, "guidance_scale": 1.0} if given.fast else {"steps": given.steps}
+    few: dict[str, object] = {"steps": given.steps}
+    if given.fast:
+        card = distilled.place(given.fast, "normal")[1]
+        few = {"sampler": card.sampler, "steps": card.steps, "guidance_scale": 1.0}
     start = {"low_frequencies": False} if given.noise else {}
     settings = override(GenerateSettings.model_validate({"size": given.side, **few, **start}), given.set)
     made = []
