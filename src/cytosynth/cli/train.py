@@ -201,7 +201,6 @@ def recipe_of(preset: R, data: Path | None, settings: list[str] | None, max_step
 
 def on(device: str) -> None:
     """Let the training run on `device`."""
-    from .. import devices
+    from ..devices import use
 
-    devices.check(devices.resolved(device))
-    devices.use(device)
+    use(device)
