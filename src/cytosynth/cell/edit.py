@@ -1,7 +1,7 @@
 """Local Cell Editing: turn chosen cells of an image into abnormal ones (Section III-C, Figure 5)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,43 +25,11 @@ from ..io.tensors import weights_digest
 from . import editing, grain, own_decoder, patch, synthesizer
 from .close_up import CloseUp
 from .editing import Editing
+from .planned_edit import Place
+from .planned_edit import PlannedEdit as PlannedEdit
 from .settings import EditSettings
 from .stain import Stain, Transfer
 from .training_images import TrainingImages
-
-
-@dataclass(frozen=True)
-class PlannedEdit:
-    """One edit: the region to repaint (xyxy whole pixels), its category, its seed, and its own strength, if any."""
-
-    box: Box
-    category: str
-    seed: int
-    strength: float | None = None
-
-    @classmethod
-    def around(
-        cls, box: Box, box_scale: float, size: tuple[int, int], category: str, seed: int, strength: float | None = None
-    ) -> "PlannedEdit":
-        """Return the edit of the cell in `box`: its region is `box_scale` times as wide, inside (width, height)."""
-        return cls(patch.enlarge(box, box_scale, *size), category, seed, strength)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """An edit in its patch.
-
-    Attributes:
-        window: (size, size, 3) pixels of the patch.
-        edit: its box in pixels of the patch.
-        close_up: the part of the patch that is enlarged.
-        transfer: to the stain of the training images, if its image is of another.
-    """
-
-    window: Pixels
-    edit: PlannedEdit
-    close_up: CloseUp
-    transfer: Transfer | None
 
 
 class CellEditor:
@@ -195,7 +163,7 @@ class CellEditor:
         there = enlarged if way is None else way.there(enlarged)
         return close.put_back(window, self._decoded(self.model.encode_pixels(there[None]).float()[0], way), box)
 
-    def _placed(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list["_Place"]:
+    def _placed(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Place]:
         """Return where in its image each of `requests` is; raise UserError for an image smaller than a patch."""
         stains: dict[int, Transfer | None] = {}  # of each image once, however many of its cells are edited
         places = []
@@ -207,7 +175,7 @@ class CellEditor:
             if settings.stain and id(pixels) not in stains:
                 stains[id(pixels)] = self._transfer(pixels, always=settings.stain is True)
             close_up = CloseUp.of(local.box, self.trained.zoom)
-            places.append(_Place(patch.window(pixels, at), local, close_up, stains.get(id(pixels))))
+            places.append(Place(patch.window(pixels, at), local, close_up, stains.get(id(pixels))))
         return places
 
     def _by_strength(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:
