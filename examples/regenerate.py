@@ -19,8 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-from cytosynth.bethesda import NILM, abnormal_prompt
-from cytosynth.cell import crops, synthesizer
+from cytosynth.bethesda import NILM
+from cytosynth.cell import crops
 from cytosynth.cell.crops import Crop
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.recipe import BUNDLED_RECIPE
@@ -137,22 +137,19 @@ class Cells:
     ) -> Tensor:
         """Return latents of `chosen` close-ups, edited into `names`, nuclei in `squares`, with the strength `share`."""
         clean = self.model.encode_pixels(np.stack([one.pixels for one in chosen])).float()
-        size = chosen[0].pixels.shape[0]
-        masks = torch.stack([synthesizer.mask_of(one.box, size, self.model.factor) for one in chosen]).to(clean)
-        discs = torch.stack([synthesizer.disc_of(one, size, self.model.factor) for one in squares]).to(clean)
-        prompts = self.editor.prompts
-        denoise = sampling.guided(
-            self.model.unet, prompts.encode(list(map(abnormal_prompt, names))), prompts.encode([""] * len(names)),
-            guidance_scale=self.settings.guidance_scale,
-            extra_channels=synthesizer.extra_channels(clean, masks, discs),
-            grounding=synthesizer.grounding([one.box for one in chosen], size, prompts.pool(list(names))),
-        )  # fmt: skip
-        return denoised(self.model, denoise, clean, self.settings, share, seed)
+        edits = [PlannedEdit(one.box, name, seed) for one, name in zip(chosen, names, strict=True)]
+        settings = self.settings.model_copy(update={"strength": applied(share, self.settings.steps)})
+        return self.editor.latents(clean, edits, squares, settings, [(seed, place) for place in range(len(chosen))])
 
 
 def strength(rng: np.random.Generator) -> float:
     """Return a random strength of the noise."""
     return float(rng.uniform(WEAKEST, STRONGEST))
+
+
+def applied(share: float, steps: int) -> float:
+    """Return the strength `share`, or where it is less than one of `steps`, that of one."""
+    return max(share, 1.01 / steps)
 
 
 def denoised(
@@ -162,7 +159,7 @@ def denoised(
     noise = torch.cat([sampling.noise((1, *clean.shape[1:]), seed, place) for place in range(len(clean))]).to(clean)
     return sampling.sample(
         denoise, samplers.build(settings.sampler, model.scheduler), noise, steps=settings.steps, clean=clean,
-        strength=max(share, 1.01 / settings.steps), seeds=[(seed, place) for place in range(len(clean))],
+        strength=applied(share, settings.steps), seeds=[(seed, place) for place in range(len(clean))],
     )  # fmt: skip
 
 

@@ -1,12 +1,15 @@
-"""Drawn images with annotated abnormal cells, and their edits with the cells kept."""
+"""Drawn images with annotated abnormal cells, and their edits with the cells kept: fixtures of two files of tests."""
 
 import json
 from pathlib import Path
+
+import pytest
 
 from conftest import write_fields
 from cytosynth.annotations import Cell
 from cytosynth.config import override
 from cytosynth.data.formats import coco
+from cytosynth.synthesis import synthesize
 from cytosynth.synthesis.settings import COMMAND
 
 SETTINGS = ["cell.steps=2", "threshold=0.1", "cell.box_scale=1.2", "keep_abnormal=true", "seed=1"]
@@ -32,3 +35,19 @@ def write_annotated(root: Path) -> None:
 def abnormal(root: Path) -> dict[str, list[Cell]]:
     """Return the abnormal cells of each image of the set at `root`."""
     return {p.file_name: [cell for cell in p.cells if cell.category != "NILM"] for p in coco.read(root).images}
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set of `write_annotated`."""
+    root = tmp_path_factory.mktemp("keep") / "real"
+    write_annotated(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def edited(real: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its images, edited, with their abnormal cells kept."""
+    out = tmp_path_factory.mktemp("kept") / "out"
+    synthesize.edit(real, out, settings=CHOSEN, **models(tiny))
+    return out

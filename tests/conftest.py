@@ -30,6 +30,7 @@ from cytosynth.foundation.scratch import autoencoder, denoiser, text
 from cytosynth.foundation.scratch.recipe import AutoencoderRecipe, DenoiserRecipe
 from cytosynth.io import atomic
 
+pytest_plugins = ["annotated_edits"]
 GREEN, PINK = (150, 205, 200), (235, 165, 165)
 """Cytoplasm."""
 CATEGORIES = ("NILM", "ASC-US", "ASC-H", "LSIL", "HSIL")

@@ -448,13 +448,13 @@ def images() -> dict[str, Reader]:
 
 
 def _plan(data: bytes, sandbox: Path) -> None:
-    from cytosynth.synthesis import plan
+    from cytosynth.synthesis import fitting, plan
 
     path = sandbox / "plan.json"
     path.write_bytes(data)
     with contextlib.suppress(UserError):
         read = plan.read(path)
-        plan.fit(read, path, {image.file_name: (320, 320) for image in read.images}, 1.5)
+        fitting.fit(read, path, {image.file_name: (320, 320) for image in read.images}, 1.5)
 
 
 def _recipe(data: bytes, sandbox: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 
 from cytosynth import registry
 from cytosynth.adapters.adapter import Adapter
-from cytosynth.cli import app, detect, doctor, experiment, fidelity, info, synthesize, train  # noqa: F401
+from cytosynth.classifier.model import CellClassifier
+from cytosynth.cli import app, detect, doctor, experiment, fidelity, info, robustness, synthesize, train  # noqa: F401
 from cytosynth.detection import faster_rcnn
 from cytosynth.detection.architecture import Architecture
 from cytosynth.detection.backbones import small
@@ -23,6 +25,7 @@ from cytosynth.evaluate.networks.network import Network
 from cytosynth.foundation.model import Foundation
 from cytosynth.io.report import Report
 from cytosynth.registry import Registry
+from cytosynth.variation.view import Variation, View
 
 
 class Bias(Adapter):
@@ -54,6 +57,20 @@ def brightness(_weights: Path | None) -> Network:
     )  # fmt: skip
 
 
+def network(_architecture: str, classes: int) -> torch.nn.Module:
+    """A made-up classifier: a linear layer on the mean colour."""
+    pooled = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    return torch.nn.Sequential(OrderedDict(pooled=pooled, fc=torch.nn.Linear(3, classes)))
+
+
+def darker(view: View, amount: float, _rng: np.random.Generator) -> View:
+    """A made-up variation: less light."""
+    return view.with_pixels((view.pixels * (1 - amount)).astype(np.uint8))
+
+
+DARKER = Variation("darker", "share", "of the light", (0.1, 0.2, 0.3, 0.4, 0.5), (0.0, 0.9), darker)
+
+
 def table9(out: Path, count: int = 3) -> None:
     """Table IX: the first squares."""
     report = Report("Table IX", {}, ("n", "square"), tuple((n, n * n) for n in range(count)), ())
@@ -65,7 +82,8 @@ def outside() -> Iterator[None]:
     """Register them under a module that is no part of the package."""
     module = types.ModuleType("someones")
     module.Bias, module.brightness = Bias, brightness  # type: ignore[attr-defined]
-    module.table9 = table9  # type: ignore[attr-defined]
+    module.table9, module.network = table9, network  # type: ignore[attr-defined]
+    module.VARIATION = DARKER  # type: ignore[attr-defined]
     module.ARCHITECTURE, module.backbone = Architecture(faster_rcnn.build), small.backbone  # type: ignore[attr-defined]
     sys.modules["someones"] = module
     added = [
@@ -75,6 +93,8 @@ def outside() -> Iterator[None]:
         (registry.DETECTORS, "own-rcnn", "someones:ARCHITECTURE", {"bundled": {"learning_rate": 0.01}}),
         (registry.BACKBONES, "own-backbone", "someones:backbone", {}),
         (registry.TABLES, "table9", "someones:table9", {}),
+        (registry.CLASSIFIERS, "own-net", "someones:network", {"bundled": {"size": 32, "batch_size": 2}}),
+        (registry.VARIATIONS, "darker", "someones:VARIATION", {}),
     ]
     for kind, name, where, settings in added:
         kind.add(name, where, "made up", settings)
@@ -138,6 +158,22 @@ def test_a_detector_on_a_backbone_from_outside_is_trained_and_finds(fields: Path
     image = next((fields / "drawn/images").iterdir())
     said = command("detect", image, tmp_path / "found", "--detector", tmp_path / "run", "--threshold", 0.05)
     assert "1 image" in said
+
+
+def test_a_classifier_from_outside_is_trained_and_classifies(fields: Path, tmp_path: Path) -> None:
+    data = ["--data", fields / "drawn", "--max-steps", 1]
+    command("train", "features", tmp_path / "run", "--architecture", "own-net", *data)
+    config = json.loads((tmp_path / "run/weights/config.json").read_text())
+    assert (config["architecture"], config["size"]) == ("own-net", 32)
+    given = CellClassifier.load(tmp_path / "run/weights").of_crops([np.zeros((32, 32, 3), np.uint8)])
+    assert given.shape == (1, 5) and np.allclose(given.sum(), 1, atol=1e-5)
+
+
+def test_a_variation_from_outside_is_a_condition_of_the_benchmark(tiny: Path, fields: Path, tmp_path: Path) -> None:
+    settings = [word for setting in ("variations=[darker]", "limit=2", "draws=10") for word in ("--set", setting)]
+    out = ["--output", tmp_path / "out", "--quick", "--split", "all"]
+    said = command("evaluate", "robustness", tiny / "detector", fields / "drawn", *out, *settings)
+    assert "darker" in said and "darker" in (tmp_path / "out/robustness.csv").read_text()
 
 
 def test_a_feature_network_from_outside_measures(fields: Path, tmp_path: Path) -> None:

@@ -167,7 +167,6 @@ def train(
     given = dict(settings or {})
     if data is not None:
         given = {"data": [{"root": str(Path(data).resolve())}]} | given
-    devices.check(devices.resolved(device))
     devices.use(device)
     return _TRAINERS[part](preset, given, Path(run), Path(data_root), max_minutes)
 

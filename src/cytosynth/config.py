@@ -126,7 +126,7 @@ def pin(
             raise UsageError(f"{file}: this run was started with {said}; use another folder")
     if isinstance(new, BaseModel):
         atomic.write_text(file, dump(new))  # settings that may change did
-    elif not file.exists():
+    elif not (begun and file.exists()):
         atomic.write_json(file, dict(new))
 
 

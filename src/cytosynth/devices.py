@@ -32,7 +32,7 @@ def resolved(device: str) -> str:
     if device != AUTO:
         return device
     chosen = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if chosen not in _said and (chosen != "cpu" or console.is_terminal):
+    if chosen not in _said:
         _said.add(chosen)
         about = torch.cuda.get_device_name() if chosen == "cuda" else f"{torch.get_num_threads()} threads"
         console.print(f"device: {chosen} ({about})")
@@ -55,13 +55,14 @@ def check(device: str) -> None:
 
 
 def use(device: str) -> None:
-    """Set the device of the trainings of this process: cpu, cuda, cuda:1, mps ...
+    """Set the device of the trainings of this process: auto, cpu, cuda, cuda:1, mps ...
 
-    Processes started by `accelerate launch` keep their device.
+    Processes started by `accelerate launch` keep their device. Raises UsageError as `check` does.
     """
+    device = resolved(device)
+    check(device)
     if "LOCAL_RANK" in os.environ:
         return
-    device = resolved(device)
     os.environ[ACCELERATE] = device
     PartialState._reset_state()  # it would keep that of an earlier training
     number = _number(device)

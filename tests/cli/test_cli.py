@@ -150,6 +150,8 @@ def test_what_is_assumed_is_said(tmp_path: Path) -> None:
         (["train", "normal", "run", "--set", "rank=x"], 2, "rank"),
         (["train", "detector", "run", "--data-root", "nowhere"], 1, "no such file"),
         (["edit", "nowhere", "out"], 1, "nowhere: no such file or folder"),
+        (["evaluate", "cells", ".", "out", "--judge", "x"], 2, "--judge: this option is now called --classifier"),
+        (["evaluate", "reconstruction", ".", "--sheet", "x"], 2, "--sheet: this option is now called --output"),
         (["bogus"], 2, "bogus"),
     ],
 )

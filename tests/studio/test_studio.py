@@ -654,6 +654,7 @@ def test_a_real_image_and_the_bundled_models_in_a_browser(tmp_path: Path) -> Non
         page.get_by_label("Image. Arrows").focus()
         page.keyboard.press("g")
         page.wait_for_function("() => document.querySelectorAll('.gallery img').length === 20")
+        page.locator(".gallery img").last.scroll_into_view_if_needed()
         screenshot(page, "studio_gallery")
         assert errors == []
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as PILImage
 from typer.testing import CliRunner
 
-from annotated_edits import CHOSEN, abnormal, models, write_annotated
+from annotated_edits import CHOSEN, abnormal, models
 from cytosynth.annotations import Cell
 from cytosynth.augmentation.efficiency.recipe import PRESETS, Strategy
 from cytosynth.boxes import overlap
@@ -33,20 +33,6 @@ from cytosynth.synthesis.pasting.paste import paste
 from cytosynth.synthesis.pasting.settings import PasteSettings
 from cytosynth.synthesis.plan import PlanProblem
 from cytosynth.synthesis.settings import PipelineSettings
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("keep") / "real"
-    write_annotated(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def edited(real: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("kept") / "out"
-    synthesize.edit(real, out, settings=CHOSEN, **models(tiny))
-    return out
 
 
 def test_all_images_are_edited_and_their_abnormal_cells_stay(real: Path, edited: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from annotated_edits import CHOSEN, abnormal, models, write_annotated
+from annotated_edits import CHOSEN, abnormal, models
 from cytosynth.annotations import Cell
 from cytosynth.data.formats import coco
 from cytosynth.data.sources import Source
@@ -19,20 +19,6 @@ from cytosynth.synthesis import synthesize
 from cytosynth.synthesis.pasting.paste import paste
 from cytosynth.synthesis.plan import PlanProblem
 from cytosynth.synthesis.settings import PipelineSettings
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("keep") / "real"
-    write_annotated(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def edited(real: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("kept") / "out"
-    synthesize.edit(real, out, settings=CHOSEN, **models(tiny))
-    return out
 
 
 def follow(real: Path, plan: Path, out: Path, tiny: Path, **changes: object) -> None:

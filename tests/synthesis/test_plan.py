@@ -32,7 +32,7 @@ from cytosynth.errors import UsageError, UserError
 from cytosynth.foundation.names import Precision
 from cytosynth.io import atomic
 from cytosynth.normal.generate import NormalImageGenerator
-from cytosynth.synthesis import plan, quotas, synthesize
+from cytosynth.synthesis import fitting, plan, quotas, synthesize
 from cytosynth.synthesis.jobs import Job
 from cytosynth.synthesis.making import Failed, Room
 from cytosynth.synthesis.settings import PipelineSettings
@@ -245,7 +245,7 @@ def test_no_plan_there_and_boxes_that_do_not_fit_the_image(tmp_path: Path) -> No
 
     def fit(values: dict[str, Any], scale: float = 1.0) -> None:
         file.write_text(json.dumps(values))
-        plan.fit(plan.read(file), file, {"a.png": (320, 300)}, scale)
+        fitting.fit(plan.read(file), file, {"a.png": (320, 300)}, scale)
 
     beside = cell(bbox_xyxy=[61, 10, 110, 60])
     fit(one(cell(), beside))

@@ -405,3 +405,23 @@ def test_two_processes_train_together(
     assert together.keys() == one.keys()
     assert all(torch.allclose(together[key], one[key], rtol=1e-4, atol=1e-7) for key in one)
     assert max(float(value.abs().max()) for key, value in one.items() if "lora_B" in key or "up" in key) > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "text", "normal", "cell"])
+def test_a_run_is_not_continued_with_other_images(kind: str, tiny: Path, fields: Path, tmp_path: Path) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(fields, data)
+    recipe, begin = trainers(tiny, data)[kind]
+    begin(recipe.model_copy(update={"max_steps": 1}), run)
+    file = data / "drawn/annotations.json"
+    before = file.read_text()
+    content = json.loads(before)
+    content["annotations"][0]["bbox"][0] += 1
+    file.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"data\.json: this run was started with other training images or boxes"):
+        begin(recipe.model_copy(update={"max_steps": 2}), run)
+    shutil.rmtree(run / "checkpoints")
+    begin(recipe.model_copy(update={"max_steps": 1}), run)
+    file.write_text(before)
+    with pytest.raises(UsageError, match="other training images"):
+        begin(recipe.model_copy(update={"max_steps": 2}), run)

@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..foundation.latents import cached, encoding_dtype
 from ..foundation.model import Foundation
 from ..io.progress import meter
+from ..training.images import noted
 from ..training.task import Task
 from . import patch, synthesizer
 from .close_up import CloseUp
@@ -173,14 +174,19 @@ def crops_of(samples: Sequence[Sample], recipe: CropRecipe, variants: int, zoom:
     return crops
 
 
-def read(recipe: CropRecipe, data_root: Path, zoom: float = 1.0) -> tuple[list[Sample], list[Crop], list[Crop]]:
+def read(
+    recipe: CropRecipe, data_root: Path, zoom: float = 1.0, run: Path | None = None
+) -> tuple[list[Sample], list[Crop], list[Crop]]:
     """Return the samples of `recipe`, with their varied copies, their crops, and those of held-out images.
 
-    All crops are enlarged by `zoom`.
+    All crops are enlarged by `zoom`. The samples are noted in the folder `run`.
 
-    Raises UserError if there is none to train on; prints a line for each category without any.
+    Raises UserError if there is none to train on, UsageError if `run` was started with others; prints a line for each
+    category without any.
     """
     found = sources.load(recipe.data, data_root)
+    if run is not None:
+        noted(found, run)
     sources.say_lacking(found, recipe.categories)
     samples = list(varied.with_copies(found, recipe.augment, recipe.augment_copies, recipe.seed))
     crops = crops_of(samples, recipe, recipe.variants, zoom)

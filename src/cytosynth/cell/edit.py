@@ -1,7 +1,7 @@
 """Local Cell Editing: turn chosen cells of an image into abnormal ones (Section III-C, Figure 5)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,43 +25,11 @@ from ..io.tensors import weights_digest
 from . import editing, grain, own_decoder, patch, synthesizer
 from .close_up import CloseUp
 from .editing import Editing
+from .planned_edit import Place
+from .planned_edit import PlannedEdit as PlannedEdit
 from .settings import EditSettings
 from .stain import Stain, Transfer
 from .training_images import TrainingImages
-
-
-@dataclass(frozen=True)
-class PlannedEdit:
-    """One edit: the region to repaint (xyxy whole pixels), its category, its seed, and its own strength, if any."""
-
-    box: Box
-    category: str
-    seed: int
-    strength: float | None = None
-
-    @classmethod
-    def around(
-        cls, box: Box, box_scale: float, size: tuple[int, int], category: str, seed: int, strength: float | None = None
-    ) -> "PlannedEdit":
-        """Return the edit of the cell in `box`: its region is `box_scale` times as wide, inside (width, height)."""
-        return cls(patch.enlarge(box, box_scale, *size), category, seed, strength)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """An edit in its patch.
-
-    Attributes:
-        window: (size, size, 3) pixels of the patch.
-        edit: its box in pixels of the patch.
-        close_up: the part of the patch that is enlarged.
-        transfer: to the stain of the training images, if its image is of another.
-    """
-
-    window: Pixels
-    edit: PlannedEdit
-    close_up: CloseUp
-    transfer: Transfer | None
 
 
 class CellEditor:
@@ -195,7 +163,7 @@ class CellEditor:
         there = enlarged if way is None else way.there(enlarged)
         return close.put_back(window, self._decoded(self.model.encode_pixels(there[None]).float()[0], way), box)
 
-    def _placed(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list["_Place"]:
+    def _placed(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Place]:
         """Return where in its image each of `requests` is; raise UserError for an image smaller than a patch."""
         stains: dict[int, Transfer | None] = {}  # of each image once, however many of its cells are edited
         places = []
@@ -207,7 +175,7 @@ class CellEditor:
             if settings.stain and id(pixels) not in stains:
                 stains[id(pixels)] = self._transfer(pixels, always=settings.stain is True)
             close_up = CloseUp.of(local.box, self.trained.zoom)
-            places.append(_Place(patch.window(pixels, at), local, close_up, stains.get(id(pixels))))
+            places.append(Place(patch.window(pixels, at), local, close_up, stains.get(id(pixels))))
         return places
 
     def _by_strength(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:
@@ -242,37 +210,21 @@ class CellEditor:
 
         Windows that are close-ups were enlarged by `zooms` (none: 1), and so were the boxes of the `edits`.
 
-        z_T comes from the forward process on z_0; mask and z_0,bg join it at every step (Figure 5a). With a `strength`
-        below 1 it is z_t at a smaller t, which keeps more of the normal cell. At least `fill` are denoised: the last
-        one is repeated. A window that has a transfer is edited in the stain of the training images.
+        At least `fill` are denoised: the last one is repeated. A window that has a transfer is edited in the stain of
+        the training images.
         """
         model = self.model
-        count, size = windows.shape[:2]
+        count = len(windows)
         filled = [*range(count), *[count - 1] * (fill - count)]
         edits = [edits[index] for index in filled]
         scale = self.trained.nucleus_scale if settings.nucleus_scale is None else settings.nucleus_scale
-        nuclei_of = [
+        nuclei = [
             self.nucleus(edit, zooms[index] if zooms else 1.0, scale) for edit, index in zip(edits, filled, strict=True)
         ]
         stains = transfers or [None] * count
         inputs = [window if way is None else way.there(window) for window, way in zip(windows, stains, strict=True)]
         clean = torch.cat([model.encode_pixels(window[None]) for window in inputs])[filled].float()
-        masks = torch.stack([synthesizer.mask_of(edit.box, size, model.factor) for edit in edits]).to(clean)
-        nuclei = torch.stack([synthesizer.disc_of(nucleus, size, model.factor) for nucleus in nuclei_of]).to(clean)
-        noises = torch.cat([sampling.noise((1, *clean.shape[1:]), edit.seed) for edit in edits]).to(clean)
-        text = self.prompts.encode([abnormal_prompt(edit.category) for edit in edits])
-        ground = synthesizer.grounding(
-            [edit.box for edit in edits], size, self.prompts.pool([edit.category for edit in edits])
-        )
-        denoise = sampling.guided(
-            model.unet, text, self.prompts.encode([""] * len(edits)), guidance_scale=settings.guidance_scale,
-            guidance_rescale=settings.guidance_rescale, guidance_interval=settings.guidance_interval,
-            extra_channels=synthesizer.extra_channels(clean, masks, nuclei), grounding=ground,
-        )  # fmt: skip
-        latents = sampling.sample(
-            denoise, samplers.build(settings.sampler, model.scheduler), noises, steps=settings.steps, clean=clean,
-            strength=settings.strength, seeds=[(edit.seed,) for edit in edits],
-        )  # fmt: skip
+        latents = self.latents(clean, edits, nuclei, settings, [(edit.seed,) for edit in edits])
         decoded = np.stack([self._decoded(latent, way) for latent, way in zip(latents[:count], stains, strict=True)])
         if settings.paste == "box" and settings.grain:
             for index, edit in enumerate(edits[:count]):
@@ -281,6 +233,46 @@ class CellEditor:
                     decoded[index], windows[index], again, edit.box, edit.seed, settings.grain
                 )  # fmt: skip
         return decoded
+
+    @torch.no_grad()
+    def latents(
+        self,
+        clean: Tensor,
+        edits: Sequence[PlannedEdit],
+        nuclei: Sequence[Box | None],
+        settings: EditSettings,
+        seeds: Sequence[Sequence[int]],
+    ) -> Tensor:
+        """Return the latents (n, C, h, w) of as many edits, before they are decoded.
+
+        z_T comes from the forward process on z_0; mask and z_0,bg join it at every step (Figure 5a). With a `strength`
+        below 1 it is z_t at a smaller t, which keeps more of the normal cell.
+
+        Args:
+            clean: (n, C, h, w) z_0: the encoded square patches, in float32.
+            edits: box (xyxy, pixels of its patch) and category of each; their own seeds and strengths are not used.
+            nuclei: the square around the nucleus that each requests, xyxy as the boxes; None: no such condition.
+            settings: sampler, steps, strength and guidance.
+            seeds: of the noise of each.
+        """
+        factor = self.model.factor
+        size = clean.shape[-1] * factor
+        masks = torch.stack([synthesizer.mask_of(edit.box, size, factor) for edit in edits]).to(clean)
+        discs = torch.stack([synthesizer.disc_of(nucleus, size, factor) for nucleus in nuclei]).to(clean)
+        noises = torch.cat([sampling.noise((1, *clean.shape[1:]), *seed) for seed in seeds]).to(clean)
+        text = self.prompts.encode([abnormal_prompt(edit.category) for edit in edits])
+        ground = synthesizer.grounding(
+            [edit.box for edit in edits], size, self.prompts.pool([edit.category for edit in edits])
+        )
+        denoise = sampling.guided(
+            self.model.unet, text, self.prompts.encode([""] * len(edits)), guidance_scale=settings.guidance_scale,
+            guidance_rescale=settings.guidance_rescale, guidance_interval=settings.guidance_interval,
+            extra_channels=synthesizer.extra_channels(clean, masks, discs), grounding=ground,
+        )  # fmt: skip
+        return sampling.sample(
+            denoise, samplers.build(settings.sampler, self.model.scheduler), noises, steps=settings.steps, clean=clean,
+            strength=settings.strength, seeds=seeds,
+        )  # fmt: skip
 
     def _decoded(self, latent: Tensor, transfer: Transfer | None) -> Pixels:
         """Return the (size, size, 3) pixels of one (4, h, w) latent, in the source's stain of `transfer`."""

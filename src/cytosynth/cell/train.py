@@ -143,7 +143,7 @@ def train_cell(recipe: CellRecipe, run: Path, data_root: Path, max_minutes: floa
     """Train the Abnormal Cell Synthesizer in the run folder `run`, or continue it."""
 
     def make() -> CellTask:
-        samples, crops, unseen = read(recipe, data_root, recipe.zoom)
+        samples, crops, unseen = read(recipe, data_root, recipe.zoom, run)
         model = load(recipe.foundation, prediction_type=recipe.prediction_type)
         if recipe.decoder:
             model = own_decoder.chosen(model, Path(recipe.decoder))

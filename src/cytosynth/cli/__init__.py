@@ -142,11 +142,11 @@ def _end(message: str, code: int) -> NoReturn:
 
 
 def finish(data: "DataSet", out: Path, where: str, more: Iterable[str] = ()) -> None:
-    """Print what was written to `out` and `more` lines; raise Incomplete for skipped images, which `where` lists."""
+    """Print `more` lines and what was written to `out`; raise Incomplete for skipped images, which `where` lists."""
     cells = sum(len(image.cells) for image in data.images)
-    print(f"{out}: {wording.amount(len(data.images), 'image')}, {wording.amount(cells, 'cell')}; see {where}")
     for line in more:
         print(f"{out}: {one_line(line)}")
+    print(f"{out}: {wording.amount(len(data.images), 'image')}, {wording.amount(cells, 'cell')}; see {where}")
     skipped = data.info.get("skipped")
     if skipped:
         some = "image was" if len(skipped) == 1 else "images were"

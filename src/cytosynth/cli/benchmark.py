@@ -9,7 +9,7 @@ import typer
 from ..errors import UsageError
 from . import app
 from .options import Compile, Decoder, Device, Foundation, Model, Normal, Precision, Sampler, Settings
-from .synthesize import pipeline_settings, sampler_of
+from .pipeline_options import pipeline_settings, sampler_of
 
 
 @app.command()

@@ -119,7 +119,7 @@ def _said(out: Path, to: str, counts: tuple[int, int], data: "DataSet", sizes: "
     from ..data.rename import strange
 
     images, cells = counts
-    print(f"{out}: {wording.amount(images, 'image')}, {wording.amount(cells, 'cell')}, {to}")
     for line in [*sizes.lines(data), strange(data)]:
         if line:
             print(f"{out}: {one_line(line)}")
+    print(f"{out}: {wording.amount(images, 'image')}, {wording.amount(cells, 'cell')}, {to}")

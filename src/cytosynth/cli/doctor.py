@@ -22,7 +22,9 @@ def doctor(
         list[str] | None,
         typer.Option(help=f"Also estimate what this will take here: {', '.join(PARTS)}; may be repeated."),
     ] = None,
-    preset: Annotated[Literal["paper", "paper-24gb", "bundled"], typer.Option(help="Preset of that recipe.")] = "paper",
+    preset: Annotated[
+        Literal["paper", "paper-24gb", "bundled"], typer.Option(help="Preset of that recipe.")
+    ] = "bundled",
     foundation: Annotated[
         str | None, typer.Option(help="Foundation of that recipe. \\[default: as the preset says]")
     ] = None,

@@ -8,7 +8,7 @@ import typer
 
 from ..io import wording
 from . import all_there, app, there
-from .options import DataRoot, Device, Scale
+from .options import DataRoot, Device, Scale, renamed
 
 evaluate_app = typer.Typer(help="Measure a model on held-out data.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate")
@@ -31,7 +31,7 @@ def reconstruction(
     ] = None,
     autoencoder: Annotated[
         list[Path] | None,
-        typer.Option(callback=all_there, help="Folder of an autoencoder; may be repeated."),
+        typer.Option(callback=all_there, help="Folder of an autoencoder, or of its training run; may be repeated."),
     ] = None,
     split: Split = "test",
     scale: Scale = 1.0,
@@ -41,23 +41,29 @@ def reconstruction(
     ] = None,
     timed: Annotated[bool, typer.Option("--time", help="Also time the decoding of 1024x1024 pixels.")] = False,
     output: Annotated[Path | None, typer.Option(help="Folder for the table and contact sheets.")] = None,
+    device: Device = "auto",
+    sheet: Annotated[str | None, renamed("--sheet", "--output")] = None,
 ) -> None:
     """Measure what autoencoders preserve of images: PSNR, gradient, power by octave, fine detail, kernel distance."""
     from diffusers import AutoencoderKL
 
     from ..data import sources
     from ..data.sources import Source
+    from ..devices import available
     from ..evaluate.reconstruction import evaluate
     from ..foundation.load import load, part
+    from ..io.bundled import model_folder
 
+    place = available(device)
     named = foundation or ([] if autoencoder else ["bundled"])
-    found = {Path(name).name: load(name, denoiser="unused").freeze().vae for name in named}
+    found = {Path(name).name: load(name, denoiser="unused").freeze().vae.to(place) for name in named}
     for path in autoencoder or []:
         name = path.name if path.name not in found else f"{path.parent.name}-{path.name}"
-        found[name] = part(AutoencoderKL, path).eval().requires_grad_(False)
+        trained = part(AutoencoderKL, model_folder(str(path), "autoencoder"))
+        found[name] = trained.eval().requires_grad_(False).to(place)
     samples = sources.load([Source(root=data.name, scale=scale, split=split)], data.parent)
     facts = {"data": data.name, "part": split, "scale": scale}
-    report = evaluate(found, samples, facts, timed=timed, sheets=output, zooms=zoom or [1.0])
+    report = evaluate(found, samples, facts, timed=timed, sheets=output, zooms=zoom or [1.0], device=device)
     report.show()
     if output:
         report.write(output, "autoencoder")
@@ -112,6 +118,8 @@ def detection(
     if output:
         write_json(output, scores)
     print(json.dumps(scores) if as_json else _table(scores))
+    if output and not as_json:
+        print(output)
 
 
 @evaluate_app.command()
@@ -152,6 +160,7 @@ def cells(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for example cell.steps=50."),
     ] = None,
+    judge: Annotated[str | None, renamed("--judge", "--classifier")] = None,
 ) -> None:
     """Measure whether edited cells resemble real ones of their category: distances, classification, nucleus, N/C ratio.
 

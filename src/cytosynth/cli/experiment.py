@@ -44,11 +44,10 @@ def table1(
 ) -> None:
     """Table I: train every adapter for as many steps, generate fields, measure their distance to real images."""
     recipe = override(recipes.PRESETS[preset], settings or [])
-    from .. import devices as place
     from ..experiments.table1 import table1 as make
+    from .train import on
 
-    place.check(device)
-    place.use(device)
+    on(device)
     make(recipe, run, data_root, device).show()
     print(f"{run}/table1.md")
 
@@ -175,11 +174,13 @@ def tables(
         print(f"{folder}/{name}.md")
 
 
-def sanity(run: Run, settings: Settings = None) -> None:
+def sanity(run: Run, settings: Settings = None, device: Device = "auto") -> None:
     """Sanity set: train detectors with the small backbone on images of ellipses and measure them on unseen ones."""
     recipe = override(recipes.SanityRecipe(), settings or [])
     from ..experiments.sanity import sanity as make
+    from .train import on
 
+    on(device)
     make(recipe, run).show()
     print(f"{run}/sanity.md, {run}/found.png")
 
@@ -192,12 +193,13 @@ def figure3(
     foundation: Annotated[str, typer.Option(help="Foundation whose autoencoder is measured.")] = "bundled",
     window: Annotated[int, typer.Option(min=64, help="Side of the windows, a multiple of 8.")] = 256,
     data_root: DataRoot = Path(),
+    device: Device = "auto",
 ) -> None:
     """Figure 3: reconstructions of normal and abnormal cells, with PSNR and SSIM."""
     from ..experiments.figure3 import figure3 as make
 
     with lock.only(run):
-        make(Source(root=data, scale=scale, split=split), data_root, run, foundation, window).show()
+        make(Source(root=data, scale=scale, split=split), data_root, run, foundation, window, device=device).show()
     print(f"{run}/figure3.png")
 
 

@@ -1,7 +1,7 @@
 """Options that several commands share, defined once."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -84,6 +84,16 @@ ShardOption = Annotated[
     str | None,
     typer.Option("--shard", metavar="I/N", help="Make only shard I of N; `merge` joins the shards."),
 ]
+
+
+def renamed(old: str, new: str) -> Any:
+    """Return the hidden option `old` of 0.1.0, which is refused with the name that it has now: `new`."""
+
+    def refuse(value: str | None) -> None:
+        if value is not None:
+            raise UsageError(f"{old}: this option is now called {new}")
+
+    return typer.Option(old, hidden=True, callback=refuse)
 
 
 def without_effect(why: str, options: dict[str, object]) -> None:

@@ -67,8 +67,8 @@ def make(
         "synthetic_scale": synthetic_scale,
     }  # fmt: skip
     made = room.make(out, validated(QuizSettings, values, "quiz make"), real, synthetic, with_moodle=moodle)
-    print(f"{out}/pages: {len(made.items)} cells, {readers} page{'' if readers == 1 else 's'} for the readers")
     print(f"{out}/key.json: keep it; score with `cytosynth quiz score {out}/key.json ANSWERS...`")
+    print(f"{out}/pages: {len(made.items)} cells, {readers} page{'' if readers == 1 else 's'} for the readers")
 
 
 @quiz_app.command()

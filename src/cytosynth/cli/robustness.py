@@ -165,6 +165,7 @@ def centres(
     report = compare(chosen, detectors, data_root)
     report.write(out, "centres")
     report.show()
+    print(f"{out}/centres.md")
 
 
 @evaluate_app.command()
@@ -197,6 +198,7 @@ def style(
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Random seed (division of the images, bootstrap).")
     ] = 0,
+    device: Device = "auto",
 ) -> None:
     """Measure whether a style brings images nearer to a centre: distance and linear probe, before and after."""
     from ..data import gather, image_files
@@ -218,11 +220,13 @@ def style(
 
         data = coco.read(generated)
         by_name = {image.file_name: image.cells for image in data.images}
-        finder = external.load(detector, data.categories)
+        finder = external.load(detector, data.categories, device)
         cells = room.Cells([by_name.get(name, ()) for name in groups[0].groups], finder)
-    report = room.measure(groups[0], groups[1], groups[2], load(features), window, draws, seed, cells)
+    network = load(features, device=device)
+    report = room.measure(groups[0], groups[1], groups[2], network, window, draws, seed, cells)
     report.write(out, "style")
     report.show()
+    print(f"{out}/style.md")
 
 
 def named(said: str) -> tuple[str, str]:

@@ -50,9 +50,9 @@ def select(
         found = room.anyway(recipe, run, data_root, anyway, devices)
     else:
         found = room.select(recipe, run, data_root, devices, workers or len(devices))
+    written = [found.folder] if found.folder else []
     if found.report:
         found.report.show()
-        print(f"{run}/select.md {run}/curve.png")
+        written = [run / "select.md", run / "curve.png", *written]
     print(found.verdict)
-    if found.folder:
-        print(found.folder)
+    print(*written)

@@ -29,7 +29,7 @@ from .options import (
     Settings,
     without_effect,
 )
-from .synthesize import UNGATED, Counts, GateFolder, Tries, pipeline_settings, sampler_of
+from .pipeline_options import UNGATED, Counts, GateFolder, Tries, pipeline_settings, sampler_of
 
 
 @app.command()

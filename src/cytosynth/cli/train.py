@@ -51,8 +51,8 @@ def foundation(
     """Train a small Stable Diffusion, like the bundled one: autoencoder, text encoder, denoiser.
 
     `all` trains these three in turn; the complete model, in diffusers' layout, is then in RUN/denoiser/weights.
-    `decoder` sharpens only the decoder, so that everything trained on its latents stays valid. --max-steps and --set
-    apply to one part.
+    `decoder` sharpens only the decoder, so that everything trained on its latents stays valid; with --set
+    regenerated=FILE also on latents that a generator made (docs/training.md). --max-steps and --set apply to one part.
     """
     from ..evaluate import reconstruction
     from ..foundation.scratch import train as room
@@ -201,7 +201,6 @@ def recipe_of(preset: R, data: Path | None, settings: list[str] | None, max_step
 
 def on(device: str) -> None:
     """Let the training run on `device`."""
-    from .. import devices
+    from ..devices import use
 
-    devices.check(devices.resolved(device))
-    devices.use(device)
+    use(device)

@@ -1,7 +1,7 @@
 """The content of the data of a run, as a digest, so that a continued run never mixes results of two data sets."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,10 +19,22 @@ def digest(samples: Iterable[Sample]) -> str:
     whole = sha256()
     for sample in samples:
         pixels = np.ascontiguousarray(sample.pixels)
-        cells = [[*map(float, cell.box), cell.category, cell.crowd] for cell in sample.cells]
-        whole.update(json.dumps([sample.name, pixels.shape, cells, sample.label]).encode())
+        whole.update(_said(sample, pixels.shape))
         whole.update(pixels.data)
     return whole.hexdigest()[:16]
+
+
+def listing(samples: Iterable[Sample]) -> str:
+    """Return 16 hexadecimal digits that identify names, sizes, cells and labels of `samples`; no pixels are read."""
+    whole = sha256()
+    for sample in samples:
+        whole.update(_said(sample, sample.size))
+    return whole.hexdigest()[:16]
+
+
+def _said(sample: Sample, shape: Sequence[int]) -> bytes:
+    cells = [[*map(float, cell.box), cell.category, cell.crowd] for cell in sample.cells]
+    return json.dumps([sample.name, shape, cells, sample.label]).encode()
 
 
 def of_keys(keys: Iterable[str]) -> str:
@@ -30,13 +42,13 @@ def of_keys(keys: Iterable[str]) -> str:
     return sha256(" ".join(keys).encode()).hexdigest()[:16]
 
 
-def pinned(digests: Mapping[str, str], run: Path) -> None:
+def pinned(digests: Mapping[str, str], run: Path, begun: bool = True) -> None:
     """Note the `digests` of the data in the folder `run`, by what they are of ('images').
 
-    Raises UsageError if it was started with other data.
+    Raises UsageError if it was started with other data and has `begun`.
     """
 
     def differs(old: Mapping[str, str], new: Mapping[str, str]) -> str:
         return next((f"other {name} or boxes" for name, value in new.items() if old.get(name) != value), "")
 
-    pin(digests, run / FILE, differs)
+    pin(digests, run / FILE, differs, begun)

@@ -105,6 +105,7 @@ def evaluate(
     timed: bool = False,
     sheets: Path | None = None,
     zooms: Sequence[float] = (1.0,),
+    device: str = "cpu",
 ) -> Report:
     """Return the table of `autoencoders`, by name, on the same `samples`.
 
@@ -115,10 +116,11 @@ def evaluate(
         losses. timed: also decode an image of 1024x1024 pixels and measure the time.
         sheets: folder for a PNG each, originals above reconstructions.
         zooms: factors by which images are enlarged before they are encoded, a row each.
+        device: where the feature network runs; autoencoders run where they are.
 
     Raises UserError for images too few or too small for a kernel distance.
     """
-    extractor = features.load(network)
+    extractor = features.load(network, device=device)
     rows: list[tuple[Value, ...]] = []
     for (name, vae), zoom in product(autoencoders.items(), zooms):
         file = f"reconstruction_{name}.png" if zoom == 1 else f"reconstruction_{name}_{zoom:g}.png"
@@ -182,15 +184,16 @@ def windows(image: Pixels) -> list[Pixels]:
 @torch.no_grad()
 def decoding(vae: AutoencoderKL) -> tuple[float, float]:
     """Return the seconds in which `vae` decodes 1024x1024 pixels: float32, and bfloat16 with channels last."""
-    side = DECODED // scale_factor(vae)
-    latents = torch.randn(1, vae.config.latent_channels, side, side, generator=torch.Generator().manual_seed(0))
+    side, generator = DECODED // scale_factor(vae), torch.Generator().manual_seed(0)
+    latents = torch.randn(1, vae.config.latent_channels, side, side, generator=generator).to(vae.device)
     plain = min(_seconds(vae, latents) for _ in range(2))
-    narrow = AutoencoderKL.from_config(vae.config).to(torch.bfloat16, memory_format=torch.channels_last).eval()
+    narrow = AutoencoderKL.from_config(vae.config).eval()
+    narrow.to(vae.device, torch.bfloat16, memory_format=torch.channels_last)
     latents = latents.to(torch.bfloat16, memory_format=torch.channels_last)
     return plain, min(_seconds(narrow, latents) for _ in range(2))
 
 
 def _seconds(vae: AutoencoderKL, latents: torch.Tensor) -> float:
     started = time.monotonic()
-    vae.decode(latents)
+    vae.decode(latents).sample[0, 0, 0, 0].item()  # which waits for a GPU
     return time.monotonic() - started

@@ -11,6 +11,7 @@ from ..bethesda import NILM
 from ..data import sources
 from ..data.image_files import Pixels
 from ..data.sources import Sample, Source
+from ..devices import available
 from ..errors import UsageError, UserError
 from ..evaluate import sheet
 from ..evaluate.statistics import Estimate, estimates
@@ -36,7 +37,13 @@ class Kept:
 
 
 def figure3(
-    source: Source, data_root: Path, out: Path, foundation: str, window: int = 256, draws: int = 1000
+    source: Source,
+    data_root: Path,
+    out: Path,
+    foundation: str,
+    window: int = 256,
+    draws: int = 1000,
+    device: str = "cpu",
 ) -> Report:
     """Write `figure3.png`, `.json`, `.md` and `.csv` into `out`; return the table.
 
@@ -47,11 +54,12 @@ def figure3(
         foundation: whose autoencoder.
         window: side of the windows, pixels; abnormal ones are centred on an annotated cell, none overlap.
         draws: bootstrap resamples of whole images behind the intervals.
+        device: where the autoencoder runs.
 
     Raises UsageError for a `window` that is not a multiple of the autoencoder's factor, UserError if there is no window
     of one kind.
     """
-    model = load(foundation, denoiser="unused").freeze()
+    model = load(foundation, denoiser="unused").freeze().to(available(device))
     vae, factor = model.vae, model.factor
     if window % factor:
         near = f"{window // factor * factor} or {-(-window // factor) * factor}"

@@ -1,4 +1,4 @@
-"""Progress with time left: a bar on a terminal, a line now and then elsewhere."""
+"""Progress with time left: a bar on a terminal and in a notebook, a line now and then elsewhere."""
 
 import sys
 import time
@@ -18,6 +18,8 @@ from rich.progress import (
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 LINE_EVERY = 20.0
 """Seconds between lines where there is no terminal."""
+REDRAWN, WIDTH = 0.5, 30
+"""Of the bar in a notebook: seconds between two drawings, and characters."""
 
 
 class Meter:
@@ -37,14 +39,21 @@ class Meter:
             self.bar.update(self.task, advance=amount, note=note)
             return
         now = time.monotonic()
-        if now - self.last_line >= LINE_EVERY:
+        if now - self.last_line >= (REDRAWN if console.is_jupyter else LINE_EVERY) or self.complete:
             self.last_line = now
             left = (now - self.started) / max(self.done - self.first, 1) * (self.total - self.done)
-            print(
-                f"{self.title}: {self.done}/{self.total}, {clock(left)} left {note}",
-                file=sys.stderr,
-                flush=True,
-            )
+            said = f"{self.done}/{self.total}, {clock(left)} left {note}"
+            if console.is_jupyter:  # rich needs ipywidgets for its own; a carriage return takes none
+                full = WIDTH * self.done // max(self.total, 1)
+                said = f"\r{self.title} {'━' * full}{'─' * (WIDTH - full)} {said:<50}"
+                print(said, end="\n" if self.complete else "", file=sys.stderr, flush=True)
+            else:
+                print(f"{self.title}: {said}", file=sys.stderr, flush=True)
+
+    @property
+    def complete(self) -> bool:
+        """Whether this is a notebook's bar that has come to its end."""
+        return console.is_jupyter and self.done == self.total
 
     def note(self, text: str) -> None:
         """Print `text` without counting."""

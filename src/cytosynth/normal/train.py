@@ -18,6 +18,7 @@ from ..foundation import noise, samplers, sampling
 from ..foundation.load import load
 from ..foundation.model import DTYPES, Foundation
 from ..io.progress import meter
+from ..training.images import noted
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
 from .recipe import NormalRecipe
@@ -142,13 +143,13 @@ def train_normal(
     kept = cache or run / "cache"
 
     def make() -> NormalTask:
-        loaded = sources.load(recipe.data, data_root)
+        loaded = noted(sources.load(recipe.data, data_root), run)
         copies = varied.with_copies(loaded, recipe.augment, recipe.augment_copies, recipe.seed)
         samples = normal_images(copies, recipe.window)
         model = load(recipe.foundation, denoiser="plain", prediction_type=recipe.prediction_type)
         scored = None
         if recipe.validate_every and held_out:
             scored = partial(held_out, recipe, sources.held_out(recipe.data, data_root), kept)
-        return NormalTask(recipe, model, partial(Windows, model, samples, recipe, kept), scored)
+        return NormalTask(recipe, model, partial(Windows, model, samples, recipe, kept, chosen=True), scored)
 
     return train(make, recipe, run, title=f"normal ({recipe.adapter})", max_minutes=max_minutes)

@@ -37,15 +37,17 @@ def normal_images(samples: Sequence[Sample], window: int) -> list[Sample]:
 class Windows:
     """Samples normal windows of images, in all eight orientations or as they are."""
 
-    def __init__(self, model: Foundation, samples: Sequence[Sample], recipe: WindowRecipe, cache: Path) -> None:
+    def __init__(
+        self, model: Foundation, samples: Sequence[Sample], recipe: WindowRecipe, cache: Path, chosen: bool = False
+    ) -> None:
         """Encode the normal images of `samples` with `model`, stored under `cache`, for the windows of `recipe`.
 
-        Raises UserError if there are none.
+        With `chosen`, `samples` are the `normal_images` already. Raises UserError if there are none.
         """
         window = recipe.window
         self.factor, self.side = model.factor, window // model.factor
         self.turns = range(8) if recipe.turns else range(1)
-        self.samples = normal_images(samples, window)
+        self.samples = samples if chosen else normal_images(samples, window)
         self.latents = cached(
             model, self.samples, cache / "latents", self.turns, encoding_dtype(recipe.mixed_precision)
         )

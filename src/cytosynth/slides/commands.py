@@ -20,7 +20,7 @@ from ..provenance import short
 from ..synthesis import plan as plans
 from ..synthesis.computing import decided
 from ..synthesis.fast import NOT, Fast
-from ..synthesis.fitting import check_fit
+from ..synthesis.fitting import followed
 from ..synthesis.models import NONE, Models, load
 from ..synthesis.settings import PipelineSettings, check
 from .make import ROWS, Source, generated, make, written
@@ -57,8 +57,7 @@ def slide(
     settings.check()
     check(settings.pipeline, categories=known)
     check_counts(settings, plan)
-    given = (plans.read(plan, known), plan) if plan else None
-    check_fit(settings.pipeline, cell, given)
+    given = followed(plan, settings.pipeline, cell, known)
     if given:
         settings = _as_planned(settings, *given)
     both = decided(settings.pipeline, written(out), device)
@@ -109,10 +108,9 @@ def edit_slide(
     """
     known = targets(cell)
     check(settings, categories=known)
-    given = (plans.read(plan, known), plan) if plan else None
+    given = followed(plan, settings, cell, known)
     if given and any(image.left_out for image in given[0].images):
         raise plans.PlanProblem(f"{plan}: left_out: no effect on a slide, which has no annotated cells; remove it")
-    check_fit(settings, cell, given)
     if not (plan or settings.counts):
         raise UsageError(f"{path}: a slide needs --counts (HSIL=40,...), or --plan")
     settings = decided(settings, written(out), device)

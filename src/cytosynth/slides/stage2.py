@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..io.progress import console
 from ..provenance import RECORDS
 from ..synthesis import plan as plans
+from ..synthesis.fitting import fit
 from ..synthesis.pipeline import Pipeline
 from .edits import SlideEditing, Wanted, dealt
 from .mapped import MappedArray
@@ -90,7 +91,7 @@ def _planned(plan: plans.Plan, path: Path, size: tuple[int, int], scale: float) 
     """Return the cells of a `plan` for a slide, read from `path`; raise PlanProblem for one that does not fit."""
     if len(plan.images) != 1:
         raise plans.PlanProblem(f"{path}: has {len(plan.images)} images; a plan for a slide has one, {SLIDE}")
-    plans.fit(plan, path, {plan.images[0].file_name: size}, scale)
+    fit(plan, path, {plan.images[0].file_name: size}, scale)
     return [
         Wanted(
             number,

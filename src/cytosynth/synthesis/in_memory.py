@@ -18,6 +18,7 @@ from ..detection.model import Detector
 from ..errors import UsageError, UserError
 from ..normal.generate import NormalImageGenerator
 from . import plan as plans
+from .fitting import fit
 from .settings import PipelineSettings
 
 ImageLike: TypeAlias = Any  # str | Path | Pixels | PIL.Image.Image, whose types are not checked
@@ -108,7 +109,7 @@ def edited(
     chosen = editor.settled(settings.cell, real=True)
     scale = chosen.box_scale or 1.0
     plans.check(given, Path("edit"), editor.trained.targets)
-    plans.fit(given, Path("edit"), {"image.png": (width, height)}, scale)
+    fit(given, Path("edit"), {"image.png": (width, height)}, scale)
     edits = [
         PlannedEdit(patch.enlarge(cell.box, scale, width, height), cell.category, cell.seed)
         for cell in given.images[0].cells

@@ -16,9 +16,9 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .. import boxes
-from ..annotations import Box, Cell
+from ..annotations import Box
 from ..bethesda import ABNORMAL
-from ..cell import choose, patch
+from ..cell import patch
 from ..cell.settings import EditSettings
 from ..data import file_names
 from ..errors import UserError
@@ -164,58 +164,7 @@ def check(plan: Plan, path: Path, categories: Sequence[str] | None = ABNORMAL) -
     """Raise PlanProblem, naming `path`, where `plan` contradicts itself: names, categories, boxes that overlap."""
     names: set[str] = set()
     for number, image in enumerate(plan.images):
-        _check(image, f"{path}: {_where(number, image.file_name)}", names, categories)
-
-
-def fit(plan: Plan, path: Path, sizes: Mapping[str, tuple[int, int]], box_scale: float) -> None:
-    """Raise PlanProblem when a box lies outside its image or edited regions overlap.
-
-    Args:
-        plan: what was read from `path`.
-        path: named in the message.
-        sizes: width and height of each image by file name, as it will be edited; of one that cannot be read, none.
-        box_scale: how much larger than boxes the edited regions are.
-    """
-    for number, image in enumerate(plan.images):
-        if image.file_name not in sizes:
-            continue
-        where = f"{path}: {_where(number, image.file_name)}"
-        width, height = sizes[image.file_name]
-        if (image.width or width, image.height or height) != (width, height):
-            raise PlanProblem(f"{where}: planned for {image.width}x{image.height}, but it is {width}x{height}")
-        for index, cell in enumerate(image.cells):
-            x0, y0, x1, y1 = cell.box
-            if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
-                raise PlanProblem(
-                    f"{where}: cells[{index}]: {boxes.quoted(cell.box)} is outside the image of {width}x{height}"
-                )
-        regions = [patch.enlarge(cell.box, box_scale, width, height) for cell in image.cells]
-        pair = boxes.overlapping(regions)
-        if pair:
-            raise PlanProblem(
-                f"{where}: cells[{pair[0]}] and cells[{pair[1]}]: their edited regions, {box_scale:g} times their "
-                "boxes, overlap; move one, or set cell.box_scale"
-            )
-
-
-def spare(
-    plan: Plan, path: Path, sizes: Mapping[str, tuple[int, int]], kept: Mapping[str, Sequence[Cell]], cell: EditSettings
-) -> None:
-    """Raise PlanProblem when an edit would change an annotated cell that is `kept`, by file name of the image.
-
-    The other arguments are as for `fit`; `cell` are the settings of stage 2.
-    """
-    for number, image in enumerate(plan.images):
-        for index, planned in enumerate(image.cells):
-            one = [Cell(planned.box, planned.category)]
-            if image.file_name in sizes and not choose.clear_of(
-                kept.get(image.file_name, ()), one, sizes[image.file_name], cell
-            ):
-                raise PlanProblem(
-                    f"{path}: {_where(number, image.file_name)}: cells[{index}]: what an edit of "
-                    f"{boxes.quoted(planned.box)} changes overlaps an annotated abnormal cell, which stays "
-                    "(--keep-abnormal); move or remove it"
-                )
+        _check(image, f"{path}: {place_of(number, image.file_name)}", names, categories)
 
 
 def write(
@@ -272,7 +221,8 @@ def _check(image: PlannedImage, where: str, names: set[str], categories: Sequenc
         raise PlanProblem(f"{where}: the boxes of cells[{pair[0]}] and cells[{pair[1]}] overlap; move or remove one")
 
 
-def _where(number: int, name: str) -> str:
+def place_of(number: int, name: str) -> str:
+    """Return what messages call the image `name`, entry `number` of `images`."""
     return f"images[{number}] ({name[:80]})"
 
 

@@ -17,7 +17,7 @@ from . import models, own_images
 from . import plan as plans
 from .computing import decided
 from .fast import NOT, Fast
-from .fitting import check_fit
+from .fitting import fit, followed, spare
 from .jobs import Job, fields, planned_fields, planned_own
 from .jobs import own_images as jobs_of
 from .models import NONE, Models
@@ -57,15 +57,14 @@ def synthesize(
     if settings.keep_abnormal:
         raise UsageError("keep_abnormal: no effect on generated fields, which have no annotated cells; leave it out")
     _check(settings, plan, count or None, known)
-    given = plans.read(plan, known) if plan else None
-    check_fit(settings, cell, (given, plan) if given and plan else None)
+    given = followed(plan, settings, cell, known)
     settings = decided(settings, written(out), device)
     found = None if plan else detector
     with threads(settings.threads):
         engine = load(Models(foundation, cell, gate, found, normal, True, settings, data_root, device, decoder, fast))
-        if given and plan:
-            jobs, sizes = planned_fields(given, plan, settings)
-            return follow(engine, given, plan, jobs, sizes, settings, out, shard=shard)
+        if given:
+            jobs, sizes = planned_fields(*given, settings)
+            return follow(engine, *given, jobs, sizes, settings, out, shard=shard)
         return run(engine, list(fields(range(start, start + count), settings)), settings, out, shard=shard)
 
 
@@ -97,17 +96,16 @@ def edit(
     images = own.images[:limit]
     known = targets(cell)
     _check(settings, plan, len(images), known)
-    given = plans.read(plan, known) if plan else None
-    check_fit(settings, cell, (given, plan) if given and plan else None)
+    given = followed(plan, settings, cell, known)
     settings = decided(settings, written(out), device)
     found = None if plan else detector
     about: dict[str, Any] = {"licences": own.licences, "derived_from": own.info, "strict": strict,
                              "refused": own.refused, "shard": shard}  # fmt: skip
     with threads(settings.threads):
         engine = load(Models(foundation, cell, gate, found, NONE, False, settings, data_root, device, decoder, fast))
-        if given and plan:
-            jobs, sizes = planned_own(given, plan, images, settings, own.kept)
-            return follow(engine, given, plan, jobs, sizes, settings, out, **about)
+        if given:
+            jobs, sizes = planned_own(*given, images, settings, own.kept)
+            return follow(engine, *given, jobs, sizes, settings, out, **about)
         return run(engine, list(jobs_of(images, settings, own.kept)), settings, out, **about)
 
 
@@ -130,8 +128,8 @@ def follow(
 ) -> DataSet:
     """Run the `jobs` of the `plan` that was read from `path`."""
     settings = engine.settle(settings)
-    plans.fit(plan, path, sizes, settings.cell.box_scale or 1.0)
-    plans.spare(plan, path, sizes, {job.file_name: job.kept for job in jobs}, settings.cell)
+    fit(plan, path, sizes, settings.cell.box_scale or 1.0)
+    spare(plan, path, sizes, {job.file_name: job.kept for job in jobs}, settings.cell)
     now = engine.models()
     other = [role for role, model in plan.models.items() if role in now and now[role] != model]
     if other:

@@ -60,7 +60,7 @@ class DecoderTask(Task):
         self.discriminator = Discriminator(recipe.discriminator_channels, recipe.discriminator_halvings)
         self.regenerated = regenerated
         if regenerated is not None:
-            self.before = deepcopy(vae).requires_grad_(False)
+            self.before = deepcopy(nn.Sequential(vae.post_quant_conv, vae.decoder)).requires_grad_(False)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Return random crops `pixels` (n, 3, side, side) in -1..1, and whether R1 is taken.
@@ -104,7 +104,7 @@ class DecoderTask(Task):
         regenerated = source.inner(self.vae.decode(batch["latents"]).sample)
         free = source.inner(self.vae.decode(sampled).sample)
         with torch.no_grad():
-            as_before = source.inner(self.before.decode(sampled).sample)
+            as_before = source.inner(self.before(sampled))
         features = recipe.perceptual_weight * self.perceptual(regenerated, targets)
         compared = weighted(_coarse_losses(regenerated, targets), recipe) + features
         held = weighted(_coarse_losses(free, as_before), recipe)

@@ -15,6 +15,7 @@ from ...errors import UserError
 from ...io import atomic
 from ...io.progress import console
 from ...io.tensors import weights_digest
+from ...training.images import noted
 from ...training.loop import Outcome, train
 from ..load import load, part
 from . import regenerated
@@ -44,7 +45,7 @@ def train_autoencoder(
 
     def make() -> AutoencoderTask:
         vae = read_autoencoder(start) if start else None
-        return AutoencoderTask(recipe, sources.load(recipe.data, data_root), unseen, vae)
+        return AutoencoderTask(recipe, noted(sources.load(recipe.data, data_root), run), unseen, vae)
 
     outcome = train(make, recipe, run, title="autoencoder", max_minutes=max_minutes)
     return _measured(outcome, unseen, run, measure)
@@ -69,7 +70,7 @@ def train_decoder(
     unseen = sources.held_out(recipe.data, data_root)
 
     def make() -> DecoderTask:
-        return DecoderTask(recipe, sources.load(recipe.data, data_root), unseen, vae, latents)
+        return DecoderTask(recipe, noted(sources.load(recipe.data, data_root), run), unseen, vae, latents)
 
     outcome = train(make, recipe, run, title="decoder", max_minutes=max_minutes)
     return _measured(outcome, unseen, run, measure)
@@ -97,7 +98,7 @@ def train_text(recipe: TextRecipe, run: Path, data_root: Path, max_minutes: floa
     """Train the text encoder in the run folder `run`, or continue it; then measure how far apart the prompts are."""
 
     def make() -> TextTask:
-        return TextTask(recipe, sources.load(recipe.data, data_root))
+        return TextTask(recipe, noted(sources.load(recipe.data, data_root), run))
 
     outcome = train(make, recipe, run, title="text encoder", max_minutes=max_minutes)
     if not devices.first():
@@ -150,7 +151,7 @@ def train_denoiser(
             _begin(model.unet, part(UNet2DConditionModel, start), str(start))
         elif recipe.start:
             _begin(model.unet, load(recipe.start).unet, recipe.start)
-        loaded = sources.load(recipe.data, data_root)
+        loaded = noted(sources.load(recipe.data, data_root), run)
         samples = varied.with_copies(loaded, recipe.augment, recipe.augment_copies, recipe.seed)
         return DenoiserTask(recipe, model, samples, run / "latents")
 
