@@ -407,7 +407,7 @@ def test_two_processes_train_together(
     assert max(float(value.abs().max()) for key, value in one.items() if "lora_B" in key or "up" in key) > 1e-4
 
 
-@pytest.mark.parametrize("kind", ["autoencoder", "text", "normal", "cell"])
+@pytest.mark.parametrize("kind", ["autoencoder", "text", "normal", "cell", "features", "detector"])
 def test_a_run_is_not_continued_with_other_images(kind: str, tiny: Path, fields: Path, tmp_path: Path) -> None:
     data, run = tmp_path / "data", tmp_path / "run"
     shutil.copytree(fields, data)
@@ -416,7 +416,8 @@ def test_a_run_is_not_continued_with_other_images(kind: str, tiny: Path, fields:
     file = data / "drawn/annotations.json"
     before = file.read_text()
     content = json.loads(before)
-    content["annotations"][0]["bbox"][0] += 1
+    for annotation in content["annotations"]:
+        annotation["bbox"][0] += 1
     file.write_text(json.dumps(content))
     with pytest.raises(UsageError, match=r"data\.json: this run was started with other training images or boxes"):
         begin(recipe.model_copy(update={"max_steps": 2}), run)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from ..annotations import Cell
@@ -57,6 +58,11 @@ def load(recipe: ClassifierRecipe, data_root: Path, held_out: bool = False) -> l
             f"no cell of category {lacking[0]!r} in {_names(sources)}; set `categories` to those in the data"
         )
     return crops
+
+
+def identity(crop: Crop) -> str:
+    """Return what identifies `crop`: its image, category and pixels."""
+    return f"{crop.image} {crop.category} {sha256(crop.pixels.tobytes()).hexdigest()}"
 
 
 def cut(pixels: Pixels, cell: Cell, recipe: ClassifierRecipe, image: str = "") -> Crop:

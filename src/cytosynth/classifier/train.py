@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from ..data import augment, varied
+from ..data import augment, content, varied
 from ..data.image_files import Pixels
 from ..data.preview import grid, save_png
 from ..devices import first
 from ..imagenet import efficientnet_lite
 from ..io.atomic import write_json
 from ..io.progress import console
+from ..training.images import note
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
 from . import accuracy, crops, folds, model, networks
@@ -151,6 +152,8 @@ def _train_one(
     apart = _parts(recipe, data_root)
 
     def make() -> ClassifierTask:
+        if first():
+            note(content.of_keys(map(crops.identity, apart.fitted)), run)
         return ClassifierTask(recipe, apart.fitted, apart.held_out)
 
     outcome = train(make, recipe, run, title=f"features ({recipe.architecture})", max_minutes=max_minutes)

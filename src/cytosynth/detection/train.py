@@ -19,6 +19,7 @@ from ..errors import UsageError, UserError
 from ..io import wording
 from ..io.atomic import write_json
 from ..io.progress import console
+from ..training.images import noted
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
 from . import architecture, backbones, model, transfer
@@ -187,7 +188,8 @@ def train_detector(
 ) -> Outcome:
     """Train a detector in the run folder `run`, or continue it; then `measure` it on the validation parts.
 
-    Raises UsageError for a share or weight of synthetic images where there are none.
+    Raises UsageError for a share or weight of synthetic images where there are none, and if `run` was started with
+    other images.
     """
     if not recipe.synthetic and (recipe.synthetic_share is not None or recipe.synthetic_weight != 1):
         name = "synthetic_weight" if recipe.synthetic_share is None else "synthetic_share"
@@ -195,11 +197,13 @@ def train_detector(
     held_out = sources.held_out(recipe.data, data_root)
     samples = sources.load(recipe.data, data_root)
     synthetic = sources.load(recipe.synthetic, data_root, "reading synthetic images") if recipe.synthetic else []
-    _some(sources.Joined([samples, synthetic]) if synthetic else samples, recipe.categories)
+    trained_on = sources.Joined([samples, synthetic]) if synthetic else samples
+    _some(trained_on, recipe.categories)
     recipe = recipe.model_copy(update={"max_steps": steps(recipe, len(samples) + len(synthetic))})
     console.print(f"{recipe.architecture} on {recipe.backbone}, weights from: {recipe.weights}", soft_wrap=True)
 
     def make() -> DetectorTask:
+        noted(trained_on, run)
         return DetectorTask(recipe, samples, held_out, data_root, measure, synthetic)
 
     outcome = train(make, recipe, run, title=f"detector ({recipe.architecture})", max_minutes=max_minutes)

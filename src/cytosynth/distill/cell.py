@@ -172,7 +172,7 @@ def distill_cell(recipe: CellDistillRecipe, run: Path, data_root: Path, max_minu
 
     def make() -> CellDistillTask:
         teacher = CellEditor.load(recipe.foundation, recipe.cell, prediction_type=recipe.prediction_type)
-        _, crops, unseen = read(recipe, data_root, teacher.trained.zoom)
+        _, crops, unseen = read(recipe, data_root, teacher.trained.zoom, run)
         return CellDistillTask(recipe, teacher, crops, unseen, run)
 
     return train(make, recipe, run, title="cell synthesizer, distilled", max_minutes=max_minutes)

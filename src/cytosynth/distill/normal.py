@@ -21,6 +21,7 @@ from ..io.progress import meter
 from ..normal.generate import NormalImageGenerator
 from ..normal.train import Distance, freeze_as
 from ..normal.windows import Windows
+from ..training.images import noted
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
 from . import export
@@ -126,7 +127,7 @@ def distill_normal(
     cache = run / "cache"
 
     def make() -> NormalDistillTask:
-        loaded = sources.load(recipe.data, data_root)
+        loaded = noted(sources.load(recipe.data, data_root), run)
         samples = varied.with_copies(loaded, recipe.augment, recipe.augment_copies, recipe.seed)
         teacher = NormalImageGenerator(
             recipe.foundation, None if recipe.normal == "none" else recipe.normal,

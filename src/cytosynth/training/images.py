@@ -16,6 +16,13 @@ def noted(samples: Sequence[Sample], run: Path) -> Sequence[Sample]:
     on others.
     """
     if devices.first():
-        begun = bool(checkpoint.found(run / "checkpoints"))
-        content.pinned({"training images": content.listing(samples)}, run, begun)
+        note(content.listing(samples), run)
     return samples
+
+
+def note(digest: str, run: Path) -> None:
+    """Note the `digest` of the training images in `data.json` of the folder `run`.
+
+    Raises UsageError if `run` has checkpoints of a training on others.
+    """
+    content.pinned({"training images": digest}, run, bool(checkpoint.found(run / "checkpoints")))
