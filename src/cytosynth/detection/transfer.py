@@ -32,7 +32,7 @@ def start(network: nn.Module, weights: str) -> str:
 
     Args:
         network: a detector, untrained, of the same backbone.
-        weights: 'bundled' (the NILM detector), or the folder of a detector.
+        weights: 'bundled' (NILM and four abnormal categories), or the folder of a detector.
 
     Returns a line that says how many that were. Raises UserError if nothing fits.
     """
