@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
+from cytosynth.adapters import distilled
 from cytosynth.bethesda import NILM
 from cytosynth.cell import crops
 from cytosynth.cell.crops import Crop
@@ -43,7 +44,14 @@ SIDE, BATCH = 256, 4
 WEAKEST, STRONGEST = 0.25, 0.65
 """Least and greatest strength of the noise: fine structure is made anew, and what is coarse is kept."""
 SLOW: dict[str, Any] = {"sampler": "ddim", "steps": 16}
-FAST: dict[str, Any] = {"sampler": "lcm", "steps": 4, "guidance_scale": 1.0}
+
+
+def _steps(fast: str | None, stage: distilled.Stage) -> dict[str, Any]:
+    """Return sampler and steps of `stage`: those of the card of its `fast` weights, if there are any."""
+    if not fast:
+        return SLOW
+    card = distilled.place(fast, stage)[1]
+    return {"sampler": card.sampler, "steps": card.steps, "guidance_scale": 1.0}
 
 
 class Stage(Protocol):
@@ -69,7 +77,7 @@ class Fields:
         options = {"precision": given.precision, "distilled": given.fast}
         self.generator = NormalImageGenerator(foundation, given.model, given.device, **options)
         self.model, self.samples = self.generator.model, samples
-        self.settings = GenerateSettings.model_validate({"size": 2 * SIDE, **(FAST if given.fast else SLOW)})
+        self.settings = GenerateSettings.model_validate({"size": 2 * SIDE, **_steps(given.fast, "normal")})
 
     def regenerated(self, rng: np.random.Generator, seed: int) -> tuple[Pixels, Tensor]:
         """Return random crops, turned, and latents of a random strength."""
@@ -109,7 +117,7 @@ class Cells:
         if NILM not in self.crops or not known:
             lacking = NILM if NILM not in self.crops else " or ".join(self.trained.targets)
             raise UserError(f"no cell of {lacking} in images of at least {SIDE} pixels")
-        settings = EditSettings.model_validate(FAST if given.fast else SLOW)
+        settings = EditSettings.model_validate(_steps(given.fast, "cell"))
         self.known, self.settings = known, self.editor.settled(settings, real=True)
 
     def regenerated(self, rng: np.random.Generator, seed: int) -> tuple[Pixels, Tensor]:

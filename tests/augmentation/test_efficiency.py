@@ -11,7 +11,7 @@ import pytest
 
 from conftest import write_fields
 from cytosynth.annotations import Cell, Image
-from cytosynth.augmentation import leaks, seen
+from cytosynth.augmentation import inputs, leaks, seen
 from cytosynth.augmentation.efficiency import analysis, chains, choice, efficiency, sets, table, trials
 from cytosynth.augmentation.efficiency.recipe import (
     ARMS,
@@ -402,6 +402,37 @@ def test_distilled_weights_have_seen_what_their_teacher_has(data: Path, tmp_path
     assert known.items() >= taught.items() and len(known) == len(taught) + 6
     (teacher / "recipe.yaml").unlink()
     assert seen.of_model(str(few), "fast_cell", data) is None, "a teacher that says nothing"
+
+
+def test_a_detector_has_seen_what_it_began_from_and_synthetic_images_have(data: Path, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    more = {first: "", second: f"weights: {first}\n", third: "synthetic: [{root: drawn, split: test}]\n"}
+    for run, line in more.items():
+        (run / "weights").mkdir(parents=True)
+        part = "test" if run == first else "train"
+        (run / "recipe.yaml").write_text(f"kind: detector\n{line}data: [{{root: drawn, split: {part}}}]\n")
+        with pytest.raises(UserError, match=r"trained or chosen on drawn/field_\d+\.png, which is held out here"):
+            leaks.unseen({"detector": str(run)}, [Source(root="drawn", split="test")], data)
+    (first / "recipe.yaml").unlink()
+    assert seen.of_model(str(second), "detector", data) is None, "it began from one that says nothing"
+
+
+def test_initial_weights_of_an_arm_must_be_there_and_stay_the_same(
+    models: dict[str, str], data: Path, tmp_path: Path
+) -> None:
+    arms = {REAL: Strategy(kind="none").model_dump(), "begun": {"kind": "none", "weights": "no/such/place"}}
+    with pytest.raises(UsageError, match="weights=no/such/place: no detector there; give none, torchvision, imagenet"):
+        efficiency.efficiency(small(models, arms=arms), tmp_path / "run", data)
+    assert not (tmp_path / "run/recipe.yaml").exists()
+    run = tmp_path / "detector"
+    shutil.copytree(models["detector"], run / "weights")
+    (run / "recipe.yaml").write_text("kind: detector\n")
+    known = inputs.begun({"begun": str(run), "R": "", "other": "imagenet"})
+    assert list(known) == ["detector that begun begins from"]
+    (run / "weights/model.safetensors").write_bytes(b"another")
+    other = inputs.begun({"begun": str(run)})
+    assert inputs.difference(known, other) == "another detector that begun begins from"
+    assert not inputs.difference({}, other), "a run of an earlier version continues"
 
 
 def test_a_renamed_test_image_is_known_by_its_digest(models: dict[str, str], data: Path, tmp_path: Path) -> None:

@@ -73,6 +73,14 @@ def test_a_saved_detector_finds_the_same(tiny: Path, tmp_path: Path) -> None:
     assert first.find(pixels, 0.1), "the untrained detector is set to find something"
 
 
+def test_of_two_categories_in_one_place_the_better_cell_is_kept() -> None:
+    place, beside = (10.0, 10.0, 50.0, 50.0), (40.0, 10.0, 80.0, 50.0)
+    best, twin = Cell(place, "LSIL", 0.9), Cell((11.0, 10.0, 51.0, 50.0), "NILM", 0.8)
+    near, own = Cell(beside, "NILM", 0.7), Cell((12.0, 10.0, 52.0, 50.0), "LSIL", 0.3)
+    assert tiles.most_certain([twin, own, near, best]) == [best, near, own]
+    assert tiles.most_certain([]) == []
+
+
 def test_large_images_are_read_in_tiles_that_cover_them() -> None:
     reader = model.Detector(torch.nn.Identity(), model.DetectorConfig(categories=("NILM",), tile=1024))
     covered = np.zeros((2100, 3000), bool)

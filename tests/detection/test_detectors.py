@@ -361,6 +361,28 @@ def test_what_begins_from_a_detector_on_imagenet_weights_stands_on_them_too(
     assert "tensors are initialised from that retinanet" in capfd.readouterr().err
 
 
+def test_rows_of_categories_are_taken_over_only_for_the_same_categories(tmp_path: Path) -> None:
+    other = model.DetectorConfig(backbone="small", categories=("NILM", "LSIL"))
+    torch.manual_seed(1)
+    given = model.build(other).half().float()
+    (tmp_path / "weights").mkdir()
+    model.save(given, other, tmp_path / "weights")
+    (tmp_path / "recipe.yaml").write_text("kind: detector\n")
+
+    def begun(categories: list[str]) -> DetectorTask:
+        recipe = DetectorRecipe(backbone="small", weights=str(tmp_path), categories=categories)
+        return DetectorTask(recipe, [], [])
+
+    def same(task: DetectorTask, name: str) -> bool:
+        return bool(torch.equal(task.network.get_parameter(name), given.get_parameter(name)))
+
+    rows = [f"roi_heads.box_predictor.{part}.weight" for part in ("cls_score", "bbox_pred")]
+    trunk = "roi_heads.box_head.fc6.weight"
+    assert all(same(begun(["NILM", "LSIL"]), name) for name in (*rows, trunk))
+    for others in (["LSIL", "NILM"], ["NILM", "HSIL"]):
+        assert same(begun(others), trunk) and not any(same(begun(others), name) for name in rows)
+
+
 @pytest.fixture(scope="module")
 def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an untrained RetinaNet that finds something on every image."""

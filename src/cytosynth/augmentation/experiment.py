@@ -69,7 +69,9 @@ def digests(recipe: AugmentationRecipe, data_root: Path) -> dict[str, str]:
     """Return digests of the data that `recipe` names, so that other data under the same name are detected."""
     named = {f"real set {number}": source.root for number, source in enumerate(recipe.real, 1)}
     named |= {"test set": recipe.test.root} | {f"set of {name}": root for name, root in recipe.sets.items() if root}
-    return inputs.of({name: data_root / root for name, root in named.items()})
+    weights = {"every training": recipe.training.get("weights")}
+    weights |= {name: settings.get("weights") for name, settings in recipe.by_detector.items()}
+    return inputs.of({name: data_root / root for name, root in named.items()}) | inputs.begun(weights)
 
 
 def densities(

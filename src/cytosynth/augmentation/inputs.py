@@ -8,12 +8,15 @@ from pathlib import Path
 from ..data import file_names, image_files, split, streaming
 from ..data.formats import coco, findings
 from ..data.read import read
+from ..detection import transfer
 from ..io import atomic
 from ..provenance import RECORDS
 
 FILE = "inputs.json"
 IMAGES = "images of the "
 """Begins the name of the digest of the image files of a set."""
+BEGINS = "detector that "
+"""Begins the name of the digest of initial weights."""
 
 
 def of(sets: Mapping[str, Path]) -> dict[str, str]:
@@ -22,6 +25,12 @@ def of(sets: Mapping[str, Path]) -> dict[str, str]:
     return {name: annotations(root) for name, root in sets.items()} | {
         f"{IMAGES}{name}": files[root] for name, root in sets.items()
     }
+
+
+def begun(weights: Mapping[str, object]) -> dict[str, str]:
+    """Return the digests of those of `weights`, by who begins from them ('R'), that are detectors."""
+    found = {name: transfer.identity(said) for name, said in weights.items() if isinstance(said, str) and said}
+    return {f"{BEGINS}{name} begins from": digest for name, digest in found.items() if digest}
 
 
 def images(root: Path) -> str:
@@ -56,10 +65,9 @@ def digest(folder: Path, names: Sequence[str]) -> str:
 def difference(old: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     """Return the name of the first of the digests `wanted` that differs in `old`; empty if none does.
 
-    Earlier versions kept none of image files: those of their runs are not compared.
+    Earlier versions kept none of image files and initial weights: those of their runs are not compared.
     """
     for name, value in wanted.items():
-        images = name.startswith(IMAGES)
-        if old.get(name, value if images else None) != value:
-            return f"{'other' if images else 'another'} {name}"
+        if old.get(name, value if name.startswith((IMAGES, BEGINS)) else None) != value:
+            return f"{'other' if name.startswith(IMAGES) else 'another'} {name}"
     return ""

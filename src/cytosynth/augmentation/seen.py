@@ -12,6 +12,7 @@ from ..data.annotated_images import AnnotatedImage
 from ..data.formats import findings
 from ..data.sources import Source
 from ..errors import UserError
+from ..foundation.names import BUNDLED
 from ..io import atomic, plain
 from ..io.bundled import PREPARATIONS, RECIPE, WEIGHTS, model_folder
 from ..provenance import ancestors, of_images
@@ -54,7 +55,7 @@ def of_model(name: str, role: str, data_root: Path) -> dict[str, str] | None:
 
     They are listed in its `FILE`, else derived from the recipes of its run: of the data sets named there, which are
     below `data_root`, the parts trained on and, for divided sets, the part used for selection; of distilled weights
-    also from those of their teachers. A model of a hub, which
+    also from those of their teachers, of a detector from those of the one that it began from. A model of a hub, which
     is public and older than the data here, has seen none.
     """
     if name in WEIGHTLESS or (name not in PREPARATIONS.values() and not Path(name).exists()):
@@ -87,19 +88,25 @@ def of_model(name: str, role: str, data_root: Path) -> dict[str, str] | None:
 
 
 def _teachers(recipe: Path) -> dict[str, str]:
-    """Return the models by role from which the run of `recipe` distilled; none if it did not."""
+    """Return the models by role from which the run of `recipe` distilled or began; none if it did not.
+
+    A file of initial weights is taken to be public, as those of ImageNet are.
+    """
     values: Any = plain.from_yaml(plain.text(recipe))
+    if isinstance(values, dict) and values.get("kind") == "detector":
+        begins = str(values.get("weights"))
+        return {"detector": begins} if begins == BUNDLED or Path(begins).is_dir() else {}
     if not isinstance(values, dict) or not str(values.get("kind")).startswith("distill-"):
         return {}
     return {role: str(values[role]) for role in ("foundation", "normal", "cell") if role in values}
 
 
 def sources(recipe: Path) -> list[Source]:
-    """Return the data sets that the `recipe` of a training run names under `data`."""
+    """Return the data sets that the `recipe` of a training run names under `data` and, of a detector, `synthetic`."""
     values: Any = plain.from_yaml(plain.text(recipe))
-    listed = values.get("data") if isinstance(values, dict) else None
+    said = values if isinstance(values, dict) else {}
     try:
-        return [Source.model_validate(one) for one in listed or []]
+        return [Source.model_validate(one) for key in ("data", "synthetic") for one in said.get(key) or []]
     except (ValidationError, TypeError):
         raise UserError(f"{recipe}: data: not a list of data sets (root, scale, split)") from None
 

@@ -150,7 +150,7 @@ def detector(
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
-    """Train a cell detector; the default recipe is the pipeline's NILM detector."""
+    """Train a cell detector; the default recipe finds NILM cells alone, those that are edited."""
     if architecture not in DETECTORS:
         raise UsageError(f"--architecture {architecture}: unknown architecture; choose one of {', '.join(DETECTORS)}")
     chosen = recipe_of(detector_recipes.preset(preset, architecture), data, settings, max_steps)

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_area, box_iou
 
+from ..annotations import Cell
+from ..boxes import iou
+
 Tile = tuple[int, int, int, int]
 """xyxy in pixels of the image; it may reach beyond the right and lower edge."""
 SAME: Final = 0.5
-"""Overlap from which on two boxes of one category are one cell."""
+"""Overlap from which on two boxes are one cell."""
 AS_SURE: Final = 0.5
 """Share of a cut box's score that another must have to replace it, so that noise does not remove a confident cell."""
 
@@ -31,6 +34,16 @@ class Seen:
     labels: Tensor
     scores: Tensor
     tile: Tile
+
+
+def most_certain(found: Sequence[Cell]) -> list[Cell]:
+    """Return `found`, best first, without cells that a better one of another category overlaps by `SAME`."""
+    kept: list[Cell] = []
+    for cell in sorted(found, key=lambda one: -(one.score or 0.0)):
+        others = (one for one in kept if one.category != cell.category)
+        if all(iou(one.box, cell.box) < SAME for one in others):
+            kept.append(cell)
+    return kept
 
 
 def joined(seen: Sequence[Seen], width: int, height: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -65,7 +65,7 @@ class DetectorTask(Task):
         self.network = model.build(self.config)
         own = architecture.load(recipe.architecture)
         if transferred:
-            console.print(transfer.start(self.network, recipe.weights), soft_wrap=True)
+            console.print(transfer.start(self.network, recipe.weights, recipe.categories), soft_wrap=True)
         elif imagenet and own.start:
             console.print(own.start(self.network, recipe.weights), soft_wrap=True)
         elif imagenet:

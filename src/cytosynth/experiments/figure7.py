@@ -18,6 +18,7 @@ from ..data.image_files import Pixels
 from ..data.preview import with_boxes
 from ..detection import model as detectors
 from ..detection.model import Detector
+from ..detection.tiles import most_certain
 from ..devices import available
 from ..errors import UserError
 from ..evaluate import sheet
@@ -175,7 +176,7 @@ def find(normal: Pixels, detector: Detector, settings: EditSettings, threshold: 
     height, width = normal.shape[:2]
     found = [
         Cell(clip(cell.box, width, height), cell.category, cell.score)
-        for cell in detector.find(normal, threshold)
+        for cell in most_certain(detector.find(normal, threshold))
         if cell.category == NILM
     ]
     order = choose.ranked(found, "random", np.random.default_rng([seed, 2]))

@@ -16,6 +16,7 @@ from ..annotations import Cell
 from ..bethesda import ABNORMAL, NILM
 from ..cell.patch import enlarge
 from ..data.image_files import Pixels
+from ..detection.tiles import most_certain
 from ..foundation.names import BUNDLED
 from ..io.progress import meter
 from ..normal.settings import GenerateSettings
@@ -99,7 +100,7 @@ def make(recipe: ControlledRecipe, pipeline: Pipeline, out: Path) -> list[dict[s
     jobs: list[Job] = []
     with meter("fields", recipe.fields) as bar:
         for index in range(recipe.fields):
-            found = detector.find(field(index), recipe.making.threshold)
+            found = most_certain(detector.find(field(index), recipe.making.threshold))
             jobs += _jobs(index, found, recipe, field)
             bar.advance()
     settings = recipe.making.model_copy(update={"seed": recipe.seed})

@@ -19,6 +19,7 @@ from ..data import image_files
 from ..data.image_files import Pixels
 from ..detection import model as detectors
 from ..detection.model import Detector
+from ..detection.tiles import most_certain
 from ..devices import available
 from ..foundation.names import BUNDLED
 from ..io.bundled import model_folder
@@ -118,7 +119,7 @@ class Models:
         """Return the cells that the detector finds, best first."""
         task.check()
         height, width = pixels.shape[:2]
-        found = self.detector.find(pixels, self.settings.threshold)
+        found = most_certain(self.detector.find(pixels, self.settings.threshold))
         return [replace(cell, box=boxes.clip(cell.box, width, height)) for cell in found]
 
     def edit(

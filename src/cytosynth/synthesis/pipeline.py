@@ -19,6 +19,7 @@ from ..cell.quality.seam import seam
 from ..cell.queue import Canvas, Spot
 from ..data.image_files import Pixels
 from ..detection.model import Detector
+from ..detection.tiles import most_certain
 from ..foundation.precision import precision_of
 from ..normal.generate import NormalImageGenerator
 from .centre import kept_cells
@@ -179,7 +180,7 @@ class Pipeline:
         height, width = field.shape[:2]
         found = [
             replace(cell, box=boxes.clip(cell.box, width, height))
-            for cell in self.detector.find(field, settings.threshold)
+            for cell in most_certain(self.detector.find(field, settings.threshold))
         ]
         return found, [cell for cell in found if cell.category == NILM]
 

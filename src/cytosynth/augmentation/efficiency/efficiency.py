@@ -6,12 +6,13 @@ from typing import Any
 
 from ...config import pin
 from ...data import sources
-from ...detection import external
+from ...data.sources import Source
+from ...detection import external, transfer
+from ...detection.recipe import NO_WEIGHTS, TORCHVISION
 from ...errors import UsageError
 from ...evaluate.detection import scoring
 from ...evaluate.detection.failures import MISSED, failures
 from ...evaluate.detection.scoring import ABNORMAL_AP
-from ...foundation.names import BUNDLED
 from ...io import atomic, lock
 from ...io.bundled import RECIPE
 from ...io.report import Report
@@ -23,6 +24,8 @@ from .table import Kept, Read
 from .trials import Result, Trial
 
 CURVE_CHAINS = 3
+PUBLIC = (NO_WEIGHTS, TORCHVISION, "imagenet")
+"""Initial weights by name that saw no image of a lab."""
 
 
 def efficiency(
@@ -111,13 +114,25 @@ def _begin(recipe: EfficiencyRecipe, run: Path, data_root: Path) -> None:
     named = {(role, name) for place in _places(recipe) for role, name in sets.names(recipe, place).items()}
     for role, name in sorted(named | {("gate", arm.gate) for arm in recipe.arms.values()}):
         leaks.unseen({role: name}, held, data_root)
-    for begins in {recipe.training.get("weights"), *(arm.weights for arm in recipe.arms.values())}:
-        if isinstance(begins, str) and begins and (begins == BUNDLED or Path(begins).is_dir()):
-            leaks.unseen({"detector": begins}, held, data_root)
+    begins = {"every arm": recipe.training.get("weights")} | {name: arm.weights for name, arm in recipe.arms.items()}
+    for weights in begins.values():
+        if isinstance(weights, str) and weights:
+            _begin_from(weights, held, data_root)
     pin(recipe, run / RECIPE)
     roots = {"real set": recipe.real.root, "test set": recipe.test.root, "tuning set": recipe.tuning.root}
-    digests = inputs.of({name: data_root / root for name, root in roots.items()})
+    digests = inputs.of({name: data_root / root for name, root in roots.items()}) | inputs.begun(begins)
     pin(digests, run / inputs.FILE, inputs.difference)
+
+
+def _begin_from(weights: str, held: Sequence[Source], data_root: Path) -> None:
+    """Raise UsageError if no detector can begin from `weights`, UserError if they have seen an image of `held`."""
+    if transfer.is_detector(weights):
+        leaks.unseen({"detector": weights}, held, data_root)
+    elif weights not in PUBLIC and not Path(weights).is_file():
+        raise UsageError(
+            f"weights={weights}: no detector there; give {', '.join(PUBLIC)}, bundled, the folder or run of a "
+            "detector, or a file"
+        )
 
 
 def _apart(recipe: EfficiencyRecipe, data_root: Path) -> None:

@@ -17,6 +17,7 @@ from ...data import image_files, sources, split
 from ...data.image_files import Pixels
 from ...data.sources import Source
 from ...detection.model import Detector
+from ...detection.tiles import most_certain
 from ...errors import UserError
 from ...io import atomic
 from ...io.progress import meter
@@ -86,7 +87,8 @@ def generated(
                 record = {"origin": "synthetic", "seed": editing.seed, "key": index}
                 atomic.write_bytes(path, png(generator.field(editing.seed, index, editing.normal), record))
             field = image_files.read(path)
-            found += cut(field, detector.find(field, editing.threshold), f"field {index}", path.name)
+            cells = most_certain(detector.find(field, editing.threshold))
+            found += cut(field, cells, f"field {index}", path.name)
             bar.advance()
     return [cell for cell in found if cell.category == NILM]
 
