@@ -481,7 +481,7 @@ def test_a_detector_begins_from_another_of_other_categories(tmp_path: Path) -> N
     model.save(network, other, tmp_path)
     new = model.build(model.DetectorConfig(backbone="small", categories=("A", "B")))
     head = new.roi_heads.box_predictor.cls_score.weight.clone()
-    said = transfer.start(new, str(tmp_path))
+    said = transfer.start(new, str(tmp_path), ["A", "B"])
     assert torch.allclose(new.backbone.body.conv1.weight, network.backbone.body.conv1.weight, atol=1e-3)
     assert torch.equal(new.roi_heads.box_predictor.cls_score.weight, head), "two categories' head does not fit one's"
     every = len(new.state_dict())
@@ -490,7 +490,7 @@ def test_a_detector_begins_from_another_of_other_categories(tmp_path: Path) -> N
         "4 of its tensors are not used"
     )
     retina = model.build(model.DetectorConfig(architecture="retinanet", backbone="small", categories=("A",)))
-    transfer.start(retina, str(tmp_path))
+    transfer.start(retina, str(tmp_path), ["A"])
     assert torch.allclose(retina.backbone.body.conv1.weight, network.backbone.body.conv1.weight, atol=1e-3)
     with pytest.raises(UserError, match="the detector's backbone is small, not resnet50"):
         transfer.pretrained(str(tmp_path), "resnet50")
