@@ -32,7 +32,7 @@ def resolved(device: str) -> str:
     if device != AUTO:
         return device
     chosen = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if chosen not in _said:
+    if chosen not in _said and (chosen != "cpu" or console.is_terminal):
         _said.add(chosen)
         about = torch.cuda.get_device_name() if chosen == "cuda" else f"{torch.get_num_threads()} threads"
         console.print(f"device: {chosen} ({about})")

@@ -135,7 +135,7 @@ def test_what_is_assumed_is_said(tmp_path: Path) -> None:
     file = tmp_path / "set/annotations.json"
     file.write_text(file.read_text().replace('"NILM"', '"normal"'))
     run = cytosynth("evaluate", "detection", str(tmp_path / "set"), "--split", "all", "--draws", "0", code=1)
-    assert "no cell of the detector's categories (NILM); annotated are" in run.stderr
+    assert "no cell of the detector's categories (NILM, ASC-US, ASC-H, LSIL, HSIL); annotated are" in run.stderr
     assert "'normal'" in run.stderr
 
 

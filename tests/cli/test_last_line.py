@@ -46,12 +46,16 @@ def test_a_run_ends_with_what_was_written(line: str, last: str, tiny: Path, fiel
     assert ended.stdout.splitlines()[-1] == last
 
 
-def test_which_device_computes_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("terminal", [True, False])
+def test_which_device_computes_is_said_once_and_of_a_cpu_on_a_terminal_alone(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a script, an error is one line."""
     monkeypatch.setattr(devices, "_said", set())
-    assert not console.is_terminal, "in a script, too"
+    monkeypatch.setattr(type(console), "is_terminal", terminal)
     chosen = devices.resolved("auto")
     assert devices.resolved("auto") == chosen
-    assert capsys.readouterr().err.count(f"device: {chosen} (") == 1
+    assert capsys.readouterr().err.count(f"device: {chosen} (") == int(terminal or chosen != "cpu")
     assert devices.resolved("cpu") == "cpu" and capsys.readouterr().err == ""
 
 
