@@ -59,8 +59,7 @@ def main() -> None:
     generator = NormalImageGenerator(given.foundation, given.normal, precision="bf16", distilled=given.fast)
     few: dict[str, object] = {"steps": given.steps}
     if given.fast:
-        card = distilled.place(given.fast, "normal")[1]
-        few = {"sampler": card.sampler, "steps": card.steps, "guidance_scale": 1.0}
+        few = distilled.place(given.fast, "normal")[1].settings()
     start = {"low_frequencies": False} if given.noise else {}
     settings = override(GenerateSettings.model_validate({"size": given.side, **few, **start}), given.set)
     made = []

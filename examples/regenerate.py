@@ -48,10 +48,7 @@ SLOW: dict[str, Any] = {"sampler": "ddim", "steps": 16}
 
 def _steps(fast: str | None, stage: distilled.Stage) -> dict[str, Any]:
     """Return sampler and steps of `stage`: those of the card of its `fast` weights, if there are any."""
-    if not fast:
-        return SLOW
-    card = distilled.place(fast, stage)[1]
-    return {"sampler": card.sampler, "steps": card.steps, "guidance_scale": 1.0}
+    return distilled.place(fast, stage)[1].settings() if fast else SLOW
 
 
 class Stage(Protocol):

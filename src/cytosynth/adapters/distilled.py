@@ -39,6 +39,12 @@ class DistilledCard(BaseModel):
     foundation: str = ""
     training: dict[str, Any] = {}
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of its stage: sampler, steps, and no guidance, which the weights include."""
+        return {
+            "sampler": self.sampler, "steps": self.steps, "guidance_scale": 1.0, "guidance_rescale": 0.0,
+        }  # fmt: skip
+
 
 def place(name: str, stage: Stage) -> tuple[Path, DistilledCard]:
     """Return the file of the distilled weights `name` of `stage` and their card.

@@ -41,8 +41,8 @@ def start(network: nn.Module, weights: str, categories: Sequence[str]) -> str:
 
     Args:
         network: a detector, untrained, of the same backbone.
-        categories: what it is to find.
-        weights: 'bundled' (NILM and four abnormal categories), or the folder of a detector.
+        weights: 'bundled' (NILM and four abnormal categories), or the folder or run of a detector.
+        categories: what the network is to find.
 
     Returns a line that says how many that were. Raises UserError if nothing fits.
     """

@@ -25,12 +25,9 @@ class Fast:
     def settings(self) -> dict[str, object]:
         """Return their settings: sampler and steps from their card, and no guidance, which the weights include."""
         found: dict[str, object] = {}
-        for stage, name in self.by_stage.items():
-            _, card = distilled.place(name, stage)
-            found |= {
-                f"{stage}.sampler": card.sampler, f"{stage}.steps": card.steps, f"{stage}.guidance_scale": 1.0,
-                f"{stage}.guidance_rescale": 0.0,
-            }  # fmt: skip
+        for stage, weights in self.by_stage.items():
+            _, card = distilled.place(weights, stage)
+            found |= {f"{stage}.{name}": value for name, value in card.settings().items()}
         return found
 
 
