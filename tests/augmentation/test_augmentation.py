@@ -503,3 +503,15 @@ def test_longer_trainings_of_a_falling_rate_are_trained_apart(tiny: Path) -> Non
     assert grid.settings(cell, recipe, 4).max_steps == 4
     assert cell.folder(Path("run")) == Path("run/cells/faster-rcnn/r-s/seed-0")
     assert len({grid.Trial("d", mix, 0, (), ()).folder(Path()) for mix in TRAINING_SETS}) == len(TRAINING_SETS)
+
+
+def test_what_detectors_begin_from_must_not_have_seen_a_test_image(fields: Path, tiny: Path, tmp_path: Path) -> None:
+    run = tmp_path / "detector"
+    shutil.copytree(tiny / "detector", run / "weights")
+    (run / "recipe.yaml").write_text("kind: detector\ndata: [{root: drawn, split: all}]\n")
+    recipe = small(tiny, training={"weights": str(run)}, test=Source(root="drawn", split="all"))
+    with pytest.raises(UserError, match="this detector was trained or chosen on drawn/"):
+        leaks.begun(experiment.begins(recipe).values(), [recipe.test], fields)
+    with pytest.raises(UsageError, match="weights=nowhere: no detector there; give none, torchvision, imagenet"):
+        leaks.begun(["nowhere"], [recipe.test], fields)
+    leaks.begun([None, "", "none", "imagenet"], [recipe.test], fields)

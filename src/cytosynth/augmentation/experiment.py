@@ -8,6 +8,7 @@ reported, and next to it both comparisons at the same number of steps.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..config import pin
 from ..data.sources import Source
@@ -20,7 +21,7 @@ from ..io import lock
 from ..io.bundled import RECIPE
 from ..io.report import Report, Value
 from ..provenance import short
-from . import gain_plot, inputs, training_sets
+from . import gain_plot, inputs, leaks, training_sets
 from .gains import FEWEST, Runs, gain, holding, hundred, verdict
 from .grid import Result, Trial, changes, fill
 from .published import PUBLISHED
@@ -43,6 +44,7 @@ def table(
     """
     with lock.run(run, RECIPE):
         training_sets.check(recipe, data_root)
+        leaks.begun(begins(recipe).values(), [recipe.test], data_root)
         content = digests(recipe, data_root)
         pin(recipe, run / RECIPE)  # after the checks: a recipe whose data are missing can be corrected
         pin(content, run / inputs.FILE, inputs.difference)
@@ -69,9 +71,13 @@ def digests(recipe: AugmentationRecipe, data_root: Path) -> dict[str, str]:
     """Return digests of the data that `recipe` names, so that other data under the same name are detected."""
     named = {f"real set {number}": source.root for number, source in enumerate(recipe.real, 1)}
     named |= {"test set": recipe.test.root} | {f"set of {name}": root for name, root in recipe.sets.items() if root}
-    weights = {"every training": recipe.training.get("weights")}
-    weights |= {name: settings.get("weights") for name, settings in recipe.by_detector.items()}
-    return inputs.of({name: data_root / root for name, root in named.items()}) | inputs.begun(weights)
+    return inputs.of({name: data_root / root for name, root in named.items()}) | inputs.begun(begins(recipe))
+
+
+def begins(recipe: AugmentationRecipe) -> dict[str, Any]:
+    """Return the initial weights that `recipe` sets, by what begins from them."""
+    own = {name: settings.get("weights") for name, settings in recipe.by_detector.items()}
+    return {"every training": recipe.training.get("weights")} | own
 
 
 def densities(

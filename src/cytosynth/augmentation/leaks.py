@@ -13,12 +13,16 @@ from ..data.read import read
 from ..data.slides import reader
 from ..data.sources import Source
 from ..data.sources import part as part_of
+from ..detection import transfer
+from ..detection.recipe import NO_WEIGHTS, TORCHVISION
 from ..errors import UsageError, UserError
 from ..io import atomic
 from ..io.progress import console
 from ..provenance import ANCESTORS, ancestors, of_images, pasted
 from . import seen
 
+PUBLIC = (NO_WEIGHTS, TORCHVISION, "imagenet")
+"""Initial weights by name that saw no image of a lab."""
 Record = Mapping[str, Any]
 """How an image was made, as `provenance.jsonl` has it."""
 
@@ -149,6 +153,22 @@ def unseen(models: Mapping[str, str], held: Sequence[Source], data_root: Path) -
         common = sorted(known.keys() & by_hash.keys())
         if common:
             raise UserError(f"{name}: this {role} was trained or chosen on {known[common[0]]}, which is held out here")
+
+
+def begun(weights: Iterable[object], held: Sequence[Source], data_root: Path) -> None:
+    """Check that detectors can begin from `weights`, and that these have seen no image of the parts `held`.
+
+    A file of weights is taken to be public. Raises UsageError where there is nothing to begin from, UserError as
+    `unseen` does.
+    """
+    for name in {one for one in weights if isinstance(one, str) and one}:
+        if transfer.is_detector(name):
+            unseen({"detector": name}, held, data_root)
+        elif name not in PUBLIC and not Path(name).is_file():
+            raise UsageError(
+                f"weights={name}: no detector there; give {', '.join(PUBLIC)}, bundled, the folder or run of a "
+                "detector, or a file"
+            )
 
 
 def _images(source: Source, data_root: Path) -> tuple[Image, ...]:

@@ -6,9 +6,7 @@ from typing import Any
 
 from ...config import pin
 from ...data import sources
-from ...data.sources import Source
-from ...detection import external, transfer
-from ...detection.recipe import NO_WEIGHTS, TORCHVISION
+from ...detection import external
 from ...errors import UsageError
 from ...evaluate.detection import scoring
 from ...evaluate.detection.failures import MISSED, failures
@@ -24,8 +22,6 @@ from .table import Kept, Read
 from .trials import Result, Trial
 
 CURVE_CHAINS = 3
-PUBLIC = (NO_WEIGHTS, TORCHVISION, "imagenet")
-"""Initial weights by name that saw no image of a lab."""
 
 
 def efficiency(
@@ -115,24 +111,11 @@ def _begin(recipe: EfficiencyRecipe, run: Path, data_root: Path) -> None:
     for role, name in sorted(named | {("gate", arm.gate) for arm in recipe.arms.values()}):
         leaks.unseen({role: name}, held, data_root)
     begins = {"every arm": recipe.training.get("weights")} | {name: arm.weights for name, arm in recipe.arms.items()}
-    for weights in begins.values():
-        if isinstance(weights, str) and weights:
-            _begin_from(weights, held, data_root)
+    leaks.begun(begins.values(), held, data_root)
     pin(recipe, run / RECIPE)
     roots = {"real set": recipe.real.root, "test set": recipe.test.root, "tuning set": recipe.tuning.root}
     digests = inputs.of({name: data_root / root for name, root in roots.items()}) | inputs.begun(begins)
     pin(digests, run / inputs.FILE, inputs.difference)
-
-
-def _begin_from(weights: str, held: Sequence[Source], data_root: Path) -> None:
-    """Raise UsageError if no detector can begin from `weights`, UserError if they have seen an image of `held`."""
-    if transfer.is_detector(weights):
-        leaks.unseen({"detector": weights}, held, data_root)
-    elif weights not in PUBLIC and not Path(weights).is_file():
-        raise UsageError(
-            f"weights={weights}: no detector there; give {', '.join(PUBLIC)}, bundled, the folder or run of a "
-            "detector, or a file"
-        )
 
 
 def _apart(recipe: EfficiencyRecipe, data_root: Path) -> None:
