@@ -93,6 +93,7 @@ class CellEditor:
         size is no condition of the synthesizer.
         """
         scale = self.box_scale if settings.box_scale is None else settings.box_scale
+        fall = self.trained.fall if settings.fall is None else settings.fall
         known = self.training_images is not None
         nuclei = self.trained.nucleus_scale if settings.nucleus_scale is None else settings.nucleus_scale
         if problem := editing.lacking(settings.model_copy(update={"nucleus_scale": nuclei}), self.trained, known):
@@ -100,7 +101,8 @@ class CellEditor:
         stain = settings.stain
         if stain is None:
             stain = "outside" if real and known else False
-        return settings.model_copy(update={"box_scale": scale, "stain": stain, "nucleus_scale": nuclei})
+        settled = {"box_scale": scale, "stain": stain, "nucleus_scale": nuclei, "fall": fall}
+        return settings.model_copy(update=settled)
 
     def nucleus(self, edit: PlannedEdit, zoom: float = 1.0, scale: Mapping[str, float] | None = None) -> Box | None:
         """Return the square around the nucleus that `edit` requests, xyxy as its box; None if it requests none.
@@ -178,6 +180,14 @@ class CellEditor:
             places.append(Place(patch.window(pixels, at), local, close_up, stains.get(id(pixels))))
         return places
 
+    def _strengths(self, edits: Sequence[PlannedEdit], size: int, settings: EditSettings) -> Tensor | None:
+        """Return the strength of each latent cell of as many patches, (n, 1, h, w); None: it is the same everywhere."""
+        fall = self.trained.fall if settings.fall is None else settings.fall
+        if not fall:
+            return None
+        depths = [synthesizer.depth_of(edit.box, size, self.model.factor, fall) for edit in edits]
+        return settings.strength * torch.stack(depths).to(self.model.device)
+
     def _by_strength(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:
         """Return the patches of `paint` for requests of several strengths."""
         painted: dict[int, Pixels] = {}
@@ -246,13 +256,14 @@ class CellEditor:
         """Return the latents (n, C, h, w) of as many edits, before they are decoded.
 
         z_T comes from the forward process on z_0; mask and z_0,bg join it at every step (Figure 5a). With a `strength`
-        below 1 it is z_t at a smaller t, which keeps more of the normal cell.
+        below 1 it is z_t at a smaller t, which keeps more of the normal cell. Where `fall` is above 0 the strength is
+        that of each place, so that the surroundings of the nucleus follow the cell that was there.
 
         Args:
             clean: (n, C, h, w) z_0: the encoded square patches, in float32.
             edits: box (xyxy, pixels of its patch) and category of each; their own seeds and strengths are not used.
             nuclei: the square around the nucleus that each requests, xyxy as the boxes; None: no such condition.
-            settings: sampler, steps, strength and guidance.
+            settings: sampler, steps, strength, its fall, and guidance.
             seeds: of the noise of each.
         """
         factor = self.model.factor
@@ -271,7 +282,7 @@ class CellEditor:
         )  # fmt: skip
         return sampling.sample(
             denoise, samplers.build(settings.sampler, self.model.scheduler), noises, steps=settings.steps, clean=clean,
-            strength=settings.strength, seeds=seeds,
+            strength=settings.strength, seeds=seeds, strengths=self._strengths(edits, size, settings),
         )  # fmt: skip
 
     def _decoded(self, latent: Tensor, transfer: Transfer | None) -> Pixels:

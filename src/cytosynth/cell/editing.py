@@ -30,6 +30,7 @@ class Editing(BaseModel):
         nucleus: by category, `QUANTILES` of the diameters of the nuclei it was trained on, pixels of the image; empty
             where the size of the nucleus is no condition.
         nucleus_scale: by category, a factor on the requested diameter, where measured nuclei differ from it.
+        fall: share of the region's radius over which the strength falls to 0 at its edge; 0: the same everywhere.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -39,6 +40,7 @@ class Editing(BaseModel):
     nilm: bool = False
     nucleus: dict[str, tuple[float, ...]] = {}
     nucleus_scale: dict[str, Annotated[float, Field(ge=0.25, le=4)]] = {}
+    fall: float = Field(default=0.0, ge=0, le=1)
 
     @property
     def targets(self) -> tuple[str, ...]:

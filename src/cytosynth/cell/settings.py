@@ -28,6 +28,11 @@ class EditSettings(BaseModel):
         description="size of the edited region relative to the detected box; none: as in training",
     )
     strength: float = Field(default=1.0, gt=0, le=1, description="denoising strength (SDEdit), 0–1; 1: all timesteps")
+    fall: float | None = Field(
+        default=None, ge=0, le=1,
+        description="share of the region's radius over which the strength falls to 0 at its edge; 0: the same "
+        "everywhere, as in the paper; none: that of the synthesizer's editing.json",
+    )  # fmt: skip
     paste: Literal["box", "patch"] = Field(
         default="box", description="put back only the edited region, or the whole decoded patch as in the paper"
     )

@@ -6,9 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from ..adapters.distilled import Stage
+from ..errors import UsageError
 from ..io import wording
+from ..synthesis import fast as fasts
 from . import all_there, app, there
-from .options import DataRoot, Device, Scale, renamed
+from .options import DataRoot, Device, FastCell, FastNormal, FastOption, Scale, renamed
 
 evaluate_app = typer.Typer(help="Measure a model on held-out data.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate")
@@ -149,6 +152,9 @@ def cells(
     fields: Annotated[int, typer.Option(min=0, help="Edit cells of N generated fields instead.")] = 0,
     normal: Annotated[str, typer.Option(help="With --fields: adapter of stage 1, or 'none'.")] = "bundled",
     detector: Annotated[str, typer.Option(help="With --fields: detector of NILM cells.")] = "bundled",
+    fast: FastOption = False,
+    fast_normal: FastNormal = None,
+    fast_cell: FastCell = None,
     categories: Annotated[str, typer.Option(help="Categories to edit into.")] = "ASC-US,ASC-H,LSIL,HSIL",
     window: Annotated[int, typer.Option(min=32, max=256, help="Side of the compared patches, pixels.")] = 256,
     seed: Annotated[
@@ -166,20 +172,25 @@ def cells(
 
     Every figure is given with that of the same cells before the edit and with that of other real cells.
     """
-    from ..config import override, validated
+    from ..config import assignments, override, validated
     from ..data.sources import Source
     from ..evaluate.cells.recipe import Editing, Measuring
 
-    editing = override(Editing(real=Source(root=real.name, scale=scale, split=split), seed=seed), settings or [])
+    named = {"foundation": foundation, "cell": cell, "normal": normal}
+    if fast_normal and not fields:
+        raise UsageError("--fast-normal: no effect on the cells of real images; give --fields too, or leave it out")
+    stages: dict[Stage, str | None] = {"cell": fast_cell} | ({"normal": fast_normal} if fields else {})
+    few = fasts.asked(fast, stages, named)
+    editing = Editing(real=Source(root=real.name, scale=scale, split=split), seed=seed)
+    editing = override(editing, [*assignments(few.settings()), *(settings or [])])
     asked = {"categories": categories.split(","), "count": count, "fields": fields, "window": window, "draws": draws}
     how = validated(Measuring, asked, "evaluate cells")
     from ..evaluate.cells.evaluate import evaluate_cells
     from ..evaluate.cells.load import load
 
     models = load(
-        {"foundation": foundation, "cell": cell, "normal": normal, "detector": detector},
-        classifier, extractor or ["efficientnet-lite0"], weights or [], drawn=fields > 0, device=device,
-        precision=editing.precision,
+        named | {"detector": detector}, classifier, extractor or ["efficientnet-lite0"], weights or [],
+        drawn=fields > 0, device=device, precision=editing.precision, fast=few.by_stage,
     )  # fmt: skip
     for report in evaluate_cells(editing, how, models, real.parent, out):
         report.show()

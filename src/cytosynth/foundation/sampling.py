@@ -85,6 +85,7 @@ def sample(
     steps: int = 25,
     clean: Tensor | None = None,
     strength: float = 1.0,
+    strengths: Tensor | None = None,
     seeds: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
     """Return clean latents, denoised from `latents`.
@@ -95,16 +96,21 @@ def sample(
         latents: (n, C, h, w) noise of unit variance.
         steps: sampler steps.
         clean: (n, C, h, w) z_0 of which z_T is made by the forward process; None: z_T is noise.
-        strength: with `clean`, the share of the steps that is used (SDEdit, arXiv 2108.01073); 1: all. seeds: of each
-        image, for samplers that add noise at every step, so that it does not depend on the batch.
+        strength: with `clean`, the share of the steps that is used (SDEdit, arXiv 2108.01073); 1: all.
+        strengths: with `clean`, a strength of each place, (n, 1, h, w): until its share of the steps is left, a place
+            is held at z_t of z_0 (Differential Diffusion, arXiv 2306.00950); None: `strength` everywhere.
+        seeds: of each image, for samplers that add noise at every step, so that it does not depend on the batch.
             ValueError where such a sampler is given none.
 
     Raises UserError if they are not finite.
     """
     timesteps = samplers.walked(scheduler, steps, strength if clean is not None else 1.0, latents.device)
-    latents = _started(scheduler, latents, clean, timesteps)
+    initial, latents = latents, _started(scheduler, latents, clean, timesteps)
     draws = _draws(scheduler, seeds)
-    for t in timesteps:
+    for index, t in enumerate(timesteps):
+        if clean is not None and strengths is not None:
+            held = strengths < (len(timesteps) - index) / steps
+            latents = torch.where(held, scheduler.add_noise(clean, initial, t.expand(len(clean))), latents)
         output = denoise(scheduler.scale_model_input(latents, t), t)
         latents = scheduler.step(output, t, latents, **draws).prev_sample
     if not latents.isfinite().all():

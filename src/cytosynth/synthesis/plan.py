@@ -111,7 +111,7 @@ class PlanSettings(BaseModel):
             values = values | {"normal": {"low_frequencies": False, "guidance_scale": PAPER_GUIDANCE} | normal}
         if not isinstance(cell, dict) or "grain" not in cell:
             return values
-        return values | {"cell": {"stain": False, "outline": "box", "nucleus_scale": {}} | cell}
+        return values | {"cell": {"stain": False, "outline": "box", "nucleus_scale": {}, "fall": 0.0} | cell}
 
 
 class Plan(_Strict):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ...adapters.distilled import Stage
 from ...cell.edit import CellEditor
 from ...classifier.model import CellClassifier
 from ...detection import model as detectors
@@ -25,6 +26,7 @@ def load(
     drawn: bool,
     device: str = "cpu",
     precision: Precision = "fp32",
+    fast: Mapping[Stage, str] | None = None,
 ) -> Models:
     """Return the models.
 
@@ -36,6 +38,7 @@ def load(
         neither generator nor detector is loaded.
         device: cpu, cuda ...
         precision: of the diffusion networks.
+        fast: distilled weights by stage; None: none.
 
     Raises UsageError for weights of a network that is not among `extractors`.
     """
@@ -50,10 +53,12 @@ def load(
     networks = [features.load(name, places.get(name), device) for name in extractors]
     generator = detector = None
     foundation = foundations.load(names["foundation"], denoiser="plain" if drawn else "unused")
-    editor = CellEditor.load(foundation, names["cell"], device, precision)
+    few = fast or {}
+    editor = CellEditor.load(foundation, names["cell"], device, precision, distilled=few.get("cell"))
     if drawn:
         name, normal = names["detector"], names["normal"]
-        generator = NormalImageGenerator(foundation, None if normal == "none" else normal, device, precision)
+        adapter = None if normal == "none" else normal
+        generator = NormalImageGenerator(foundation, adapter, device, precision, distilled=few.get("normal"))
         detector = detectors.load(model_folder(name, "detector"))
         detector.network.to(available(device))
     place = model_folder(str(classifier), "classifier") if classifier else None
