@@ -151,6 +151,8 @@ def test_what_is_assumed_is_said(tmp_path: Path) -> None:
         (["train", "detector", "run", "--data-root", "nowhere"], 1, "no such file"),
         (["edit", "nowhere", "out"], 1, "nowhere: no such file or folder"),
         (["evaluate", "cells", ".", "out", "--judge", "x"], 2, "--judge: this option is now called --classifier"),
+        (["evaluate", "cells", ".", "out", "--fast-normal", "x"], 2, "--fast-normal: no effect on the cells of real"),
+        (["evaluate", "cells", ".", "out", "--fast", "--cell", "x"], 2, "fit the bundled models only, not cell x"),
         (["evaluate", "reconstruction", ".", "--sheet", "x"], 2, "--sheet: this option is now called --output"),
         (["bogus"], 2, "bogus"),
     ],
