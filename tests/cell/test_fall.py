@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from conftest import drawn
+from cytosynth.adapters.distilled import DistilledCard
 from cytosynth.cell import editing
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.settings import EditSettings
 from cytosynth.cell.synthesizer import depth_of
 from cytosynth.foundation import sampling
+from cytosynth.foundation.names import BUNDLED
 from cytosynth.io.bundled import bundled
+from cytosynth.synthesis.fast import Fast
 from cytosynth.synthesis.plan import PlanSettings
 
 
@@ -98,8 +101,14 @@ def test_with_a_strength_below_1_it_falls_from_there(tiny: Path) -> None:
     assert editor._strengths(edits, 256, EditSettings(fall=0.0)) is None
 
 
+def test_few_step_weights_bring_their_own() -> None:
+    assert Fast(cell=BUNDLED).settings()["cell.fall"] == 0.9
+    assert "fall" not in DistilledCard(stage="cell").settings(), "as without these weights"
+    assert "fall" not in DistilledCard(stage="normal", fall=0.5).settings(), "stage 1 edits nothing"
+
+
 def test_the_bundled_synthesizer_has_one_and_earlier_plans_have_none() -> None:
-    assert editing.read(bundled("cell")).fall == 0.9
+    assert editing.read(bundled("cell")).fall == 0.5
     before = EditSettings(box_scale=1.8, grain=1.0).model_dump()
     del before["fall"]
     assert PlanSettings.model_validate({"cell": before}).cell.fall == 0

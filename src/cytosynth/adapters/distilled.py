@@ -25,6 +25,7 @@ class DistilledCard(BaseModel):
         sampler: to be used with it.
         steps: sampler steps; with `ddim-trailing` also the number of phases.
         guidance_scale: of the teacher, which is in the weights; the sampler's own is 1.
+        fall: of the strength towards the edge of an edit (`EditSettings`); None: as without these weights.
         teacher: hash of the weights that were distilled.
         foundation: name of its foundation.
         training: how it was trained.
@@ -35,15 +36,17 @@ class DistilledCard(BaseModel):
     sampler: FewStepSampler = "lcm"
     steps: int = Field(default=4, ge=1, le=50)
     guidance_scale: float = Field(default=PAPER_GUIDANCE, ge=1)
+    fall: float | None = Field(default=None, ge=0, le=1)
     teacher: str = ""
     foundation: str = ""
     training: dict[str, Any] = {}
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of its stage: sampler, steps, and no guidance, which the weights include."""
+        fall = {"fall": self.fall} if self.stage == "cell" and self.fall is not None else {}
         return {
             "sampler": self.sampler, "steps": self.steps, "guidance_scale": 1.0, "guidance_rescale": 0.0,
-        }  # fmt: skip
+        } | fall  # fmt: skip
 
 
 def place(name: str, stage: Stage) -> tuple[Path, DistilledCard]:
