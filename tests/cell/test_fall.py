@@ -44,24 +44,32 @@ def test_a_place_is_held_until_its_share_of_the_steps_is_left(name: str, tiny: P
     strengths = torch.zeros(1, 1, 8, 8)
     strengths[..., 2:], strengths[..., 4:], strengths[..., 6:] = 0.25, 0.5, 1.0
 
-    def watched(strengths: Tensor | None, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def watched(strengths: Tensor | None, seen: list[tuple[Tensor, Tensor]], strength: float = 1.0) -> Tensor:
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             seen.append((x.clone(), t))
             return 0.3 * x + 0.1
 
         scheduler = sampling.samplers.build(name, editor.model.scheduler)
         return sampling.sample(
-            denoise, scheduler, noise, steps=4, clean=clean, strengths=strengths, seeds=[(1,)]
+            denoise, scheduler, noise, steps=4, clean=clean, strength=strength, strengths=strengths, seeds=[(1,)]
         )  # fmt: skip
 
     seen: list[tuple[Tensor, Tensor]] = []
-    watched(strengths, seen)
+    result = watched(strengths, seen)
+    assert torch.equal(result[..., :2], clean[..., :2]) and not torch.allclose(result[..., 2:], clean[..., 2:])
+    an_eighth = watched(torch.full((1, 1, 8, 8), 0.125), [])
+    assert torch.allclose(an_eighth, (clean + watched(torch.full((1, 1, 8, 8), 0.25), [])) / 2, atol=1e-5), (
+        "half a step: half of what one step changes"
+    )
     assert len(seen) == 4
-    for left, (x, t) in zip((1, 0.75, 0.5, 0.25), seen, strict=True):
+    for left, (x, t) in zip((4, 3, 2, 1), seen, strict=True):
         was = editor.model.scheduler.add_noise(clean, noise, torch.as_tensor(t).reshape(1))
-        held = (strengths < left).expand_as(clean)
-        assert torch.allclose(x[held], was[held], atol=1e-5), f"{left} of the steps left"
-        assert left == 1 or not torch.allclose(x[~held], was[~held], atol=1e-2)
+        held = (4 * strengths <= left).expand_as(clean)
+        assert torch.allclose(x[held], was[held], atol=1e-5), f"{left} of four steps left"
+        assert left == 4 or not torch.allclose(x[~held], was[~held], atol=1e-2)
+    for strength in (0.25, 0.5, 0.75) if name == "ddim" else ():  # lcm would draw other noise in fewer steps
+        alike = watched(torch.full((1, 1, 8, 8), strength), [])
+        assert torch.allclose(alike, watched(None, [], strength), atol=1e-5), "as with that strength everywhere"
     everywhere: list[tuple[Tensor, Tensor]] = []
     same = watched(torch.ones(1, 1, 8, 8), everywhere)
     assert torch.equal(same, watched(None, [])), "a strength of 1 everywhere is no fall, to the bit"

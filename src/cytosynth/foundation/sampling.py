@@ -97,8 +97,9 @@ def sample(
         steps: sampler steps.
         clean: (n, C, h, w) z_0 of which z_T is made by the forward process; None: z_T is noise.
         strength: with `clean`, the share of the steps that is used (SDEdit, arXiv 2108.01073); 1: all.
-        strengths: with `clean`, a strength of each place, (n, 1, h, w): until its share of the steps is left, a place
-            is held at z_t of z_0 (Differential Diffusion, arXiv 2306.00950); None: `strength` everywhere.
+        strengths: with `clean`, a strength of each place, (n, 1, h, w): as long as more steps are left than its share,
+            a place is held at z_t of z_0 (Differential Diffusion, arXiv 2306.00950), so that as many change it as with
+            that `strength`. Less than one step is blended: 0 is z_0. None: `strength` everywhere.
         seeds: of each image, for samplers that add noise at every step, so that it does not depend on the batch.
             ValueError where such a sampler is given none.
 
@@ -109,10 +110,12 @@ def sample(
     draws = _draws(scheduler, seeds)
     for index, t in enumerate(timesteps):
         if clean is not None and strengths is not None:
-            held = strengths < (len(timesteps) - index) / steps
+            held = (strengths * steps + 1e-4).floor() <= len(timesteps) - index
             latents = torch.where(held, scheduler.add_noise(clean, initial, t.expand(len(clean))), latents)
         output = denoise(scheduler.scale_model_input(latents, t), t)
         latents = scheduler.step(output, t, latents, **draws).prev_sample
+    if clean is not None and strengths is not None:
+        latents = torch.lerp(clean, latents, (strengths * steps).clamp(max=1))
     if not latents.isfinite().all():
         raise UserError(
             "the denoiser returns NaN or infinity: its weights or an adapter's are damaged, or precision=fp16 is too "
