@@ -110,7 +110,7 @@ def test_with_a_strength_below_1_it_falls_from_there(tiny: Path) -> None:
 
 
 def test_few_step_weights_bring_their_own() -> None:
-    assert Fast(cell=BUNDLED).settings()["cell.fall"] == 0.9
+    assert Fast(cell=BUNDLED).settings()["cell.fall"] == 0.7
     assert "fall" not in DistilledCard(stage="cell").settings(), "as without these weights"
     assert "fall" not in DistilledCard(stage="normal", fall=0.5).settings(), "stage 1 edits nothing"
 
