@@ -102,9 +102,7 @@ def test_less_changes_near_the_edge_and_the_synthesizer_says_how_much_less(tiny:
 def test_with_a_strength_below_1_it_falls_from_there(tiny: Path) -> None:
     editor = CellEditor.load(str(tiny / "foundation"), str(tiny / "cell"))
     edits = [PlannedEdit((80.0, 80.0, 176.0, 176.0), "HSIL", 5)]
-    whole, half = (
-        editor._strengths(edits, 256, EditSettings(fall=0.9, strength=strength)) for strength in (1.0, 0.5)
-    )
+    whole, half = (editor._strengths(edits, 256, EditSettings(fall=0.9, strength=strength)) for strength in (1.0, 0.5))
     assert whole is not None and half is not None and torch.equal(half, 0.5 * whole)
     assert editor._strengths(edits, 256, EditSettings(fall=0.0)) is None
 

@@ -74,8 +74,8 @@ def mask_of(box: Box, size: int, factor: int) -> Tensor:
 def depth_of(box: Box, size: int, factor: int, fall: float) -> Tensor:
     """Return how deep each latent cell lies in the ellipse of `box`, (1, size/factor, size/factor).
 
-    It is 0 at its edge and outside, and grows linearly to 1 over the share `fall` of the radius. `box` is xyxy pixels of
-    a patch of `size` pixels a side.
+    It is 0 at its edge and outside, and grows linearly to 1 over the share `fall` of the radius. `box` is xyxy pixels
+    of a patch of `size` pixels a side.
     """
     places = (torch.arange(size // factor) + 0.5) * factor
     x, y = (2 * (places - (box[axis] + box[axis + 2]) / 2) / (box[axis + 2] - box[axis]) for axis in (0, 1))

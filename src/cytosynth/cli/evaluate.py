@@ -179,7 +179,9 @@ def cells(
     named = {"foundation": foundation, "cell": cell, "normal": normal}
     if fast_normal and not fields:
         raise UsageError("--fast-normal: no effect on the cells of real images; give --fields too, or leave it out")
-    stages: dict[Stage, str | None] = {"cell": fast_cell} | ({"normal": fast_normal} if fields else {})
+    stages: dict[Stage, str | None] = {"cell": fast_cell}
+    if fields:
+        stages["normal"] = fast_normal
     few = fasts.asked(fast, stages, named)
     editing = Editing(real=Source(root=real.name, scale=scale, split=split), seed=seed)
     editing = override(editing, [*assignments(few.settings()), *(settings or [])])
