@@ -94,10 +94,10 @@ def test_saved_it_works_alone_and_finds_the_same(name: str, learnt: Any, tmp_pat
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     model.save(detector.network, detector.config, tmp_path / "a")
-    first = model.load(tmp_path / "a")
+    first = model.as_saved(tmp_path / "a")
     model.save(first.network, first.config, tmp_path / "b")
     pixels = sample().pixels
-    found = first.find(pixels, 0.3)
+    found = model.load(tmp_path / "a").find(pixels, 0.3)
     assert found
     assert found == model.load(tmp_path / "b").find(pixels, 0.3)
     here = detector.find(pixels, 0.29)
