@@ -203,7 +203,8 @@ def train_detector(
     console.print(f"{recipe.architecture} on {recipe.backbone}, weights from: {recipe.weights}", soft_wrap=True)
 
     def make() -> DetectorTask:
-        noted(trained_on, run)
+        own = architecture.load(recipe.architecture)
+        noted(trained_on, run, held_out, own.references(recipe, data_root) if own.references else "")
         return DetectorTask(recipe, samples, held_out, data_root, measure, synthetic)
 
     outcome = train(make, recipe, run, title=f"detector ({recipe.architecture})", max_minutes=max_minutes)
