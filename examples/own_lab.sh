@@ -55,7 +55,7 @@ $cytosynth train cell runs/cell --preset "$PRESET" --data fields --set foundatio
     "${on[@]}" $CELL
 if [ -z "$NILM_DETECTOR" ]; then
     NILM_DETECTOR=runs/nilm
-    $cytosynth train detector runs/nilm --preset "$PRESET" --data fields "${on[@]}" $NILM
+    $cytosynth train detector runs/nilm --preset "$PRESET" --data fields --set 'categories=[NILM]' "${on[@]}" $NILM
 fi
 
 step "4. Both distilled: four sampler steps for twenty-five"

@@ -87,7 +87,7 @@ PARTS: Final = {
     "foundation": "a small Stable Diffusion, trained from scratch",
     "normal": "stage 1: the Normal Image Generator (LoRA)",
     "cell": "stage 2: the Abnormal Cell Synthesizer (gated self-attention, nine channels)",
-    "detector": "a cell detector; default recipe: of NILM cells alone, those that are edited",
+    "detector": "a cell detector; default recipe: the bundled one, of NILM and four abnormal categories",
     "features": "a cell classifier, the network of FID@Cytopathology and of the quality gate",
 }
 

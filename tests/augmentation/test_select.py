@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from candidate_sets import MODELS, selecting, small, write_candidates, write_synthetic
 from conftest import CATEGORIES
@@ -242,6 +243,43 @@ def test_a_synthetic_image_of_a_held_out_one_is_refused(data: Path, tmp_path: Pa
     with pytest.raises(UserError, match=f"made from {original}, a {part} image"):
         select.select(small(synthetic=[str(tmp_path / "leak")]), run, data)
     assert not run.exists(), "a mistake pins nothing"
+
+
+def test_initial_weights_must_not_have_seen_a_test_image(
+    data: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, run = tmp_path / "begun", tmp_path / "run"
+    shutil.copytree(tiny / "detector", begun / "weights")
+    recipe = small(training=small().training | {"weights": str(begun / "weights")})
+    with pytest.raises(UserError, match="which images this detector was trained on is not known"):
+        select.select(recipe, run, data)
+    (begun / "recipe.yaml").write_text("kind: detector\ndata: [{root: drawn, split: all}]\n")
+    with pytest.raises(UserError, match=r"trained or chosen on drawn/field_5.png, which is held out here"):
+        select.select(recipe, run, data)
+    with pytest.raises(UsageError, match="weights=nowhere: no detector there"):
+        select.select(small(training={"weights": "nowhere"}), run, data)
+    assert not run.exists(), "a mistake pins nothing"
+    (begun / "recipe.yaml").write_text("kind: detector\ndata: [{root: drawn, split: train}]\n")
+    capsys.readouterr()
+    real_parts.check_weights(recipe, data)
+    assert "trained or chosen on 1 validation image (drawn/field_4.png): scores there" in capsys.readouterr().err
+    real_parts.check_weights(small(), data)
+    real_parts.check_weights(recipe.model_copy(update={"command": "python a.py {train} {images} {results}"}), data)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_is_not_continued_from_another_detector(data: Path, tiny: Path, tmp_path: Path) -> None:
+    begun, run = tmp_path / "begun", tmp_path / "run"
+    shutil.copytree(tiny / "detector", begun / "weights")
+    (begun / "recipe.yaml").write_text("kind: detector\ndata: [{root: drawn, split: train}]\n")
+    recipe = small(training=small().training | {"weights": str(begun)}, ratios=[0.25])
+    select.anyway(recipe, run, data, 0.25)
+    weights = load_file(begun / "weights/model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, begun / "weights/model.safetensors")
+    with pytest.raises(
+        UsageError, match=r"inputs.json: this run was started with another detector that every training"
+    ):
+        select.anyway(recipe, run, data, 0.25)
 
 
 def test_a_detector_of_other_cells_is_refused(data: Path, tiny: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from cytosynth.annotations import Cell
 from cytosynth.cli import app
 from cytosynth.cli import tiles as _command  # noqa: F401
 from cytosynth.data import check, convert, sources
@@ -160,6 +161,23 @@ def test_groups_of_boxes_that_touch_are_joined_as_all_together() -> None:
     apart = {(box, label, score) for box, label, score in search.joined(seen, size, size)}
     assert apart == together
     assert len(together) > 200
+
+
+def test_one_nucleus_is_one_cell_of_its_most_certain_category() -> None:
+    """As `tiles.most_certain`, which compares all cells with all, whatever square the boxes lie in."""
+    rng = np.random.default_rng(0)
+    corners, sides = rng.uniform(0, 1500, (600, 2)), rng.uniform(20, 90, (600, 2))
+    scores = np.sort(rng.uniform(0.3, 1, 600))[::-1]
+    names = rng.choice(["NILM", "LSIL", "HSIL"], 600)
+    moved = np.where(rng.random(600) < 0.5, rng.integers(0, 600, 600), np.arange(600))
+    cells = [
+        Cell((x, y, x + width, y + height), str(name), float(score))
+        for (x, y), (width, height), name, score in zip(corners[moved], sides[moved], names, scores, strict=True)
+    ]
+    kept = search.most_certain(cells)
+    assert kept == tiles.most_certain(cells)
+    assert 300 < len(kept) < 550
+    assert search.most_certain([]) == []
 
 
 def test_a_stopped_search_continues_and_ends_the_same(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_scores_equal_pycocotools_on_files(crowds: int, most: int, tmp_path: Pat
 
 def test_a_saved_detector_finds_the_same(tiny: Path, tmp_path: Path) -> None:
     pixels, _ = drawn(0)
-    first = model.load(tiny / "detector")
+    first = model.as_saved(tiny / "detector")
     model.save(first.network, first.config, tmp_path)
     again = model.load(tmp_path)
     assert first.find(pixels, 0.1) == again.find(pixels, 0.1)

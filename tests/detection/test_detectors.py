@@ -32,13 +32,14 @@ from cytosynth.data.sources import Sample, Source
 from cytosynth.detection import architecture, folder, model, references
 from cytosynth.detection.backbones import resnet
 from cytosynth.detection.comparison_detector import ComparisonDetector, _distances
-from cytosynth.detection.recipe import DetectorRecipe, preset
+from cytosynth.detection.recipe import DetectorRecipe, compared, preset
 from cytosynth.detection.train import DetectorTask, steps, train_detector
 from cytosynth.errors import EnvironmentProblem, Incomplete, UsageError, UserError
 from cytosynth.evaluate.detection.average_precision import Scores, evaluate
 from cytosynth.evaluate.detection.failures import failures
 from cytosynth.evaluate.detection.scoring import validation
 from cytosynth.io import atomic
+from cytosynth.io.bundled import bundled
 from cytosynth.synthesis import synthesize
 from cytosynth.synthesis.jobs import identified, own_images
 from cytosynth.synthesis.settings import PipelineSettings
@@ -94,10 +95,10 @@ def test_saved_it_works_alone_and_finds_the_same(name: str, learnt: Any, tmp_pat
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     model.save(detector.network, detector.config, tmp_path / "a")
-    first = model.load(tmp_path / "a")
+    first = model.as_saved(tmp_path / "a")
     model.save(first.network, first.config, tmp_path / "b")
     pixels = sample().pixels
-    found = first.find(pixels, 0.3)
+    found = model.load(tmp_path / "a").find(pixels, 0.3)
     assert found
     assert found == model.load(tmp_path / "b").find(pixels, 0.3)
     here = detector.find(pixels, 0.29)
@@ -154,6 +155,28 @@ def test_the_papers_settings() -> None:
     assert preset("paper", "dino").max_grad_norm == 0.1
     with pytest.raises(UsageError, match=r"architecture: .*choose one of faster-rcnn, retinanet"):
         override(faster, ["architecture=yolo"])
+
+
+def test_the_bundled_preset_makes_the_bundled_detector_and_compared_trainings_stay_short() -> None:
+    recipe, there = preset("bundled"), model.configuration(bundled("detector"))
+    assert (recipe.architecture, recipe.backbone) == (there.architecture, there.backbone)
+    assert tuple(recipe.categories) == there.categories == ("NILM", "ASC-US", "ASC-H", "LSIL", "HSIL")
+    assert (recipe.max_steps, recipe.ema_decay, recipe.validate_every, recipe.seed) == (6000, 0.998, 600, 0)
+    assert preset("paper").categories == ["NILM"]
+    for name in OURS:
+        short = compared("bundled", name, {}, categories=["LSIL"], data=recipe.data, seed=0, steps=5)
+        assert (short.architecture, short.ema_decay, short.max_steps, short.validate_every) == (name, 0.99, 5, 0)
+
+
+def test_without_held_out_images_the_best_weights_cannot_be_selected(fields: Path, tmp_path: Path) -> None:
+    recipe = DetectorRecipe(
+        data=[Source(root="drawn", split="all")], backbone="small", window=64, batch_size=1, max_steps=4,
+        validate_every=2,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"validate_every=2: there are no held-out images \(part 'val'\)"):
+        train_detector(recipe, tmp_path / "run", fields, measure=validation)
+    assert not (tmp_path / "run").exists(), "said before the training"
+    train_detector(recipe.model_copy(update={"max_steps": 1}), tmp_path / "run", fields, measure=validation)
 
 
 @pytest.mark.parametrize("name", ["retinanet", "dino", "comparison-detector"])

@@ -195,6 +195,8 @@ def test_on_fields_every_command_of_it_is_one_that_there_is(tmp_path: Path, monk
     ]  # fmt: skip
     options = dict(taken)
     assert options["convert"]["patients"] == table
+    normal = next(given for name, given in taken if name == "train detector")
+    assert "categories=[NILM]" in normal["settings"], "the one whose cells are edited"
     assert options["convert"]["rename"] == ["negative=NILM"]
     assert {given["preset"] for name, given in taken if name.startswith(("train", "distill"))} == {"paper-24gb"}
     assert options["synthesize"]["gate"] == "nucleus"

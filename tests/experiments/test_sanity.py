@@ -58,7 +58,7 @@ def test_the_table_holds_each_detectors_scores_on_unseen_pictures_and_continues(
     result = tmp_path / "dino/seed-0/result.json"
     said = json.loads(result.read_text())
     assert said["map"] == scores.map
-    assert said["parameters"] == sum(p.numel() for p in model.load(weights).network.parameters())
+    assert said["parameters"] == sum(p.numel() for p in model.as_saved(weights).network.parameters())
     with Image.open(tmp_path / "found.png") as image:
         assert image.size == (3 * 192 + 2 * 4, 3 * 192 + 2 * 4), "the truth and two detectors, three images each"
     result.write_text(json.dumps(said | {"map": 0.25}))

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from cytosynth.annotations import Cell
 from cytosynth.cell.settings import EditSettings
 from cytosynth.config import override
 from cytosynth.data.slides import reader
+from cytosynth.detection.model import Detector, DetectorConfig
 from cytosynth.errors import UsageError, UserError
 from cytosynth.foundation import samplers, sampling
 from cytosynth.foundation.load import load
 from cytosynth.io.progress import Meter, meter
-from cytosynth.slides import commands, decode, edits
+from cytosynth.slides import commands, decode, edits, stage2
 from cytosynth.slides.decode import Decoding
 from cytosynth.slides.denoise import stepped
 from cytosynth.slides.mapped import MappedArray, wrapped
@@ -31,7 +33,7 @@ from cytosynth.slides.preparation import Preparation, stained
 from cytosynth.slides.pyramid import FileSettings, reduce, sizes, write
 from cytosynth.slides.settings import SlideSettings
 from cytosynth.slides.windows import Plane, share
-from cytosynth.slides.work import Paused
+from cytosynth.slides.work import Paused, Work
 from cytosynth.synthesis.settings import PipelineSettings
 
 openslide = pytest.importorskip("openslide", reason="the extra 'slides' is not installed")
@@ -218,6 +220,28 @@ def test_cells_are_dealt_by_count_without_overlap() -> None:
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
     few, _ = edits.dealt(cells[:6], (2000, 2000), EditSettings(), counts, "random", 3)
     assert [one.edit.category for one in few].count("HSIL") == 4  # rare ones first
+
+
+class Doubtful(torch.nn.Module):
+    """Finds two cells in every tile; both also as another category, one of them with a higher score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = torch.nn.Parameter(torch.tensor([[100.0, 100, 120, 120], [101, 100, 121, 120],
+                                                      [300, 100, 320, 120], [301, 100, 321, 120]]))  # fmt: skip
+
+    def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        labels, scores = torch.tensor([1, 2, 1, 2]), torch.tensor([0.6, 0.9, 0.8, 0.7])
+        return [{"boxes": self.place.detach(), "labels": labels, "scores": scores} for _ in images]
+
+
+def test_a_nucleus_that_is_found_as_abnormal_is_not_edited_as_normal(tmp_path: Path) -> None:
+    detector = Detector(Doubtful(), DetectorConfig(backbone="small", categories=("NILM", "LSIL")), "d")
+    pixels = MappedArray(tmp_path / "pixels", (400, 500, 3), np.uint8)
+    wanted, spare = stage2._found(
+        Work.of(tmp_path), pixels, settings(500, 400, counts={"HSIL": 2}), SimpleNamespace(detector=detector)
+    )
+    assert [one.cell.box for one in (*wanted, *spare)] == [(300.0, 100.0, 320.0, 120.0)]
 
 
 def test_pyramids_are_read_alike_by_every_reader(tmp_path: Path) -> None:

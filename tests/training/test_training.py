@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner
@@ -426,3 +427,41 @@ def test_a_run_is_not_continued_with_other_images(kind: str, tiny: Path, fields:
     file.write_text(before)
     with pytest.raises(UsageError, match="other training images"):
         begin(recipe.model_copy(update={"max_steps": 2}), run)
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "decoder", "svdiff", "cell", "features", "detector"])
+def test_a_run_is_not_continued_with_other_held_out_images(kind: str, tiny: Path, fields: Path, tmp_path: Path) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(fields, data)
+    recipe, begin = trainers(tiny, data)[kind]
+    begin(recipe.model_copy(update={"max_steps": 1}), run)
+    file = data / "drawn/annotations.json"
+    content = json.loads(file.read_text())
+    (name,) = json.loads((data / "drawn/split.json").read_text())["val"]
+    (held,) = (image["id"] for image in content["images"] if image["file_name"] == name)
+    for annotation in content["annotations"]:
+        annotation["bbox"][0] += annotation["image_id"] == held
+    file.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"data\.json: this run was started with other held-out images or boxes"):
+        begin(recipe.model_copy(update={"max_steps": 2}), run)
+    noted = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps({"training images": noted["training images"]}))
+    begin(recipe.model_copy(update={"max_steps": 2}), run)  # a run of before held-out images were noted
+
+
+def test_a_comparison_detector_is_not_continued_with_other_reference_images(fields: Path, tmp_path: Path) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(fields, data)
+    (data / "cells/NILM").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (20, 20), (200, 100, 150)).save(data / "cells/NILM" / name)
+    recipe = DetectorRecipe(
+        architecture="comparison-detector", data=DATA, backbone="small", window=128, references="cells", shots=1,
+        **COMMON,
+    )  # fmt: skip
+    train_detector(recipe.model_copy(update={"max_steps": 1}), run, data)
+    Image.new("RGB", (20, 20)).save(data / "cells/NILM/b.png")  # the second of one shot is not used
+    train_detector(recipe.model_copy(update={"max_steps": 2}), run, data)
+    Image.new("RGB", (20, 20)).save(data / "cells/NILM/a.png")
+    with pytest.raises(UsageError, match=r"data\.json: this run was started with other reference images"):
+        train_detector(recipe.model_copy(update={"max_steps": 3}), run, data)

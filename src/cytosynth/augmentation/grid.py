@@ -16,7 +16,7 @@ import torch
 from ..data import sources
 from ..data.sources import Sample, Source
 from ..detection import external, model
-from ..detection.recipe import DetectorRecipe, compared, preset
+from ..detection.recipe import DetectorRecipe, compared
 from ..detection.train import DetectorTask
 from ..devices import available, peak_memory
 from ..evaluate.detection.scoring import Scored, scored
@@ -129,7 +129,7 @@ def _samples(data: tuple[Source, ...], data_root: Path) -> tuple[Sample, ...]:
 def settings(trial: Trial, recipe: AugmentationRecipe, steps: int) -> DetectorRecipe:
     """Return the recipe by which the detector of `trial` is trained for `steps`."""
     return compared(
-        preset(recipe.preset, trial.detector), changes(recipe, trial.detector), categories=recipe.categories,
+        recipe.preset, trial.detector, changes(recipe, trial.detector), categories=recipe.categories,
         data=trial.data, seed=trial.seed, steps=steps,
     )  # fmt: skip
 

@@ -142,17 +142,24 @@ def unseen(models: Mapping[str, str], held: Sequence[Source], data_root: Path) -
 
     Raises UserError for a model that was, and for one whose training images are unknown.
     """
-    by_hash, _ = _held(tuple(held), data_root)
     for role, name in models.items():
-        known = seen.of_model(name, role, data_root)
-        if known is None:
-            raise UserError(
-                f"{name}: which images this {role} was trained on is not known; {seen.FILE} beside its weights, or the "
-                "recipe.yaml of its run with its data below --data-root, says so (`cytosynth evaluate seen` writes it)"
-            )
-        common = sorted(known.keys() & by_hash.keys())
-        if common:
-            raise UserError(f"{name}: this {role} was trained or chosen on {known[common[0]]}, which is held out here")
+        if common := shared(name, role, held, data_root):
+            raise UserError(f"{name}: this {role} was trained or chosen on {common[0]}, which is held out here")
+
+
+def shared(name: str, role: str, held: Sequence[Source], data_root: Path) -> list[str]:
+    """Return the names of the images of `held` that the model `name` of `role` was trained or selected on.
+
+    Raises UserError if its training images are unknown.
+    """
+    known = seen.of_model(name, role, data_root)
+    if known is None:
+        raise UserError(
+            f"{name}: which images this {role} was trained on is not known; {seen.FILE} beside its weights, or the "
+            "recipe.yaml of its run with its data below --data-root, says so (`cytosynth evaluate seen` writes it)"
+        )
+    by_hash, _ = _held(tuple(held), data_root)
+    return [known[digest] for digest in sorted(known.keys() & by_hash.keys())]
 
 
 def begun(weights: Iterable[object], held: Sequence[Source], data_root: Path) -> None:

@@ -179,20 +179,20 @@ def read(
 ) -> tuple[list[Sample], list[Crop], list[Crop]]:
     """Return the samples of `recipe`, with their varied copies, their crops, and those of held-out images.
 
-    All crops are enlarged by `zoom`. The samples are noted in the folder `run`.
+    All crops are enlarged by `zoom`. All images are noted in the folder `run`.
 
     Raises UserError if there is none to train on, UsageError if `run` was started with others; prints a line for each
     category without any.
     """
-    found = sources.load(recipe.data, data_root)
+    found, held_out = sources.load(recipe.data, data_root), sources.held_out(recipe.data, data_root)
     if run is not None:
-        noted(found, run)
+        noted(found, run, held_out)
     sources.say_lacking(found, recipe.categories)
     samples = list(varied.with_copies(found, recipe.augment, recipe.augment_copies, recipe.seed))
     crops = crops_of(samples, recipe, recipe.variants, zoom)
     if not crops:
         raise UserError(f"no cell of {', '.join(recipe.categories)} in images of at least {patch.SIZE} pixels")
-    return samples, crops, crops_of(sources.held_out(recipe.data, data_root), recipe, 1, zoom)
+    return samples, crops, crops_of(held_out, recipe, 1, zoom)
 
 
 def images_of(samples: Sequence[Sample], recipe: CropRecipe) -> TrainingImages | None:

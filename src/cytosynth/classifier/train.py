@@ -15,7 +15,7 @@ from ..devices import first
 from ..imagenet import efficientnet_lite
 from ..io.atomic import write_json
 from ..io.progress import console
-from ..training.images import note
+from ..training.images import HELD_OUT, TRAINED, note
 from ..training.loop import Outcome, train
 from ..training.task import Batch, Losses, Task
 from . import accuracy, crops, folds, model, networks
@@ -153,7 +153,8 @@ def _train_one(
 
     def make() -> ClassifierTask:
         if first():
-            note(content.of_keys(map(crops.identity, apart.fitted)), run)
+            used = {TRAINED: apart.fitted, HELD_OUT: apart.held_out}
+            note({name: content.of_keys(map(crops.identity, some)) for name, some in used.items()}, run)
         return ClassifierTask(recipe, apart.fitted, apart.held_out)
 
     outcome = train(make, recipe, run, title=f"features ({recipe.architecture})", max_minutes=max_minutes)

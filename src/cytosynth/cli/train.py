@@ -150,7 +150,7 @@ def detector(
     max_minutes: Minutes = None,
     max_steps: Steps = None,
 ) -> None:
-    """Train a cell detector; the default recipe finds NILM cells alone, those that are edited."""
+    """Train a cell detector; the default recipe makes the bundled one, of NILM and four abnormal categories."""
     if architecture not in DETECTORS:
         raise UsageError(f"--architecture {architecture}: unknown architecture; choose one of {', '.join(DETECTORS)}")
     chosen = recipe_of(detector_recipes.preset(preset, architecture), data, settings, max_steps)

@@ -45,10 +45,11 @@ def of_keys(keys: Iterable[str]) -> str:
 def pinned(digests: Mapping[str, str], run: Path, begun: bool = True) -> None:
     """Note the `digests` of the data in the folder `run`, by what they are of ('images').
 
-    Raises UsageError if it was started with other data and has `begun`.
+    Raises UsageError if it was started with other data and has `begun`. Names that are not noted there, as earlier
+    versions noted fewer, are not compared.
     """
 
     def differs(old: Mapping[str, str], new: Mapping[str, str]) -> str:
-        return next((f"other {name} or boxes" for name, value in new.items() if old.get(name) != value), "")
+        return next((f"other {name} or boxes" for name, value in new.items() if old.get(name, value) != value), "")
 
     pin(digests, run / FILE, differs, begun)

@@ -28,6 +28,7 @@ class Architecture:
         start: puts ImageNet weights by name or file into the network, and returns a line that says so; None: the
             backbone's own way.
         prepare: gives the network what it needs of the training data before it trains.
+        references: returns a digest of the images that `prepare` reads besides the training data; empty: none.
         backbone: prefix of the names of the parameters that begin from ImageNet weights.
         rate: factor on their learning rate; None: the backbone's own.
         fractions: whether its boxes are fractions of what it saw in training, which decides the side of its tiles.
@@ -36,6 +37,7 @@ class Architecture:
     build: Build
     start: Callable[[Any, str], str] | None = None
     prepare: Callable[[Any, DetectorRecipe, Sequence[Sample], Path], None] | None = None
+    references: Callable[[DetectorRecipe, Path], str] | None = None
     backbone: str = "backbone.body."
     rate: float | None = None
     fractions: bool = False

@@ -173,4 +173,11 @@ def refer(network: ComparisonDetector, recipe: DetectorRecipe, samples: Sequence
     network.refer(found)
 
 
-ARCHITECTURE = Architecture(build, prepare=refer)
+def referred(recipe: DetectorRecipe, data_root: Path) -> str:
+    """Return a digest of the reference cells in the recipe's folder; empty if they are of the training data."""
+    if not recipe.references:
+        return ""
+    return references.identity(data_root / recipe.references, recipe.categories, recipe.shots)
+
+
+ARCHITECTURE = Architecture(build, prepare=refer, references=referred)

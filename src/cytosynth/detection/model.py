@@ -20,6 +20,7 @@ from ..io import plain, tensors
 from ..io.tensors import refuse_pickles, weights_digest
 from ..registry import BACKBONES, DETECTORS
 from . import architecture, tiles
+from .fold import fold
 
 WEIGHTS = "model.safetensors"
 TILE: Final = 1024
@@ -123,7 +124,17 @@ def configuration(folder: Path) -> DetectorConfig:
 
 
 def load(folder: Path) -> Detector:
-    """Read the detector in `folder`; raise UserError naming what is missing or does not fit."""
+    """Read the detector in `folder` to find cells; raise UserError naming what is missing or does not fit.
+
+    Its network is faster than the saved one and returns the same but for rounding (see `fold`); it can be neither
+    trained nor saved. The digest is of the weights as saved.
+    """
+    detector = as_saved(folder)
+    return replace(detector, network=fold(detector.network))
+
+
+def as_saved(folder: Path) -> Detector:
+    """Read the detector in `folder`, its tensors as in the file; raise UserError as `load` does."""
     config = configuration(folder)
     network = build(config)
     read = tensors.read(folder / WEIGHTS)

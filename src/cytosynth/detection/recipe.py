@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from ..bethesda import NILM
+from ..bethesda import CATEGORIES, NILM
 from ..data.sources import Source
 from ..registry import BACKBONES, DETECTORS
 from ..training.recipe import Recipe
@@ -64,24 +64,37 @@ _PAPER = DetectorRecipe(
     batch_size=2, epochs=20, max_steps=1_000_000, optimizer="sgd", weight_decay=1e-4, max_grad_norm=1e9,
     weights=TORCHVISION, checkpoint_every=1000, preview_every=1000,
 )  # fmt: skip
-_BUNDLED = DetectorRecipe(
+_SHORT = DetectorRecipe(
     backbone="efficientnet-lite0", weights="imagenet", data=[Source(root="cric", scale=0.5)], window=256, turns=True,
     jitter=0.15, blur=0.5, batch_size=4, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, warmup_steps=50,
     max_steps=800, lr_schedule="cosine", max_grad_norm=5.0, ema_decay=0.99, checkpoint_every=100, preview_every=600,
 )  # fmt: skip
+_BUNDLED = _SHORT.model_copy(
+    update={"categories": list(CATEGORIES), "max_steps": 6000, "ema_decay": 0.998, "validate_every": 600}
+)
 _PAPER_24GB = _PAPER.model_copy(update={"validate_every": 1000})
 PRESETS = {"paper": _PAPER, "paper-24gb": _PAPER_24GB, "bundled": _BUNDLED}
-"""What the architectures share; what each sets differently is in `registry.DETECTORS`."""
+"""What the architectures share; what each sets differently is in `registry.DETECTORS`.
+
+`bundled` makes the bundled detector: NILM and the four abnormal categories, the best weights by held-out images.
+"""
+COMPARED = PRESETS | {"bundled": _SHORT}
+"""From these begin trainings that are compared with each other: short ones on a CPU, whose averages are shorter too."""
 
 
 def preset(name: str, architecture: str = "faster-rcnn") -> DetectorRecipe:
     """Return the recipe of `architecture` in the preset `name`; raise UsageError if it is not registered."""
+    return _of(PRESETS[name], name, architecture)
+
+
+def _of(shared: DetectorRecipe, name: str, architecture: str) -> DetectorRecipe:
     changes = {"architecture": DETECTORS.check(architecture), **DETECTORS.settings(architecture, name)}
-    return PRESETS[name].model_copy(update=changes)
+    return shared.model_copy(update=changes)
 
 
 def compared(
-    base: DetectorRecipe,
+    name: str,
+    architecture: str,
     changes: Mapping[str, Any],
     *,
     categories: Sequence[str],
@@ -92,8 +105,9 @@ def compared(
     """Return the recipe of one of several trainings that are compared: of fixed length, nothing chosen on the way.
 
     Args:
-        base: the recipe of the architecture that it begins from.
-        changes: settings instead of that recipe's.
+        name: of the preset in `COMPARED`.
+        architecture: a name of `registry.DETECTORS`.
+        changes: settings instead of the recipe's.
         categories: what is detected.
         data: what is trained on.
         seed: of the training.
@@ -103,4 +117,5 @@ def compared(
         "categories": list(categories), "data": list(data), "seed": seed, "epochs": None, "max_steps": steps,
         "validate_every": 0,
     }  # fmt: skip
-    return DetectorRecipe.model_validate(base.model_dump() | dict(changes) | fixed)
+    base = _of(COMPARED[name], name, architecture).model_dump()
+    return DetectorRecipe.model_validate(base | dict(changes) | fixed)

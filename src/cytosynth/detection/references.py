@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..annotations import Box
-from ..data import image_files
+from ..data import content, image_files
 from ..data.formats import folders
 from ..data.image_files import Pixels
 from ..data.sources import Sample
@@ -43,16 +43,30 @@ def of_folder(root: Path, categories: Sequence[str], shots: int, side: int) -> T
     Returns (categories, shots, 3, side, side) in 0..1. A category with fewer images repeats them. Raises UserError for
     one that has none, and for an image that cannot be read.
     """
+    found = []
+    for paths in _files(root, categories, shots):
+        images = [image_files.read(path) for path in paths]
+        whole = [_cut(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), side) for pixels in images]
+        found.append([whole[index % len(whole)] for index in range(shots)])
+    return _tensor(found)
+
+
+def identity(root: Path, categories: Sequence[str], shots: int) -> str:
+    """Return 16 hexadecimal digits that identify the files that `of_folder` reads; raise UserError as it does."""
+    chosen = zip(categories, _files(root, categories, shots), strict=True)
+    return content.of_keys(f"{name} {image_files.fingerprint(path)}" for name, paths in chosen for path in paths)
+
+
+def _files(root: Path, categories: Sequence[str], shots: int) -> list[list[Path]]:
+    """Return the first `shots` image files, by name, of each category's folder below `root`."""
     data = folders.read(root)
     found = []
     for category in categories:
         paths = [data.path(image) for image in data.images if image.cells[0].category == category]
         if not paths:
             raise UserError(f"{root / category}: no reference image of {category} found")
-        images = [image_files.read(path) for path in paths[:shots]]
-        whole = [_cut(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), side) for pixels in images]
-        found.append([whole[index % len(whole)] for index in range(shots)])
-    return _tensor(found)
+        found.append(paths[:shots])
+    return found
 
 
 def _cut(pixels: Pixels, box: Box, side: int) -> Pixels:

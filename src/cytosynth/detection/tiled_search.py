@@ -118,6 +118,20 @@ def joined(seen: Sequence[tiles.Seen], width: int, height: int) -> list[tuple[Bo
     return [((box[0], box[1], box[2], box[3]), label, -negative) for negative, box, label in ordered]
 
 
+def most_certain(cells: Sequence[Cell]) -> list[Cell]:
+    """Return those of `cells`, best first, that `tiles.most_certain` keeps: a nucleus found as NILM and as LSIL is one.
+
+    Only cells whose boxes touch are compared, since a slide may have a hundred thousand.
+    """
+    if not cells:
+        return []
+    groups: dict[int, list[Cell]] = {}
+    for group, cell in zip(touching(np.array([cell.box for cell in cells])).tolist(), cells, strict=True):
+        groups.setdefault(group, []).append(cell)
+    kept = {id(cell) for members in groups.values() for cell in tiles.most_certain(members)}
+    return [cell for cell in cells if id(cell) in kept]
+
+
 def touching(boxes: NDArray[np.float64]) -> NDArray[np.int32]:
     """Return the number of the group of each of (n, 4) `boxes`: those that share area, directly or through others.
 

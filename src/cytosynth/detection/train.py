@@ -188,8 +188,8 @@ def train_detector(
 ) -> Outcome:
     """Train a detector in the run folder `run`, or continue it; then `measure` it on the validation parts.
 
-    Raises UsageError for a share or weight of synthetic images where there are none, and if `run` was started with
-    other images.
+    Raises UsageError for a share or weight of synthetic images where there are none, if there are no held-out images to
+    select the best weights by, and if `run` was started with other images.
     """
     if not recipe.synthetic and (recipe.synthetic_share is not None or recipe.synthetic_weight != 1):
         name = "synthetic_weight" if recipe.synthetic_share is None else "synthetic_share"
@@ -200,10 +200,16 @@ def train_detector(
     trained_on = sources.Joined([samples, synthetic]) if synthetic else samples
     _some(trained_on, recipe.categories)
     recipe = recipe.model_copy(update={"max_steps": steps(recipe, len(samples) + len(synthetic))})
+    if not held_out and 0 < recipe.validate_every <= recipe.max_steps:
+        raise UsageError(
+            f"validate_every={recipe.validate_every}: there are no held-out images (part 'val') to select the best "
+            "weights by; add a part 'val', or set it to 0"
+        )
     console.print(f"{recipe.architecture} on {recipe.backbone}, weights from: {recipe.weights}", soft_wrap=True)
 
     def make() -> DetectorTask:
-        noted(trained_on, run)
+        own = architecture.load(recipe.architecture)
+        noted(trained_on, run, held_out, own.references(recipe, data_root) if own.references else "")
         return DetectorTask(recipe, samples, held_out, data_root, measure, synthetic)
 
     outcome = train(make, recipe, run, title=f"detector ({recipe.architecture})", max_minutes=max_minutes)

@@ -46,7 +46,7 @@ def start(network: nn.Module, weights: str, categories: Sequence[str]) -> str:
 
     Returns a line that says how many that were. Raises UserError if nothing fits.
     """
-    other = model.load(_folder(weights))
+    other = model.as_saved(_folder(weights))
     own, given = network.state_dict(), other.network.state_dict()
     apart = set() if tuple(categories) == other.config.categories else _by_category(other.config)
     fitting = {

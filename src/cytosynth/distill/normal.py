@@ -127,15 +127,14 @@ def distill_normal(
     cache = run / "cache"
 
     def make() -> NormalDistillTask:
-        loaded = noted(sources.load(recipe.data, data_root), run)
+        unseen = sources.held_out(recipe.data, data_root) if recipe.validate_every else None
+        loaded = noted(sources.load(recipe.data, data_root), run, unseen)
         samples = varied.with_copies(loaded, recipe.augment, recipe.augment_copies, recipe.seed)
         teacher = NormalImageGenerator(
             recipe.foundation, None if recipe.normal == "none" else recipe.normal,
             prediction_type=recipe.prediction_type,
         )  # fmt: skip
-        scored = None
-        if recipe.validate_every:
-            scored = partial(HeldOut, recipe, sources.held_out(recipe.data, data_root), cache)
+        scored = None if unseen is None else partial(HeldOut, recipe, unseen, cache)
         return NormalDistillTask(recipe, teacher, samples, cache, scored)
 
     return train(make, recipe, run, title="normal, distilled", max_minutes=max_minutes)

@@ -101,7 +101,7 @@ def _one(detector: str, seed: int, recipe: SanityRecipe, run: Path, unseen: Sequ
         "backbone": "small", "weights": NO_WEIGHTS, "ema_decay": None,
         "data": [Source(root=PICTURES)], "categories": list(ellipses.CLASSES), "window": None, "jitter": 0.0,
         "blur": 0.0, "checkpoint_every": 100, "log_every": min(10, recipe.steps), "preview_every": recipe.steps,
-        "max_steps": recipe.steps, "seed": seed,
+        "max_steps": recipe.steps, "validate_every": 0, "seed": seed,
     } | recipe.training  # fmt: skip
     folder = _result(run, detector, seed).parent / "training"
     outcome = train_detector(DetectorRecipe.model_validate(chosen), folder, run, measure=validation)

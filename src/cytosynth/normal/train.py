@@ -143,13 +143,12 @@ def train_normal(
     kept = cache or run / "cache"
 
     def make() -> NormalTask:
-        loaded = noted(sources.load(recipe.data, data_root), run)
+        unseen = sources.held_out(recipe.data, data_root) if recipe.validate_every and held_out else None
+        loaded = noted(sources.load(recipe.data, data_root), run, unseen)
         copies = varied.with_copies(loaded, recipe.augment, recipe.augment_copies, recipe.seed)
         samples = normal_images(copies, recipe.window)
         model = load(recipe.foundation, denoiser="plain", prediction_type=recipe.prediction_type)
-        scored = None
-        if recipe.validate_every and held_out:
-            scored = partial(held_out, recipe, sources.held_out(recipe.data, data_root), kept)
+        scored = partial(held_out, recipe, unseen, kept) if held_out and unseen is not None else None
         return NormalTask(recipe, model, partial(Windows, model, samples, recipe, kept, chosen=True), scored)
 
     return train(make, recipe, run, title=f"normal ({recipe.adapter})", max_minutes=max_minutes)

@@ -8,7 +8,7 @@ from ..annotations import Cell
 from ..bethesda import NILM
 from ..cell.edit import PlannedEdit
 from ..data.image_files import Pixels
-from ..detection.tiled_search import Search, find
+from ..detection.tiled_search import Search, find, most_certain
 from ..errors import UsageError
 from ..io.progress import console
 from ..provenance import RECORDS
@@ -75,13 +75,17 @@ def edited(
 def _found(
     work: Work, pixels: MappedArray, settings: SlideSettings, pipeline: Pipeline
 ) -> tuple[list[Wanted], list[Wanted]]:
-    """Find the normal cells of the slide; return those to edit and their replacements."""
+    """Find the normal cells of the slide; return those to edit and their replacements.
+
+    A nucleus that is found more certainly as an abnormal cell is none of them.
+    """
     both = settings.pipeline
     if pipeline.detector is None:
         raise ValueError("a slide without a plan needs a detector")
     field = _Pixels(pixels)
     search = Search(pipeline.detector, both.threshold, pipeline.detector.digest)
-    cells = [cell for cell in find(field, None, search, work.folder / FOUND, "finding cells") if cell.category == NILM]
+    found = most_certain(find(field, None, search, work.folder / FOUND, "finding cells"))
+    cells = [cell for cell in found if cell.category == NILM]
     return dealt(
         [_inside(cell, *field.size) for cell in cells], field.size, both.cell, both.counts, both.choice, both.seed
     )

@@ -1,6 +1,6 @@
-"""The training images of a run, so that it is never continued with others."""
+"""The images of a training run, so that it is never continued with others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .. import devices
@@ -8,21 +8,41 @@ from ..data import content
 from ..data.sources import Sample
 from . import checkpoint
 
+TRAINED = "training images"
+HELD_OUT = "held-out images"
+"""On which a run selects its weights, or measures them."""
+REFERENCES = "reference images"
+"""Cells that a Comparison Detector compares with."""
 
-def noted(samples: Sequence[Sample], run: Path) -> Sequence[Sample]:
-    """Return `samples`; note their names, sizes, cells and labels in `data.json` of the folder `run`.
 
-    No pixels are read, since there may be gigabytes of them. Raises UsageError if `run` has checkpoints of a training
-    on others.
+def noted(
+    samples: Sequence[Sample], run: Path, held_out: Sequence[Sample] | None = None, references: str = ""
+) -> Sequence[Sample]:
+    """Return `samples`; note all images that a training uses in `data.json` of the folder `run`.
+
+    Noted are names, sizes, cells and labels; no pixels are read, since there may be gigabytes of them.
+
+    Args:
+        samples: are trained on.
+        run: folder of the training.
+        held_out: of these is measured; None: there is no measure.
+        references: digest of the reference images; empty: there are none.
+
+    Raises UsageError if `run` has checkpoints of a training with others.
     """
     if devices.first():
-        note(content.listing(samples), run)
+        found = {TRAINED: content.listing(samples)}
+        if held_out is not None:
+            found[HELD_OUT] = content.listing(held_out)
+        if references:
+            found[REFERENCES] = references
+        note(found, run)
     return samples
 
 
-def note(digest: str, run: Path) -> None:
-    """Note the `digest` of the training images in `data.json` of the folder `run`.
+def note(digests: Mapping[str, str], run: Path) -> None:
+    """Note the `digests` of a training's images, by what they are for, in `data.json` of the folder `run`.
 
-    Raises UsageError if `run` has checkpoints of a training on others.
+    Raises UsageError if `run` has checkpoints of a training with others.
     """
-    content.pinned({"training images": digest}, run, bool(checkpoint.found(run / "checkpoints")))
+    content.pinned(digests, run, bool(checkpoint.found(run / "checkpoints")))

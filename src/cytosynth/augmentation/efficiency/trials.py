@@ -12,7 +12,7 @@ from ...annotations import Cell
 from ...data import sources
 from ...data.sources import Sample, Source
 from ...detection import external, model
-from ...detection.recipe import DetectorRecipe, compared, preset
+from ...detection.recipe import DetectorRecipe, compared
 from ...detection.train import DetectorTask
 from ...devices import available
 from ...evaluate.detection.scoring import Scored, one_class, scored
@@ -145,7 +145,7 @@ def settings(
     if arm.weights:
         own |= {"weights": arm.weights}  # type: ignore[dict-item]
     return compared(
-        preset(recipe.preset, recipe.architecture), recipe.training | strong | own | changes,
+        recipe.preset, recipe.architecture, recipe.training | strong | own | changes,
         categories=recipe.classes, data=data, steps=steps,
         seed=recipe.seed + trial.chain + (AGAIN if trial.purpose == "again" else 0),
     )  # fmt: skip

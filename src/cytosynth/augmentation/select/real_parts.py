@@ -1,13 +1,17 @@
 """The real images for training and for validation, and the check that no test image is among them."""
 
 from pathlib import Path
+from typing import Any
 
 from ...data import split
 from ...data.formats import findings
 from ...data.read import read
 from ...data.sources import Source
 from ...data.sources import part as part_of
+from ...detection import transfer
 from ...errors import UserError
+from ...io import wording
+from ...io.progress import console
 from .. import leaks
 from .recipe import MEASURES, TEST, SelectRecipe
 
@@ -30,7 +34,7 @@ def check(recipe: SelectRecipe, data_root: Path) -> int:
     Raises UsageError if a training or validation image is held out; UserError if the validation images have no cell of
     the categories that are measured.
     """
-    tests = [source for source in held(recipe, data_root) if source.split == TEST]
+    tests = _tests(recipe, data_root)
     leaks.apart("real", recipe.real, [recipe.validation, *tests], data_root)
     leaks.apart("validation", [recipe.validation], tests, data_root)
     fitted = _names(recipe.real, data_root)
@@ -45,6 +49,34 @@ def check(recipe: SelectRecipe, data_root: Path) -> int:
             f"{root}: no cell of {' or '.join(sorted(wanted))} in part '{part}', so it cannot be used for validation"
         )
     return len(fitted)
+
+
+def begins(recipe: SelectRecipe) -> dict[str, Any]:
+    """Return the initial weights that `recipe` sets, by what begins from them; another program has its own."""
+    return {} if recipe.command else {"every training": recipe.training.get("weights")}
+
+
+def check_weights(recipe: SelectRecipe, data_root: Path) -> None:
+    """Check that no initial weights have seen a test image; say if they have seen validation images.
+
+    The latter raises all scores, and may hide what synthetic images add, but nothing is reported on these images.
+    Raises as `leaks.begun` does.
+    """
+    weights = begins(recipe).values()
+    leaks.begun(weights, _tests(recipe, data_root), data_root)
+    for name in weights:
+        if not (isinstance(name, str) and name and transfer.is_detector(name)):
+            continue
+        if known := leaks.shared(name, "detector", [recipe.validation], data_root):
+            images = f"{wording.amount(len(known), 'validation image')} ({known[0]})"
+            console.print(
+                f"weights={name}: trained or chosen on {images}: scores there are too high, gains may be hidden",
+                soft_wrap=True,
+            )
+
+
+def _tests(recipe: SelectRecipe, data_root: Path) -> list[Source]:
+    return [source for source in held(recipe, data_root) if source.split == TEST]
 
 
 def _by_root(recipe: SelectRecipe) -> dict[str, set[str]]:

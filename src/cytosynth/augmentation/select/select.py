@@ -109,7 +109,7 @@ class _Known:
         recipe, run = self.sweep.recipe, self.sweep.run
         pin(recipe, run / "recipe.yaml")
         digests = candidates.digests(recipe, self.sets, self.sweep.data_root)
-        pin(digests, run / inputs.FILE, inputs.difference)
+        pin(digests | inputs.begun(real_parts.begins(recipe)), run / inputs.FILE, inputs.difference)
 
 
 def _known(
@@ -117,6 +117,7 @@ def _known(
 ) -> _Known:  # fmt: skip
     """Read and check the inputs before anything is written."""
     real = real_parts.check(recipe, data_root)
+    real_parts.check_weights(recipe, data_root)
     sets = candidates.gather(recipe, real_parts.held(recipe, data_root), data_root)
     pool = candidates.candidates(sets, recipe.categories)
     everything = sum(len(one.data.images) for one in sets)

@@ -11,7 +11,7 @@ from ...data import sources
 from ...data.sources import Sample, Source
 from ...data.sources import part as part_of
 from ...detection import external, model
-from ...detection.recipe import DetectorRecipe, compared, preset
+from ...detection.recipe import DetectorRecipe, compared
 from ...detection.train import DetectorTask
 from ...devices import available
 from ...evaluate.detection.scoring import Scored, read, scored
@@ -114,7 +114,7 @@ def at_random(candidates: Sequence[Candidate], count: int, seed: int) -> list[Ca
 def settings(recipe: SelectRecipe, steps: int, seed: int) -> DetectorRecipe:
     """Return the recipe by which a detector is trained."""
     return compared(
-        preset(recipe.preset, recipe.architecture), recipe.training, categories=recipe.categories, data=recipe.real,
+        recipe.preset, recipe.architecture, recipe.training, categories=recipe.categories, data=recipe.real,
         seed=seed, steps=steps,
     )  # fmt: skip
 

@@ -45,7 +45,7 @@ def train_autoencoder(
 
     def make() -> AutoencoderTask:
         vae = read_autoencoder(start) if start else None
-        return AutoencoderTask(recipe, noted(sources.load(recipe.data, data_root), run), unseen, vae)
+        return AutoencoderTask(recipe, noted(sources.load(recipe.data, data_root), run, unseen), unseen, vae)
 
     outcome = train(make, recipe, run, title="autoencoder", max_minutes=max_minutes)
     return _measured(outcome, unseen, run, measure)
@@ -70,7 +70,7 @@ def train_decoder(
     unseen = sources.held_out(recipe.data, data_root)
 
     def make() -> DecoderTask:
-        return DecoderTask(recipe, noted(sources.load(recipe.data, data_root), run), unseen, vae, latents)
+        return DecoderTask(recipe, noted(sources.load(recipe.data, data_root), run, unseen), unseen, vae, latents)
 
     outcome = train(make, recipe, run, title="decoder", max_minutes=max_minutes)
     return _measured(outcome, unseen, run, measure)
