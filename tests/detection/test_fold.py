@@ -12,7 +12,7 @@ from conftest import drawn
 from cytosynth import registry
 from cytosynth.data.sources import Sample
 from cytosynth.detection import model, transfer
-from cytosynth.detection.fold import fold
+from cytosynth.detection.fold import faster, fold
 from cytosynth.detection.recipe import DetectorRecipe
 from cytosynth.detection.train import DetectorTask
 from cytosynth.errors import UserError
@@ -124,3 +124,24 @@ def test_only_a_norm_that_follows_a_convolution_is_folded() -> None:
         fold(network)
         assert [type(module) for module in network] == before
     assert not own[3].inplace
+
+
+class PreActivation(nn.Module):
+    """As a backbone from outside may be: the norm is registered after a convolution that it does not follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 3, 1)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"0": self.convolution(self.norm(images))}
+
+
+def test_a_backbone_that_calls_its_norm_before_its_convolution_is_left_as_it_is() -> None:
+    torch.manual_seed(0)
+    network = nn.Module()
+    network.backbone = PreActivation()
+    assert faster(unlike_the_start(network)) is network and len(norms(network)) == 1
+    without = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    assert faster(without) is without, "no backbone to compare"

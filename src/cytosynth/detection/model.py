@@ -20,7 +20,7 @@ from ..io import plain, tensors
 from ..io.tensors import refuse_pickles, weights_digest
 from ..registry import BACKBONES, DETECTORS
 from . import architecture, tiles
-from .fold import fold
+from .fold import faster
 
 WEIGHTS = "model.safetensors"
 TILE: Final = 1024
@@ -126,11 +126,11 @@ def configuration(folder: Path) -> DetectorConfig:
 def load(folder: Path) -> Detector:
     """Read the detector in `folder` to find cells; raise UserError naming what is missing or does not fit.
 
-    Its network is faster than the saved one and returns the same but for rounding (see `fold`); it can be neither
+    Its network is faster than the saved one and returns the same but for rounding (see `fold.py`); it can be neither
     trained nor saved. The digest is of the weights as saved.
     """
     detector = as_saved(folder)
-    return replace(detector, network=fold(detector.network))
+    return replace(detector, network=faster(detector.network))
 
 
 def as_saved(folder: Path) -> Detector:
