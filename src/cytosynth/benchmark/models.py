@@ -78,7 +78,7 @@ def _random(given: Models, precision: PrecisionSetting) -> Pipeline:
     editor.model.freeze().to(device)
     generator = NormalImageGenerator(base, None, given.device)
     for model in (editor.model, generator.model):
-        prepare(model, resolved(precision, given.device), given.settings.compiled)
+        prepare(model, resolved(precision, given.device), given.settings.compiled, given.settings.engine)
     detector = detectors.load(model_folder(given.detector or "bundled", "detector"))
     detector.network.to(device)
     return Pipeline(editor, given.names, detector, generator)
