@@ -1,4 +1,4 @@
-"""OpenVINO as the engine: the same images within rounding, the same bits again, and one line where it cannot compute."""
+"""OpenVINO as the engine: the same images within rounding, the same bits again, one line where it cannot compute."""
 
 from collections.abc import Iterator
 from pathlib import Path
