@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from diffusers import AutoencoderTiny
 
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.settings import EditSettings
 from cytosynth.config import override
 from cytosynth.data.shard import Shard
 from cytosynth.errors import EnvironmentProblem, UsageError, UserError
-from cytosynth.foundation import openvino_engine
+from cytosynth.foundation import openvino_engine, tiny_decoder
 from cytosynth.foundation.load import load
 from cytosynth.foundation.names import Precision
 from cytosynth.foundation.precision import engine_of, precision_of, prepare
@@ -213,3 +214,23 @@ def test_a_pooled_decoder_is_converted_with_its_statistics(tiny: Path) -> None:
     assert off(fixed.decode_latents(latents), expected) <= 1
     assert openvino_engine.of(fixed.vae.decoder)
     assert off(model.decode_latents(latents), expected) > 1, "statistics of its own"
+
+
+@needed
+def test_a_tiny_decoder_is_converted_too(tiny: Path, tmp_path: Path) -> None:
+    model = load(str(tiny / "foundation"))
+    widths = (4,) * len(model.vae.config.block_out_channels)
+    torch.manual_seed(0)
+    AutoencoderTiny(
+        latent_channels=model.channels, encoder_block_out_channels=widths, decoder_block_out_channels=widths,
+        num_encoder_blocks=(1,) * len(widths), num_decoder_blocks=(1,) * len(widths),
+    ).save_pretrained(tmp_path / "taesd")  # fmt: skip
+    tiny_decoder.attach(model, str(tmp_path / "taesd"))
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.freeze().decode_latents(latents)
+        prepare(model, "fp32", engine="openvino")
+        assert off(model.decode_latents(latents), expected) <= 1
+    assert model.tiny_decoder is not None and expected.std() > 1
+    converted = openvino_engine.of(model.tiny_decoder.decoder)
+    assert converted is not None and converted._requests
