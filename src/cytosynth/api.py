@@ -72,7 +72,7 @@ def load_pipeline(
     editor = CellEditor.load(base, str(cell), device, distilled=few.cell)
     generator = NormalImageGenerator(base, tuned, device, distilled=few.normal)
     for model in (editor.model, generator.model):
-        prepare(model, resolved(chosen.precision, device), chosen.compiled)
+        prepare(model, resolved(chosen.precision, device), chosen.compiled, chosen.engine)
     return Pipeline(generator, editor, _detector(detector, device), chosen)
 
 

@@ -12,7 +12,7 @@ from .errors import EnvironmentProblem
 from .io.bundled import BUNDLED
 
 PACKAGE = "cytosynth"
-EXTRAS = ("slides", "studio", "parquet", "ray", "tensorboard")
+EXTRAS = ("slides", "studio", "parquet", "ray", "tensorboard", "openvino")
 ALWAYS = "always"
 UNSTATED = "not stated in its metadata"
 LONGEST = 300

@@ -50,6 +50,7 @@ SLIDE = "edit own.svs out --counts HSIL=1"
         ("check packed --from yolo", "packed: is parquet, not yolo; leave --from out"),
         ("check packed --annotations set", "leave --annotations, --images and --recursive out"),
         ("studio --set compiled=true", "the studio compiles no networks"),
+        ("studio --set engine=openvino", "the studio computes with PyTorch"),
         ("evaluate controlled a/weights --also b/weights --output out", "two detectors are called 'weights'"),
     ],
 )

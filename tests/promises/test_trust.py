@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -362,6 +363,8 @@ def test_no_network_and_no_telemetry(tiny: Path, fields: Path, tmp_path: Path) -
              "data=[{root: drawn}]", "--set", "max_steps=1", "--set", "window=64", "--set",
              f"foundation={tiny / 'foundation'}"]  # fmt: skip
     commands = [synthesize(tiny, tmp_path / "out", 1), edit(tiny, fields / "drawn", tmp_path / "edited"), train]
+    if find_spec("openvino"):
+        commands.append([*synthesize(tiny, tmp_path / "openvino", 1), "--engine", "openvino", "--precision", "fp32"])
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "0", "HF_HOME": str(tmp_path / "hub")}
     run = subprocess.run([sys.executable, str(program), json.dumps(commands)], capture_output=True, text=True,

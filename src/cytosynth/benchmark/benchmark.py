@@ -24,7 +24,7 @@ from .models import forget_texts, loaded
 from .settings import BenchmarkSettings
 from .stages import Run
 
-FULL = {"precision": "fp32", "compiled": False}
+FULL = {"precision": "fp32", "compiled": False, "engine": "torch"}
 PAPER = {"sampler": "ddim", "guidance_scale": PAPER_GUIDANCE, "batch": 1}
 """Of both stages in the paper's recipe, in float32."""
 
@@ -128,6 +128,7 @@ def _facts(ours: Pipeline, pipeline: PipelineSettings, device: torch.device, ran
     return {
         "device": devices.named(device), "threads": pipeline.threads or torch.get_num_threads(), "precision": precision,
         "memory_format": str(memory_format(precision)).removeprefix("torch."), "compiled": pipeline.compiled,
+        "engine": pipeline.engine,
         "steps": f"{pipeline.normal.steps} ({pipeline.normal.sampler}), cells {pipeline.cell.steps}",
         "guidance_scale": f"{pipeline.normal.guidance_scale:g}, cells {pipeline.cell.guidance_scale:g}",
         "batch": f"{pipeline.normal.batch} fields, {pipeline.cell.together} cells",

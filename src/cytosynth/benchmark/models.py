@@ -64,21 +64,27 @@ def loaded(given: Models, cells: int, precision: PrecisionSetting, *, random: bo
     return pipeline
 
 
-def _random(given: Models, precision: PrecisionSetting) -> Pipeline:
-    """Return models of Stable Diffusion 1.5's size, always with the same random weights."""
-    device = available(given.device)
+def random_foundation(device: torch.device) -> Foundation:
+    """Return a foundation of Stable Diffusion 1.5's size, always with the same random weights."""
     torch.manual_seed(0)
     with torch.device(device):
-        base = Foundation(
+        return Foundation(
             UNet2DConditionModel(**sd15.UNET), AutoencoderKL(**sd15.VAE), CLIPTextModel(CLIPTextConfig(**sd15.TEXT)),
             tokens.build([NORMAL_PROMPT, *ABNORMAL, *map(abnormal_prompt, ABNORMAL)], 77),
             DDPMScheduler.from_config(sd15.SCHEDULER), RANDOM,
         )  # fmt: skip
+
+
+def _random(given: Models, precision: PrecisionSetting) -> Pipeline:
+    """Return models of Stable Diffusion 1.5's size, always with the same random weights."""
+    device = available(given.device)
+    base = random_foundation(device)
+    with torch.device(device):
         editor = CellEditor(replace(base, unet=synthesizer.build(base.unet)))
     editor.model.freeze().to(device)
     generator = NormalImageGenerator(base, None, given.device)
     for model in (editor.model, generator.model):
-        prepare(model, resolved(precision, given.device), given.settings.compiled)
+        prepare(model, resolved(precision, given.device), given.settings.compiled, given.settings.engine)
     detector = detectors.load(model_folder(given.detector or "bundled", "detector"))
     detector.network.to(device)
     return Pipeline(editor, given.names, detector, generator)

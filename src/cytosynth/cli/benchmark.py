@@ -8,7 +8,7 @@ import typer
 
 from ..errors import UsageError
 from . import app
-from .options import Compile, Decoder, Device, Foundation, Model, Normal, Precision, Sampler, Settings
+from .options import Compile, Decoder, Device, Engine, Foundation, Model, Normal, Precision, Sampler, Settings
 from .pipeline_options import pipeline_settings, sampler_of
 
 
@@ -39,6 +39,7 @@ def benchmark(
     sampler: Sampler = None,
     precision: Precision = None,
     compiled: Compile = None,
+    engine: Engine = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
     settings: Settings = None,
@@ -48,7 +49,7 @@ def benchmark(
 
     if random_weights and decoder:
         raise UsageError("--random-weights cannot be combined with --decoder, which decodes other latents")
-    given = {"precision": precision, "compiled": compiled, **sampler_of(sampler, "normal", "cell")}
+    given = {"precision": precision, "compiled": compiled, "engine": engine, **sampler_of(sampler, "normal", "cell")}
     wanted = benchmarks.BenchmarkSettings(pipeline=pipeline_settings(None, given, None, None, settings, cell))
     if quick:
         wanted = benchmarks.quick(wanted)

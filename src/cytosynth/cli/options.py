@@ -37,6 +37,12 @@ KeepAbnormal = Annotated[
 Compile = Annotated[
     bool | None, typer.Option("--compile", help="Compile the networks: takes minutes at the start, faster afterwards.")
 ]
+Engine = Annotated[
+    Literal["torch", "openvino"] | None,
+    typer.Option(
+        help="What computes the diffusion networks; openvino: on CPUs, needs the extra \\[openvino]. \\[default: torch]"
+    ),
+]
 Decoder = Annotated[
     str | None,
     typer.Option(help="A tiny decoder (AutoencoderTiny) for the foundation's latents: folder or hub id."),

@@ -15,6 +15,7 @@ from .options import (
     DataRoot,
     Decoder,
     Device,
+    Engine,
     FastCell,
     FastNormal,
     FastOption,
@@ -66,6 +67,7 @@ def slide(
     fast_cell: FastCell = None,
     precision: Precision = None,
     compiled: Compile = None,
+    engine: Engine = None,
     decoder: Decoder = None,
     device: Device = "auto",
     max_minutes: Annotated[
@@ -84,7 +86,7 @@ def slide(
     if plan or counts or fast_cell:
         weights["cell"] = fast_cell
     few = fasts.asked(fast, weights, {"foundation": foundation, "normal": normal, "cell": cell})
-    given = few.settings() | {"seed": seed, "precision": precision, "compiled": compiled}
+    given = few.settings() | {"seed": seed, "precision": precision, "compiled": compiled, "engine": engine}
     given |= sampler_of(sampler, "normal", "cell")
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
     values = {"width": width, "height": height, "windows": windows, "density_map": density_map, "ome": ome}

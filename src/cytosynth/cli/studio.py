@@ -57,6 +57,8 @@ def studio(
         raise UsageError("--set cell.paste=patch: the studio supports only cell.paste=box; use `cytosynth edit`")
     if chosen.compiled:
         raise UsageError("--set compiled=true: the studio compiles no networks; use `cytosynth edit`")
+    if chosen.engine == "openvino":
+        raise UsageError("--set engine=openvino: the studio computes with PyTorch; use `cytosynth edit`")
     paths = [there(path) for path in opened or []]
     import uvicorn
 

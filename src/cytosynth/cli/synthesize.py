@@ -18,6 +18,7 @@ from .options import (
     DataRoot,
     Decoder,
     Device,
+    Engine,
     FastCell,
     FastNormal,
     FastOption,
@@ -82,6 +83,7 @@ def synthesize(
     prediction_type: Predicts = None,
     precision: Precision = None,
     compiled: Compile = None,
+    engine: Engine = None,
     decoder: Decoder = None,
     device: Device = "auto",
     vary: Vary = None,
@@ -98,7 +100,7 @@ def synthesize(
     models = {"foundation": foundation, "normal": normal, "cell": cell}
     few = fasts.asked(fast, {"normal": fast_normal, "cell": fast_cell}, models)
     given = few.settings() | {"seed": seed, "prediction_type": prediction_type, "precision": precision}
-    given |= {"compiled": compiled} | sampler_of(sampler, "normal", "cell")
+    given |= {"compiled": compiled, "engine": engine} | sampler_of(sampler, "normal", "cell")
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
     chosen = shown(chosen, vary, style_from, style_mpp)
     from ..synthesis import synthesize as pipeline
@@ -132,6 +134,7 @@ def edit(
     prediction_type: Predicts = None,
     precision: Precision = None,
     compiled: Compile = None,
+    engine: Engine = None,
     decoder: Decoder = None,
     device: Device = "auto",
     scale: Annotated[
@@ -163,7 +166,7 @@ def edit(
     excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
     few = fasts.asked(fast, {"cell": fast_cell}, {"foundation": foundation, "cell": cell})
     given = few.settings() | {"seed": seed, "scale": scale, "prediction_type": prediction_type}
-    given |= {"precision": precision, "compiled": compiled, "keep_abnormal": keep_abnormal or None}
+    given |= {"precision": precision, "compiled": compiled, "engine": engine, "keep_abnormal": keep_abnormal or None}
     given |= sampler_of(sampler, "cell")
     chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
     chosen = shown(chosen, vary, style_from, style_mpp)

@@ -23,8 +23,9 @@ from ..devices import available
 from ..errors import UserError
 from ..evaluate import sheet
 from ..foundation import load as foundations
+from ..foundation.model import DTYPES
 from ..foundation.names import BUNDLED
-from ..foundation.precision import prepare, resolved
+from ..foundation.precision import precision_of, prepare, resolved
 from ..io import atomic
 from ..io.bundled import model_folder
 from ..normal.generate import NormalImageGenerator
@@ -89,7 +90,7 @@ def figure7(
         {
             "seed": seed,
             "settings": settings.model_dump(mode="json"),
-            "precision": str(editor.model.unet.dtype).removeprefix("torch."),
+            "precision": str(DTYPES[precision_of(editor.model)]).removeprefix("torch."),
             "models": {"cell": editor.digest, "foundation": editor.model.digest},
             "cells": [
                 {"bbox_xyxy": list(box), "edited_xyxy": list(edits[number][names[0]].box),
@@ -138,9 +139,9 @@ def from_models(
     else:
         adapter = None if normal == "none" else normal
         generator = NormalImageGenerator(base, adapter, device)
-        prepare(generator.model, precision, settings.compiled)
+        prepare(generator.model, precision, settings.compiled, settings.engine)
         pixels = generator.field(settings.seed, 0, settings.normal)
-    prepare(editor.model, precision, settings.compiled)
+    prepare(editor.model, precision, settings.compiled, settings.engine)
     patch.check_size(pixels.shape[1], pixels.shape[0])
     if not boxes:
         finder = detectors.load(model_folder(detector, "detector"))

@@ -52,3 +52,7 @@ DISTILLED = ("lcm", "tcd")
 Precision = Literal["fp32", "bf16", "fp16"]
 PrecisionSetting = Literal["auto", "fp32", "bf16", "fp16"]
 """Precision as the user gives it; `auto` is chosen by the machine (`precision.resolved`)."""
+
+
+EngineName = Literal["torch", "openvino"]
+"""What computes the networks."""

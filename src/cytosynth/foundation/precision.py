@@ -1,12 +1,13 @@
-"""Precision, memory format and compilation of the networks of a foundation."""
+"""Precision, memory format, compilation and engine of the networks of a foundation."""
 
 from typing import get_args
 
 import torch
 
 from .. import devices
+from . import openvino_engine
 from .model import DTYPES, Foundation
-from .names import Precision, PrecisionSetting
+from .names import EngineName, Precision, PrecisionSetting
 
 
 def resolved(precision: PrecisionSetting, device: str) -> Precision:
@@ -24,9 +25,17 @@ def resolved(precision: PrecisionSetting, device: str) -> Precision:
 
 
 def precision_of(model: Foundation) -> Precision:
-    """Return the precision in which the networks of `model` are."""
+    """Return the precision in which the networks of `model` compute."""
+    converted = openvino_engine.of(model.unet)
+    if converted:
+        return converted.precision
     names: dict[torch.dtype, Precision] = {DTYPES[name]: name for name in get_args(Precision)}
     return names[model.unet.dtype]
+
+
+def engine_of(model: Foundation) -> EngineName:
+    """Return what computes the networks of `model`."""
+    return "openvino" if openvino_engine.of(model.unet) else "torch"
 
 
 def cpu_has_bf16() -> bool:
@@ -53,12 +62,19 @@ def at_a_time(batch: int, device: torch.device) -> int:
     return 1 if device.type == "cpu" and torch.get_num_threads() > 1 else batch
 
 
-def prepare(model: Foundation, precision: Precision, compiled: bool = False) -> Foundation:
+def prepare(
+    model: Foundation, precision: Precision, compiled: bool = False, engine: EngineName | None = None
+) -> Foundation:
     """Convert the networks of `model` to `precision` and its memory format; return it.
 
     Latents and samplers are always float32. With `compiled`, torch.compile compiles the U-Net and the decoder at the
-    first call for each shape, which takes minutes; on CUDA it also records graphs.
+    first call for each shape, which takes minutes; on CUDA it also records graphs. With the `engine` openvino, the
+    networks stay in float32, and OpenVINO computes in `precision` (None: torch).
     """
+    if engine == "openvino":
+        openvino_engine.check(precision, compiled, str(model.device))
+        openvino_engine.use(model.to(torch.float32), precision)
+        return model
     model.to(DTYPES[precision])
     for part in (model.unet, *model.autoencoders):
         torch.nn.Module.to(part, memory_format=memory_format(precision))

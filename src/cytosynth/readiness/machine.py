@@ -18,6 +18,7 @@ EXTRAS = {
     "parquet": ("pyarrow",),
     "ray": ("ray",),
     "tensorboard": ("tensorboard",),
+    "openvino": ("openvino",),
 }
 """Packages of each optional extra, any of which shows that it is installed."""
 FREE = 2.0

@@ -66,9 +66,9 @@ def slide(
             base = foundations.load(foundation, denoiser="plain", prediction_type=both.prediction_type)
             models = {"decoder": f"{short(decoder)} {tiny_decoder.attach(base, decoder)}"} if decoder else {}
             adapter = None if normal == NONE else normal
-            generator = NormalImageGenerator(base, adapter, device, both.precision, distilled=fast.normal)
+            generator = NormalImageGenerator(base, adapter, device, distilled=fast.normal)
             generator.low_frequencies = None  # they are of fields; a slide has no such pattern
-            prepare(generator.model, resolved(both.precision, device), both.compiled)
+            prepare(generator.model, resolved(both.precision, device), both.compiled, both.engine)
             models["normal"] = f"{_said(normal)} {generator.digest}"
             if fast.normal:
                 models["fast_normal"] = f"{_said(fast.normal)} {generator.distilled}"

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ..foundation import openvino_engine
 from ..foundation.model import Foundation
 
 
@@ -57,4 +58,7 @@ def pooled(model: Foundation, places: Tensor) -> Foundation:
             vae.decoder.set_submodule(name, Pooled(module))
     fixed = replace(model, vae=vae)
     fixed.decode_latents(places.to(model.device))
+    converted = openvino_engine.of(model.vae.decoder)
+    if converted:  # the copy was PyTorch's
+        openvino_engine.use(fixed, converted.precision)
     return fixed

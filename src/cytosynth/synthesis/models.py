@@ -96,5 +96,5 @@ def load(given: Models) -> Pipeline:
     precision = resolved(settings.precision, device)
     for part in (editor, generator):
         if part:
-            prepare(part.model, precision, settings.compiled)
+            prepare(part.model, precision, settings.compiled, settings.engine)
     return Pipeline(editor, given.names, detector, generator, gate, decoder)

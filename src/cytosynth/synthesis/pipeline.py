@@ -20,7 +20,7 @@ from ..cell.queue import Canvas, Spot
 from ..data.image_files import Pixels
 from ..detection.model import Detector
 from ..detection.tiles import most_certain
-from ..foundation.precision import precision_of
+from ..foundation.precision import engine_of, precision_of
 from ..normal.generate import NormalImageGenerator
 from .centre import kept_cells
 from .jobs import Job
@@ -117,7 +117,8 @@ class Pipeline:
             normal = self.generator.settled(normal)
         else:
             normal = normal.model_copy(update={"guidance_scale": normal.guidance})
-        changes = {"cell": cell, "normal": normal, "precision": precision_of(self.editor.model)}
+        model = self.editor.model
+        changes = {"cell": cell, "normal": normal, "precision": precision_of(model), "engine": engine_of(model)}
         return settings.model_copy(update=changes)
 
     def check(self, categories: Collection[str]) -> None:

@@ -22,7 +22,7 @@ from ..cell import patch
 from ..cell.settings import EditSettings
 from ..data import file_names
 from ..errors import UserError
-from ..foundation.names import PAPER_GUIDANCE, PrecisionSetting, PredictionType
+from ..foundation.names import PAPER_GUIDANCE, EngineName, PrecisionSetting, PredictionType
 from ..io import atomic, plain
 from ..normal.settings import GenerateSettings
 from .settings import PipelineSettings
@@ -97,6 +97,7 @@ class PlanSettings(BaseModel):
     scale: float = Field(default=1.0, gt=0, le=8)
     precision: PrecisionSetting = "fp32"
     compiled: bool = False
+    engine: EngineName = "torch"
     threads: int | None = Field(default=None, ge=1, le=4096)
     prediction_type: PredictionType | None = None
 

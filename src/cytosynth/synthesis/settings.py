@@ -10,7 +10,7 @@ from ..bethesda import ABNORMAL, NILM
 from ..cell.settings import Choice, EditSettings, GateSettings
 from ..config import Settings
 from ..errors import UsageError
-from ..foundation.names import DISTILLED, PrecisionSetting, PredictionType
+from ..foundation.names import DISTILLED, EngineName, PrecisionSetting, PredictionType
 from ..normal.settings import GenerateSettings
 from ..variation.centre import Centre
 from ..variation.style import Style
@@ -51,6 +51,11 @@ class PipelineSettings(Settings):
     compiled: bool = Field(
         default=False, description="compile the networks (torch.compile): a slow start, faster afterwards"
     )
+    engine: EngineName | None = Field(
+        default="torch",
+        description="what computes the diffusion networks: torch, or openvino (CPUs, extra [openvino]); none (default "
+        "of the commands): torch, or as written where a run continues",
+    )
     threads: int | None = Field(
         default=None, ge=1, le=4096,
         description="CPU threads; none: PyTorch's number, which the run records; another number rounds differently",
@@ -64,7 +69,7 @@ class PipelineSettings(Settings):
     vary: Centre | None = Field(default=None, description="variations that each image gets (--vary)")
 
 
-COMMAND = PipelineSettings(precision="auto")
+COMMAND = PipelineSettings(precision="auto", engine=None)
 """What a command begins with; what an experiment writes into its recipe is float32 unless it says otherwise."""
 EVENLY = PipelineSettings().category_weights
 """The paper's four categories, equally frequent."""
