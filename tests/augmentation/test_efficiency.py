@@ -24,6 +24,7 @@ from cytosynth.augmentation.efficiency.recipe import (
     EfficiencyRecipe,
     Strategy,
 )
+from cytosynth.cell.settings import EditSettings
 from cytosynth.config import override
 from cytosynth.data.formats import coco
 from cytosynth.data.sources import Source
@@ -264,6 +265,7 @@ def test_strategies(models: dict[str, str], data: Path, tmp_path: Path) -> None:
     for name, record in edits.items():
         assert [cell["bbox_xyxy"] for cell in record["cells"]] == [c["bbox_xyxy"] for c in originals[name]["cells"]]
         assert all(0.3 <= cell["strength"] <= 0.6 for cell in record["cells"])
+    assert "fall: 0.0" in (begun / "settings.yaml").read_text(), "all of an exemplar is edited alike"
     folder = tmp_path / "trials/two-phases/n-4/chain-0"
     assert {path.name for path in folder.iterdir() if path.is_dir()} == {"first-1", "second-1"}
     second = (folder / "second-1/recipe.yaml").read_text()
@@ -337,6 +339,15 @@ def test_few_step_weights_must_fit_the_models() -> None:
         ValueError, match="fast_cell: the bundled few-step weights fit the bundled models only, not cell"
     ):
         small({"cell": "runs/cell", "fast_cell": "bundled"})
+
+
+def test_few_step_weights_set_what_the_recipe_leaves_open() -> None:
+    few = {"fast_cell": "bundled"}
+    making = sets._asked(small(few), ARMS[EDITED], (0, 4))[1]
+    assert (making.cell.sampler, making.cell.steps, making.cell.fall) == ("lcm", 4, 0.7)
+    own = PipelineSettings(cell=EditSettings(fall=0.2, steps=9))
+    making = sets._asked(small(few, making=own), ARMS[EDITED], (0, 4))[1]
+    assert (making.cell.sampler, making.cell.steps, making.cell.fall) == ("lcm", 4, 0.2)
 
 
 def test_hard_categories_leave_normal_edits_their_share(tmp_path: Path) -> None:

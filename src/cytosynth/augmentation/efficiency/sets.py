@@ -162,10 +162,11 @@ def _edited_from(
             for cell in record["cells"]
         ]  # fmt: skip
         images.append({"file_name": name, "original": name, "cells": cells})
-    # The region of an edit is the box alone: boxes of pasted cells lie apart, regions larger than they need not.
+    # The region of an edit is the box alone: boxes of pasted cells lie apart, regions larger than they need not. All of
+    # it has the strength of the arm.
     named, making = _asked(recipe, arm, place)
     named.pop("detector", None)
-    editing = making.cell.model_copy(update={"box_scale": 1.0})
+    editing = making.cell.model_copy(update={"box_scale": 1.0, "fall": 0.0})
     atomic.write_json(plan, {"version": 1, "settings": {"cell": editing.model_dump(mode="json")}, "images": images})
     making = making.model_copy(update={"scale": 1.0, "cell": editing})
     synthesize.edit(
@@ -179,7 +180,8 @@ def _asked(
 ) -> tuple[dict[str, Any], PipelineSettings]:
     """Return the models of the row at `place` by role, the gate of the arm among them, and the settings of the making.
 
-    Those of stage 1 are for `fields` alone. Distilled weights set sampler, steps and guidance.
+    Those of stage 1 are for `fields` alone. Distilled weights set sampler, steps and guidance, and the fall of the
+    strength if the recipe sets none.
     """
     named: dict[str, Any] = names(recipe, place) | {"gate": arm.gate}
     given = {stage: named.pop(f"fast_{stage}", None) for stage in STAGES}
@@ -187,7 +189,10 @@ def _asked(
         named.pop("normal", None)
         given["normal"] = None
     fast = Fast(**given)
-    return named | {"fast": fast}, override(recipe.making, assignments(fast.settings()))
+    settings = fast.settings()
+    if recipe.making.cell.fall is not None:
+        settings.pop("cell.fall", None)
+    return named | {"fast": fast}, override(recipe.making, assignments(settings))
 
 
 def names(recipe: EfficiencyRecipe, place: tuple[int, int]) -> dict[str, str]:
