@@ -129,7 +129,8 @@ def edit(
     few = _few(fast, foundation, cell, fast_cell)
     chosen = as_settings(settings, cell=cell, fast=few)
     pixels = as_pixels(image)
-    editor = CellEditor.load(str(foundation), str(cell), device, chosen.precision, distilled=few.cell)
+    editor = CellEditor.load(str(foundation), str(cell), device, distilled=few.cell)
+    prepare(editor.model, resolved(chosen.precision, device), chosen.compiled, chosen.engine)
     return edited(editor, pixels, boxes, category, seed, chosen)
 
 
@@ -231,13 +232,18 @@ def as_settings(
 ) -> PipelineSettings:
     """Return `settings` on the defaults, or on those of `plan`, for the synthesizer `cell`; raise UsageError.
 
-    The values of `fast` weights are overridden by single `settings`, and override a complete settings object.
+    The values of `fast` weights are overridden by single `settings` and by a plan that was made with such weights, and
+    override a complete settings object, but for a fall of the strength that it sets.
     """
     known = targets(str(cell))
     if isinstance(settings, PipelineSettings):
-        return override(settings, assignments(fast.settings()))
-    base = plans.read(Path(plan), known).base() if plan else COMMAND
-    chosen = override(base, assignments({**fast.settings(), **(settings or {})}))
+        few = fast.settings()
+        if settings.cell.fall is not None:
+            few.pop("cell.fall", None)
+        return override(settings, assignments(few))
+    followed = plans.read(Path(plan), known) if plan else None
+    few = fast.settings(followed.models if followed else ())
+    chosen = override(followed.base() if followed else COMMAND, assignments({**few, **(settings or {})}))
     check_settings(chosen, categories=known)
     return chosen
 

@@ -12,15 +12,18 @@ from torch import Tensor
 
 from conftest import drawn
 from cytosynth.adapters.distilled import DistilledCard
+from cytosynth.api import as_settings
 from cytosynth.cell import editing
 from cytosynth.cell.edit import CellEditor, PlannedEdit
 from cytosynth.cell.settings import EditSettings
 from cytosynth.cell.synthesizer import depth_of
+from cytosynth.cli.pipeline_options import pipeline_settings
 from cytosynth.foundation import sampling
 from cytosynth.foundation.names import BUNDLED
 from cytosynth.io.bundled import bundled
 from cytosynth.synthesis.fast import Fast
 from cytosynth.synthesis.plan import PlanSettings
+from cytosynth.synthesis.settings import PipelineSettings
 
 
 def test_the_depth_grows_from_the_edge_of_the_ellipse_inwards() -> None:
@@ -35,6 +38,26 @@ def test_the_depth_grows_from_the_edge_of_the_ellipse_inwards() -> None:
     whole = depth_of((64.0, 64.0, 192.0, 192.0), 256, 8, 1.0)[0]
     assert torch.equal(whole, whole.flip(0)) and torch.equal(whole, whole.T)
     assert whole.max() < 1, "over the whole radius only the very centre has full strength"
+
+
+@pytest.mark.parametrize(
+    ("name", "off"), [("ddim", 1e-4), ("euler", 1e-4), ("ddim-trailing", 1e-4), ("dpm++2m", 0.05), ("unipc", 0.05)]
+)
+def test_it_equals_the_strength_with_every_sampler(name: str, off: float, tiny: Path) -> None:
+    """Those with a memory of earlier steps remember some in which the place was held."""
+    schedule = CellEditor.load(str(tiny / "foundation"), str(tiny / "cell")).model.scheduler
+    clean, noise = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
+
+    def sampled(**settings: Any) -> Tensor:
+        return sampling.sample(
+            lambda x, t: 0.3 * x + 0.1, sampling.samplers.build(name, schedule), noise, steps=8, clean=clean, **settings
+        )
+
+    whole = sampled()
+    for strength in (0.25, 0.5):
+        alike = sampled(strengths=torch.full((1, 1, 8, 8), strength))
+        assert (alike - sampled(strength=strength)).abs().mean() < off
+        assert (alike - whole).abs().mean() > 0.1
 
 
 @pytest.mark.parametrize("name", ["ddim", "lcm"])
@@ -102,9 +125,13 @@ def test_less_changes_near_the_edge_and_the_synthesizer_says_how_much_less(tiny:
 def test_with_a_strength_below_1_it_falls_from_there(tiny: Path) -> None:
     editor = CellEditor.load(str(tiny / "foundation"), str(tiny / "cell"))
     edits = [PlannedEdit((80.0, 80.0, 176.0, 176.0), "HSIL", 5)]
-    whole, half = (editor._strengths(edits, 256, EditSettings(fall=0.9, strength=strength)) for strength in (1.0, 0.5))
+    whole, half = (
+        editor._strengths(edits, 256, EditSettings(fall=0.9, strength=strength, steps=8)) for strength in (1.0, 0.5)
+    )
     assert whole is not None and half is not None and torch.equal(half, 0.5 * whole)
     assert editor._strengths(edits, 256, EditSettings(fall=0.0)) is None
+    least = editor._strengths(edits, 256, EditSettings(fall=0.5, strength=0.1, steps=4))
+    assert least is not None and least.max() == pytest.approx(0.25), "one step at least, as without a fall"
 
 
 def test_few_step_weights_bring_their_own() -> None:
@@ -119,3 +146,24 @@ def test_the_bundled_synthesizer_has_one_and_earlier_plans_have_none() -> None:
     del before["fall"]
     assert PlanSettings.model_validate({"cell": before}).cell.fall == 0
     assert PlanSettings.model_validate({"cell": {"steps": 10}}).cell.fall is None, "written by hand"
+
+
+def test_a_plan_keeps_its_own_when_it_is_followed_with_few_step_weights(tmp_path: Path) -> None:
+    plan = {"version": 1, "models": {"fast_cell": "bundled 0"}, "images": [{"file_name": "a.png", "original": "a.jpg"}],
+            "settings": {"cell": EditSettings(steps=3, fall=0.0).model_dump()}}  # fmt: skip
+
+    def followed(values: dict[str, Any]) -> EditSettings:
+        path = tmp_path / "plan.json"
+        path.write_text(json.dumps(values))
+        few = Fast(cell=BUNDLED)
+        chosen = pipeline_settings(path, {"seed": None}, None, None, None, BUNDLED, few).cell
+        assert chosen == as_settings(None, path, fast=few).cell
+        return chosen
+
+    assert (followed(plan).fall, followed(plan).steps) == (0.0, 3)
+    del plan["settings"]["cell"]["fall"]  # type: ignore[index]
+    assert followed(plan).fall == 0, "as an earlier version wrote it"
+    few = followed(plan | {"models": {}})
+    assert (few.fall, few.steps, few.sampler) == (0.7, 4, "lcm"), "made without few-step weights"
+    assert as_settings(PipelineSettings(cell=EditSettings(fall=0.1)), fast=Fast(cell=BUNDLED)).cell.fall == 0.1
+    assert as_settings(PipelineSettings(), fast=Fast(cell=BUNDLED)).cell.fall == 0.7

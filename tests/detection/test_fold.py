@@ -129,19 +129,30 @@ def test_only_a_norm_that_follows_a_convolution_is_folded() -> None:
 class PreActivation(nn.Module):
     """As a backbone from outside may be: the norm is registered after a convolution that it does not follow."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = 0) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(3, 3, 1)
         self.norm = nn.BatchNorm2d(3)
+        self.least = least
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        if images.shape[-1] < self.least:
+            raise RuntimeError("the size of tensor a must match the size of tensor b")
         return {"0": self.convolution(self.norm(images))}
 
 
-def test_a_backbone_that_calls_its_norm_before_its_convolution_is_left_as_it_is() -> None:
+@pytest.mark.parametrize("least", [0, 224])
+def test_a_backbone_that_is_not_as_it_registers_is_left_as_it_is(least: int) -> None:
     torch.manual_seed(0)
     network = nn.Module()
-    network.backbone = PreActivation()
+    network.backbone = PreActivation(least)
     assert faster(unlike_the_start(network)) is network and len(norms(network)) == 1
+
+
+def test_what_is_not_compared_is_not_folded() -> None:
+    network = nn.Module()
+    network.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    network.head = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    assert norms(faster(unlike_the_start(network))) == [network.head[1]]
     without = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    assert faster(without) is without, "no backbone to compare"
+    assert norms(faster(without.eval())) == [without[1]], "no backbone"

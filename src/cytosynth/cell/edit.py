@@ -186,7 +186,8 @@ class CellEditor:
         if not fall:
             return None
         depths = [synthesizer.depth_of(edit.box, size, self.model.factor, fall) for edit in edits]
-        return settings.strength * torch.stack(depths).to(self.model.device)
+        most = samplers.kept(settings.steps, settings.strength) / settings.steps  # one step at least, as without a fall
+        return most * torch.stack(depths).to(self.model.device)
 
     def _by_strength(self, requests: Sequence[tuple[Pixels, PlannedEdit]], settings: EditSettings) -> list[Pixels]:
         """Return the patches of `paint` for requests of several strengths."""

@@ -9,6 +9,7 @@ from ..config import override, read
 from ..errors import UsageError
 from ..foundation.names import PredictionType
 from ..registry import SAMPLERS
+from ..synthesis.fast import NOT, Fast
 from ..synthesis.settings import COMMAND, PipelineSettings, check
 from ..variation.centre import Centre
 from . import there
@@ -75,13 +76,19 @@ def pipeline_settings(
     tries: int | None,
     changes: list[str] | None,
     cell: str,
+    fast: Fast = NOT,
 ) -> PipelineSettings:
-    """Return the settings of a run: of the plan or the defaults, then the options, then `--set`."""
+    """Return the settings of a run: of the plan or the defaults, then of `fast` weights and the options, then `--set`.
+
+    What `fast` weights set is the plan's if it was made with such weights.
+    """
     from ..cell.editing import targets
     from ..synthesis import plan as plans
 
     known = targets(cell)
-    base = plans.read(plan, known).base() if plan else COMMAND
+    followed = plans.read(plan, known) if plan else None
+    base = followed.base() if followed else COMMAND
+    given = fast.settings(followed.models if followed else ()) | given
     options = [f"{key}={value}" for key, value in given.items() if value is not None]
     options += [f"gate.tries={tries}"] if tries is not None else []
     if counts is not None:

@@ -86,9 +86,9 @@ def slide(
     if plan or counts or fast_cell:
         weights["cell"] = fast_cell
     few = fasts.asked(fast, weights, {"foundation": foundation, "normal": normal, "cell": cell})
-    given = few.settings() | {"seed": seed, "precision": precision, "compiled": compiled, "engine": engine}
+    given: dict[str, object] = {"seed": seed, "precision": precision, "compiled": compiled, "engine": engine}
     given |= sampler_of(sampler, "normal", "cell")
-    chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
+    chosen = pipeline_settings(plan, given, counts, tries, settings, cell, few)
     values = {"width": width, "height": height, "windows": windows, "density_map": density_map, "ome": ome}
     values |= {"compression": "lossless" if jpeg is None else "jpeg", "quality": jpeg or 90, "pipeline": chosen}
     wanted = validated(SlideSettings, values, "slide")

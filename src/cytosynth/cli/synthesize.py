@@ -99,9 +99,9 @@ def synthesize(
     without_effect(UNGATED, {"--tries": tries if gate == "none" else None})
     models = {"foundation": foundation, "normal": normal, "cell": cell}
     few = fasts.asked(fast, {"normal": fast_normal, "cell": fast_cell}, models)
-    given = few.settings() | {"seed": seed, "prediction_type": prediction_type, "precision": precision}
+    given: dict[str, object] = {"seed": seed, "prediction_type": prediction_type, "precision": precision}
     given |= {"compiled": compiled, "engine": engine} | sampler_of(sampler, "normal", "cell")
-    chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
+    chosen = pipeline_settings(plan, given, counts, tries, settings, cell, few)
     chosen = shown(chosen, vary, style_from, style_mpp)
     from ..synthesis import synthesize as pipeline
 
@@ -165,10 +165,10 @@ def edit(
     without_effect(UNGATED, {"--tries": tries if gate == "none" else None})
     excluded(plan, {"--seed": seed, "--counts": counts, "--limit": limit, "--label": label, "--split": part})
     few = fasts.asked(fast, {"cell": fast_cell}, {"foundation": foundation, "cell": cell})
-    given = few.settings() | {"seed": seed, "scale": scale, "prediction_type": prediction_type}
+    given: dict[str, object] = {"seed": seed, "scale": scale, "prediction_type": prediction_type}
     given |= {"precision": precision, "compiled": compiled, "engine": engine, "keep_abnormal": keep_abnormal or None}
     given |= sampler_of(sampler, "cell")
-    chosen = pipeline_settings(plan, given, counts, tries, settings, cell)
+    chosen = pipeline_settings(plan, given, counts, tries, settings, cell, few)
     chosen = shown(chosen, vary, style_from, style_mpp)
     from ..data.slides import reader
 

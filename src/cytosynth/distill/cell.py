@@ -125,7 +125,7 @@ class CellDistillTask(CropTask):
         extractor = features.load(self.recipe.validate_with, weights, str(self.text.device))
         kept = self.run / "cache" / f"teacher-{extractor.digest}.safetensors"
         if not kept.exists():
-            asked = EditSettings(guidance_scale=self.recipe.guidance_scale)
+            asked = EditSettings(guidance_scale=self.recipe.guidance_scale, fall=0.0)
             with self.student.teacher():
                 atomic.write_bytes(kept, save({"features": self._seen(extractor, asked, "the teacher's edits")}))
         reference = load_file(kept)["features"]
@@ -149,7 +149,7 @@ class CellDistillTask(CropTask):
         return np.concatenate(found)
 
     def _few(self) -> EditSettings:
-        return EditSettings(sampler=self.card.sampler, steps=self.recipe.steps, guidance_scale=1.0)
+        return EditSettings(sampler=self.card.sampler, steps=self.recipe.steps, guidance_scale=1.0, fall=0.0)
 
     def _edited(self, crops: Sequence[Crop], edits: Sequence[PlannedEdit], settings: EditSettings) -> list[Pixels]:
         windows = np.stack([crop.pixels for crop in crops])

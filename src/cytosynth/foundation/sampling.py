@@ -106,6 +106,8 @@ def sample(
     Raises UserError if they are not finite.
     """
     timesteps = samplers.walked(scheduler, steps, strength if clean is not None else 1.0, latents.device)
+    if strengths is not None and hasattr(scheduler, "disable_corrector"):
+        scheduler.disable_corrector = list(range(steps))  # it would go back to latents from before they were held
     initial, latents = latents, _started(scheduler, latents, clean, timesteps)
     draws = _draws(scheduler, seeds)
     for index, t in enumerate(timesteps):

@@ -1,6 +1,6 @@
 """Few steps (`--fast`): the distilled weights of a run, and the settings that they bring. Imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..adapters import distilled
@@ -22,10 +22,16 @@ class Fast:
         """The weights by stage, for stages that have some."""
         return {stage: name for stage in STAGES if (name := getattr(self, stage)) is not None}
 
-    def settings(self) -> dict[str, object]:
-        """Return their settings: sampler and steps from their card, and no guidance, which the weights include."""
+    def settings(self, made: Collection[str] = ()) -> dict[str, object]:
+        """Return their settings: sampler and steps from their card, and no guidance, which the weights include.
+
+        Of a stage whose `fast_cell` or `fast_normal` is among the models by which a plan was `made`, there are none:
+        the plan has them.
+        """
         found: dict[str, object] = {}
         for stage, weights in self.by_stage.items():
+            if f"fast_{stage}" in made:
+                continue
             _, card = distilled.place(weights, stage)
             found |= {f"{stage}.{name}": value for name, value in card.settings().items()}
         return found

@@ -97,7 +97,7 @@ class PlanSettings(BaseModel):
     scale: float = Field(default=1.0, gt=0, le=8)
     precision: PrecisionSetting = "fp32"
     compiled: bool = False
-    engine: EngineName = "torch"
+    engine: EngineName | None = "torch"
     threads: int | None = Field(default=None, ge=1, le=4096)
     prediction_type: PredictionType | None = None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from ..config import read
 from ..errors import UsageError
@@ -29,6 +29,15 @@ class Pinned(BaseModel):
     plan: str = ""
     images: str = ""
     source: str = ""
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _as_it_was(cls, values: Any) -> Any:
+        """Read settings of earlier versions, whose edits had the same strength everywhere, as such."""
+        cell = values.get("cell") if isinstance(values, dict) else None
+        if not isinstance(cell, dict):
+            return values
+        return values | {"cell": {"fall": 0.0} | cell}
 
     @classmethod
     def of(
