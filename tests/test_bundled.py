@@ -42,10 +42,16 @@ def test_all_weights_are_safetensors_of_at_most_94_mb_with_their_licence() -> No
 
 
 def test_the_data_card_says_of_the_bundled_cells_what_was_measured() -> None:
-    rows = json.loads((Path(__file__).resolve().parents[1] / "results/cells.json").read_text())["rows"]
-    measured = {row["category"]: row for row in rows if row["quantity"] == "classified as it, share"}
-    edited, real = ([f"{float(measured[name][of].split()[0]):.2g}" for name in ABNORMAL] for of in ("edited", "real"))
+    results = Path(__file__).resolve().parents[1] / "results"
+
+    def shares(table: str, of: str) -> list[str]:
+        rows = json.loads((results / f"{table}.json").read_text())["rows"]
+        measured = {row["category"]: row[of] for row in rows if row["quantity"] == "classified as it, share"}
+        return [f"{float(measured[name].split()[0]):.2g}" for name in ABNORMAL]
+
+    edited, few, real = shares("cells", "edited"), shares("cells_fast", "edited"), shares("cells", "real")
     assert "{} of the cells edited into ASC-US, {} of ASC-H, {} of LSIL and {} of HSIL".format(*edited) in CLASSES
+    assert "with `--fast` to {}, {}, {} and {};".format(*few) in CLASSES
     assert "of real cells of those categories {}, {}, {} and {}".format(*real) in CLASSES
 
 

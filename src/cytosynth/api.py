@@ -237,10 +237,7 @@ def as_settings(
     """
     known = targets(str(cell))
     if isinstance(settings, PipelineSettings):
-        few = fast.settings()
-        if settings.cell.fall is not None:
-            few.pop("cell.fall", None)
-        return override(settings, assignments(few))
+        return fast.over(settings)
     followed = plans.read(Path(plan), known) if plan else None
     few = fast.settings(followed.models if followed else ())
     chosen = override(followed.base() if followed else COMMAND, assignments({**few, **(settings or {})}))

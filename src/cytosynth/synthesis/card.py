@@ -11,9 +11,9 @@ from ..provenance import NOTICES
 CLASSES = (
     "The bundled cell synthesizer shows categories only roughly: nuclei of LSIL are too large, and ASC-H can hardly "
     "be distinguished from other categories. On CRIC's test images an independent classifier assigned the intended "
-    "category to 0.46 of the cells edited into ASC-US, 0.19 of ASC-H, 0.68 of LSIL and 0.29 of HSIL; of real cells of "
-    "those categories 0.68, 0, 0.49 and 0.68 (results/cells.md of the repository). Some boxes are almost "
-    "empty unless the run had `--gate nucleus`."
+    "category to 0.34 of the cells edited into ASC-US, 0.17 of ASC-H, 0.51 of LSIL and 0.27 of HSIL, with `--fast` to "
+    "0.31, 0.021, 0.24 and 0.083; of real cells of those categories 0.68, 0, 0.49 and 0.68 (results/cells.md and "
+    "results/cells_fast.md of the repository). Some boxes are almost empty unless the run had `--gate nucleus`."
 )
 ATTRIBUTION = """The bundled models were trained on, and this data set therefore derives from:
 

@@ -4,8 +4,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..adapters import distilled
+from ..config import assignments, override
 from ..errors import UsageError, UserError
 from ..io.bundled import BUNDLED, bundled
+from .settings import PipelineSettings
 
 STAGES: tuple[distilled.Stage, ...] = ("normal", "cell")
 
@@ -35,6 +37,13 @@ class Fast:
             _, card = distilled.place(weights, stage)
             found |= {f"{stage}.{name}": value for name, value in card.settings().items()}
         return found
+
+    def over(self, settings: PipelineSettings) -> PipelineSettings:
+        """Return complete `settings` with what the weights set, but for a fall of the strength that is set already."""
+        own = self.settings()
+        if settings.cell.fall is not None:
+            own.pop("cell.fall", None)
+        return override(settings, assignments(own))
 
 
 NOT = Fast()

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from ...bethesda import NILM
-from ...config import assignments, override
 from ...data.formats import coco
 from ...data.sources import Source
 from ...errors import UserError
@@ -189,10 +188,7 @@ def _asked(
         named.pop("normal", None)
         given["normal"] = None
     fast = Fast(**given)
-    settings = fast.settings()
-    if recipe.making.cell.fall is not None:
-        settings.pop("cell.fall", None)
-    return named | {"fast": fast}, override(recipe.making, assignments(settings))
+    return named | {"fast": fast}, fast.over(recipe.making)
 
 
 def names(recipe: EfficiencyRecipe, place: tuple[int, int]) -> dict[str, str]:
