@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -408,13 +409,18 @@ def test_two_processes_train_together(
     assert max(float(value.abs().max()) for key, value in one.items() if "lora_B" in key or "up" in key) > 1e-4
 
 
-@pytest.mark.parametrize("kind", ["autoencoder", "text", "normal", "cell", "features", "detector"])
-def test_a_run_is_not_continued_with_other_images(kind: str, tiny: Path, fields: Path, tmp_path: Path) -> None:
+def begun(kind: str, tiny: Path, fields: Path, tmp_path: Path) -> tuple[Path, Path, Any, Any]:
+    """Train for a step on a copy of `fields`; return the run, the copy's annotations, the recipe and the trainer."""
     data, run = tmp_path / "data", tmp_path / "run"
     shutil.copytree(fields, data)
     recipe, begin = trainers(tiny, data)[kind]
     begin(recipe.model_copy(update={"max_steps": 1}), run)
-    file = data / "drawn/annotations.json"
+    return run, data / "drawn/annotations.json", recipe, begin
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "text", "normal", "cell", "features", "detector"])
+def test_a_run_is_not_continued_with_other_images(kind: str, tiny: Path, fields: Path, tmp_path: Path) -> None:
+    run, file, recipe, begin = begun(kind, tiny, fields, tmp_path)
     before = file.read_text()
     content = json.loads(before)
     for annotation in content["annotations"]:
@@ -431,13 +437,9 @@ def test_a_run_is_not_continued_with_other_images(kind: str, tiny: Path, fields:
 
 @pytest.mark.parametrize("kind", ["autoencoder", "decoder", "svdiff", "cell", "features", "detector"])
 def test_a_run_is_not_continued_with_other_held_out_images(kind: str, tiny: Path, fields: Path, tmp_path: Path) -> None:
-    data, run = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(fields, data)
-    recipe, begin = trainers(tiny, data)[kind]
-    begin(recipe.model_copy(update={"max_steps": 1}), run)
-    file = data / "drawn/annotations.json"
+    run, file, recipe, begin = begun(kind, tiny, fields, tmp_path)
     content = json.loads(file.read_text())
-    (name,) = json.loads((data / "drawn/split.json").read_text())["val"]
+    (name,) = json.loads((file.parent / "split.json").read_text())["val"]
     (held,) = (image["id"] for image in content["images"] if image["file_name"] == name)
     for annotation in content["annotations"]:
         annotation["bbox"][0] += annotation["image_id"] == held
